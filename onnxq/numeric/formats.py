@@ -1,0 +1,55 @@
+"""Integer number formats: bits, sign, symmetry, scale form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxq.errors import ConfigError
+
+MIN_BITS = 2
+MAX_BITS = 8
+
+
+@dataclass(frozen=True)
+class QuantFormat:
+    """How real numbers become integers: real = scale · (q − zero_point).
+
+    bits: 2 to 8. A width without an ONNX type of its own is stored in the next wider one
+    with a narrower [qmin, qmax].
+    signed: two's complement or unsigned.
+    symmetric: zero_point is 0.
+    narrow_range: leaves out the most negative code, so that −qmax … qmax is balanced.
+    power_of_two: the scale is rounded up to 2^k.
+    """
+
+    bits: int = 8
+    signed: bool = True
+    symmetric: bool = True
+    narrow_range: bool = False
+    power_of_two: bool = False
+
+    def __post_init__(self) -> None:
+        if not MIN_BITS <= self.bits <= MAX_BITS:
+            raise ConfigError(f"{self.bits} bits: widths from {MIN_BITS} to {MAX_BITS} are supported")
+
+    @property
+    def qmin(self) -> int:
+        """Smallest code."""
+        if not self.signed:
+            return 0
+        return -(1 << (self.bits - 1)) + (1 if self.narrow_range else 0)
+
+    @property
+    def qmax(self) -> int:
+        """Largest code."""
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+
+    @property
+    def levels(self) -> int:
+        """Number of codes, qmax − qmin + 1."""
+        return self.qmax - self.qmin + 1
+
+    def __str__(self) -> str:
+        form = "symmetric" if self.symmetric else "affine"
+        scale = ", power-of-two scale" if self.power_of_two else ""
+        return f"{'int' if self.signed else 'uint'}{self.bits} {form}{scale}"

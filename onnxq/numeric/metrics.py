@@ -1,0 +1,59 @@
+"""Distances between a tensor and its quantized twin."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class ErrorSums:
+    """Running float64 sums from which SQNR, cosine and MSE follow; add any number of batches."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ref_sq = 0.0
+        self.test_sq = 0.0
+        self.dot = 0.0
+        self.err_sq = 0.0
+        self.err_max = 0.0
+
+    def add(self, reference: NDArray, test: NDArray) -> None:
+        """Add one pair of arrays of equal shape."""
+        r = reference.astype(np.float64).ravel()
+        t = test.astype(np.float64).ravel()
+        err = r - t
+        self.count += r.size
+        self.ref_sq += float(r @ r)
+        self.test_sq += float(t @ t)
+        self.dot += float(r @ t)
+        self.err_sq += float(err @ err)
+        self.err_max = max(self.err_max, float(np.abs(err).max(initial=0.0)))
+
+    @property
+    def mse(self) -> float:
+        """Mean squared error; nan with no elements."""
+        return self.err_sq / self.count if self.count else math.nan
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal to quantization-noise ratio, 10·log10(Σ ref² / Σ err²), in dB; inf when equal."""
+        if self.err_sq == 0.0:
+            return math.inf
+        return 10.0 * math.log10(self.ref_sq / self.err_sq) if self.ref_sq > 0.0 else -math.inf
+
+    @property
+    def cosine(self) -> float:
+        """Cosine similarity; 1 for two all-zero tensors."""
+        norm = math.sqrt(self.ref_sq) * math.sqrt(self.test_sq)
+        if norm == 0.0:
+            return 1.0 if self.ref_sq == self.test_sq else 0.0
+        return self.dot / norm
+
+
+def sqnr_db(reference: NDArray, test: NDArray) -> float:
+    """SQNR of `test` against `reference` in dB."""
+    sums = ErrorSums()
+    sums.add(reference, test)
+    return sums.sqnr_db

@@ -1,0 +1,106 @@
+"""Weight ranges and int32 biases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.numeric.formats import QuantFormat
+from onnxq.numeric.qparams import QParams, finite_scale, qparams_from_range
+from onnxq.numeric.quantize import along_axis, fake_quantize
+
+INT32_MAX = (1 << 31) - 1
+# How far below the largest |w| the search for the least squared error goes, and in how many steps.
+MSE_SHRINK_MIN = 0.3
+MSE_STEPS = 71
+
+
+def weight_qparams(w: NDArray, fmt: QuantFormat, axis: int | None, method: str = "max") -> QParams:
+    """Quantization parameters of a weight tensor.
+
+    w: floating point. axis: channel axis, None for per-tensor. method: "max" covers the whole range of each
+    channel (NVIDIA 2020, table 4: lossless in practice at 8 bits); "mse" shrinks it in steps to the least
+    squared error per channel, which pays below 8 bits.
+    """
+    other = None if axis is None else tuple(i for i in range(w.ndim) if i != axis % w.ndim)
+    if w.size == 0:
+        channels = () if axis is None else (w.shape[axis],)
+        return qparams_from_range(np.zeros(channels), np.zeros(channels), fmt, axis)
+    lo, hi = w.min(axis=other), w.max(axis=other)
+    best = qparams_from_range(lo, hi, fmt, axis)
+    if method == "max":
+        return best
+    best_err = _squared_error(w, best, other)
+    for shrink in np.linspace(1.0, MSE_SHRINK_MIN, MSE_STEPS)[1:]:
+        trial = qparams_from_range(lo * shrink, hi * shrink, fmt, axis)
+        err = _squared_error(w, trial, other)
+        better = err < best_err
+        best_err = np.where(better, err, best_err)
+        best = QParams(
+            np.where(better, trial.scale, best.scale).astype(np.float32),
+            np.where(better, trial.zero_point, best.zero_point),
+            fmt,
+            axis,
+        )
+    return best
+
+
+def _squared_error(w: NDArray, qparams: QParams, other: tuple[int, ...] | None) -> NDArray[np.float64]:
+    return np.asarray(((fake_quantize(w, qparams).astype(np.float64) - w) ** 2).sum(axis=other))
+
+
+@dataclass(frozen=True)
+class BiasFit:
+    """Weight parameters whose int32 bias provably fits, and the channels that had to be widened.
+
+    widened: indices of the channels whose weight scale grew (docs/arithmetic.md, bias).
+    """
+
+    weight: QParams
+    widened: tuple[int, ...]
+
+
+def fit_bias(
+    weight: QParams, zero_channels: NDArray[np.bool_], bias: NDArray, input_scale: float, max_abs_x: int, reduction: int
+) -> BiasFit:
+    """Widen weight scales until |bias| + reduction · max|x − zp| · max|w| ≤ 2³¹ − 1 for every channel.
+
+    bias: real values, (channels,). zero_channels: channels whose weights are all zero; their scale says nothing,
+    so it is taken from the bias. input_scale: scale of the input activations. reduction: products summed per
+    output (K). Widening loses a little weight resolution in that channel; saturating the bias would be wrong.
+    A product K · max|x| · max|w| that alone exceeds the bound cannot be mended here: the room is then all of int32.
+    """
+    fmt = weight.format
+    max_abs_w = int(np.max(np.maximum(np.abs(fmt.qmax - weight.zero_point), np.abs(fmt.qmin - weight.zero_point))))
+    room = INT32_MAX - reduction * max_abs_x * max_abs_w
+    if room <= 0:
+        room = INT32_MAX
+    magnitude = np.abs(bias.astype(np.float64))
+    # One code of slack for rounding, and a relative hair for the float32 scales that will be multiplied.
+    needed = magnitude / (input_scale * max(room - 1, 1)) * (1 + 1e-6)
+    scale = np.broadcast_to(weight.scale, magnitude.shape).astype(np.float64)
+    if weight.scale.ndim == 0:
+        needed = np.broadcast_to(needed.max(initial=0.0), magnitude.shape)
+    from_bias = magnitude / (input_scale * fmt.qmax)
+    target = np.where(zero_channels & (magnitude > 0), np.maximum(from_bias, needed), np.maximum(scale, needed))
+    widened = tuple(int(i) for i in np.flatnonzero(needed > scale))
+    if weight.scale.ndim == 0:
+        return BiasFit(_with_scale(weight, target.max(initial=float(weight.scale))), widened)
+    return BiasFit(_with_scale(weight, target), widened)
+
+
+def _with_scale(weight: QParams, scale: NDArray | float) -> QParams:
+    return QParams(finite_scale(scale, weight.format.power_of_two), weight.zero_point, weight.format, weight.axis)
+
+
+def quantize_bias(bias: NDArray, input_scale: float, weight: QParams) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """int32 codes and float32 scales of a bias: scale = scale_x · scale_w[channel], zero point 0.
+
+    bias: real values, (channels,). Returns (codes, scale), both (channels,) for per-channel weights, and a
+    scalar scale for per-tensor ones.
+    """
+    scale = np.maximum(np.float32(input_scale) * weight.scale, np.float32(np.finfo(np.float32).tiny))
+    q = np.rint(bias.astype(np.float64) / along_axis(scale, 0, 1).astype(np.float64))
+    return np.clip(q, -INT32_MAX, INT32_MAX).astype(np.int32), scale.astype(np.float32)
