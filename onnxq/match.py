@@ -1,0 +1,136 @@
+"""Looking at a graph safely: fan-out, graph outputs and subgraph captures are seen before anything is rewritten.
+
+onnx-graphsurgeon compares tensors by name and nodes by content; here identity is used throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxq.model import all_graphs
+
+STANDARD_DOMAINS = (None, "", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class MatchFailure:
+    """Why a rewrite did not happen, and at which node."""
+
+    reason: str
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.reason}"
+
+
+def is_op(node: gs.Node, *ops: str) -> bool:
+    """Whether the node is one of these operators of the standard ONNX domain."""
+    return node.op in ops and node.domain in STANDARD_DOMAINS
+
+
+def producer(tensor: gs.Tensor) -> gs.Node | None:
+    """The node that makes the tensor; None for constants and graph inputs."""
+    return tensor.inputs[0] if tensor.inputs else None
+
+
+def consumers(tensor: gs.Tensor) -> list[gs.Node]:
+    """Distinct nodes that read the tensor, also inside subgraphs, in order."""
+    seen: set[int] = set()
+    return [n for n in tensor.outputs if not (id(n) in seen or seen.add(id(n)))]  # type: ignore[func-returns-value]
+
+
+def output_ids(graph: gs.Graph) -> set[int]:
+    """ids of the tensors that are outputs of the graph or of any subgraph in it."""
+    return {id(t) for g in all_graphs(graph) for t in g.outputs}
+
+
+def sole_consumer(tensor: gs.Tensor, outputs: set[int]) -> gs.Node | None:
+    """The only node that reads the tensor, or None if there are several, none, or it is a graph output.
+
+    outputs: output_ids(graph).
+    """
+    found = consumers(tensor)
+    return found[0] if len(found) == 1 and id(tensor) not in outputs else None
+
+
+def is_constant(tensor: gs.Tensor) -> bool:
+    """Whether the tensor's values are known."""
+    return isinstance(tensor, gs.Constant)
+
+
+def constant_values(tensor: gs.Tensor) -> NDArray | None:
+    """The tensor's values, or None if it is computed at run time. Do not edit them in place: they may be shared."""
+    return tensor.values if isinstance(tensor, gs.Constant) else None
+
+
+def scalar_value(tensor: gs.Tensor) -> float | None:
+    """The value of a constant with one element, else None."""
+    values = constant_values(tensor)
+    return float(values.reshape(-1)[0]) if values is not None and values.size == 1 else None
+
+
+def input_at(node: gs.Node, index: int) -> gs.Tensor | None:
+    """The node's input at this position, or None if it is omitted (absent or empty name)."""
+    if index >= len(node.inputs) or node.inputs[index].is_empty():
+        return None
+    return node.inputs[index]
+
+
+def is_float(tensor: gs.Tensor) -> bool:
+    """Whether the tensor is known to hold float32 values."""
+    return tensor.dtype is not None and not isinstance(tensor.dtype, int) and np.dtype(tensor.dtype) == np.float32
+
+
+def rank(tensor: gs.Tensor) -> int | None:
+    """Number of dimensions if known."""
+    return None if tensor.shape is None else len(tensor.shape)
+
+
+class Names:
+    """Fresh names for tensors and nodes of a graph and its subgraphs."""
+
+    def __init__(self, graph: gs.Graph) -> None:
+        self.taken: set[str] = set()
+        for g in all_graphs(graph):
+            self.taken.update(g.tensors().keys())
+            self.taken.update(n.name for n in g.nodes)
+            self.taken.update(t.name for t in (*g.inputs, *g.outputs))
+
+    def fresh(self, base: str) -> str:
+        """`base` itself if free, else base_1, base_2, …; taken from then on."""
+        name, i = base, 1
+        while name in self.taken:
+            name, i = f"{base}_{i}", i + 1
+        self.taken.add(name)
+        return name
+
+
+def replace_input(node: gs.Node, old: gs.Tensor, new: gs.Tensor) -> int:
+    """Let `node` read `new` wherever it read `old`; returns how many inputs changed."""
+    changed = 0
+    for i, tensor in enumerate(node.inputs):
+        if tensor is old:
+            node.inputs[i] = new
+            changed += 1
+    return changed
+
+
+def replace_everywhere(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor) -> None:
+    """Let every consumer of `old`, in subgraphs too, read `new` instead. Graph outputs are left alone."""
+    for node in consumers(old):
+        replace_input(node, old, new)
+
+
+def remove_nodes(graph: gs.Graph, dead: Iterable[gs.Node]) -> None:
+    """Take nodes out of the graph (top level or the subgraph given) and unlink their tensors."""
+    gone = {id(n) for n in dead}
+    for node in graph.nodes:
+        if id(node) in gone:
+            node.inputs.clear()
+            node.outputs.clear()
+    graph.nodes[:] = [n for n in graph.nodes if id(n) not in gone]

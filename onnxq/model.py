@@ -1,0 +1,455 @@
+"""ONNX models in and out: onnx-graphsurgeon is the graph, this module bridges what it leaves out.
+
+Kept across load and save although onnx-graphsurgeon drops them: metadata and doc strings of model, graph, nodes and
+values, model_version, model-local functions of our own domain, empty list attributes, INT4 initializers, external
+data relative to the model's folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, external_data_helper, numpy_helper
+from onnx_graphsurgeon.ir.tensor import LazyValues
+
+from onnxq.errors import ModelError
+
+OWN_DOMAIN = "com.onnxq"
+IR_MIN, IR_FUNCTIONS, IR_INT4, IR_MAX = 4, 8, 10, 13
+OPSET_MAX = 26  # onnxruntime 1.31
+# A protobuf message ends at 2 GiB; stay clear of it. Above this, weights live in an external file.
+INLINE_LIMIT = 1_800_000_000
+INT4_TYPES = (TensorProto.INT4, TensorProto.UINT4)
+UNSUPPORTED_ATTRIBUTES = {
+    onnx.AttributeProto.TYPE_PROTO: "TYPE_PROTO",
+    onnx.AttributeProto.TYPE_PROTOS: "TYPE_PROTOS",
+    onnx.AttributeProto.SPARSE_TENSOR: "SPARSE_TENSOR",
+    onnx.AttributeProto.SPARSE_TENSORS: "SPARSE_TENSORS",
+    onnx.AttributeProto.TENSORS: "TENSORS",
+    onnx.AttributeProto.GRAPHS: "GRAPHS",
+}
+
+gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
+
+
+class ExternalValues(LazyValues):
+    """A constant in an external data file, read when first asked for and found relative to the model's folder."""
+
+    def __init__(self, tensor: TensorProto, base_dir: Path) -> None:
+        super().__init__(tensor)
+        self.base_dir = base_dir
+
+    def load(self) -> np.ndarray:
+        """The values, read from the external file."""
+        return np.array(numpy_helper.to_array(self.tensor, str(self.base_dir)))
+
+
+@dataclass
+class Model:
+    """A graph to edit and everything around it that must survive.
+
+    graph: the onnx-graphsurgeon graph that passes edit in place.
+    header: the ModelProto without its graph and functions (metadata_props, doc_string, model_version, domain…).
+    values: ValueInfoProto of every original graph input and output, by name.
+    functions: model-local functions of domain com.onnxq (all others are inlined when loading).
+    path: where it came from, None if it was made in memory. external: its weights were in external files.
+    sha256: of the file or serialized model as it was read.
+    notes: what loading and converting changed, for the user to read.
+    """
+
+    graph: gs.Graph
+    header: onnx.ModelProto = field(default_factory=onnx.ModelProto)
+    values: dict[str, onnx.ValueInfoProto] = field(default_factory=dict)
+    functions: list[onnx.FunctionProto] = field(default_factory=list)
+    path: Path | None = None
+    external: bool = False
+    sha256: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What to call the model in messages."""
+        return self.path.name if self.path else (self.graph.name or "model")
+
+    @property
+    def opset(self) -> int:
+        """Version of the default ONNX domain."""
+        return int(self.graph.opset)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The model's metadata_props as a dict (a copy; use set_metadata to change)."""
+        return {p.key: p.value for p in self.header.metadata_props}
+
+    def set_metadata(self, key: str, value: str | None) -> None:
+        """Set or (with None) remove one metadata entry."""
+        kept = [p for p in self.header.metadata_props if p.key != key]
+        entries = [(p.key, p.value) for p in kept] + ([(key, value)] if value is not None else [])
+        del self.header.metadata_props[:]
+        for k, v in entries:
+            self.header.metadata_props.add(key=k, value=v)
+
+
+def load(source: str | Path | bytes | onnx.ModelProto | Model) -> Model:
+    """Read a model.
+
+    source: path, serialized bytes, ModelProto, or a Model (returned as it is).
+    Model-local functions are inlined, Constant nodes become constants, nodes without a unique name get one,
+    inputs with a default value become constants, and shapes are inferred where they are missing.
+    Raises ModelError when the file is missing, truncated, not ONNX, invalid, or its external data is incomplete.
+    """
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, onnx.ModelProto):
+        return from_proto(source)
+    if isinstance(source, bytes):
+        return from_proto(parse(source, "model bytes"), sha256=hashlib.sha256(source).hexdigest())
+    path = Path(source)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file") from None
+    except OSError as err:
+        raise ModelError(f"{path}: cannot be read: {err.strerror}") from None
+    proto = parse(raw, str(path))
+    return from_proto(proto, path=path, sha256=hashlib.sha256(raw).hexdigest())
+
+
+def parse(raw: bytes, where: str) -> onnx.ModelProto:
+    """Serialized bytes to a ModelProto; raises ModelError for anything that is not a whole ONNX model."""
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(raw)
+    except DecodeError:
+        raise ModelError(f"{where}: not an ONNX model, or a truncated one") from None
+    if not raw or proto.ir_version <= 0 or not proto.HasField("graph") or not proto.opset_import:
+        raise ModelError(f"{where}: not an ONNX model (no IR version, opset or graph in it)")
+    return proto
+
+
+def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "") -> Model:
+    """A Model from a ModelProto; see load. The proto is left as it is."""
+    where = str(path) if path else "model"
+    base_dir = path.parent if path else Path(".")
+    notes: list[str] = []
+    external = [t for t in _tensor_protos(proto.graph) if external_data_helper.uses_external_data(t)]
+    _check_external(external, base_dir, where)
+    small = sum(tensor_bytes(t) for t in proto.graph.initializer) <= INLINE_LIMIT
+    work = onnx.ModelProto()
+    work.CopyFrom(proto)
+    if external and small:
+        external_data_helper.load_external_data_for_model(work, str(base_dir))
+    _check_attributes(work.graph, where)
+    work, functions = _inline(work, notes, where)
+    _fix_defaults(work, notes)
+    work = _infer_shapes(work, notes)
+
+    sha256 = sha256 or hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest() if small else sha256
+    values = {v.name: v for v in (*work.graph.input, *work.graph.output)}
+    header = onnx.ModelProto()
+    header.CopyFrom(_without_graph(work))
+    try:
+        graph = gs.import_onnx(work)
+    except Exception as err:  # the importer raises bare KeyError/ValueError on invalid graphs
+        raise ModelError(f"{where}: the graph cannot be read: {err}") from err
+    _keep_node_extras(graph, work.graph)
+    graph.metadata = {p.key: p.value for p in work.graph.metadata_props}
+    if external and not small:
+        _bind_external(graph, base_dir)
+    for g in all_graphs(graph):
+        _lift_constants(g)
+    _name_nodes(graph)
+    return Model(graph, header, values, functions, path, bool(external), sha256, notes)
+
+
+def all_graphs(graph: gs.Graph) -> Iterator[gs.Graph]:
+    """The graph, then every subgraph (If, Loop, Scan bodies) inside it, at any depth."""
+    yield graph
+    for node in graph.nodes:
+        for attr in node.attrs.values():
+            if isinstance(attr, gs.Graph):
+                yield from all_graphs(attr)
+
+
+def to_proto(model: Model) -> onnx.ModelProto:
+    """The ModelProto of a model, with IR version and opset that onnxruntime accepts.
+
+    Constants still in external files stay references to them (see save.write); everything else is inline.
+    """
+    graph = model.graph
+    empty_lists = _detach_empty_lists(graph)
+    _pack_int4(graph)
+    try:
+        proto = gs.export_onnx(graph, do_type_check=False)
+    except Exception as err:  # gs raises bare exceptions for tensors it cannot express
+        raise ModelError(f"{model.name}: the graph cannot be written: {err}") from err
+    finally:
+        for node, name, value in empty_lists:
+            node.attrs[name] = value
+    _restore_node_extras(graph, proto.graph)
+    for key, value in getattr(graph, "metadata", {}).items():
+        proto.graph.metadata_props.add(key=key, value=value)
+    for values in (proto.graph.input, proto.graph.output):
+        for value in values:
+            original = model.values.get(value.name)
+            if original is not None and same_type(original, value):
+                value.CopyFrom(original)
+    header = model.header
+    proto.doc_string, proto.domain, proto.model_version = header.doc_string, header.domain, header.model_version
+    proto.producer_name, proto.producer_version = header.producer_name, header.producer_version
+    proto.metadata_props.extend(header.metadata_props)
+    proto.functions.extend(model.functions)
+    _tidy_opsets(proto)
+    proto.ir_version = required_ir(proto, int(header.ir_version))
+    return proto
+
+
+def required_ir(proto: onnx.ModelProto, current: int) -> int:
+    """The IR version to write: what the contents need, at least 4, at most what onnxruntime reads."""
+    need = IR_MIN
+    if proto.functions:
+        need = IR_FUNCTIONS
+    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if opset >= 21 or any(t.data_type in INT4_TYPES for t in proto.graph.initializer):
+        need = IR_INT4
+    return min(max(current, need), IR_MAX)
+
+
+def same_type(a: onnx.ValueInfoProto, b: onnx.ValueInfoProto) -> bool:
+    """Whether two values have the same element type and dimensions (doc strings and denotations aside)."""
+    ta, tb = a.type.tensor_type, b.type.tensor_type
+    if ta.elem_type != tb.elem_type or len(ta.shape.dim) != len(tb.shape.dim):
+        return not a.type.HasField("tensor_type") and a.type == b.type
+    dims = zip(ta.shape.dim, tb.shape.dim, strict=True)
+    return all((x.dim_value, x.dim_param) == (y.dim_value, y.dim_param) for x, y in dims)
+
+
+def replace_graph(graph: gs.Graph, new: gs.Graph) -> None:
+    """Make `graph` hold what `new` holds: for passes that must go through a ModelProto."""
+    graph.nodes, graph.inputs, graph.outputs = new.nodes, new.inputs, new.outputs
+    graph.opset, graph.import_domains = new.opset, new.import_domains
+    graph.name, graph.doc_string = new.name, new.doc_string
+
+
+def tensor_bytes(tensor: TensorProto) -> int:
+    """Size of a tensor's values in bytes, wherever they are stored (4-bit types packed)."""
+    count = int(np.prod(tensor.dims, dtype=np.int64)) if tensor.dims else 1
+    if tensor.data_type in INT4_TYPES:
+        return (count + 1) // 2
+    if tensor.data_type == TensorProto.STRING:
+        return sum(len(s) for s in tensor.string_data)
+    return count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def _tensor_protos(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attr in node.attribute:
+            if attr.HasField("t"):
+                yield attr.t
+            if attr.HasField("g"):
+                yield from _tensor_protos(attr.g)
+
+
+def _check_external(tensors: list[TensorProto], base_dir: Path, where: str) -> None:
+    for tensor in tensors:
+        info = external_data_helper.ExternalDataInfo(tensor)
+        file = base_dir / info.location
+        if not file.is_file():
+            raise ModelError(f"{where}: external data file {info.location} is missing (tensor {tensor.name})")
+        end = (info.offset or 0) + (info.length or tensor_bytes(tensor))
+        if file.stat().st_size < end:
+            raise ModelError(
+                f"{where}: external data file {info.location} is truncated: tensor {tensor.name} needs {end} bytes, "
+                f"the file has {file.stat().st_size}"
+            )
+
+
+def _check_attributes(graph: onnx.GraphProto, where: str) -> None:
+    for node in graph.node:
+        for attr in node.attribute:
+            if attr.type in UNSUPPORTED_ATTRIBUTES:
+                raise ModelError(
+                    f"{where}: node {node.name or node.op_type} has attribute {attr.name} of type "
+                    f"{UNSUPPORTED_ATTRIBUTES[attr.type]}, which onnxq cannot carry"
+                )
+            if attr.HasField("g"):
+                _check_attributes(attr.g, where)
+
+
+def _inline(
+    proto: onnx.ModelProto, notes: list[str], where: str
+) -> tuple[onnx.ModelProto, list[onnx.FunctionProto]]:
+    """Inline every model-local function but our own, which are bodies for kernels and travel untouched."""
+    own = [f for f in proto.functions if f.domain == OWN_DOMAIN]
+    others = [f for f in proto.functions if f.domain != OWN_DOMAIN]
+    if others:
+        import onnx.inliner
+
+        try:
+            proto = onnx.inliner.inline_selected_functions(
+                proto, [(f.domain, f.name) for f in own], exclude=True
+            )
+        except Exception as err:  # a pybind error without a class of its own
+            raise ModelError(f"{where}: model-local functions cannot be inlined: {err}") from err
+        notes.append(f"inlined {len(others)} model-local function(s): {', '.join(f.name for f in others)}")
+    kept = [f for f in proto.functions if f.domain == OWN_DOMAIN]
+    del proto.functions[:]
+    return proto, kept
+
+
+def _fix_defaults(proto: onnx.ModelProto, notes: list[str]) -> None:
+    names = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
+    inputs = [v for v in proto.graph.input if v.name not in names]
+    dropped = [v.name for v in proto.graph.input if v.name in names]
+    if not dropped:
+        return
+    if proto.ir_version >= IR_MIN:
+        notes.append(
+            f"{len(dropped)} input(s) with a default value are fixed to it: {', '.join(dropped[:5])}"
+            + ("…" if len(dropped) > 5 else "")
+        )
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+
+
+def _infer_shapes(proto: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
+    if proto.ByteSize() > INLINE_LIMIT:
+        return proto
+    try:
+        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except Exception as err:  # inference is a help, not a condition: onnxruntime infers for itself
+        notes.append(f"shape inference gave up: {str(err).splitlines()[0]}")
+        return proto
+
+
+def _without_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
+    header = onnx.ModelProto()
+    for descriptor, value in proto.ListFields():
+        if descriptor.name in ("graph", "functions"):
+            continue
+        if descriptor.name in ("opset_import", "metadata_props"):
+            getattr(header, descriptor.name).extend(value)
+        elif isinstance(value, (int, float, str, bytes, bool)):
+            setattr(header, descriptor.name, value)
+    return header
+
+
+def _lift_constants(graph: gs.Graph) -> None:
+    """Turn Constant nodes into constants; one that feeds a graph output directly stays a node."""
+    outputs = {id(t) for t in graph.outputs}
+    kept = []
+    for node in graph.nodes:
+        values = _constant_values(node) if node.op == "Constant" and node.domain in (None, "", "ai.onnx") else None
+        if values is None or id(node.outputs[0]) in outputs:
+            kept.append(node)
+            continue
+        tensor = node.outputs[0]
+        node.outputs.clear()
+        tensor.to_constant(values)
+    graph.nodes[:] = kept
+
+
+def _constant_values(node: gs.Node) -> Any:
+    for key, value in node.attrs.items():
+        if key == "value" and isinstance(value, gs.Constant):
+            return value._values
+        if key in ("value_float", "value_floats"):
+            return np.asarray(value, np.float32)
+        if key in ("value_int", "value_ints"):
+            return np.asarray(value, np.int64)
+    return None
+
+
+def _name_nodes(graph: gs.Graph) -> None:
+    """Give every node a unique name: overrides, messages and cards speak of nodes by name."""
+    seen: set[str] = set()
+    for g in all_graphs(graph):
+        for node in g.nodes:
+            base = node.name or next((t.name for t in node.outputs if t.name), node.op)
+            name, i = base, 1
+            while name in seen:
+                name, i = f"{base}_{i}", i + 1
+            node.name = name
+            seen.add(name)
+
+
+def _keep_node_extras(graph: gs.Graph, proto: onnx.GraphProto) -> None:
+    for node, original in zip(graph.nodes, proto.node, strict=True):
+        node.doc_string = original.doc_string
+        node.metadata = {p.key: p.value for p in original.metadata_props}
+        for attr in original.attribute:
+            if attr.HasField("g"):
+                _keep_node_extras(node.attrs[attr.name], attr.g)
+
+
+def _restore_node_extras(graph: gs.Graph, proto: onnx.GraphProto) -> None:
+    for node, out in zip(graph.nodes, proto.node, strict=True):
+        out.doc_string = getattr(node, "doc_string", "")
+        for key, value in getattr(node, "metadata", {}).items():
+            out.metadata_props.add(key=key, value=value)
+        for attr in out.attribute:
+            if attr.HasField("g"):
+                _restore_node_extras(node.attrs[attr.name], attr.g)
+
+
+def _bind_external(graph: gs.Graph, base_dir: Path) -> None:
+    for g in all_graphs(graph):
+        for tensor in g.tensors().values():
+            lazy = getattr(tensor, "_values", None)
+            if isinstance(lazy, LazyValues) and external_data_helper.uses_external_data(lazy.tensor):
+                tensor._values = ExternalValues(lazy.tensor, base_dir)
+
+
+def _detach_empty_lists(graph: gs.Graph) -> list[tuple[gs.Node, str, list]]:
+    """Take out empty list attributes: their element type is lost and every standard op reads a missing one alike."""
+    found = [
+        (node, name, value)
+        for g in all_graphs(graph)
+        for node in g.nodes
+        for name, value in node.attrs.items()
+        if isinstance(value, list) and not value
+    ]
+    for node, name, _ in found:
+        del node.attrs[name]
+    return found
+
+
+def _pack_int4(graph: gs.Graph) -> None:
+    """4-bit constants made as numpy arrays travel as packed TensorProtos: gs would write one byte an element."""
+    for g in all_graphs(graph):
+        for tensor in g.tensors().values():
+            values = getattr(tensor, "_values", None)
+            if isinstance(values, np.ndarray) and values.dtype.name in ("int4", "uint4"):
+                tensor._values = LazyValues(numpy_helper.from_array(values, tensor.name))
+
+
+def _tidy_opsets(proto: onnx.ModelProto) -> None:
+    """One entry a domain ("ai.onnx" is ""), and none for domains that nothing uses."""
+    versions: dict[str, int] = {}
+    for entry in proto.opset_import:
+        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        versions[domain] = max(versions.get(domain, 0), entry.version)
+    used = {""} | _domains(proto.graph) | {f.domain for f in proto.functions}
+    del proto.opset_import[:]
+    for domain in sorted(versions):
+        if domain in used:
+            proto.opset_import.add(domain=domain, version=versions[domain])
+
+
+def _domains(graph: onnx.GraphProto) -> set[str]:
+    found = set()
+    for node in graph.node:
+        found.add("" if node.domain == "ai.onnx" else node.domain)
+        for attr in node.attribute:
+            if attr.HasField("g"):
+                found |= _domains(attr.g)
+    return found

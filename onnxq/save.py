@@ -1,0 +1,176 @@
+"""Writing models: validated first, then renamed into place, so that no half-written file is ever left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, external_data_helper
+
+from onnxq.errors import ModelError, OutputError
+from onnxq.model import INLINE_LIMIT, OPSET_MAX, Model, tensor_bytes, to_proto
+
+EXTERNAL_SUFFIX = ".data"
+# Tensors below this stay inside the model file even when the others are external (shapes, scales).
+EXTERNAL_MIN = 1024
+COPY_CHUNK = 1 << 24
+
+
+def check_writable(path: str | Path) -> Path:
+    """Fail early, before long work, when `path` could not be written; returns it as a Path."""
+    target = Path(path)
+    folder = target.parent
+    if not folder.is_dir():
+        raise OutputError(f"{target}: the folder {folder} does not exist")
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder, a file name is needed")
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name}."):
+            pass
+    except OSError as err:
+        raise OutputError(f"{target}: cannot be written: {err.strerror}") from None
+    return target
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a whole file or nothing: a temporary file beside it, then a rename."""
+    target = check_writable(path)
+    handle, temp = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(content)
+        _default_mode(Path(temp))
+        os.replace(temp, target)
+    except OSError as err:
+        raise OutputError(f"{target}: cannot be written: {err.strerror}") from None
+    finally:
+        Path(temp).unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """write_bytes for UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+def save(model: Model, path: str | Path) -> None:
+    """Validate a model (checker with full check, then an onnxruntime session) and write it.
+
+    Weights go to `<path>.data` when the model came with external data or does not fit a 2 GiB protobuf message.
+    Raises ModelError when the model is invalid, OutputError when it cannot be written; nothing is replaced then.
+    """
+    target = check_writable(path)
+    proto = to_proto(model)
+    total = sum(tensor_bytes(t) for t in proto.graph.initializer)
+    external = model.external or total > INLINE_LIMIT
+    try:
+        # A folder, because an external file is named inside the model: both carry their final names from the start.
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            staged = Path(folder) / target.name
+            write_proto(proto, staged, base_dir=model_dir(model), external=external)
+            validate(staged)
+            data = staged.with_name(staged.name + EXTERNAL_SUFFIX)
+            for file in (data, staged) if data.exists() else (staged,):
+                _default_mode(file)
+                os.replace(file, target.with_name(file.name))
+    except OSError as err:
+        raise OutputError(f"{target}: cannot be written: {err.strerror or err}") from None
+
+
+def model_dir(model: Model) -> Path:
+    """The folder that the model's external tensors are relative to."""
+    return model.path.parent if model.path else Path(".")
+
+
+def write_proto(proto: onnx.ModelProto, path: Path, base_dir: Path, external: bool) -> None:
+    """Write a ModelProto as it is (no validation); large tensors to `<path>.data` when `external`.
+
+    base_dir: the folder that tensors still in external files are relative to; they are streamed, not held in memory.
+    The proto's tensors are changed to point to the new file.
+    """
+    if not external:
+        external_data_helper.load_external_data_for_model(proto, str(base_dir))
+        path.write_bytes(proto.SerializeToString())
+        return
+    location = path.name + EXTERNAL_SUFFIX
+    with open(path.with_name(location), "wb") as out:
+        for tensor in proto.graph.initializer:
+            size = tensor_bytes(tensor)
+            if tensor.data_type == TensorProto.STRING or size < EXTERNAL_MIN:
+                if external_data_helper.uses_external_data(tensor):
+                    external_data_helper.load_external_data_for_tensor(tensor, str(base_dir))
+                    tensor.data_location = TensorProto.DEFAULT
+                    del tensor.external_data[:]
+                continue
+            out.write(b"\0" * (-out.tell() % 4096))  # page-aligned, so that runtimes can map it
+            offset = out.tell()
+            _write_values(tensor, base_dir, out)
+            name, dims, data_type = tensor.name, list(tensor.dims), tensor.data_type
+            tensor.Clear()
+            tensor.name, tensor.data_type = name, data_type
+            tensor.dims.extend(dims)
+            external_data_helper.set_external_data(tensor, location, offset=offset, length=out.tell() - offset)
+            tensor.data_location = TensorProto.EXTERNAL
+    path.write_bytes(proto.SerializeToString())
+
+
+def _write_values(tensor: TensorProto, base_dir: Path, out) -> None:  # type: ignore[no-untyped-def]
+    if external_data_helper.uses_external_data(tensor):
+        info = external_data_helper.ExternalDataInfo(tensor)
+        left = info.length or tensor_bytes(tensor)
+        with open(base_dir / info.location, "rb") as source:
+            source.seek(info.offset or 0)
+            while left:
+                chunk = source.read(min(left, COPY_CHUNK))
+                if not chunk:
+                    raise ModelError(f"external data file {info.location} is truncated (tensor {tensor.name})")
+                out.write(chunk)
+                left -= len(chunk)
+    elif tensor.HasField("raw_data"):
+        out.write(tensor.raw_data)
+    else:
+        out.write(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)).raw_data)
+
+
+@contextlib.contextmanager
+def runnable(proto: onnx.ModelProto, base_dir: Path) -> Iterator[bytes | str]:
+    """What onnxruntime can open: the serialized bytes, or for a model beyond 2 GiB a path in a temporary folder."""
+    large = sum(tensor_bytes(t) for t in proto.graph.initializer) > INLINE_LIMIT
+    if not large:
+        external_data_helper.load_external_data_for_model(proto, str(base_dir))
+        yield proto.SerializeToString()
+        return
+    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
+        path = Path(folder) / "model.onnx"
+        write_proto(proto, path, base_dir, external=True)
+        yield str(path)
+
+
+def validate(path: Path) -> None:
+    """Raise ModelError unless the file passes the ONNX checker (full) and onnxruntime opens it."""
+    from onnxq import runtime
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as err:
+        raise ModelError(f"{path.name}: the model that was made is invalid: {_first_line(err)}") from err
+    proto = onnx.load(str(path), load_external_data=False)
+    opset = max((o.version for o in proto.opset_import if o.domain == ""), default=0)
+    if opset > OPSET_MAX:
+        raise ModelError(f"{path.name}: opset {opset} is newer than onnxruntime reads (at most {OPSET_MAX})")
+    runtime.session(path, threads=1)
+
+
+def _first_line(err: BaseException) -> str:
+    return next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)
+
+
+def _default_mode(path: Path) -> None:
+    """mkstemp makes files private; give the result the mode that a plain open() would have."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
