@@ -1,0 +1,477 @@
+"""Where a profile wants Q/DQ in a graph, and in which format: analysis only, nothing is edited.
+
+`plan` is used by the calibrate pass (which tensors to observe), insert-qdq (what to insert), check and inspect (what
+stays float, and why).
+
+Rules, cited by number in the code:
+ 1. Every data input of a quantized operator is a quantized edge (its tensor gets Q/DQ, this reader reads the result).
+ 2. An elementwise sum of two activations follows the profile's graph scheme: 1 none, 2 exactly one input, 3 all.
+    Under scheme 2 the residual layer's output enters directly: of the inputs that come straight from a Conv, Gemm or
+    MatMul nothing else reads, the last in topological order. The other input, the shortcut, is quantized.
+ 3. An operator with output = "always" has Q/DQ after it, behind its fused activation, and every reader reads that —
+    but not where its only reader is a sum that takes it directly (rule 2).
+ 4. A passthrough operator whose output must be quantized passes the demand to its inputs, with one scale for both
+    sides, if the profile ties passthroughs. Concat likewise: "shared" ties, "per-input" does not.
+ 5. A tensor is quantized once: the widest width among its readers, one scale, one Q/DQ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import onnx_graphsurgeon as gs
+
+from onnxq.axes import LINEAR_OPS
+from onnxq.errors import ConfigError
+from onnxq.match import (
+    STANDARD_DOMAINS,
+    MatchFailure,
+    constant_values,
+    consumers,
+    input_at,
+    is_constant,
+    is_float,
+    output_ids,
+    producer,
+    sole_consumer,
+)
+from onnxq.model import all_graphs
+from onnxq.numeric.formats import QuantFormat
+from onnxq.profile import Profile
+from onnxq.settings import QuantSettings
+
+SUMS = ("Add", "Sum")
+BINARY = ("Add", "Sum", "Sub", "Mul", "Div", "Max", "Min")
+# Outputs that cannot be negative whatever goes in.
+NONNEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Abs", "Sqrt", "ThresholdedRelu")
+# Outputs that are not negative if no input is.
+KEEPS_SIGN = (
+    "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Reshape", "Flatten", "Transpose", "Squeeze",
+    "Unsqueeze", "Concat", "Slice", "Split", "Identity", "Dropout", "DepthToSpace", "SpaceToDepth", "Expand", "Tile",
+    "Gather", "LRN",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A quantized layer with a constant weight: the formats of its weight and of its input activation."""
+
+    node: gs.Node
+    weight: gs.Tensor
+    weight_index: int
+    weight_format: QuantFormat
+    per_channel: bool
+    bias: gs.Tensor | None
+
+
+@dataclass
+class Point:
+    """A tensor that gets Q/DQ.
+
+    edges: (node, input index) of the readers that read the dequantized tensor. whole: every reader does.
+    sources: names of the tensors whose values its range must cover (more than itself where scales are shared).
+    """
+
+    tensor: gs.Tensor
+    format: QuantFormat
+    nonnegative: bool
+    edges: list[tuple[gs.Node, int]] = field(default_factory=list)
+    whole: bool = False
+    group: str = ""
+    sources: tuple[str, ...] = ()
+
+
+@dataclass
+class Placement:
+    """What goes where. actions: node name → "quantized", "passthrough", "fused" or "float"."""
+
+    profile: Profile
+    layers: list[LayerPlan] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
+    constants: list[tuple[gs.Node, int, QuantFormat]] = field(default_factory=list)
+    actions: dict[str, Literal["quantized", "passthrough", "fused", "float"]] = field(default_factory=dict)
+    skipped: list[MatchFailure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def observed(self) -> list[str]:
+        """Names of the tensors whose ranges are needed, without repeats, in graph order."""
+        return list(dict.fromkeys(name for point in self.points for name in point.sources))
+
+
+def plan(graph: gs.Graph, profile: Profile, settings: QuantSettings) -> Placement:
+    """Decide Q/DQ placement for a graph whose nodes are sorted.
+
+    Raises ConfigError for bits the profile does not take and for patterns that match no node.
+    """
+    settings.check_names((n.name for g in all_graphs(graph) for n in g.nodes), (n.op for n in graph.nodes))
+    return _Planner(graph, profile, settings).run()
+
+
+class _Planner:
+    def __init__(self, graph: gs.Graph, profile: Profile, settings: QuantSettings) -> None:
+        self.graph, self.profile, self.settings = graph, profile, settings
+        self.outputs = output_ids(graph)
+        self.order = {id(n): i for i, n in enumerate(graph.nodes)}
+        self.result = Placement(profile)
+        self.quantized: set[int] = set()
+        self.edges: dict[int, list[tuple[gs.Node, int]]] = {}
+        self.tensors: dict[int, gs.Tensor] = {}
+        self.whole: set[int] = set()
+        self.direct: set[int] = set()  # sums' inputs that enter wide (rule 2)
+        self.parent: dict[int, int] = {}  # union-find over tensors that share one scale
+        self.derived: set[int] = set()  # tied outputs: their values are among those of their sources
+        self.ends = _first_and_last(graph)
+
+    def run(self) -> Placement:
+        for node in self.graph.nodes:
+            self._classify(node)
+        for node in self.graph.nodes:
+            if id(node) in self.quantized:
+                self._demand_inputs(node)
+        for node in self.graph.nodes:
+            if id(node) in self.quantized and self.profile.rule(node.op).output == "always":
+                self._demand_output(node)
+        self._finish_points()
+        self._note_subgraphs()
+        return self.result
+
+    # Which nodes are quantized
+
+    def _classify(self, node: gs.Node) -> None:
+        name = node.name
+        rule = self.profile.rule(node.op) if node.domain in STANDARD_DOMAINS else None
+        if rule is None or rule.action == "float":
+            self.result.actions[name] = "float"
+            if node.op not in ("QuantizeLinear", "DequantizeLinear"):
+                self._skip(node, f"profile {self.profile.name} runs {node.op} in float")
+            return
+        if self.settings.override_for(name).keep_float or self.settings.excluded(name):
+            self.result.actions[name] = "float"
+            self._skip(node, "left float by the user")
+            return
+        if self.settings.op_types is not None and node.op not in self.settings.op_types:
+            self.result.actions[name] = "float"
+            self._skip(node, f"{node.op} is not among the op_types asked for")
+            return
+        if rule.action == "passthrough":
+            self.result.actions[name] = "passthrough"
+            return
+        reason = self._unfit(node)
+        if reason:
+            self.result.actions[name] = "float"
+            self._skip(node, reason)
+            return
+        self.result.actions[name] = "quantized"
+        self.quantized.add(id(node))
+
+    def _unfit(self, node: gs.Node) -> str:
+        """Why a node that the profile quantizes cannot be; empty if it can."""
+        data = [t for t in node.inputs if not t.is_empty()]
+        if not data:
+            return "it has no input"
+        if any(_from_dequantize(t) for t in data if not is_constant(t)):
+            return "already quantized"
+        if node.op in LINEAR_OPS:
+            return self._unfit_linear(node)
+        rule = self.profile.rule(node.op)
+        if not all(is_float(t) for t in data if node.op in (*BINARY, "Concat")) or not is_float(data[0]):
+            return f"its input is not float32 ({_dtype_name(data[0])})"
+        if all(is_constant(t) for t in data):
+            return "all its inputs are constant"
+        if node.op in BINARY:
+            if any(is_constant(t) for t in data) and not rule.constants:
+                return "one operand is a constant"
+            if len(data) > 2:
+                return f"it has {len(data)} operands, two are supported"
+            if node.op in SUMS and self.profile.graph.scheme == 1:
+                return "graph scheme 1 keeps adds in float"
+        if node.op == "Concat" and self.profile.graph.concat == "float":
+            return f"profile {self.profile.name} places no Q/DQ for Concat"
+        return ""
+
+    def _unfit_linear(self, node: gs.Node) -> str:
+        x, w = node.inputs[0], node.inputs[1]
+        if not is_float(x) or not is_float(w):
+            return f"its operands are not float32 ({_dtype_name(x)}, {_dtype_name(w)})"
+        if is_constant(x) and (is_constant(w) or node.op != "MatMul"):
+            return "its data input is a constant"
+        if not is_constant(w) and not is_constant(x):
+            if _from_dequantize(w):
+                return "already quantized"
+            if node.op != "MatMul":
+                return "its weight is computed at run time"
+            if not self.profile.rule(node.op).dynamic:
+                return f"profile {self.profile.name} does not quantize products of two activations"
+            return ""
+        values = constant_values(w if is_constant(w) else x)
+        assert values is not None
+        if values.size == 0:
+            return "its weight is empty"
+        if not _all_finite(values):
+            return "its weight holds NaN or infinity"
+        return ""
+
+    # Which tensors those nodes need quantized
+
+    def _demand_inputs(self, node: gs.Node) -> None:
+        if node.op in LINEAR_OPS:
+            for index in (0, 1):
+                if not is_constant(node.inputs[index]):
+                    self._demand(node, index)  # rule 1
+            if is_constant(node.inputs[0]) or is_constant(node.inputs[1]):
+                self._add_layer(node)
+            return
+        indices = [i for i, t in enumerate(node.inputs) if not t.is_empty() and is_float(t)]
+        if node.op == "Concat":
+            return  # rule 4: only when its output is quantized
+        if node.op in SUMS and self.profile.graph.scheme == 2:
+            indices = self._shortcut(node, indices)  # rule 2
+        if node.op not in BINARY:
+            indices = indices[:1]
+        for i in indices:
+            if is_constant(node.inputs[i]):
+                fmt = self.profile.activations.format(
+                    self._activation_bits(node), float(constant_values(node.inputs[i]).min()) >= 0
+                )
+                self.result.constants.append((node, i, fmt))
+            else:
+                self._demand(node, i)
+
+    def _shortcut(self, node: gs.Node, indices: list[int]) -> list[int]:
+        dynamic = [i for i in indices if not is_constant(node.inputs[i])]
+        if len(dynamic) < 2:
+            return indices
+        if node.inputs[dynamic[0]] is node.inputs[dynamic[1]]:
+            return indices  # x + x: there is no shortcut to tell apart
+        residual = [i for i in dynamic if self._is_direct_layer(node.inputs[i])]
+        position = {i: self.order.get(id(producer(node.inputs[i])), -1) for i in dynamic}
+        wide = max(residual or dynamic, key=lambda i: (position[i], i))
+        self.direct.add(id(node.inputs[wide]))
+        return [i for i in dynamic if i != wide]
+
+    def _is_direct_layer(self, tensor: gs.Tensor) -> bool:
+        made_by = producer(tensor)
+        return (
+            made_by is not None
+            and id(made_by) in self.quantized
+            and made_by.op in LINEAR_OPS
+            and sole_consumer(tensor, self.outputs) is not None
+        )
+
+    def _demand(self, node: gs.Node, index: int) -> None:
+        tensor = node.inputs[index]
+        known = self.edges.get(id(tensor), [])
+        if not any(n is node and i == index for n, i in known):
+            self.edges.setdefault(id(tensor), []).append((node, index))
+        self._mark(tensor)
+
+    def _mark(self, tensor: gs.Tensor) -> None:
+        """The tensor will be quantized: pass that on through what only moves values (rule 4)."""
+        if id(tensor) in self.tensors:
+            return
+        self.tensors[id(tensor)] = tensor
+        self.parent.setdefault(id(tensor), id(tensor))
+        node = producer(tensor)
+        if node is None or id(node) not in self.order:
+            return
+        action = self.result.actions.get(node.name)
+        concat = self.profile.graph.concat
+        if node.op == "Concat" and action == "quantized":
+            for i, t in enumerate(node.inputs):
+                if is_constant(t):
+                    continue
+                self._demand(node, i)
+                if concat == "shared":
+                    self._tie(t, tensor)
+        elif action == "passthrough" and self.profile.graph.tie_passthrough and is_float(node.inputs[0]):
+            if not is_constant(node.inputs[0]):
+                self._demand(node, 0)
+                self._tie(node.inputs[0], tensor)
+
+    def _demand_output(self, node: gs.Node) -> None:
+        for tensor in node.outputs[:1]:
+            behind = self._behind_fused(tensor)
+            if id(behind) in self.direct and id(behind) not in self.tensors:
+                continue  # rule 3
+            if not is_float(behind):
+                continue
+            if node.op == "Concat" and id(behind) not in self.tensors:
+                continue
+            self._mark(behind)
+            self.whole.add(id(behind))
+
+    def _behind_fused(self, tensor: gs.Tensor) -> gs.Tensor:
+        """The tensor after the activation that runs inside the layer, or the tensor itself."""
+        rule = self.profile.graph
+        node = producer(tensor)
+        if node is None or node.op not in rule.fused_after:
+            return tensor
+        follower = sole_consumer(tensor, self.outputs)
+        if follower is None or follower.op not in rule.fused_activations or follower.domain not in STANDARD_DOMAINS:
+            return tensor
+        if any(not is_constant(t) for t in follower.inputs[1:] if not t.is_empty()):
+            return tensor
+        self.result.actions[follower.name] = "fused"
+        self.result.skipped = [s for s in self.result.skipped if s.node != follower.name]
+        return follower.outputs[0]
+
+    # Formats
+
+    def _add_layer(self, node: gs.Node) -> None:
+        index = 1 if is_constant(node.inputs[1]) else 0
+        bits = self._weight_bits(node)
+        self.profile.check_bits("weights", bits, f"node {node.name}")
+        rule = self.profile.weights
+        bias = input_at(node, 2) if node.op != "MatMul" else None
+        per_channel = rule.granularity == "per-channel" and index == 1
+        self.result.layers.append(
+            LayerPlan(node, node.inputs[index], index, rule.format(bits), per_channel, bias)
+        )
+
+    def _weight_bits(self, node: gs.Node) -> int:
+        override = self.settings.override_for(node.name).weight_bits
+        if override is not None:
+            return override
+        if id(node) in self.ends and self.settings.first_last_bits is not None:
+            return self._end_bits(self.settings.weight_bits, self.profile.weights.bits)
+        return self.settings.weight_bits or self.profile.weights.bits[0]
+
+    def _activation_bits(self, node: gs.Node) -> int:
+        override = self.settings.override_for(node.name).activation_bits
+        if override is not None:
+            return override
+        if id(node) in self.ends and self.settings.first_last_bits is not None:
+            return self._end_bits(self.settings.activation_bits, self.profile.activations.bits)
+        return self.settings.activation_bits or self.profile.activations.bits[0]
+
+    def _end_bits(self, asked: int | None, allowed: tuple[int, ...]) -> int:
+        """Width at the ends of the model: the setting, unless the target does not take it."""
+        wanted = self.settings.first_last_bits
+        assert wanted is not None
+        return wanted if wanted in allowed else (asked or allowed[0])
+
+    def _finish_points(self) -> None:
+        groups: dict[int, list[int]] = {}
+        for key in self.tensors:
+            groups.setdefault(self._root(key), []).append(key)
+        for root, members in groups.items():
+            # A source that is only read float elsewhere is still quantized here: every member is a point.
+            bits = max((self._bits_of(key) for key in members), default=self.profile.activations.bits[0])
+            nonnegative = all(is_nonnegative(self.tensors[key]) for key in members)
+            fmt = self.profile.activations.format(bits, nonnegative)
+            sources = tuple(self.tensors[k].name for k in members if k not in self.derived)
+            name = self.tensors[root].name if len(members) > 1 else ""
+            for key in members:
+                point = Point(self.tensors[key], fmt, nonnegative, self.edges.get(key, []), key in self.whole)
+                point.group = name
+                point.sources = sources or (self.tensors[key].name,)
+                self.result.points.append(point)
+        position = {t.name: i for i, t in enumerate(self._graph_tensors())}
+        self.result.points.sort(key=lambda p: position.get(p.tensor.name, -1))
+        for point in self.result.points:
+            self._note_mixed_width(point)
+
+    def _bits_of(self, key: int) -> int:
+        widths = [self._activation_bits(node) for node, _ in self.edges.get(key, []) if id(node) in self.quantized]
+        widths = widths or [self.settings.activation_bits or self.profile.activations.bits[0]]
+        bits = max(widths)
+        self.profile.check_bits("activations", bits, f"tensor {self.tensors[key].name}")
+        return bits
+
+    def _note_mixed_width(self, point: Point) -> None:
+        widths = {n.name: self._activation_bits(n) for n, _ in point.edges if id(n) in self.quantized}
+        if len(set(widths.values())) > 1:
+            told = ", ".join(f"{name} asks for {bits}" for name, bits in widths.items())
+            self.result.notes.append(f"tensor {point.tensor.name} is quantized once, to {point.format.bits} bits: {told}")
+
+    def _graph_tensors(self) -> list[gs.Tensor]:
+        return [*self.graph.inputs, *(t for n in self.graph.nodes for t in n.outputs)]
+
+    # Small things
+
+    def _tie(self, source: gs.Tensor, derived: gs.Tensor) -> None:
+        for t in (source, derived):
+            self.parent.setdefault(id(t), id(t))
+        self.parent[self._root(id(source))] = self._root(id(derived))
+        self.derived.add(id(derived))
+
+    def _root(self, key: int) -> int:
+        while self.parent[key] != key:
+            key = self.parent[key]
+        return key
+
+    def _skip(self, node: gs.Node, reason: str) -> None:
+        self.result.skipped.append(MatchFailure(reason, node.name))
+
+    def _note_subgraphs(self) -> None:
+        for node in self.graph.nodes:
+            for attr in node.attrs.values():
+                if isinstance(attr, gs.Graph):
+                    for inner in (n for g in all_graphs(attr) for n in g.nodes):
+                        self.result.actions[inner.name] = "float"
+                        if self.profile.rule(inner.op).action == "quantized":
+                            self._skip(inner, f"inside the body of {node.op} {node.name}, whose tensors cannot be observed")
+
+
+def is_nonnegative(tensor: gs.Tensor, depth: int = 64) -> bool:
+    """Whether the tensor provably holds no value below 0, from the operators that make it."""
+    values = constant_values(tensor)
+    if values is not None:
+        return bool(values.size == 0 or values.min() >= 0)
+    node = producer(tensor)
+    if node is None or depth == 0 or node.domain not in STANDARD_DOMAINS:
+        return False
+    if node.op in NONNEGATIVE:
+        return True
+    if node.op == "Clip":
+        low = input_at(node, 1)
+        values = constant_values(low) if low is not None else None
+        bound = values if values is not None else node.attrs.get("min")
+        return bound is not None and float(bound if not hasattr(bound, "reshape") else bound.reshape(-1)[0]) >= 0
+    if node.op in KEEPS_SIGN:
+        data = node.inputs if node.op == "Concat" else node.inputs[:1]
+        return all(is_nonnegative(t, depth - 1) for t in data)
+    if node.op in ("Add", "Sum", "Mul", "Max", "Min"):
+        return all(is_nonnegative(t, depth - 1) for t in node.inputs)
+    return False
+
+
+def _first_and_last(graph: gs.Graph) -> set[int]:
+    """ids of layers with no layer before them, and of those with none behind them."""
+    before: dict[int, bool] = {}
+    ends: set[int] = set()
+    for node in graph.nodes:
+        seen = any(before.get(id(p), False) for t in node.inputs for p in t.inputs)
+        if node.op in LINEAR_OPS:
+            if not seen:
+                ends.add(id(node))
+            seen = True
+        before[id(node)] = seen
+    behind: dict[int, bool] = {}
+    for node in reversed(graph.nodes):
+        seen = any(behind.get(id(c), False) for t in node.outputs for c in consumers(t))
+        if node.op in LINEAR_OPS:
+            if not seen:
+                ends.add(id(node))
+            seen = True
+        behind[id(node)] = seen
+    return ends
+
+
+def _from_dequantize(tensor: gs.Tensor) -> bool:
+    node = producer(tensor)
+    return node is not None and node.op == "DequantizeLinear"
+
+
+def _all_finite(values) -> bool:  # type: ignore[no-untyped-def]
+    import numpy as np
+
+    return bool(np.isfinite(values).all())
+
+
+def _dtype_name(tensor: gs.Tensor) -> str:
+    return str(tensor.dtype) if tensor.dtype is not None else "type unknown"
+
+
+__all__ = ["LayerPlan", "Placement", "Point", "is_nonnegative", "plan", "ConfigError"]

@@ -1,0 +1,157 @@
+"""What the user asks for, beyond the profile: bits, calibration method, per-node overrides, exclusions."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from onnxq.errors import ConfigError
+from onnxq.numeric.formats import MAX_BITS, MIN_BITS
+
+DEFAULT_FIRST_LAST_BITS = 8
+DEFAULT_CALIBRATION = "mse"
+
+
+@dataclass(frozen=True)
+class Override:
+    """Bits of one node, or keep_float to leave it alone. None means: as without the override."""
+
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+    keep_float: bool = False
+
+
+@dataclass(frozen=True)
+class QuantSettings:
+    """Settings of one quantization.
+
+    weight_bits, activation_bits: for every layer; None takes the profile's default.
+    first_last_bits: weights and input activations of the first and last layers; None treats them like the others.
+    calibration: range chooser for activations ("max", "percentile:99.99", "entropy", "mse").
+    weight_range: "max" or "mse"; None is max at 8 bits and mse below.
+    overrides: node name or regular expression (matched against the whole name) → Override. A name beats a regular
+    expression; among those the last that matches wins.
+    exclude: node names or regular expressions left in float. op_types: quantize only these operators.
+    """
+
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+    first_last_bits: int | None = DEFAULT_FIRST_LAST_BITS
+    calibration: str = DEFAULT_CALIBRATION
+    weight_range: Literal["max", "mse"] | None = None
+    overrides: Mapping[str, Override] = field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
+    op_types: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("weight_bits", "activation_bits", "first_last_bits"):
+            _check_bits(getattr(self, name), name)
+
+    def override_for(self, node: str) -> Override:
+        """The override that applies to a node; an empty one if none does."""
+        if node in self.overrides:
+            return self.overrides[node]
+        found = Override()
+        for pattern, override in self.overrides.items():
+            if _matches(pattern, node):
+                found = override
+        return found
+
+    def excluded(self, node: str) -> bool:
+        """Whether `exclude` names the node."""
+        return any(pattern == node or _matches(pattern, node) for pattern in self.exclude)
+
+    def check_names(self, nodes: Iterable[str], op_types: Iterable[str]) -> None:
+        """Raise ConfigError for a pattern that matches no node, or an operator the model does not have."""
+        names = list(nodes)
+        for pattern in (*self.overrides, *self.exclude):
+            if not any(pattern == n or _matches(pattern, n) for n in names):
+                raise ConfigError(f"{pattern!r} matches no node of the model{_closest(pattern, names)}")
+        present = set(op_types)
+        for op in self.op_types or ():
+            if op not in present:
+                raise ConfigError(f"the model has no {op} node (op_types); it has: {', '.join(sorted(present))}")
+
+
+def parse_overrides(table: Mapping[str, Any], where: str = "overrides") -> dict[str, Override]:
+    """{"node or regex": {"weight_bits": 4, "activation_bits": 8} | "float"} to Overrides; ConfigError if malformed."""
+    parsed = {}
+    for pattern, value in table.items():
+        try:
+            re.compile(pattern)
+        except re.error as err:
+            raise ConfigError(f"{where}: {pattern!r} is not a regular expression: {err}") from None
+        if isinstance(value, Override):
+            parsed[pattern] = value
+        elif value == "float":
+            parsed[pattern] = Override(keep_float=True)
+        elif isinstance(value, Mapping):
+            unknown = set(value) - {"weight_bits", "activation_bits"}
+            if unknown:
+                raise ConfigError(
+                    f"{where}: {pattern!r} has unknown key {sorted(unknown)[0]!r} (known: weight_bits, activation_bits)"
+                )
+            for key, bits in value.items():
+                _check_bits(bits, f"{where}: {pattern!r}: {key}")
+            parsed[pattern] = Override(value.get("weight_bits"), value.get("activation_bits"))
+        else:
+            raise ConfigError(f'{where}: {pattern!r} must be "float" or a table of bits, not {value!r}')
+    return parsed
+
+
+def load_config(path: str | Path) -> dict[str, Override]:
+    """Per-node overrides from a .toml or .json file: a table of nodes, at the top level or under the key "nodes"."""
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as err:
+        raise ConfigError(f"{file}: cannot be read: {err.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: not a text file") from None
+    try:
+        table = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as err:
+        raise ConfigError(f"{file}: {err}") from None
+    if not isinstance(table, dict):
+        raise ConfigError(f"{file}: a table of node names is needed, not {type(table).__name__}")
+    nodes = table.get("nodes")
+    return parse_overrides(nodes if isinstance(nodes, dict) else table, str(file))
+
+
+def dump_config(overrides: Mapping[str, Override]) -> str:
+    """Overrides as TOML that load_config reads back to the same."""
+    lines = ["[nodes]"]
+    for pattern, override in overrides.items():
+        key = json.dumps(pattern, ensure_ascii=False)
+        if override.keep_float:
+            lines.append(f'{key} = "float"')
+            continue
+        bits = {"weight_bits": override.weight_bits, "activation_bits": override.activation_bits}
+        inner = ", ".join(f"{k} = {v}" for k, v in bits.items() if v is not None)
+        lines.append(f"{key} = {{ {inner} }}" if inner else f"{key} = {{}}")
+    return "\n".join(lines) + "\n"
+
+
+def _check_bits(bits: Any, where: str) -> None:
+    if bits is None:
+        return
+    if not isinstance(bits, int) or isinstance(bits, bool) or not MIN_BITS <= bits <= MAX_BITS:
+        raise ConfigError(f"{where}: {bits!r} is not a width of {MIN_BITS} to {MAX_BITS} bits")
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except re.error as err:
+        raise ConfigError(f"{pattern!r} is neither a node name nor a regular expression: {err}") from None
+
+
+def _closest(pattern: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(pattern, names, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
