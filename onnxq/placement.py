@@ -38,6 +38,7 @@ from onnxq.match import (
 )
 from onnxq.model import all_graphs
 from onnxq.numeric.formats import QuantFormat
+from onnxq.numeric.qparams import QParams
 from onnxq.profile import Profile
 from onnxq.settings import QuantSettings
 
@@ -84,7 +85,10 @@ class Point:
 
 @dataclass
 class Placement:
-    """What goes where. actions: node name → "quantized", "passthrough", "fused" or "float"."""
+    """What goes where. actions: node name → "quantized", "passthrough", "fused" or "float".
+
+    activation_qparams (by tensor) and weight_qparams (by node) are filled by insert-qdq.
+    """
 
     profile: Profile
     layers: list[LayerPlan] = field(default_factory=list)
@@ -93,6 +97,8 @@ class Placement:
     actions: dict[str, Literal["quantized", "passthrough", "fused", "float"]] = field(default_factory=dict)
     skipped: list[MatchFailure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    activation_qparams: dict[str, QParams] = field(default_factory=dict)
+    weight_qparams: dict[str, QParams] = field(default_factory=dict)
 
     def observed(self) -> list[str]:
         """Names of the tensors whose ranges are needed, without repeats, in graph order."""
@@ -132,6 +138,7 @@ class _Planner:
         for node in self.graph.nodes:
             if id(node) in self.quantized and self.profile.rule(node.op).output == "always":
                 self._demand_output(node)
+        self._settle_movers()
         self._finish_points()
         self._note_subgraphs()
         return self.result
@@ -245,6 +252,8 @@ class _Planner:
         if node.inputs[dynamic[0]] is node.inputs[dynamic[1]]:
             return indices  # x + x: there is no shortcut to tell apart
         residual = [i for i in dynamic if self._is_direct_layer(node.inputs[i])]
+        if not residual and self.profile.graph.residual_kept != "float":
+            return indices  # in integers only a layer's accumulators can enter wide
         position = {i: self.order.get(id(producer(node.inputs[i])), -1) for i in dynamic}
         wide = max(residual or dynamic, key=lambda i: (position[i], i))
         self.direct.add(id(node.inputs[wide]))
@@ -292,7 +301,7 @@ class _Planner:
     def _demand_output(self, node: gs.Node) -> None:
         for tensor in node.outputs[:1]:
             behind = self._behind_fused(tensor)
-            if id(behind) in self.direct and id(behind) not in self.tensors:
+            if id(behind) in self.direct:
                 continue  # rule 3
             if not is_float(behind):
                 continue
@@ -315,6 +324,16 @@ class _Planner:
         self.result.actions[follower.name] = "fused"
         self.result.skipped = [s for s in self.result.skipped if s.node != follower.name]
         return follower.outputs[0]
+
+    def _settle_movers(self) -> None:
+        """Concats and passthroughs run in integers only where what is behind them asked for it."""
+        for node in self.graph.nodes:
+            mover = node.op == "Concat" or self.result.actions[node.name] == "passthrough"
+            if mover and self.result.actions[node.name] != "float" and not any(
+                id(t) in self.tensors for t in node.outputs
+            ):
+                self.result.actions[node.name] = "float"
+                self._skip(node, "nothing behind it is quantized")
 
     # Formats
 

@@ -1,0 +1,48 @@
+"""Observe activations with onnxruntime: the statistics every range chooser works from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_graphsurgeon as gs
+
+from onnxq.calibrate import runner
+from onnxq.context import PassContext
+from onnxq.errors import PreconditionError
+from onnxq.passes.insert_qdq import resolve
+from onnxq.pipeline import Pass, PassResult
+from onnxq.placement import plan
+
+
+@dataclass(frozen=True)
+class Calibrate(Pass):
+    """Run the float model on the calibration data and keep statistics of the tensors the profile quantizes.
+
+    profile: name or path; empty takes the one the pipeline runs with. The graph is not changed. Nothing is run
+    when statistics that cover the tensors are there already.
+    """
+
+    name: ClassVar[str] = "calibrate"
+    profile: str = ""
+
+    def requires(self, graph: gs.Graph, ctx: PassContext) -> None:
+        """There must be data, or statistics already."""
+        resolve(self.profile, ctx)
+        if ctx.data is None and ctx.statistics is None:
+            raise PreconditionError("no calibration data: give --data, --stats or --random-data")
+
+    def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
+        """Collect statistics into ctx.statistics."""
+        target, settings = resolve(self.profile, ctx)
+        wanted = plan(graph, target, settings).observed()
+        if ctx.statistics is not None and all(name in ctx.statistics for name in wanted):
+            return PassResult(notes=(f"statistics of {len(wanted)} tensors were there already",))
+        if ctx.data is None:
+            missing = next(name for name in wanted if name not in (ctx.statistics or ()))
+            raise PreconditionError(
+                f"the statistics do not cover tensor {missing}, and there is no data to collect them from"
+            )
+        ctx.statistics = runner.collect(ctx.model, wanted, ctx.data, **ctx.options)
+        seen = ctx.statistics.provenance.get("samples", 0)
+        return PassResult(notes=(f"observed {len(wanted)} tensors on {seen} samples",))
