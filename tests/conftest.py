@@ -1,0 +1,33 @@
+"""What every test may use: the checkout, the shared models and data, hypothesis settings."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# `python -m pytest` puts the checkout on sys.path, where ./onnxq (which lacks passes and the kernel library) would
+# hide the installed package.
+sys.path[:] = [entry for entry in sys.path if Path(entry or os.curdir).resolve() != ROOT]
+
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout the tests are run from."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared models and images: $ONNXQ_SHARED, or ../shared beside the checkout; else the test is skipped."""
+    folder = Path(os.environ.get("ONNXQ_SHARED") or ROOT.parent / "shared")
+    if not (folder / "models").is_dir():
+        pytest.skip(f"no shared models in {folder}: set ONNXQ_SHARED to the folder that holds models/ and data/")
+    return folder
