@@ -108,9 +108,8 @@ class Placement:
 def plan(graph: gs.Graph, profile: Profile, settings: QuantSettings) -> Placement:
     """Decide Q/DQ placement for a graph whose nodes are sorted.
 
-    Raises ConfigError for bits the profile does not take and for patterns that match no node.
+    Raises ConfigError for bits the profile does not take.
     """
-    settings.check_names((n.name for g in all_graphs(graph) for n in g.nodes), (n.op for n in graph.nodes))
     return _Planner(graph, profile, settings).run()
 
 

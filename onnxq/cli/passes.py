@@ -1,0 +1,31 @@
+"""`onnxq passes`."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+import click
+
+from onnxq.cli.common import table
+
+
+@click.command("passes")
+@click.argument("name", required=False)
+def command(name: str | None) -> None:
+    """List the graph passes, or show one with its options."""
+    from onnxq.errors import PipelineError
+    from onnxq.pipeline import available
+
+    registry = available()
+    if name is None:
+        rows = [[n, "yes" if c.preserves_values else "", (c.__doc__ or "").splitlines()[0]] for n, c in registry.items()]
+        table("", [("pass", "left"), ("keeps values", "left"), ("what it does", "left")], rows)
+        return
+    if name not in registry:
+        raise PipelineError(f"no pass is called {name!r} (there are: {', '.join(registry)})")
+    cls = registry[name]
+    click.echo(f"{name}: {cls.__doc__}")
+    hints = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        click.echo(f"  {f.name} = {f.default!r}  ({hints[f.name]})")
