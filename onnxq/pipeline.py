@@ -274,6 +274,20 @@ def run(
     return reports
 
 
+def describe(report: PassReport) -> str:
+    """A report as text: one line, then what was skipped grouped by reason, the notes, and verified differences."""
+    lines = [f"{report.text}: {report.changed} changed, {report.seconds:.2f} s"]
+    by_reason: dict[str, list[str]] = {}
+    for failure in report.skipped:
+        by_reason.setdefault(failure.reason, []).append(failure.node)
+    for reason, nodes in by_reason.items():
+        shown = ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
+        lines.append(f"  not changed ({len(nodes)}): {reason}: {shown}")
+    lines += [f"  {note}" for note in report.notes]
+    lines += [f"  verified: output {name} differs by at most {value:.3g}" for name, value in report.differences.items()]
+    return "\n".join(lines)
+
+
 def _after(reports: Sequence[PassReport]) -> str:
     return f" (after {', '.join(r.text for r in reports)})" if reports else ""
 
@@ -285,6 +299,7 @@ __all__ = [
     "PassResult",
     "PostconditionError",
     "available",
+    "describe",
     "make",
     "parse",
     "print_pipeline",

@@ -116,7 +116,7 @@ def _restore_activation(graph: gs.Graph, quantize: gs.Node, source: gs.Tensor, n
         absorbed = "Relu"
     result = gs.Variable(names.fresh(f"{source.name}_activation"), dtype=np.dtype(np.float32), shape=source.shape)
     op, *limits = absorbed.split()
-    bounds = [gs.Constant(names.fresh(f"{source.name}_clip_{i}"), np.float32(v)) for i, v in enumerate(limits)]
+    bounds = [gs.Constant(names.fresh(f"{source.name}_clip_{i}"), np.asarray(v, np.float32)) for i, v in enumerate(limits)]
     activation = gs.Node(op, names.fresh(f"{source.name}_{op}"), inputs=[source, *bounds], outputs=[result])
     graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is quantize), activation)
     quantize.restored = result

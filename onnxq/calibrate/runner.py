@@ -21,6 +21,7 @@ from onnxq.calibrate.statistics import Statistics
 from onnxq.calibrate.store import load_statistics, save_statistics
 from onnxq.data.source import Batch, DataSource, InputSpec, batches
 from onnxq.errors import CalibrationError, DataError, InterruptedRun
+from onnxq.match import is_float
 from onnxq.model import Model, to_proto
 from onnxq.save import model_dir, runnable
 
@@ -97,6 +98,12 @@ def collect(
     return stats
 
 
+def observable(model: Model) -> list[str]:
+    """Every float32 activation of the top-level graph, inputs first: what any profile could quantize."""
+    nodes = (t for n in model.graph.nodes for t in n.outputs if not t.is_empty())
+    return [t.name for t in (*model.graph.inputs, *nodes) if is_float(t)]
+
+
 def observed_model(model: Model, tensors: Sequence[str]) -> onnx.ModelProto:
     """The model with these tensors as further outputs. Raises CalibrationError for a tensor that does not exist."""
     proto = to_proto(model)
@@ -113,7 +120,11 @@ def observed_model(model: Model, tensors: Sequence[str]) -> onnx.ModelProto:
 def _output_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
     info = onnx.ValueInfoProto(name=tensor.name)
     if tensor.dtype is not None:
-        kind = tensor.dtype if isinstance(tensor.dtype, int) else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        kind = (
+            tensor.dtype
+            if isinstance(tensor.dtype, int)
+            else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        )
         info.type.tensor_type.elem_type = kind
     return info
 

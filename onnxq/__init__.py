@@ -1,0 +1,54 @@
+"""onnxq: from a float ONNX model to one that a target executes in low-precision integers, with proof of what it cost.
+
+    import onnxq
+    q = onnxq.quantize("m.onnx", data, profile="onnxruntime-cpu", calibration="mse")
+    q.save("m.int8.onnx")
+    session = onnxq.session("m.int8.onnx", threads=2)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from onnxq.errors import OnnxqError
+
+if TYPE_CHECKING:
+    from onnxq.accuracy import evaluate
+    from onnxq.api import Quantized, quantize
+    from onnxq.card import Card, read_card
+    from onnxq.model import Model, load
+    from onnxq.profile import Profile, load_profile
+    from onnxq.runtime import library_path, session
+
+# Name → module it lives in: loaded when first used, so that `import onnxq` stays light.
+_PUBLIC = {
+    "Card": "onnxq.card",
+    "Model": "onnxq.model",
+    "Profile": "onnxq.profile",
+    "Quantized": "onnxq.api",
+    "evaluate": "onnxq.accuracy",
+    "library_path": "onnxq.runtime",
+    "load": "onnxq.model",
+    "load_profile": "onnxq.profile",
+    "quantize": "onnxq.api",
+    "read_card": "onnxq.card",
+    "session": "onnxq.runtime",
+}
+
+__all__ = [
+    "Card", "Model", "OnnxqError", "Profile", "Quantized", "evaluate", "library_path", "load",
+    "load_profile", "quantize", "read_card", "session",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'onnxq' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -1,0 +1,71 @@
+"""`onnxq calibrate`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from onnxq.cli.common import data_options, open_source, output_path, progress, say
+
+
+@click.command("calibrate")
+@click.argument("model", required=False)
+@click.option("-o", "--output", required=True, help="Statistics file; an interrupted run continues from it.")
+@click.option("--profile", help="Observe what this profile quantizes.  [default: every float activation]")
+@click.option("--merge", "shards", multiple=True, metavar="STATS", help="Merge statistics files instead of collecting.")
+@click.option("--start", type=click.IntRange(0), default=0, help="Skip this many samples (a shard of the data).")
+@click.option("--config", help="Per-node overrides, as for quantize.")
+@data_options
+@click.argument("more_shards", nargs=-1)
+def command(model: str | None, output: str, shards: tuple[str, ...], more_shards: tuple[str, ...], **options: Any) -> None:
+    """Collect activation statistics of MODEL for `quantize --stats`, or merge those of several shards.
+
+    \b
+    onnxq calibrate m.onnx -o stats --data images/ --profile tensorrt
+    onnxq calibrate --merge a --merge b -o stats      (or: --merge a b c)
+    One file serves every calibration method and number format.
+    """
+    from onnxq.calibrate.store import merge_files, save_statistics
+    from onnxq.errors import ConfigError
+
+    target = output_path(output)
+    if shards:
+        files = [*shards, *filter(None, (model, *more_shards))]
+        merged = merge_files(files)
+        save_statistics(merged, target)
+        click.echo(f"merged {len(files)} files: {len(merged)} tensors, {merged.provenance.get('samples', 0)} samples")
+        return
+    if model is None or more_shards:
+        raise ConfigError("one model is needed (or --merge FILE FILE …)")
+    from onnxq import api, pipeline
+    from onnxq.calibrate.runner import collect, observable
+    from onnxq.context import PassContext
+    from onnxq.data.source import skip
+    from onnxq.model import load
+    from onnxq.placement import plan
+    from onnxq.profile import load_profile
+    from onnxq.settings import QuantSettings, load_config
+
+    loaded = load(model)
+    source = open_source(loaded, options, "calibration")
+    assert source is not None
+    if options["start"]:
+        source = skip(source, options["start"])
+    opset = 13
+    profile = load_profile(options["profile"]) if options["profile"] else None
+    settings = QuantSettings(overrides=load_config(options["config"]) if options["config"] else {})
+    fold = profile.graph.fold_batchnorm if profile else True
+    pipeline.run(loaded, pipeline.parse(api.prepare_pipeline(opset, fold)), PassContext(loaded, say=say))
+    tensors = plan(loaded.graph, profile, settings).observed() if profile else observable(loaded)
+    with progress("calibrating") as bar:
+        stats = collect(
+            loaded,
+            tensors,
+            source,
+            batch_size=options["batch_size"],
+            threads=options["threads"],
+            resume=target,
+            progress=bar,
+        )
+    click.echo(f"{len(stats)} tensors on {stats.provenance['samples']} samples, kept in {target}")

@@ -1,0 +1,111 @@
+"""`onnxq quantize`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from onnxq.cli.common import data_options, output_path, progress, say
+from onnxq.settings import DEFAULT_CALIBRATION
+
+
+@click.command("quantize")
+@click.argument("model")
+@click.option("-o", "--output", required=True, help="Where the QDQ model goes; its card is written beside it.")
+@click.option("--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile: a name or a .toml file.")
+@click.option("--calibration", default=DEFAULT_CALIBRATION, show_default=True, help="max, percentile:P, entropy or mse.")
+@click.option("--weight-bits", type=int, help="2 to 8, for every layer.  [default: the profile's]")
+@click.option("--activation-bits", type=int, help="2 to 8, for every layer.  [default: the profile's]")
+@click.option("--first-last-bits", default="8", show_default=True, help="For the first and last layers; 'none' for no exception.")
+@click.option("--weight-range", type=click.Choice(["max", "mse"]), help="[default: max at 8 bits, mse below]")
+@click.option("--config", help="Per-node overrides: a .toml or .json file.")
+@click.option("--exclude", multiple=True, metavar="NODE|REGEX", help="Leave these nodes in float.")
+@click.option("--op-types", help="Quantize only these operators, separated by commas.")
+@click.option("--stats", help="Statistics of `onnxq calibrate` instead of data.")
+@click.option("--resume", help="Statistics file that an interrupted run is continued from.")
+@click.option("--requantize", is_flag=True, help="Strip the Q/DQ of a quantized model first.")
+@click.option("--verify", is_flag=True, help="Prove every value-preserving pass on inputs.")
+@click.option("--save-after", metavar="PASS=FILE", help="Save the model after this pass as well.")
+@click.option("--eval-data", help="Labelled or unlabelled samples; accuracy and agreement go into the card.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@data_options
+def command(model: str, output: str, quiet: bool, **options: Any) -> None:
+    """Quantize MODEL for a hardware profile: calibrate, insert Q/DQ, validate, write it with its card."""
+    from onnxq import api, pipeline
+
+    target = output_path(output)
+    tell = (lambda _message: None) if quiet else say
+    with progress("calibrating") as bar:
+        result = api.quantize(
+            model,
+            options["data"],
+            profile=options["profile"],
+            calibration=options["calibration"],
+            weight_bits=options["weight_bits"],
+            activation_bits=options["activation_bits"],
+            first_last_bits=bits_or_none(options["first_last_bits"]),
+            weight_range=options["weight_range"],
+            overrides=options["config"],
+            exclude=options["exclude"],
+            op_types=options["op_types"].split(",") if options["op_types"] else None,
+            preprocess=options["preprocess"],
+            limit=options["limit"],
+            random_data=options["random_data"],
+            seed=options["seed"],
+            shapes=parse_shapes(options["shapes"]),
+            statistics=options["stats"],
+            batch_size=options["batch_size"],
+            threads=options["threads"],
+            resume=options["resume"],
+            requantize=options["requantize"],
+            verify=options["verify"],
+            save_after=save_after(options["save_after"]),
+            progress=None if quiet else bar,
+            say=tell,
+            on_report=lambda report: tell(pipeline.describe(report)),
+        )
+    if options["eval_data"]:
+        with progress("evaluating") as bar:
+            result.evaluate(
+                model,
+                options["eval_data"],
+                preprocess=options["preprocess"],
+                threads=options["threads"],
+                progress=None if quiet else bar,
+            )
+    result.save(target)
+    if not quiet:
+        click.echo(result.card.summary())
+        click.echo(f"wrote {target} and its card")
+
+
+def bits_or_none(text: str) -> int | None:
+    """'none' or a number of bits; ConfigError otherwise."""
+    from onnxq.errors import ConfigError
+
+    if text == "none":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"--first-last-bits {text!r}: a number of bits or 'none' is needed") from None
+
+
+def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """--input-shape values to {name: dims}."""
+    from onnxq.data.source import parse_shape
+
+    return dict(parse_shape(text) for text in texts)
+
+
+def save_after(text: str | None) -> tuple[str, str] | None:
+    """--save-after PASS=FILE to its parts; ConfigError when malformed."""
+    from onnxq.errors import ConfigError
+
+    if text is None:
+        return None
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        raise ConfigError(f"--save-after {text!r}: PASS=FILE is needed, e.g. fold-batchnorm=folded.onnx")
+    return name, path
