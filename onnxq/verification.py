@@ -1,0 +1,87 @@
+"""Proof on real inputs that a pass kept the values: the model's outputs before and after it, by onnxruntime.
+
+Optimizations are off in both runs, so that what is compared is the graph and not what onnxruntime makes of it.
+Tolerance for each output, elementwise: |after - before| <= 1e-4 * max|before| + 1e-6 in float32. It leaves room for sums in
+another order (a folded scale moves each product by some float32 roundings, 6e-8 relative, times the depth of the
+network) and none for a wrong sign, channel or axis. For float16 and bfloat16 outputs the factor is 32 roundings of that type.
+Integer, boolean and string outputs must be equal.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq import save
+from onnxq.context import PassContext
+from onnxq.errors import VerificationError
+from onnxq.model import Model, to_proto
+
+SAMPLES = 3
+RELATIVE, ABSOLUTE = 1e-4, 1e-6
+# One unit in the last place relative to 1: 2^-10 for float16, 2^-7 for bfloat16.
+NARROW = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+Outputs = dict[str, list[NDArray[Any]]]
+
+
+def outputs(model: Model, ctx: PassContext) -> Outputs | None:
+    """Every output of the model for the first samples of ctx.data (or seeded random ones), one array a sample.
+
+    None, after saying so, when the model cannot be run: it fails to load, or an input's type has no random values.
+    """
+    from onnxq import runtime
+
+    feeds = samples(model, ctx)
+    with save.runnable(to_proto(model), save.model_dir(model)) as runnable:
+        session = runtime.session(runnable, optimize=False)
+        names = [o.name for o in session.get_outputs()]
+        runs = [session.run(names, feed) for feed in feeds]
+    return {name: [np.asarray(run[i]) for run in runs] for i, name in enumerate(names)}
+
+
+def samples(model: Model, ctx: PassContext) -> list[dict[str, NDArray[Any]]]:
+    """The inputs to compare on: the same ones each time they are asked for."""
+    from onnxq.data.source import open_data
+
+    source = ctx.data if ctx.data is not None else open_data(None, model, random=SAMPLES)
+    return [dict(batch) for batch in itertools.islice(source, SAMPLES)]
+
+
+def compare(pass_name: str, before: Outputs, after: Outputs | None) -> dict[str, float]:
+    """Largest absolute difference for each output; raises VerificationError beyond the tolerance of this module."""
+    if after is None or before.keys() != after.keys():
+        raise VerificationError(f"pass {pass_name} changed the model's outputs: it had {', '.join(before)}")
+    return {name: _difference(pass_name, name, before[name], after[name]) for name in before}
+
+
+def _difference(pass_name: str, name: str, before: list[NDArray[Any]], after: list[NDArray[Any]]) -> float:
+    largest = 0.0
+    for sample, (old, new) in enumerate(zip(before, after, strict=True)):
+        where = f"pass {pass_name} changed output {name} (sample {sample})"
+        if old.shape != new.shape or old.dtype != new.dtype:
+            raise VerificationError(
+                f"{where}: it was {old.dtype} {list(old.shape)} and is {new.dtype} {list(new.shape)}"
+            )
+        if not (np.issubdtype(old.dtype, np.floating) or old.dtype.name in NARROW):
+            if not np.array_equal(old, new):
+                raise VerificationError(f"{where}: {int(np.sum(old != new))} of {old.size} values differ")
+            continue
+        a, b = old.astype(np.float64), new.astype(np.float64)
+        finite = np.isfinite(a)
+        if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.all(np.isfinite(b[finite])):
+            raise VerificationError(f"{where}: other elements are infinite or NaN than before")
+        if not np.any(finite):
+            continue
+        difference = float(np.max(np.abs(b[finite] - a[finite])))
+        relative = max(RELATIVE, 32 * NARROW.get(old.dtype.name, 0.0))
+        tolerance = relative * float(np.max(np.abs(a[finite]))) + ABSOLUTE
+        if difference > tolerance:
+            raise VerificationError(f"{where} by {difference:.3g}, more than rounding explains ({tolerance:.3g})")
+        largest = max(largest, difference)
+    return largest
+
+
