@@ -133,6 +133,9 @@ class _Planner:
             self._classify(node)
         for node in self.graph.nodes:
             if id(node) in self.quantized:
+                self._behind_fused(node.outputs[0])  # known before any demand passes through an activation
+        for node in self.graph.nodes:
+            if id(node) in self.quantized:
                 self._demand_inputs(node)
         for node in self.graph.nodes:
             if id(node) in self.quantized and self.profile.rule(node.op).output == "always":

@@ -27,10 +27,11 @@ from onnxq.match import (
     scalar_value,
     sole_consumer,
 )
+from onnxq.passes.insert_qdq import GRID_BITS
 from onnxq.pipeline import Pass, PassResult
 from onnxq.profile import load_profile
 
-ABSORBED = "onnxq.absorbed"  # metadata of the QuantizeLinear, so that strip-qdq can bring the activation back
+ABSORBED = "onnxq.absorbed"  # metadata of the QuantizeLinear or grid Clip, so that strip-qdq can bring the activation back
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class FuseActivationClips(Pass):
                     if reason:
                         skipped.append(MatchFailure(reason, activation.name))
                         break
-                    if node.op == "QuantizeLinear":
+                    if node.op == "QuantizeLinear" or GRID_BITS in getattr(node, "metadata", {}):
                         _remember(node, activation)
                     dead.append(activation)
                     replace_input(node, node.inputs[0], activation.inputs[0])
@@ -110,10 +111,10 @@ def _code(x: float, scale: float, zero_point: int) -> float:
     return float(np.rint(np.float32(x) / np.float32(scale))) + zero_point
 
 
-def _remember(quantize: gs.Node, activation: gs.Node) -> None:
+def _remember(node: gs.Node, activation: gs.Node) -> None:
     limits = bounds(activation)
     assert limits is not None
     text = "Relu" if activation.op == "Relu" else f"Clip {limits[0]!r} {limits[1]!r}"
-    metadata = dict(getattr(quantize, "metadata", {}))
+    metadata = dict(getattr(node, "metadata", {}))
     metadata.setdefault(ABSORBED, text)
-    quantize.metadata = metadata
+    node.metadata = metadata

@@ -27,6 +27,7 @@ from onnxq.settings import QuantSettings
 
 OPSET_PER_CHANNEL = 13
 OPSET_INT4 = 21
+GRID_BITS = "onnxq.bits"  # metadata of the Clip that narrows an 8-bit QuantizeLinear to fewer bits
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class InsertQdq(Pass):
         placement = plan(graph, target, settings)
         need = needed_opset(target, placement)
         if graph.opset < need:
-            raise PreconditionError(f"the model has opset {graph.opset}, needed is {need}: run convert-opset{{version={need}}}")
+            raise PreconditionError(
+                f"the model has opset {graph.opset}, needed is {need}: run convert-opset{{version={need}}}"
+            )
         if ctx.statistics is None and placement.observed():
             raise PreconditionError("no activation statistics: run calibrate before, or load a statistics file")
         missing = [n for n in placement.observed() if n not in (ctx.statistics or ())]
@@ -153,9 +156,13 @@ class _Editor:
         entry = source
         if qparams.format.bits < 8:
             low, high = qparams.real_range()
-            bounds = [self._constant(f"{base}_clip_{k}", np.asarray(v, np.float32)) for k, v in (("min", low), ("max", high))]
+            bounds = [
+                self._constant(f"{base}_clip_{k}", np.asarray(v, np.float32)) for k, v in (("min", low), ("max", high))
+            ]
             clipped = self._variable(f"{base}_clipped", np.float32, source.shape)
-            chain.append(self._node("Clip", f"{base}_Clip", [source, *bounds], clipped))
+            clip = self._node("Clip", f"{base}_Clip", [source, *bounds], clipped)
+            clip.metadata = {GRID_BITS: str(qparams.format.bits)}
+            chain.append(clip)
             entry = clipped
         quantized = self._variable(f"{base}_quantized", storage_type(qparams.format), source.shape)
         chain.append(self._node("QuantizeLinear", f"{base}_QuantizeLinear", [entry, scale, zero_point], quantized))
@@ -221,7 +228,9 @@ class _Editor:
         reason = ""
         if values is None:
             reason = "its bias is computed at run time and stays float"
-        elif layer.node.op == "Gemm" and (layer.node.attrs.get("alpha", 1.0) != 1.0 or layer.node.attrs.get("beta", 1.0) != 1.0):
+        elif layer.node.op == "Gemm" and (
+            layer.node.attrs.get("alpha", 1.0) != 1.0 or layer.node.attrs.get("beta", 1.0) != 1.0
+        ):
             reason = "alpha or beta is not 1, its bias stays float"
         elif values.size != out_channels(layer.node) or values.shape[-1:] != (values.size,):
             reason = "its bias is not one value a channel and stays float"
@@ -269,7 +278,9 @@ class _Editor:
         self.before.setdefault(id(layer.node), []).append(node)
         layer.node.inputs[2] = result
 
-    def _dequantized(self, node: gs.Node, name: str, values: NDArray, qparams: QParams, storage: np.dtype) -> gs.Variable:
+    def _dequantized(
+        self, node: gs.Node, name: str, values: NDArray, qparams: QParams, storage: np.dtype
+    ) -> gs.Variable:
         codes = self._constant(f"{name}_quantized", quantize(values, qparams).astype(storage))
         scale = self._constant(f"{name}_scale", qparams.scale)
         zero_point = self._constant(f"{name}_zero_point", qparams.zero_point.astype(storage))

@@ -26,6 +26,7 @@ from onnxq.match import (
 from onnxq.model import all_graphs
 from onnxq.numeric.quantize import along_axis
 from onnxq.passes.fuse_activation_clips import ABSORBED
+from onnxq.passes.insert_qdq import GRID_BITS
 from onnxq.pipeline import Pass, PassResult
 from onnxq.placement import is_nonnegative
 
@@ -103,6 +104,11 @@ def _restore_activation(graph: gs.Graph, quantize: gs.Node, source: gs.Tensor, n
     if known is not None:
         return known
     absorbed = getattr(quantize, "metadata", {}).get(ABSORBED, "")
+    grid = producer(source)
+    if grid is not None and GRID_BITS in getattr(grid, "metadata", {}):
+        # The Clip to a narrower grid is part of the quantization; what it absorbed is not.
+        source = grid.inputs[0]
+        absorbed = absorbed or grid.metadata.get(ABSORBED, "")
     zero_point = constant_values(quantize.inputs[2]) if len(quantize.inputs) > 2 else None
     if not absorbed:
         # Other tools drop the Relu too: codes that start at the zero point cannot go below 0.
