@@ -1,0 +1,285 @@
+"""Statistics of activations: mergeable, independent of order and batch size, bounded in memory."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.calibrate.buckets import MANTISSA_SHIFT, NEGATIVE_PAGE, PAGE_SIZE, PAGES, value_buckets
+from onnxq.errors import CalibrationError
+
+# One step of the histogram: small enough for the keys to stay in the cache.
+CHUNK = 1 << 15
+# Smaller arrays are gathered up to this size before they are counted: emptying the scratch costs about 0.1 ms.
+PENDING = 1 << 16
+# The scratch counts are int32; they are emptied into the pages before they could overflow.
+SLAB = 1 << 30
+
+
+class TensorStatistics:
+    """Counts of the values of one activation tensor, taken as float32.
+
+    count: values seen. minimum, maximum: exact; +inf and −inf before the first value. −0 counts as 0.
+    zeros: the zero bucket, which holds ±0 and the denormals (|x| < 2^−126).
+    pages: {sign · 256 + biased exponent (1 to 254): int64 counts of the 1024 buckets (10 mantissa bits)}. Only
+    pages with a count in them exist: 8 KiB each, at most 508, typically under 50. Treat them as read-only.
+
+    Everything stored is an integer sum or an extremum, so any split into batches or shards, in any order, gives
+    equal objects. A bucket is 2^−10 of its power of two wide.
+    """
+
+    __slots__ = ("_pages", "_pending", "_waiting", "_zeros", "count", "maximum", "minimum")
+
+    def __init__(
+        self,
+        count: int = 0,
+        zeros: int = 0,
+        minimum: float = math.inf,
+        maximum: float = -math.inf,
+        pages: Mapping[int, NDArray[np.int64]] | None = None,
+    ) -> None:
+        self.count = count
+        self.minimum = minimum
+        self.maximum = maximum
+        self._zeros = zeros
+        self._pages: dict[int, NDArray[np.int64]] = dict(pages or {})
+        self._pending: NDArray[np.float32] | None = None
+        self._waiting = 0  # values in _pending that are not yet in the buckets
+
+    @property
+    def zeros(self) -> int:
+        """Count of the zero bucket."""
+        self._flush()
+        return self._zeros
+
+    @property
+    def pages(self) -> dict[int, NDArray[np.int64]]:
+        """The other buckets, see the class."""
+        self._flush()
+        return self._pages
+
+    def update(self, x: NDArray) -> None:
+        """Count the values of x: any shape (zero-size too), any real dtype; float64 and integers round to float32.
+
+        Raises CalibrationError, with nothing counted, when x holds NaN, infinity or values beyond float32, or is
+        not numeric. Threads may update different objects at the same time.
+        """
+        values = _as_float32(x)
+        if values.size == 0:
+            return
+        low, high = float(values.min()), float(values.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise CalibrationError(_describe_non_finite(values))
+        self.count += values.size
+        self.minimum = min(self.minimum, low + 0.0)  # + 0.0 turns −0 into 0: which of the two min() gives is luck
+        self.maximum = max(self.maximum, high + 0.0)
+        if values.size < PENDING:
+            self._gather(values)
+        else:
+            self._count(values)
+
+    def _gather(self, values: NDArray[np.float32]) -> None:
+        if self._waiting + values.size > PENDING:
+            self._flush()
+        if self._pending is None:
+            self._pending = np.empty(PENDING, np.float32)
+        self._pending[self._waiting : self._waiting + values.size] = values
+        self._waiting += values.size
+
+    def _flush(self) -> None:
+        if self._pending is not None and self._waiting:
+            self._count(self._pending[: self._waiting])
+            self._waiting = 0
+
+    def _count(self, values: NDArray[np.float32]) -> None:
+        bits = values.view(np.uint32)
+        try:
+            for start in range(0, bits.size, SLAB):
+                _scratch.add(bits[start : start + SLAB])
+                for page, counts in _scratch.take(self.minimum, self.maximum):
+                    if page in (0, NEGATIVE_PAGE):
+                        self._zeros += int(counts.sum())
+                    elif page in self._pages:
+                        self._pages[page] += counts
+                    else:
+                        self._pages[page] = counts.copy()  # a view would keep all pages that came with it
+        except BaseException:
+            _scratch.clear()  # an interrupt here must not leak counts into the next tensor
+            raise
+
+    def merge(self, other: TensorStatistics) -> None:
+        """Add the counts of `other`; the result equals one run over the values of both, exactly."""
+        zeros, pages = other.zeros, other.pages  # read first: they empty what waits, and other may be self
+        self.count += other.count
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        self._zeros += zeros
+        for page, counts in pages.items():
+            if page in self._pages:
+                self._pages[page] += counts
+            else:
+                self._pages[page] = counts.copy()
+
+    def positive_part(self) -> TensorStatistics:
+        """The statistics of max(x, 0), what an unsigned format without a zero point can hold; not for empty ones."""
+        pages = {page: counts for page, counts in self.pages.items() if page < NEGATIVE_PAGE}
+        zeros = self.count - sum(int(counts.sum()) for counts in pages.values())
+        return TensorStatistics(self.count, zeros, max(self.minimum, 0.0), max(self.maximum, 0.0), pages)
+
+    @property
+    def sum(self) -> float:
+        """Sum of the values, float64, from the bucket centres: within 2^−11 · Σ|x|.
+
+        Not accumulated: floating-point addition depends on the order, and these statistics must not.
+        """
+        buckets = value_buckets(self)
+        return float((buckets.centre * buckets.count).sum())
+
+    @property
+    def sum_sq(self) -> float:
+        """Sum of the squares, float64, from the bucket centres: within about 2^−10 of it, relatively."""
+        buckets = value_buckets(self)
+        return float((buckets.centre**2 * buckets.count).sum())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TensorStatistics):
+            return NotImplemented
+        return (
+            (self.count, self.zeros, self.minimum, self.maximum)
+            == (other.count, other.zeros, other.minimum, other.maximum)
+            and self.pages.keys() == other.pages.keys()
+            and all(np.array_equal(counts, other.pages[page]) for page, counts in self.pages.items())
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"TensorStatistics(count={self.count}, minimum={self.minimum:g}, maximum={self.maximum:g})"
+
+
+class Statistics(Mapping[str, TensorStatistics]):
+    """Statistics of a model's activations by tensor name, and where they come from.
+
+    provenance: JSON values. Known keys: "model_sha256" (of the model file), "samples" (how many were seen),
+    "data" (list of descriptions of the data). Merging combines them so that the order does not matter: samples add
+    up, equal values stay, differing values become a sorted list of all.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, TensorStatistics] | None = None, provenance: Mapping[str, Any] | None = None
+    ) -> None:
+        self._tensors = dict(tensors or {})
+        self.provenance: dict[str, Any] = dict(provenance or {})
+
+    def __getitem__(self, name: str) -> TensorStatistics:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def tensor(self, name: str) -> TensorStatistics:
+        """The statistics of a tensor, made empty when it is new."""
+        return self._tensors.setdefault(name, TensorStatistics())
+
+    def merge(self, other: Statistics) -> None:
+        """Add another run; tensors that only one run saw are kept. Raises CalibrationError for another model's."""
+        self.require_model(other.provenance.get("model_sha256"))
+        self.provenance = _merge_provenance(self.provenance, other.provenance)
+        for name, tensor in other.items():
+            self.tensor(name).merge(tensor)
+
+    def require_model(self, sha256: str | None) -> None:
+        """Raise CalibrationError when both are known and these statistics were taken from another model."""
+        mine = self.provenance.get("model_sha256")
+        if mine and sha256 and mine != sha256:
+            raise CalibrationError(
+                f"these statistics were taken from another model (sha256 {mine[:12]}…, expected {sha256[:12]}…): "
+                "calibrate this model again"
+            )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Statistics):
+            return NotImplemented
+        return self._tensors == other._tensors and self.provenance == other.provenance
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class _Scratch(threading.local):
+    """Buffers that each thread keeps: 2 MiB of counts, all zero between calls, and one chunk of keys."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(PAGES * PAGE_SIZE, np.int32)
+        self._keys = np.empty(CHUNK, np.uint32)
+        self._index = np.empty(CHUNK, np.intp)
+
+    def add(self, bits: NDArray[np.uint32]) -> None:
+        """Count float32 bits, fewer than 2^31 of them."""
+        for start in range(0, bits.size, CHUNK):
+            part = bits[start : start + CHUNK]
+            keys, index = self._keys[: part.size], self._index[: part.size]
+            # Shift in 32 bits, then widen: numpy's shift with a wider output is slower than both.
+            np.right_shift(part, MANTISSA_SHIFT, out=keys)
+            index[:] = keys
+            np.add.at(self._counts, index, np.int32(1))
+
+    def take(self, low: float, high: float) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield the pages that hold counts, as (page, counts), and empty them; low, high bound what was counted."""
+        all_pages = self._counts.reshape(PAGES, PAGE_SIZE)
+        # The bounds spare looking through the exponents that cannot occur: half of the scratch or more.
+        for first, magnitude in ((0, high), (NEGATIVE_PAGE, -low)):
+            pages = all_pages[first : first + _exponent(max(magnitude, 0.0)) + 1]
+            occupied = np.flatnonzero(pages.max(axis=1))
+            counts = pages[occupied].astype(np.int64)
+            pages[occupied] = 0
+            yield from zip((occupied + first).tolist(), counts, strict=True)
+
+    def clear(self) -> None:
+        """Forget all counts."""
+        self._counts.fill(0)
+
+
+_scratch = _Scratch()
+
+
+def _as_float32(x: NDArray) -> NDArray[np.float32]:
+    x = np.asarray(x)
+    if not np.can_cast(x.dtype, np.float32, "same_kind"):
+        raise CalibrationError(f"values of type {x.dtype} have no range: only real numbers can be calibrated")
+    with np.errstate(over="ignore"):  # what overflows is reported as infinite
+        return np.ascontiguousarray(x, np.float32).reshape(-1)
+
+
+def _describe_non_finite(values: NDArray[np.float32]) -> str:
+    nan = int(np.isnan(values).sum())
+    infinite = int(np.isinf(values).sum())
+    kinds = [f"{n} {kind}" for n, kind in ((nan, "NaN"), (infinite, "infinite")) if n]
+    return f"{' and '.join(kinds)} of {values.size} values: the float model or its input is broken here"
+
+
+def _exponent(value: float) -> int:
+    """Biased exponent of a float32, 0 for zero and denormals."""
+    return int(np.float32(value).view(np.uint32)) >> 23
+
+
+def _merge_provenance(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**a, **b}
+    for key in a.keys() & b.keys():
+        if key == "samples":
+            merged[key] = a[key] + b[key]
+        elif a[key] != b[key]:
+            both = [*_as_list(a[key]), *_as_list(b[key])]
+            merged[key] = sorted({repr(value): value for value in both}.values(), key=repr)
+    return merged
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
