@@ -1,4 +1,4 @@
-"""Shape and type inference on the graph itself, without copying its weights: models of any size can be inferred again."""
+"""Shape and type inference on the graph itself, without copying its weights: works for models of any size."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def infer(graph: gs.Graph) -> str | None:
     What is known already stays. Graph inputs and outputs keep the dimensions they were declared with.
     """
     try:
-        with _light(graph):
+        with light(graph):
             proto = gs.export_onnx(graph, do_type_check=False)
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except Exception as err:  # noqa: BLE001 - inference is a help, not a condition: onnxruntime infers for itself
+    except Exception as err:
         return next(iter(str(err).splitlines()), type(err).__name__)
     _copy(graph, inferred.graph)
     return None
 
 
 @contextlib.contextmanager
-def _light(graph: gs.Graph) -> Iterator[None]:
+def light(graph: gs.Graph) -> Iterator[None]:
     """While open, large constants are represented by their type alone."""
     swapped: list[tuple[gs.Constant, object]] = []
     try:
