@@ -1,4 +1,4 @@
-"""Run the float model with onnxruntime and count what its tensors hold; tensors are counted as they appear, never kept."""
+"""Run the float model with onnxruntime and count what its tensors hold: as they appear, never kept."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq import runtime
@@ -21,8 +19,9 @@ from onnxq.calibrate.statistics import Statistics
 from onnxq.calibrate.store import load_statistics, save_statistics
 from onnxq.data.source import Batch, DataSource, InputSpec, batches
 from onnxq.errors import CalibrationError, DataError, InterruptedRun
+from onnxq.fetch import Fetcher, observed_model, real_part, sample_names
 from onnxq.match import is_float
-from onnxq.model import Model, to_proto
+from onnxq.model import Model
 from onnxq.save import model_dir, runnable
 
 # Fetched tensors of one run together; more are fetched in several runs of the same batch.
@@ -76,7 +75,7 @@ def collect(
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(runnable(observed_model(model, outputs), model_dir(model)))
         session = runtime.session(opened, threads=threads)
-        fetch = _Fetcher(session, outputs)
+        fetch = Fetcher(session, outputs)
         pool = stack.enter_context(ThreadPoolExecutor(2))
         stop = stack.enter_context(_interruptible())
         saved = time.monotonic()
@@ -104,87 +103,20 @@ def observable(model: Model) -> list[str]:
     return [t.name for t in (*model.graph.inputs, *nodes) if is_float(t)]
 
 
-def observed_model(model: Model, tensors: Sequence[str]) -> onnx.ModelProto:
-    """The model with these tensors as further outputs. Raises CalibrationError for a tensor that does not exist."""
-    proto = to_proto(model)
-    known = model.graph.tensors()
-    present = {o.name for o in proto.graph.output}
-    for name in tensors:
-        if name not in known:
-            raise CalibrationError(f"{model.name}: there is no tensor {name} to observe")
-        if name not in present:
-            proto.graph.output.append(_output_info(known[name]))
-    return proto
-
-
-def _output_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
-    info = onnx.ValueInfoProto(name=tensor.name)
-    if tensor.dtype is not None:
-        kind = (
-            tensor.dtype
-            if isinstance(tensor.dtype, int)
-            else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
-        )
-        info.type.tensor_type.elem_type = kind
-    return info
-
-
-class _Fetcher:
-    """Runs a batch and yields its tensors in groups that stay under the memory budget."""
-
-    def __init__(self, session: Any, names: Sequence[str]) -> None:
-        self.session = session
-        self.names = list(names)
-        self.bytes: dict[str, float] = {}  # per sample, measured on the first batch
-
-    def run(self, batch: Batch) -> Iterator[dict[str, NDArray]]:
-        for group in self._groups(batch.count):
-            try:
-                values = self.session.run(group, batch.feeds)
-            except Exception as err:  # onnxruntime's own classes derive straight from Exception
-                raise DataError(f"sample {_names(batch)}: onnxruntime cannot run it: {_short(err)}") from err
-            found = dict(zip(group, values, strict=True))
-            for name, value in found.items():
-                self.bytes[name] = value.nbytes / max(batch.count, 1)
-            yield found
-
-    def _groups(self, samples: int) -> list[list[str]]:
-        if len(self.bytes) < len(self.names):
-            return [self.names[i : i + PROBE] for i in range(0, len(self.names), PROBE)]
-        groups: list[list[str]] = []
-        room = 0.0
-        for name in self.names:
-            size = self.bytes[name] * samples
-            if not groups or size > room:
-                groups.append([])
-                room = FETCH_BUDGET
-            groups[-1].append(name)
-            room -= size
-        return groups
-
-
 def _count_batch(
-    stats: Statistics, tensors: Sequence[str], batch: Batch, fetch: _Fetcher, pool: ThreadPoolExecutor
+    stats: Statistics, tensors: Sequence[str], batch: Batch, fetch: Fetcher, pool: ThreadPoolExecutor
 ) -> None:
     def count(item: tuple[str, NDArray]) -> None:
         name, values = item
         try:
-            stats.tensor(name).update(_real_part(values, batch))
+            stats.tensor(name).update(real_part(values, batch))
         except CalibrationError as err:
-            raise CalibrationError(f"tensor {name}, sample {_names(batch)}: {err}") from None
+            raise CalibrationError(f"tensor {name}, sample {sample_names(batch)}: {err}") from None
 
     fed = [(name, batch.feeds[name]) for name in tensors if name in batch.feeds]
     list(pool.map(count, fed))
     for found in fetch.run(batch):
         list(pool.map(count, found.items()))
-
-
-def _real_part(values: NDArray, batch: Batch) -> NDArray:
-    """Without the rows of padding samples that fill up a fixed batch."""
-    fed = max((len(v) for v in batch.feeds.values() if v.ndim), default=batch.count)
-    if batch.count >= fed or values.ndim == 0 or values.shape[0] % fed:
-        return values
-    return values[: values.shape[0] // fed * batch.count]
 
 
 def _resumed(
@@ -226,12 +158,3 @@ def _interrupted(done: int, total: int | None, resume: str | Path | None) -> str
     if resume is None:
         return f"interrupted after {done}{of} samples; nothing was kept (use a resume file to continue later)"
     return f"interrupted after {done}{of} samples; kept in {resume}, the same command continues from there"
-
-
-def _names(batch: Batch) -> str:
-    shown = ", ".join(batch.names[:3])
-    return shown + (f" and {len(batch.names) - 3} more" if len(batch.names) > 3 else "")
-
-
-def _short(err: Exception) -> str:
-    return str(err).splitlines()[0][:300]
