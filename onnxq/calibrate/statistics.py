@@ -266,8 +266,8 @@ def _describe_non_finite(values: NDArray[np.float32]) -> str:
 
 
 def _exponent(value: float) -> int:
-    """Biased exponent of a float32, 0 for zero and denormals."""
-    return int(np.float32(value).view(np.uint32)) >> 23
+    """Biased exponent of a float32, whatever its sign (there is −0); 0 for zero and denormals."""
+    return (int(np.float32(value).view(np.uint32)) >> 23) & 0xFF
 
 
 def _merge_provenance(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
