@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,9 @@ LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "none": "ORT_DISABLE_ALL",
 }
-LOG_ERRORS = 3
+LOG_FATAL = 4  # errors come as exceptions; printed too, they would not be one line
+# What onnxruntime puts before its messages: an error code, and for some the place in its own source.
+ORIGIN = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Exception during initialization: )?(/\S+:\d+ .*?\) )?")
 PROTO_LIMIT = 1_800_000_000  # bytes; a protobuf message ends at 2 GiB, stay clear of it
 
 
@@ -41,9 +44,9 @@ def library_path() -> Path:
     path = _find_library()
     if path is None:
         raise OnnxqError(
-            "the kernel library is not installed: onnxq was built without a working C++17 compiler, so integer-only models "
-            "run on their function bodies (the same results, only slower); install g++ 11 or clang 14 (or later), then "
-            "reinstall onnxq with `pip install -v --force-reinstall --no-deps`"
+            "the kernel library is not installed: there was no working C++17 compiler when onnxq was. Integer-only models run "
+            "on their function bodies, the same results only slower. For the kernels install g++ 11 or clang 14 (or later), "
+            "then reinstall onnxq with `pip install -v --force-reinstall --no-deps`"
         )
     return path
 
@@ -88,7 +91,7 @@ def session(
     """
     ort = _onnxruntime()
     options = ort.SessionOptions()
-    options.log_severity_level = LOG_ERRORS
+    options.log_severity_level = LOG_FATAL
     options.intra_op_num_threads = _threads(threads)
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[_level(optimize)])
     if profile:
@@ -178,4 +181,5 @@ def _large_session(model: onnx.ModelProto, options: ort.SessionOptions, provider
 
 
 def _first_line(err: BaseException) -> str:
-    return next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)
+    line = next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)
+    return ORIGIN.sub("", line)

@@ -1,0 +1,16 @@
+// What the CPU and the operating system offer to integer kernels.
+#pragma once
+
+namespace onnxq {
+
+struct CpuFeatures {
+  bool avx2 = false;
+  bool avxvnni = false;     // 256-bit vpdpbusd, VEX encoded
+  bool avx512vnni = false;  // with the F, BW, DQ and VL parts that the kernels use
+  bool amx_int8 = false;    // tiles, and the process has the permission to use them
+};
+
+// Detected once. A feature counts only when the operating system saves its registers.
+const CpuFeatures& cpu_features();
+
+}  // namespace onnxq
