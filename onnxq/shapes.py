@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
-from onnxq.model import INT4_TYPES, all_graphs
+from onnxq.model import INT4_TYPES, IR_MIN, all_graphs
 
 # Inference reads the values of shapes, axes and the like, which are small; of weights it only needs the type.
 VALUES_MAX = 1 << 16
@@ -24,6 +24,7 @@ def infer(graph: gs.Graph) -> str | None:
     try:
         with light(graph):
             proto = gs.export_onnx(graph, do_type_check=False)
+        proto.ir_version = max(proto.ir_version, IR_MIN)  # below 4, initializers that are no inputs have no type
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as err:
         return next(iter(str(err).splitlines()), type(err).__name__)
