@@ -41,7 +41,7 @@ def output_sizes(nodes: Sequence[gs.Node], opset: int) -> dict[str, int | None]:
     sizes: dict[str, int | None] = {t.name: None for n in nodes for t in n.outputs}
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except Exception:  # noqa: BLE001 - inference raises bare exceptions; the caller treats unknown sizes with care
+    except Exception:
         return sizes
     for value in inferred.graph.value_info:
         kind = value.type.tensor_type

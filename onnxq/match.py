@@ -131,6 +131,53 @@ def remove_nodes(graph: gs.Graph, dead: Iterable[gs.Node]) -> None:
     gone = {id(n) for n in dead}
     for node in graph.nodes:
         if id(node) in gone:
-            node.inputs.clear()
-            node.outputs.clear()
+            unlink(node)
     graph.nodes[:] = [n for n in graph.nodes if id(n) not in gone]
+
+
+def unlink(node: gs.Node) -> None:
+    """Let go of every tensor that the node, and the nodes of its subgraphs, read or make."""
+    for attr in node.attrs.values():
+        if isinstance(attr, gs.Graph):
+            for inner in attr.nodes:
+                unlink(inner)
+    node.inputs.clear()
+    node.outputs.clear()
+
+
+def bypass(graph: gs.Graph, node: gs.Node, source: gs.Tensor, outputs: set[int]) -> str | None:
+    """Remove a node of `graph` whose only used output equals `source`; returns why it must stay, or None when done.
+
+    A graph output keeps its name: the node that makes `source` then makes the output instead. outputs: output_ids.
+    """
+    result = node.outputs[0]
+    if id(result) not in outputs:
+        replace_everywhere(graph, result, source)
+        remove_nodes(graph, [node])
+        return None
+    maker = producer(source)
+    if is_constant(source):
+        return f"it makes output {result.name} from a constant"
+    if maker is None:
+        return f"it joins input {source.name} to output {result.name}"
+    if id(source) in outputs:
+        return f"its input {source.name} and its result {result.name} are both outputs"
+    if not any(n is maker for n in graph.nodes):
+        return f"its input {source.name} comes from outside the subgraph"
+    adopt_output(graph, node, source)
+    return None
+
+
+def adopt_output(graph: gs.Graph, node: gs.Node, source: gs.Tensor) -> None:
+    """Remove a node of `graph` and let the node of the same graph that makes `source` make its result instead.
+
+    `source` must not be an output; whatever else read it reads the result, which keeps its name.
+    """
+    result, maker = node.outputs[0], source.inputs[0]
+    remove_nodes(graph, [node])
+    replace_everywhere(graph, source, result)
+    if result.dtype is None:
+        result.dtype = source.dtype
+    if result.shape is None:
+        result.shape = source.shape
+    maker.outputs[next(i for i, t in enumerate(maker.outputs) if t is source)] = result

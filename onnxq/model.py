@@ -138,7 +138,7 @@ def parse(raw: bytes, where: str) -> onnx.ModelProto:
 def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "") -> Model:
     """A Model from a ModelProto; see load. The proto is left as it is."""
     where = str(path) if path else "model"
-    base_dir = path.parent if path else Path(".")
+    base_dir = path.parent if path else Path()
     notes: list[str] = []
     external = [t for t in _tensor_protos(proto.graph) if external_data_helper.uses_external_data(t)]
     _check_external(external, base_dir, where)
@@ -285,9 +285,7 @@ def _check_attributes(graph: onnx.GraphProto, where: str) -> None:
                 _check_attributes(attr.g, where)
 
 
-def _inline(
-    proto: onnx.ModelProto, notes: list[str], where: str
-) -> tuple[onnx.ModelProto, list[onnx.FunctionProto]]:
+def _inline(proto: onnx.ModelProto, notes: list[str], where: str) -> tuple[onnx.ModelProto, list[onnx.FunctionProto]]:
     """Inline every model-local function but our own, which are bodies for kernels and travel untouched."""
     own = [f for f in proto.functions if f.domain == OWN_DOMAIN]
     others = [f for f in proto.functions if f.domain != OWN_DOMAIN]
@@ -295,9 +293,7 @@ def _inline(
         import onnx.inliner
 
         try:
-            proto = onnx.inliner.inline_selected_functions(
-                proto, [(f.domain, f.name) for f in own], exclude=True
-            )
+            proto = onnx.inliner.inline_selected_functions(proto, [(f.domain, f.name) for f in own], exclude=True)
         except Exception as err:  # a pybind error without a class of its own
             raise ModelError(f"{where}: model-local functions cannot be inlined: {err}") from err
         notes.append(f"inlined {len(others)} model-local function(s): {', '.join(f.name for f in others)}")
@@ -319,6 +315,7 @@ def _fix_defaults(proto: onnx.ModelProto, notes: list[str]) -> None:
         )
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
+    proto.ir_version = max(proto.ir_version, IR_MIN)  # below, an initializer must be an input
 
 
 def _infer_shapes(proto: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:

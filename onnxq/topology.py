@@ -1,4 +1,4 @@
-"""Order, dead nodes and structural soundness of a graph and its subgraphs. Stable: nodes keep their order if they can."""
+"""Order, dead nodes and structural soundness of a graph and its subgraphs; nodes keep their order if they can."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import heapq
 import onnx_graphsurgeon as gs
 
 from onnxq.errors import PostconditionError
-from onnxq.match import output_ids
+from onnxq.match import output_ids, unlink
 from onnxq.model import all_graphs
 
 
@@ -57,18 +57,21 @@ def toposort(graph: gs.Graph) -> None:
 
 def remove_dead(graph: gs.Graph) -> int:
     """Remove nodes that nothing reads, here and in subgraphs; returns how many. Graph inputs and outputs stay."""
+    return _remove_dead(graph, output_ids(graph))
+
+
+def _remove_dead(graph: gs.Graph, outputs: set[int]) -> int:
     removed = 0
-    for g in all_graphs(graph):
-        outputs = output_ids(graph)
-        # Backwards through a sorted list, so that one sweep is enough.
-        for node in reversed(list(g.nodes)):
-            if any(t.outputs or id(t) in outputs for t in node.outputs if not t.is_empty()):
-                continue
-            node.inputs.clear()
-            node.outputs.clear()
-            node.attrs.clear()
+    # Backwards through a sorted list, each node's subgraphs before the nodes that feed them: one sweep is enough.
+    for node in reversed(graph.nodes):
+        if any(t.outputs or id(t) in outputs for t in node.outputs if not t.is_empty()):
+            for attr in node.attrs.values():
+                if isinstance(attr, gs.Graph):
+                    removed += _remove_dead(attr, outputs)
+        else:
+            unlink(node)
             removed += 1
-        g.nodes[:] = [n for n in g.nodes if n.outputs]
+    graph.nodes[:] = [n for n in graph.nodes if n.outputs]
     return removed
 
 

@@ -1,10 +1,10 @@
 """Proof on real inputs that a pass kept the values: the model's outputs before and after it, by onnxruntime.
 
 Optimizations are off in both runs, so that what is compared is the graph and not what onnxruntime makes of it.
-Tolerance for each output, elementwise: |after - before| <= 1e-4 * max|before| + 1e-6 in float32. It leaves room for sums in
-another order (a folded scale moves each product by some float32 roundings, 6e-8 relative, times the depth of the
-network) and none for a wrong sign, channel or axis. For float16 and bfloat16 outputs the factor is 32 roundings of that type.
-Integer, boolean and string outputs must be equal.
+Tolerance for each output, elementwise: |after - before| <= 1e-4 * max|before| + 1e-6 in float32. It leaves room for
+sums in another order (a folded scale moves each product by some float32 roundings, 6e-8 relative, times the depth of
+the network) and none for a wrong sign, channel or axis. For float16 and bfloat16 the factor is 32 roundings of that
+type. Integer, boolean and string outputs must be equal.
 """
 
 from __future__ import annotations

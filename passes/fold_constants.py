@@ -1,9 +1,9 @@
 """Constant folding.
 
-Not folded, on purpose: random operators, control flow, Quantize/DequantizeLinear (they carry the quantization of a QDQ
-model), operators outside the standard domain, results that are not tensors or are strings, and results above `max_bytes`
-that are larger than what they are made of. Shape and Size of a tensor whose shape is known are folded although the
-tensor is not, and so are Gather and Slice that pick known dimensions from a partly known shape.
+Not folded, on purpose: random operators, control flow, Quantize/DequantizeLinear (they carry the quantization of a
+QDQ model), operators outside the standard domain, results that are not tensors or are strings, and results above
+`max_bytes` that are larger than what they are made of. Shape and Size of a tensor whose shape is known are folded
+although the tensor is not, and so are Gather and Slice that pick known dimensions from a partly known shape.
 """
 
 from __future__ import annotations
@@ -166,14 +166,14 @@ class _Run:
             return
         try:
             values = evaluate(nodes, wanted, self.opset)
-        except Exception as err:  # noqa: BLE001 - onnxruntime raises classes of its own
+        except Exception as err:
             if len(nodes) > 1:
                 for node in nodes:
                     self.fold_batch(graph, [node])
                 return
             try:
                 values = evaluate_reference(nodes, wanted, self.opset)
-            except Exception:  # noqa: BLE001 - the reference raises whatever numpy raises
+            except Exception:
                 self.skip(nodes[0], f"cannot be computed beforehand: {str(err).splitlines()[0]}")
                 return
             self.by_reference.add(nodes[0].op)

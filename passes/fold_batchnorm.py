@@ -1,0 +1,169 @@
+"""BatchNormalization folding.
+
+In inference a BatchNormalization is y = a x + b for each channel, with
+
+    a = gamma / sqrt(var + epsilon)          b = beta - a * mean
+
+1. After a layer, x = W u + c:                a x + b = (a W) u + (a c + b)
+2. Before a layer, z = W y + c:               z = (W a) x + (c + sum(W b)); exact if b = 0 or the layer does not pad
+3. On its own:                                y = Mul(x, a) + b, a node less where a = 1 or b = 0
+
+Layers are Conv and ConvTranspose (with groups), Gemm (alpha, beta, transB) and MatMul with or without an Add of a
+constant. All of it is computed in float64 and stored in the type of the weight.
+
+Refused, with the reason: training mode; parameters computed at run time; a result of the layer that others read too;
+weights shared with another node or computed at run time; values that would overflow the weight's type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.axes import LINEAR_OPS
+from onnxq.context import PassContext
+from onnxq.linear import LinearLayer, fold_after, fold_before, layer_making, layer_reading
+from onnxq.match import (
+    MatchFailure,
+    Names,
+    adopt_output,
+    constant_values,
+    consumers,
+    is_op,
+    output_ids,
+    rank,
+    remove_nodes,
+    sole_consumer,
+)
+from onnxq.model import all_graphs
+from onnxq.numeric import affine
+from onnxq.numeric.affine import Affine
+from onnxq.pipeline import Pass, PassResult
+
+
+@dataclass(frozen=True)
+class FoldBatchNorm(Pass):
+    """Fold BatchNormalization into the layer before or after it; what is left becomes a scale and a shift.
+
+    epsilon_floor: the least epsilon to divide by, for models whose variances are too small (changes their values).
+    standalone: turn what cannot be folded into Mul and Add; otherwise it stays as it is.
+    """
+
+    name: ClassVar[str] = "fold-batchnorm"
+    preserves_values: ClassVar[bool] = True
+    epsilon_floor: float = 0.0
+    standalone: bool = True
+
+    def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
+        names, outputs, opset = Names(graph), output_ids(graph), int(graph.opset)
+        changed = 0
+        skipped = []
+        for g in list(all_graphs(graph)):
+            left: list[tuple[gs.Node, Affine, str]] = []
+            for node in [n for n in g.nodes if is_op(n, "BatchNormalization")]:
+                step = self.affine_of(node, opset, outputs)
+                if isinstance(step, str):
+                    skipped.append(MatchFailure(step, node.name))
+                    continue
+                reason = _into_layer_before(g, node, step, names, outputs)
+                if reason:
+                    left.append((node, step, reason))
+                else:
+                    changed += 1
+            for node, step, reason_before in reversed(left):
+                reason = _into_layer_after(g, node, step, names, outputs)
+                if reason is None:
+                    changed += 1
+                    continue
+                reason = f"{reason_before}; {reason}"
+                alone = _stand_alone(g, node, step, names) if self.standalone else "stays"
+                changed += alone is None
+                skipped.append(MatchFailure(reason + (f"; {alone}" if alone else "; now Mul and Add"), node.name))
+        return PassResult(changed, tuple(skipped))
+
+    def affine_of(self, node: gs.Node, opset: int, outputs: set[int]) -> Affine | str:
+        """a and b of one node, shape (channels,), or why it has none."""
+        trains = node.attrs.get("training_mode", 0) if opset >= 14 else len(node.outputs) > 1
+        if trains or (opset < 7 and not node.attrs.get("is_test", 0)):
+            return "is in training mode"
+        if any(t.outputs or id(t) in outputs for t in node.outputs[1:]):
+            return "its statistics are used"
+        if not node.attrs.get("spatial", 1):
+            return "normalizes each element on its own (spatial=0)"
+        parameters = [constant_values(t) for t in node.inputs[1:5]]
+        if len(parameters) < 4 or any(p is None for p in parameters):
+            return "its parameters are computed at run time"
+        gamma, beta, mean, var = parameters
+        epsilon = max(float(node.attrs.get("epsilon", 1e-5)), self.epsilon_floor)
+        step = affine.batch_norm(gamma, beta, mean, var, epsilon)
+        return step if step.is_finite else "its variance plus epsilon is not positive (see epsilon_floor)"
+
+
+def _into_layer_before(graph: gs.Graph, node: gs.Node, step: Affine, names: Names, outputs: set[int]) -> str | None:
+    source = node.inputs[0]
+    layer = layer_making(source, outputs)
+    if layer is None:
+        return "no layer before it"
+    if sole_consumer(source, outputs) is not node:
+        return _also_read(layer, node)
+    if layer.node.op == "MatMul" and rank(source) != 2:
+        return f"the channels of {layer.node.name} are not on axis 1"
+    reason = fold_after(layer, step, graph, names, outputs)
+    if reason is None:
+        adopt_output(graph, node, source)
+    return reason
+
+
+def _also_read(layer: LinearLayer, node: gs.Node) -> str:
+    others = [n.name for n in consumers(layer.output) if n is not node]
+    return f"the output of {layer.node.name} is also " + (f"read by {others[0]}" if others else "a graph output")
+
+
+def _into_layer_after(graph: gs.Graph, node: gs.Node, step: Affine, names: Names, outputs: set[int]) -> str | None:
+    result = node.outputs[0]
+    reader = sole_consumer(result, outputs)
+    if reader is None or not is_op(reader, *LINEAR_OPS) or reader.inputs[0] is not result:
+        return "no layer after it alone"
+    if any(t is result for t in reader.inputs[1:]):
+        return f"{reader.name} reads it twice"
+    if reader.op == "MatMul" and rank(result) != 2:
+        return f"the channels of {reader.name} are not on axis 1"
+    reason = fold_before(layer_reading(reader, outputs), step, graph, names, outputs)
+    if reason is None:
+        reader.inputs[0] = node.inputs[0]
+        remove_nodes(graph, [node])
+    return reason
+
+
+def _stand_alone(graph: gs.Graph, node: gs.Node, step: Affine, names: Names) -> str | None:
+    source, result = node.inputs[0], node.outputs[0]
+    dims = rank(source)
+    if dims is None:
+        return "its rank is unknown"
+    dtype = constant_values(node.inputs[1]).dtype  # type: ignore[union-attr]
+    if source.dtype is not None and not isinstance(source.dtype, int):
+        dtype = np.dtype(source.dtype)
+    shape = [-1, *[1] * (dims - 2)]
+    stored = [affine.store(v.reshape(shape), dtype) for v in (step.a, step.b)]
+    if any(v is None for v in stored):
+        return f"its scale or shift would overflow {dtype.name}"
+    steps = [
+        (op, suffix, values)
+        for op, suffix, values, needed in (
+            ("Mul", "scale", stored[0], np.any(step.a != 1) or not np.any(step.b)),
+            ("Add", "shift", stored[1], np.any(step.b)),
+        )
+        if needed
+    ]
+    remove_nodes(graph, [node])
+    current = source
+    for i, (op, suffix, values) in enumerate(steps):
+        last = i == len(steps) - 1
+        made = result if last else gs.Variable(names.fresh(f"{result.name}_{suffix}d"), source.dtype, source.shape)
+        constant = gs.Constant(names.fresh(f"{node.name}_{suffix}_value"), values)
+        graph.nodes.append(gs.Node(op, names.fresh(f"{node.name}_{suffix}"), {}, [current, constant], [made]))
+        current = made
+    return None
