@@ -31,7 +31,10 @@ LEVELS = {
 }
 LOG_FATAL = 4  # errors come as exceptions; printed too, they would not be one line
 # What onnxruntime puts before its messages: an error code, and for some the place in its own source.
-ORIGIN = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Exception during initialization: )?(/\S+:\d+ .*?\) )?")
+ORIGIN = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : "
+    r"(Exception during initialization: )?(Load model from .*? failed: ?)?(/\S+:\d+ .*?\) )?"
+)
 PROTO_LIMIT = 1_800_000_000  # bytes; a protobuf message ends at 2 GiB, stay clear of it
 
 
@@ -44,9 +47,9 @@ def library_path() -> Path:
     path = _find_library()
     if path is None:
         raise OnnxqError(
-            "the kernel library is not installed: there was no working C++17 compiler when onnxq was. Integer-only models run "
-            "on their function bodies, the same results only slower. For the kernels install g++ 11 or clang 14 (or later), "
-            "then reinstall onnxq with `pip install -v --force-reinstall --no-deps`"
+            "the kernel library is not installed: there was no working C++17 compiler when onnxq was. Integer-only "
+            "models run on their function bodies, the same results only slower. For the kernels install g++ 11 or "
+            "clang 14 (or later), then reinstall onnxq with `pip install -v --force-reinstall --no-deps`"
         )
     return path
 

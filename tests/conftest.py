@@ -26,7 +26,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of shared models and images: $ONNXQ_SHARED, or ../shared beside the checkout; else the test is skipped."""
+    """The folder of shared models and images: $ONNXQ_SHARED or ../shared beside the checkout; skips without one."""
     folder = Path(os.environ.get("ONNXQ_SHARED") or ROOT.parent / "shared")
     if not (folder / "models").is_dir():
         pytest.skip(f"no shared models in {folder}: set ONNXQ_SHARED to the folder that holds models/ and data/")

@@ -17,7 +17,7 @@ FARM = Path("build/typecheck")
 
 
 def link_farm() -> Path:
-    """Make build/typecheck/onnxq, with a link for each entry of onnxq/ and one for passes/; returns its path from ROOT."""
+    """Make build/typecheck/onnxq, a link for each entry of onnxq/ and one for passes/; returns its path from ROOT."""
     package = ROOT / FARM / "onnxq"
     shutil.rmtree(package, ignore_errors=True)
     package.mkdir(parents=True)
