@@ -87,7 +87,8 @@ class Point:
 class Placement:
     """What goes where. actions: node name → "quantized", "passthrough", "fused" or "float".
 
-    activation_qparams (by tensor) and weight_qparams (by node) are filled by insert-qdq.
+    activation_qparams (by tensor), weight_qparams (by node) and widened (node → channels whose weight scale grew so
+    that the int32 bias fits) are filled by insert-qdq.
     """
 
     profile: Profile
@@ -99,6 +100,7 @@ class Placement:
     notes: list[str] = field(default_factory=list)
     activation_qparams: dict[str, QParams] = field(default_factory=dict)
     weight_qparams: dict[str, QParams] = field(default_factory=dict)
+    widened: dict[str, int] = field(default_factory=dict)
 
     def observed(self) -> list[str]:
         """Names of the tensors whose ranges are needed, without repeats, in graph order."""

@@ -27,7 +27,8 @@ from onnxq.settings import QuantSettings
 
 OPSET_PER_CHANNEL = 13
 OPSET_INT4 = 21
-GRID_BITS = "onnxq.bits"  # metadata of the Clip that narrows an 8-bit QuantizeLinear to fewer bits
+# Metadata of what has fewer bits than its type: the Clip before an 8-bit QuantizeLinear, a weight's DequantizeLinear.
+GRID_BITS = "onnxq.bits"
 
 
 @dataclass(frozen=True)
@@ -257,6 +258,7 @@ class _Editor:
         reduction = max(values.size // max(values.shape[axis], 1), 1) if axis is not None else values.size
         fit = fit_bias(qparams, zero, worst, float(x.scale), reach, reduction)
         if fit.widened:
+            self.placement.widened[layer.node.name] = len(fit.widened)
             self.notes.append(
                 f"{layer.node.name}: weight scale widened in {len(fit.widened)} channel(s) so that the int32 bias fits"
             )
@@ -287,6 +289,8 @@ class _Editor:
         result = self._variable(f"{name}_dequantized", np.float32, list(values.shape))
         attrs = {"axis": qparams.axis} if qparams.axis is not None else {}
         dq = self._node("DequantizeLinear", f"{name}_DequantizeLinear", [codes, scale, zero_point], result, attrs)
+        if qparams.format.bits != (4 if storage.name.endswith("int4") else 8):
+            dq.metadata = {GRID_BITS: str(qparams.format.bits)}
         self.before.setdefault(id(node), []).append(dq)
         return result
 
