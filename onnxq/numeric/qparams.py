@@ -12,6 +12,8 @@ from onnxq.numeric.formats import QuantFormat
 # Below the smallest normal float32, runtimes that flush denormals would divide by zero.
 SCALE_MIN = float(np.finfo(np.float32).tiny)
 SCALE_MAX = float(np.finfo(np.float32).max)
+# Beyond it the ends of the grid, scale · (q − zero_point), could be infinite in float32 (a power-of-two scale doubles).
+RANGE_MAX = SCALE_MAX / 4
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,16 @@ def qparams_from_range(low: ArrayLike, high: ArrayLike, fmt: QuantFormat, axis: 
     Symmetric signed: scale = max(|low|, |high|) / qmax. Symmetric unsigned: scale = high / qmax
     (what lies below 0 saturates). Affine: the range is widened to include 0, then
     scale = (high − low) / (qmax − qmin), zero_point = round(qmin − low / scale).
-    An empty range (all zeros) gives scale 1. The scale is always a finite normal float32 > 0.
+    An empty range (all zeros) gives scale 1. The scale is always a finite normal float32 > 0, and every code stands
+    for a finite float32 (ranges end at RANGE_MAX).
     """
-    lo = np.minimum(np.asarray(low, np.float64), 0.0)
-    hi = np.maximum(np.asarray(high, np.float64), 0.0)
+    lo = np.clip(np.asarray(low, np.float64), -RANGE_MAX, 0.0)
+    hi = np.clip(np.asarray(high, np.float64), 0.0, RANGE_MAX)
     if fmt.symmetric:
         extent = np.maximum(-lo, hi) if fmt.signed else hi
         scale = extent / fmt.qmax
     else:
-        # Halves first: high − low of two float32 extremes would still fit float64, but stay safe for any input.
-        scale = (hi / 2 - lo / 2) * (2.0 / (fmt.qmax - fmt.qmin))
+        scale = (hi - lo) / (fmt.qmax - fmt.qmin)
     scale = finite_scale(scale, fmt.power_of_two)
     if fmt.symmetric:
         zero_point = np.zeros(scale.shape, np.int64)
@@ -62,8 +64,8 @@ def qparams_from_range(low: ArrayLike, high: ArrayLike, fmt: QuantFormat, axis: 
 def finite_scale(scale: ArrayLike, power_of_two: bool = False) -> NDArray[np.float32]:
     """Make any non-negative scale usable: 0 becomes 1, the rest a normal float32, rounded up to 2^k if asked."""
     s = np.asarray(scale, np.float64)
-    s = np.where(s == 0.0, 1.0, np.clip(s, SCALE_MIN, SCALE_MAX))
+    s = np.where(s == 0.0, 1.0, np.clip(s, SCALE_MIN, SCALE_MAX)).astype(np.float32)
     if power_of_two:
-        # A float32 exponent: 2^127 is the largest power of two it holds.
-        s = np.exp2(np.clip(np.ceil(np.log2(s) - 1e-12), -126, 127))
-    return s.astype(np.float32)
+        mantissa, exponent = np.frexp(s)  # exact: s = mantissa · 2^exponent, 0.5 ≤ mantissa < 1
+        s = np.ldexp(np.float32(1), np.minimum(exponent - (mantissa == 0.5), 127))
+    return s

@@ -22,7 +22,8 @@ def weight_qparams(w: NDArray, fmt: QuantFormat, axis: int | None, method: str =
 
     w: floating point. axis: channel axis, None for per-tensor. method: "max" covers the whole range of each
     channel (NVIDIA 2020, table 4: lossless in practice at 8 bits); "mse" shrinks it in steps to the least
-    squared error per channel, which pays below 8 bits.
+    squared error per channel, which pays below 8 bits. A channel of zeros takes the smallest scale of the others: with
+    one of its own choice the multiplier of its rescale would be out of line.
     """
     other = None if axis is None else tuple(i for i in range(w.ndim) if i != axis % w.ndim)
     if w.size == 0:
@@ -30,8 +31,18 @@ def weight_qparams(w: NDArray, fmt: QuantFormat, axis: int | None, method: str =
         return qparams_from_range(np.zeros(channels), np.zeros(channels), fmt, axis)
     lo, hi = w.min(axis=other), w.max(axis=other)
     best = qparams_from_range(lo, hi, fmt, axis)
-    if method == "max":
+    if method == "mse":
+        best = _least_squared_error(w, lo, hi, best, other)
+    zero = (lo == 0) & (hi == 0)
+    if axis is None or not zero.any() or zero.all():
         return best
+    return QParams(np.where(zero, best.scale[~zero].min(), best.scale), best.zero_point, fmt, axis)
+
+
+def _least_squared_error(
+    w: NDArray, lo: NDArray, hi: NDArray, widest: QParams, other: tuple[int, ...] | None
+) -> QParams:
+    best, fmt, axis = widest, widest.format, widest.axis
     best_err = _squared_error(w, best, other)
     for shrink in np.linspace(1.0, MSE_SHRINK_MIN, MSE_STEPS)[1:]:
         trial = qparams_from_range(lo * shrink, hi * shrink, fmt, axis)

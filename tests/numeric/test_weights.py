@@ -1,0 +1,145 @@
+"""Weight ranges, and biases that must fit int32."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from onnxq.numeric.formats import QuantFormat
+from onnxq.numeric.qparams import QParams
+from onnxq.numeric.quantize import fake_quantize
+from onnxq.numeric.weights import INT32_MAX, fit_bias, quantize_bias, weight_qparams
+
+S8 = QuantFormat(8, narrow_range=True)
+POW2 = QuantFormat(8, narrow_range=True, power_of_two=True)
+U8 = QuantFormat(8, signed=False, symmetric=False)
+
+
+def squared_error(w: np.ndarray, q: QParams) -> float:
+    return float(((fake_quantize(w, q).astype(np.float64) - w) ** 2).sum())
+
+
+def test_max_per_channel() -> None:
+    w = np.array([[1.0, -2.0], [0.5, 0.25], [0.0, 0.0]], np.float32)
+    q = weight_qparams(w, S8, 0)
+    assert q.scale[:2].tolist() == [np.float32(2 / 127), np.float32(0.5 / 127)] and q.axis == 0
+    assert weight_qparams(w, S8, None).scale == np.float32(2 / 127)
+    assert weight_qparams(w, S8, 1).scale.tolist() == [np.float32(1 / 127), np.float32(2 / 127)]
+
+
+def test_a_zero_channel_takes_a_scale_that_exists() -> None:
+    # With scale 1 its rescale multiplier scale_x · 1 / scale_y would be far from those of the other channels.
+    w = np.array([[0.5, -1.0], [0.0, 0.0], [0.25, 0.1]], np.float32)
+    for fmt in (S8, U8, POW2):
+        q = weight_qparams(w, fmt, 0)
+        assert q.scale[1] == q.scale[2] < q.scale[0]
+        assert not fake_quantize(w, q)[1].any()
+    assert weight_qparams(np.zeros((2, 2), np.float32), S8, 0).scale.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, 3])
+def test_empty_weight(axis: int | None) -> None:
+    q = weight_qparams(np.zeros((4, 0, 3, 3), np.float32), S8, axis)
+    assert (q.scale == 1).all() and q.scale.shape == (() if axis is None else ((4, 0, 3, 3)[axis],))
+
+
+@pytest.mark.parametrize(
+    "fmt", [QuantFormat(b, narrow_range=True) for b in (2, 3, 4, 6, 8)] + [QuantFormat(4, False, False)]
+)
+@pytest.mark.parametrize("axis", [None, 0])
+def test_mse_is_never_worse_than_max_nor_than_any_shrink(fmt: QuantFormat, axis: int | None) -> None:
+    rng = np.random.default_rng(3)
+    w = rng.standard_t(3, (6, 50)).astype(np.float32)
+    w[2] = 0
+    best, widest = weight_qparams(w, fmt, axis, "mse"), weight_qparams(w, fmt, axis, "max")
+    error = squared_error(w, best)
+    assert error <= squared_error(w, widest)
+    for shrink in (0.9, 0.75, 0.5, 0.4):
+        trial = QParams((widest.scale * np.float32(shrink)).astype(np.float32), widest.zero_point, fmt, axis)
+        assert error <= squared_error(w, trial) * 1.02
+    if fmt.bits <= 4:
+        assert error < squared_error(w, widest)  # heavy tails: that is what it is for
+
+
+def test_mse_chooses_for_each_channel_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    w = rng.standard_t(3, (5, 40)).astype(np.float32)
+    together = weight_qparams(w, QuantFormat(4, narrow_range=True), 0, "mse")
+    for i in range(5):
+        assert together.scale[i] == weight_qparams(w[i], QuantFormat(4, narrow_range=True), None, "mse").scale
+
+
+biases = st.lists(st.floats(-1e9, 1e9, width=32), min_size=1, max_size=6)
+scales = st.floats(2.0**-40, 2.0**10, width=32)
+
+
+@given(biases, st.data(), scales, st.sampled_from([S8, POW2, U8, QuantFormat(4)]), st.booleans())
+@example([1e9], None, 2.0**-40, S8, True)
+def test_bias_never_overflows(bias: list[float], data, input_scale: float, fmt: QuantFormat, per_channel: bool) -> None:
+    n = len(bias)
+    pick = data.draw if data is not None else lambda _: [2.0**-40] * n
+    weight_scale = np.array(pick(st.lists(scales, min_size=n, max_size=n)), np.float32)
+    zero = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)) if data else [False] * n)
+    reach = data.draw(st.integers(1, 255)) if data else 255
+    reduction = data.draw(st.integers(1, 50_000)) if data else 4608
+    if not per_channel:
+        weight_scale, zero = weight_scale[:1].reshape(()), np.full(n, zero.all())
+    if fmt.power_of_two:
+        weight_scale = np.exp2(np.round(np.log2(weight_scale))).astype(np.float32)
+    zero_point = np.full(weight_scale.shape, 128 if fmt is U8 else 0)
+    max_w = 128 if fmt is U8 else max(fmt.qmax, -fmt.qmin)
+    assume(reduction * reach * max_w < INT32_MAX * 0.9)
+    before = QParams(weight_scale, zero_point, fmt, 0 if per_channel else None)
+    fit = fit_bias(before, zero, np.array(bias, np.float32), input_scale, reach, reduction)
+    codes, scale = quantize_bias(np.array(bias, np.float32), input_scale, fit.weight)
+
+    assert fit.weight.scale.shape == before.scale.shape
+    assert np.isfinite(fit.weight.scale).all() and (fit.weight.scale > 0).all()
+    product = np.float32(input_scale) * fit.weight.scale
+    np.testing.assert_array_equal(scale, np.maximum(product, np.finfo(np.float32).tiny))
+    for i in range(n):
+        # The bound of design.md, in integers.
+        assert abs(int(codes[i])) + reduction * reach * max_w <= INT32_MAX
+        # Nothing was saturated: the code is the nearest to bias / scale.
+        step = Fraction(float(np.broadcast_to(scale, n)[i]))
+        assert abs(Fraction(bias[i]) - int(codes[i]) * step) <= step * Fraction(1, 2) * (1 + Fraction(1, 10**6))
+    grown = np.broadcast_to(fit.weight.scale > before.scale, n)
+    keeps = ~np.asarray(zero) if per_channel else np.full(n, not zero.all())
+    assert (fit.weight.scale >= before.scale)[keeps if per_channel else ...].all()
+    if fmt.power_of_two:
+        assert (np.frexp(fit.weight.scale)[0] == 0.5).all()
+    assert set(np.flatnonzero(grown & keeps)) <= set(fit.widened)
+
+
+def test_scale_grows_only_where_it_must() -> None:
+    weight = QParams(np.array([1e-9, 0.01, 0.01], np.float32), np.zeros(3, np.int64), S8, 0)
+    fit = fit_bias(weight, np.zeros(3, bool), np.array([100.0, 100.0, -0.1], np.float32), 0.001, 255, 576)
+    assert fit.widened == (0,)
+    assert fit.weight.scale[0] > 1e-9 and (fit.weight.scale[1:] == weight.scale[1:]).all()
+
+
+@pytest.mark.parametrize("value", [3.0, -3.0, 1e-6, 1e6])
+def test_a_zero_channel_takes_its_scale_from_the_bias(value: float) -> None:
+    weight = QParams(np.array([0.01, 0.02], np.float32), np.zeros(2, np.int64), S8, 0)
+    fit = fit_bias(weight, np.array([False, True]), np.array([1.0, value], np.float32), 0.05, 255, 27)
+    codes, scale = quantize_bias(np.array([1.0, value], np.float32), 0.05, fit.weight)
+    assert fit.weight.scale[0] == weight.scale[0] and fit.widened == ()
+    assert abs(codes[1] * float(scale[1]) - value) <= 1e-6 * abs(value)
+
+
+def test_a_zero_channel_without_bias_keeps_its_scale() -> None:
+    weight = QParams(np.array([0.01, 0.02], np.float32), np.zeros(2, np.int64), S8, 0)
+    fit = fit_bias(weight, np.array([False, True]), np.zeros(2, np.float32), 0.05, 255, 27)
+    assert (fit.weight.scale == weight.scale).all()
+
+
+def test_bias_codes() -> None:
+    per_channel = QParams(np.array([0.5, 0.25], np.float32), np.zeros(2, np.int64), S8, 0)
+    codes, scale = quantize_bias(np.array([1.0, -1.0], np.float32), 0.125, per_channel)
+    assert codes.dtype == np.int32 and codes.tolist() == [16, -32]
+    assert scale.dtype == np.float32 and scale.tolist() == [0.0625, 0.03125]
+    per_tensor = QParams(np.array(0.5, np.float32), np.zeros((), np.int64), S8)
+    codes, scale = quantize_bias(np.array([1.0, -1.0], np.float32), 0.125, per_tensor)
+    assert codes.tolist() == [16, -16] and scale.shape == ()
