@@ -14,12 +14,12 @@ import onnx
 
 from onnxq import pipeline, save
 from onnxq.calibrate.ranges import parse_method
-from onnxq.calibrate.runner import Progress, input_specs
+from onnxq.calibrate.runner import Progress
 from onnxq.calibrate.statistics import Statistics
 from onnxq.calibrate.store import load_statistics
 from onnxq.card import Card, build_card, card_path, describe_float, embed
 from onnxq.context import PassContext, silent
-from onnxq.data.source import DataSource, open_data
+from onnxq.data.source import DataSource, input_specs, open_data
 from onnxq.errors import ConfigError, ModelError
 from onnxq.model import Model, all_graphs, load, to_proto
 from onnxq.pipeline import Pass, PassReport
@@ -220,7 +220,7 @@ def _open(
             raise ConfigError("no calibration data: give data, random_data = N, or statistics of an earlier calibration")
         return None
     return open_data(
-        data, input_specs(model), preprocess=preprocess, limit=limit, random=random_data, seed=seed, shapes=shapes
+        data, input_specs(model.graph), preprocess=preprocess, limit=limit, random=random_data, seed=seed, shapes=shapes
     )
 
 

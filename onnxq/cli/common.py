@@ -42,8 +42,7 @@ def open_source(model: Model, options: dict[str, Any], required: str = "") -> Da
 
     required: what needs it; ConfigError when there is none.
     """
-    from onnxq.calibrate.runner import input_specs
-    from onnxq.data.source import open_data, parse_shape
+    from onnxq.data.source import input_specs, open_data, parse_shape
 
     spec, random = options.get("data"), options.get("random_data")
     if spec is not None and random is not None:
@@ -54,7 +53,7 @@ def open_source(model: Model, options: dict[str, Any], required: str = "") -> Da
         return None
     return open_data(
         spec,
-        input_specs(model),
+        input_specs(model.graph),
         preprocess=options.get("preprocess"),
         limit=options.get("limit"),
         random=random,

@@ -1,0 +1,68 @@
+"""`onnxq demo`."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import click
+
+from onnxq.cli.common import output_path, progress, say, table
+
+# (heading, weight bits): first and last layers keep 8 bits, as everywhere by default.
+VARIANTS = (("int8", 8), ("int4 weights", 4))
+
+
+@click.command("demo")
+@click.option("-o", "--output", "folder", help="Keep the models and cards in this folder.")
+@click.option("--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile.")
+def command(folder: str | None, profile: str) -> None:
+    """Quantize a bundled network for handwritten digits to int8 and to int4 weights, and show what it cost.
+
+    The network (batch normalization, residuals, depthwise convolution) and the UCI digits come with onnxq.
+    """
+    from onnxq import api, demo
+    from onnxq.accuracy import evaluate
+
+    with contextlib.ExitStack() as stack:
+        where = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxq-demo-")))
+        if folder:
+            where.mkdir(parents=True, exist_ok=True)
+            output_path(str(where / "digits.int8.onnx"))
+        float_model = stack.enter_context(demo.model_path())
+        calibration, validation = demo.calibration_data(), demo.validation_data()
+        say(f"calibrating on {len(calibration['labels'])} digits, evaluating on {len(validation['labels'])}, profile {profile}")
+        baseline = evaluate(float_model, validation, batch_size=1, threads=1)
+        rows = [_row("float32", float_model, baseline)]
+        results = []
+        for heading, bits in VARIANTS:
+            with progress(f"{heading}: calibrating") as bar:
+                result = api.quantize(
+                    float_model, calibration, profile=profile, weight_bits=bits, threads=1, progress=bar
+                )
+            with progress(f"{heading}: evaluating") as bar:
+                found = result.evaluate(float_model, validation, batch_size=1, threads=1, progress=bar)
+            path = where / f"digits.{heading.split()[0]}.onnx"
+            result.save(path)
+            rows.append(_row(heading, path, found))
+            results.append(result)
+        columns = ("model", "top-1", "same as float", "logit SQNR", "file", "latency")
+        table("", [(c, "left" if c == "model" else "right") for c in columns], rows)
+        click.echo("")
+        click.echo(results[0].card.summary())
+        if folder:
+            say(f"models and cards are in {folder}; look at one: onnxq card {where / 'digits.int8.onnx'} --format html")
+
+
+def _row(heading: str, path: Path, found) -> list[str]:  # type: ignore[no-untyped-def]
+    against = found.against
+    sqnr = next(iter(against.outputs.values())).sqnr_db if against and against.outputs else None
+    return [
+        heading,
+        f"{100 * found.top1:.1f} %",
+        f"{100 * against.agreement:.1f} %" if against else "",
+        f"{sqnr:.1f} dB" if sqnr is not None else "",
+        f"{path.stat().st_size / 1024:.0f} KiB",
+        f"{found.ms_per_sample:.2f} ms",
+    ]
