@@ -8,7 +8,7 @@ data relative to the model's folder.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper, numpy_helper
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxq.errors import ModelError
@@ -164,9 +165,7 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
     graph.metadata = {p.key: p.value for p in work.graph.metadata_props}
     if external and not small:
         _bind_external(graph, base_dir)
-    for g in all_graphs(graph):
-        _lift_constants(g)
-    _name_nodes(graph)
+    adopt_nodes(graph)
     return Model(graph, header, values, functions, path, bool(external), sha256, notes)
 
 
@@ -179,6 +178,23 @@ def all_graphs(graph: gs.Graph) -> Iterator[gs.Graph]:
                 yield from all_graphs(attr)
 
 
+def adopt_nodes(graph: gs.Graph) -> None:
+    """Make nodes that came from a ModelProto ours: Constant nodes become constants, and all others get unique names."""
+    for g in all_graphs(graph):
+        _lift_constants(g)
+    _name_nodes(graph)
+
+
+def export(graph: gs.Graph) -> onnx.ModelProto:
+    """The graph as onnx-graphsurgeon writes it, but with every constant stored once.
+
+    (It repeats what a subgraph captures from outside as initializers and value types of the subgraph.)
+    """
+    proto = gs.export_onnx(graph, do_type_check=False)
+    _store_once(graph, proto.graph)
+    return proto
+
+
 def to_proto(model: Model) -> onnx.ModelProto:
     """The ModelProto of a model, with IR version and opset that onnxruntime accepts.
 
@@ -188,7 +204,7 @@ def to_proto(model: Model) -> onnx.ModelProto:
     empty_lists = _detach_empty_lists(graph)
     _pack_int4(graph)
     try:
-        proto = gs.export_onnx(graph, do_type_check=False)
+        proto = export(graph)
     except Exception as err:  # gs raises bare exceptions for tensors it cannot express
         raise ModelError(f"{model.name}: the graph cannot be written: {err}") from err
     finally:
@@ -404,6 +420,45 @@ def _bind_external(graph: gs.Graph, base_dir: Path) -> None:
             lazy = getattr(tensor, "_values", None)
             if isinstance(lazy, LazyValues) and external_data_helper.uses_external_data(lazy.tensor):
                 tensor._values = ExternalValues(lazy.tensor, base_dir)
+
+
+def _store_once(graph: gs.Graph, proto: onnx.GraphProto) -> None:
+    shared: dict[int, gs.Constant] = {}
+    users: dict[int, int] = {}
+    for g in all_graphs(graph):
+        for tensor in g.tensors().values():
+            users[id(tensor)] = users.get(id(tensor), 0) + 1
+            if isinstance(tensor, gs.Constant) and users[id(tensor)] > 1:
+                shared[id(tensor)] = tensor
+    own = graph.tensors()
+    # A name that means something else at the top cannot move there; each subgraph then keeps its copy.
+    hoisted = {i: t for i, t in shared.items() if own.get(t.name, t) is t}
+    for tensor in hoisted.values():
+        if tensor.name not in own:
+            proto.initializer.append(OnnxExporter.export_tensor_proto(tensor))
+            own[tensor.name] = tensor
+    _drop_captured(graph, proto, hoisted)
+
+
+def _drop_captured(graph: gs.Graph, proto: onnx.GraphProto, hoisted: dict[int, gs.Constant]) -> None:
+    for node, out in zip(graph.nodes, proto.node, strict=True):
+        for attr in out.attribute:
+            if not attr.HasField("g"):
+                continue
+            inner = node.attrs[attr.name]
+            made = {t.name for n in inner.nodes for t in n.outputs}
+            names = {t.name for t in inner.tensors().values() if id(t) in hoisted}
+            _keep(attr.g.initializer, lambda t, names=names: t.name not in names)
+            _keep(attr.g.value_info, lambda v, made=made: v.name in made)
+            _drop_captured(inner, attr.g, hoisted)
+
+
+def _keep(values: Any, wanted: Callable[[Any], bool]) -> None:
+    """Filter a repeated protobuf field in place."""
+    kept = [v for v in values if wanted(v)]
+    if len(kept) < len(values):
+        del values[:]
+        values.extend(kept)
 
 
 def _detach_empty_lists(graph: gs.Graph) -> list[tuple[gs.Node, str, list]]:
