@@ -28,10 +28,10 @@ NARROW = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 Outputs = dict[str, list[NDArray[Any]]]
 
 
-def outputs(model: Model, ctx: PassContext) -> Outputs | None:
+def outputs(model: Model, ctx: PassContext) -> Outputs:
     """Every output of the model for the first samples of ctx.data (or seeded random ones), one array a sample.
 
-    None, after saying so, when the model cannot be run: it fails to load, or an input's type has no random values.
+    Raises ModelError when onnxruntime refuses the model, ConfigError when random samples need a shape from the user.
     """
     from onnxq import runtime
 
@@ -45,16 +45,17 @@ def outputs(model: Model, ctx: PassContext) -> Outputs | None:
 
 def samples(model: Model, ctx: PassContext) -> list[dict[str, NDArray[Any]]]:
     """The inputs to compare on: the same ones each time they are asked for."""
-    from onnxq.data.source import open_data
+    from onnxq.data.source import batches, input_specs, open_data
 
-    source = ctx.data if ctx.data is not None else open_data(None, model, random=SAMPLES)
-    return [dict(batch) for batch in itertools.islice(source, SAMPLES)]
+    inputs = input_specs(model.graph)
+    source = ctx.data if ctx.data is not None else open_data(None, inputs, random=SAMPLES)
+    return [batch.feeds for batch in itertools.islice(batches(source, inputs, 1), SAMPLES)]
 
 
-def compare(pass_name: str, before: Outputs, after: Outputs | None) -> dict[str, float]:
+def compare(pass_name: str, before: Outputs, after: Outputs) -> dict[str, float]:
     """Largest absolute difference for each output; raises VerificationError beyond the tolerance of this module."""
-    if after is None or before.keys() != after.keys():
-        raise VerificationError(f"pass {pass_name} changed the model's outputs: it had {', '.join(before)}")
+    if before.keys() != after.keys():
+        raise VerificationError(f"pass {pass_name} changed the outputs from {', '.join(before)} to {', '.join(after)}")
     return {name: _difference(pass_name, name, before[name], after[name]) for name in before}
 
 
