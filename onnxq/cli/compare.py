@@ -1,0 +1,90 @@
+"""`onnxq compare`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+from onnxq.cli.common import data_options, open_source, output_path, progress, say, table
+
+
+@click.command("compare")
+@click.argument("float_model", metavar="FLOAT")
+@click.argument("quantized", metavar="QUANT")
+@click.option("--isolated", is_flag=True, help="Also the error each layer adds by itself (one more run a batch).")
+@click.option("--top", type=click.IntRange(0), default=20, show_default=True, help="Rows to print; 0 prints all.")
+@click.option("--csv", "csv_file", metavar="FILE", help="Write all rows as CSV, worst first; - prints them instead.")
+@click.option(
+    "--plot", metavar="FILE.png", help="Draw SQNR and cosine over the depth of the network (.png, .svg, .pdf)."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and results.")
+@data_options
+def command(
+    float_model: str,
+    quantized: str,
+    isolated: bool,
+    top: int,
+    csv_file: str | None,
+    plot: str | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Where QUANT differs from FLOAT: SQNR and cosine of every activation on the same samples, worst first."""
+    from onnxq.compare import compare
+    from onnxq.model import load
+    from onnxq.plots import check_plot, plot_comparison
+    from onnxq.save import write_text
+
+    for path in (csv_file, plot):
+        if path not in (None, "-"):
+            output_path(str(path))
+    if plot is not None:
+        check_plot(plot)
+    reference = load(float_model)
+    source = open_source(reference, options, required="compare")
+    for note in getattr(source, "notes", ()):
+        say(note)
+    with progress("comparing") as bar:
+        result = compare(
+            reference,
+            quantized,
+            source,
+            batch_size=options["batch_size"],
+            threads=options["threads"],
+            isolated=isolated,
+            progress=None if quiet else bar,
+        )
+    if plot is not None:
+        plot_comparison(result, plot)
+        say(f"wrote {plot}")
+    if csv_file == "-":
+        click.echo(result.to_csv(), nl=False)
+        return
+    if csv_file is not None:
+        write_text(csv_file, result.to_csv())
+        say(f"wrote {csv_file}")
+    heads = ["layer", "op", "SQNR dB", "cosine", "max error", "bits", "weight bits", "weight SQNR dB"]
+    if isolated:
+        heads.insert(3, "alone dB")
+    rows = []
+    for r in result.rows[: top or None]:
+        cells = [r.node or r.tensor, r.op, decibels(r.sqnr_db), f"{r.cosine:.6f}", f"{r.max_abs_error:.4g}"]
+        cells += [str(r.bits or "float"), str(r.weight_bits or ""), decibels(r.weight_sqnr_db)]
+        if isolated:
+            cells.insert(3, decibels(r.isolated_sqnr_db))
+        rows.append(cells)
+    table("", [(h, "left" if h in ("layer", "op") else "right") for h in heads], rows)
+    hidden = len(result.rows) - len(rows)
+    told = f"{len(result.rows)} activations compared on {result.samples} samples, worst first"
+    told += f"; {hidden} more rows with --top 0 or --csv" if hidden else ""
+    told += f"; {len(result.skipped)} have no twin in {result.quantized_model}" if result.skipped else ""
+    click.echo(f"\n{told}")
+
+
+def decibels(value: float | None) -> str:
+    """An SQNR for a table: "equal" without error, empty when not measured."""
+    if value is None:
+        return ""
+    return "equal" if value == math.inf else f"{value:.2f}"
