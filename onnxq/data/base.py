@@ -164,13 +164,12 @@ def make_sample(
     name: str,
     *,
     mergeable: bool = False,
-    hint: str = "",
 ) -> Sample:
     """A checked Sample from a feed. where: opens error messages; name: of the sample, [row] is added to a batched one.
 
     Axis 0 may differ from a fixed batch (the feed is regrouped) unless the labels say that the feed is one sample.
     """
-    arrays = conform(feeds, plan.inputs, where, plan.carriers if plan.fixed else (), hint)
+    arrays = conform(feeds, plan.inputs, where, plan.carriers if plan.fixed else ())
     rows = plan.rows({key: array.shape for key, array in arrays.items()})
     found = None if labels is None else as_labels(labels, where)
     count = count_samples(rows, None if found is None else found.size)
@@ -178,7 +177,7 @@ def make_sample(
         raise DataError(f"{where}: {found.size} labels for {count} samples")
     if count != rows:
         for spec in plan.inputs:
-            check_shape(arrays[spec.name].shape, spec, where, hint=hint)
+            check_shape(arrays[spec.name].shape, spec, where)
     names = (name,) if count == 1 else tuple(f"{name}[{i}]" for i in range(count))
     return Sample(arrays, found, names, count, mergeable and count == 1)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxq.data.base import DataSource, Sample, hash_files, make_sample
+from onnxq.data.base import DataSource, Sample, hash_files
 from onnxq.data.preprocess import Preprocess, pillow
-from onnxq.data.spec import BatchPlan, InputSpec, first_line
+from onnxq.data.spec import BatchPlan, InputSpec, as_labels, conform, first_line
 from onnxq.errors import DataError, OnnxqError
 
 SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
@@ -70,9 +70,14 @@ class ImageFolder(DataSource):
 def image_sample(tensor: np.ndarray, labels: np.ndarray | None, plan: BatchPlan, where: str, name: str) -> Sample:
     """A Sample from one preprocessed image; a batch axis is added unless the model has none."""
     spec = plan.inputs[0]
-    batched = spec.shape is None or len(spec.shape) == 4
-    feed = {spec.name: tensor[None] if batched else tensor}
-    return make_sample(feed, labels, plan, where, name, mergeable=True, hint=HINT)
+    array = tensor[None] if spec.shape is None or len(spec.shape) == 4 else tensor
+    # one grey channel is as good as a batch axis; three channels are not
+    free = plan.carriers if plan.fixed and len(array) == 1 else ()
+    arrays = conform({spec.name: array}, plan.inputs, where, free, HINT)
+    found = None if labels is None else as_labels(labels, where)
+    if found is not None and found.size != 1:
+        raise DataError(f"{where}: {found.size} labels for one image")
+    return Sample(arrays, found, (name,), 1, mergeable=True)
 
 
 def read_pixels(file: Path, preprocess: Preprocess) -> np.ndarray:

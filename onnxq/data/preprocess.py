@@ -183,52 +183,6 @@ class Preprocess:
         return image.crop((left, top, left + width, top + height))
 
 
-PRESETS: Mapping[str, Preprocess] = {
-    p.name: p
-    for p in (
-        # torchvision's classification reference
-        Preprocess(
-            "imagenet",
-            resize=256,
-            crop=(224, 224),
-            scale=1 / 255,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        ),
-        # tf.keras.applications, mode "tf": x / 127.5 − 1
-        Preprocess("imagenet-tf", resize=256, crop=(224, 224), scale=1 / 127.5, mean=(1.0,)),
-        # Caffe's ImageNet mean, blue first
-        Preprocess("caffe", resize=256, crop=(224, 224), channels="bgr", mean=(103.939, 116.779, 123.68)),
-        Preprocess("cifar10", mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7)),
-        Preprocess("raw"),
-    )
-}
-
-
-def load_preprocess(spec: str | Path | Preprocess) -> Preprocess:
-    """A preset by name, or a TOML file whose keys are the fields of Preprocess; `preset = "imagenet"` in it starts from
-    that preset. Raises ConfigError naming the file and the key."""
-    if isinstance(spec, Preprocess):
-        return spec
-    if str(spec) in PRESETS:
-        return PRESETS[str(spec)]
-    path = Path(spec)
-    if path.suffix != ".toml" and not path.exists():
-        raise ConfigError(
-            f"no preprocessing preset is called {str(spec)!r}{suggest(str(spec), PRESETS)} (there are:"
-            f" {', '.join(PRESETS)}); a file of your own must end in .toml"
-        )
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ConfigError(f"{path}: cannot be read: {err.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not a text file") from None
-    except tomllib.TOMLDecodeError as err:
-        raise ConfigError(f"{path}: {err}") from None
-    return _parse(table, path)
-
-
 def pillow() -> Any:
     """PIL.Image, or MissingDependencyError."""
     try:
@@ -238,28 +192,6 @@ def pillow() -> Any:
     return Image
 
 
-def _parse(table: dict[str, Any], path: Path) -> Preprocess:
-    known = [f.name for f in dataclasses.fields(Preprocess) if f.name != "name"]
-    for key in table:
-        if key not in known and key != "preset":
-            hint = suggest(key, [*known, "preset"]) or f" (known: preset, {', '.join(known)})"
-            raise ConfigError(f"{path}: unknown key {key!r}{hint}")
-    base, values = Preprocess(), dict(table)
-    preset = values.pop("preset", None)
-    if preset is not None:
-        if preset not in PRESETS:
-            raise ConfigError(f"{path}: preset: {preset!r} is none of {', '.join(PRESETS)}")
-        base = PRESETS[preset]
-        if "size" in values:  # an exact size replaces the preset's short side and crop
-            base = dataclasses.replace(base, resize=None, crop=None)
-        if {base.channels, values.get("channels")} == {"rgb", "bgr"}:  # its numbers follow their channels
-            base = dataclasses.replace(base, mean=base.mean[::-1], std=base.std[::-1])
-    try:
-        return dataclasses.replace(base, name=path.name, **values)
-    except ConfigError as err:
-        raise ConfigError(f"{path}: {err}") from None
-
-
 @lru_cache(maxsize=8)
 def _table(p: Preprocess) -> np.ndarray:
     """(channels, 256): the result for every pixel value, in dtype."""
@@ -267,10 +199,11 @@ def _table(p: Preprocess) -> np.ndarray:
     x = np.arange(256, dtype=np.float64)
     mean, std = (np.broadcast_to(np.array(v), (p.depth,))[:, None] for v in (p.mean, p.std))
     values = (x * p.scale - mean) / std
+    info: Any = np.iinfo(dtype) if dtype.kind in "iu" else _finfo(dtype)
     if dtype.kind in "iu":
-        values, info = np.rint(values), np.iinfo(dtype)
-        if values.min() < info.min or values.max() > info.max:
-            raise ConfigError(f"preprocess: results from {values.min():g} to {values.max():g} do not fit {dtype.name}")
+        values = np.rint(values)
+    if values.min() < info.min or values.max() > info.max:
+        raise ConfigError(f"preprocess: results from {values.min():g} to {values.max():g} do not fit {dtype.name}")
     return values.astype(dtype)
 
 
@@ -337,5 +270,82 @@ def _dtype(name: str) -> np.dtype:
     return np.dtype(name)
 
 
+def _finfo(dtype: np.dtype) -> Any:
+    import ml_dtypes
+
+    return ml_dtypes.finfo(dtype)  # NumPy's knows no bfloat16
+
+
 def _text(pair: tuple[int, int]) -> str:
     return f"{pair[0]}x{pair[1]}"
+
+
+PRESETS: Mapping[str, Preprocess] = {
+    p.name: p
+    for p in (
+        # torchvision's classification reference
+        Preprocess(
+            "imagenet",
+            resize=256,
+            crop=(224, 224),
+            scale=1 / 255,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        ),
+        # tf.keras.applications, mode "tf": x / 127.5 − 1
+        Preprocess("imagenet-tf", resize=256, crop=(224, 224), scale=1 / 127.5, mean=(1.0,)),
+        # Caffe's ImageNet mean, blue first
+        Preprocess("caffe", resize=256, crop=(224, 224), channels="bgr", mean=(103.939, 116.779, 123.68)),
+        Preprocess("cifar10", mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7)),
+        Preprocess("raw"),
+    )
+}
+
+
+def load_preprocess(spec: str | Path | Preprocess) -> Preprocess:
+    """A preset by name, or a TOML file whose keys are the fields of Preprocess; `preset = "imagenet"` in it starts from
+    that preset. Raises ConfigError naming the file and the key."""
+    if isinstance(spec, Preprocess):
+        return spec
+    if str(spec) in PRESETS:
+        return PRESETS[str(spec)]
+    path = Path(spec)
+    if path.suffix != ".toml" and not path.exists():
+        raise ConfigError(
+            f"no preprocessing preset is called {str(spec)!r}{suggest(str(spec), PRESETS)} (there are:"
+            f" {', '.join(PRESETS)}); a file of your own must end in .toml"
+        )
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ConfigError(f"{path}: cannot be read: {err.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file") from None
+    except tomllib.TOMLDecodeError as err:
+        raise ConfigError(f"{path}: {err}") from None
+    return _parse(table, path)
+
+
+def _parse(table: dict[str, Any], path: Path) -> Preprocess:
+    known = [f.name for f in dataclasses.fields(Preprocess) if f.name != "name"]
+    for key in table:
+        if key not in known and key != "preset":
+            hint = suggest(key, [*known, "preset"]) or f" (known: preset, {', '.join(known)})"
+            raise ConfigError(f"{path}: unknown key {key!r}{hint}")
+    base, values = Preprocess(), dict(table)
+    preset = values.pop("preset", None)
+    if preset is not None:
+        if preset not in list(PRESETS):  # which may be of any TOML type
+            raise ConfigError(f"{path}: preset: {preset!r} is none of {', '.join(PRESETS)}")
+        base = PRESETS[preset]
+        if "size" in values:  # an exact size replaces the preset's short side and crop
+            base = dataclasses.replace(base, resize=None, crop=None)
+        if (base.channels, values.get("channels")) in (
+            ("rgb", "bgr"),
+            ("bgr", "rgb"),
+        ):  # its numbers follow their channels
+            base = dataclasses.replace(base, mean=base.mean[::-1], std=base.std[::-1])
+    try:
+        return dataclasses.replace(base, name=path.name, **values)
+    except ConfigError as err:
+        raise ConfigError(f"{path}: {err}") from None

@@ -179,9 +179,9 @@ class _Rewound:
         if mine > 1:
             _call(self._reader.rewind, f"{self._name}.rewind()")
         for feed in _feeds(self._reader, self._name):
+            yield feed
             if mine != self._passes:
                 raise DataError(f"{self._name}: was rewound while it was being read")
-            yield feed
 
 
 class _Once:
