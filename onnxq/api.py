@@ -132,7 +132,7 @@ def quantize(
         say=say,
         options={"batch_size": batch_size, "threads": threads, "resume": resume, "progress": progress},
     )
-    for note in model.notes:
+    for note in (*model.notes, *(samples.notes if samples is not None else ())):
         say(note)
     before = describe_float(model)
     passes = quantize_pipeline(target, settings, profile, strip=requantize)

@@ -48,6 +48,8 @@ def command(model: str | None, output: str, shards: tuple[str, ...], more_shards
     from onnxq.settings import QuantSettings, load_config
 
     loaded = load(model)
+    if options["limit"]:
+        options["limit"] += options["start"]  # the data's own limit counts from its first sample
     source = open_source(loaded, options, "calibration")
     assert source is not None
     if options["start"]:

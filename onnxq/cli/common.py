@@ -51,7 +51,7 @@ def open_source(model: Model, options: dict[str, Any], required: str = "") -> Da
         if required:
             raise ConfigError(f"{required} needs data: --data PATH, or --random-data N")
         return None
-    return open_data(
+    source = open_data(
         spec,
         input_specs(model.graph),
         preprocess=options.get("preprocess"),
@@ -60,6 +60,9 @@ def open_source(model: Model, options: dict[str, Any], required: str = "") -> Da
         seed=options.get("seed", 0),
         shapes=dict(parse_shape(s) for s in options.get("shapes") or ()),
     )
+    for note in source.notes:
+        say(note)
+    return source
 
 
 def say(message: str) -> None:
