@@ -25,8 +25,8 @@ from onnxq import runtime
 from onnxq.axes import LINEAR_OPS
 from onnxq.data.source import Batch, DataSource, batches, input_specs, open_data
 from onnxq.errors import ConfigError, DataError
-from onnxq.fetch import Fetcher, observed_model, real_part, run_batch
-from onnxq.isolate import isolated_model
+from onnxq.fetch import Fetcher, observed_model, output_info, real_part, run_batch
+from onnxq.isolate import cut_model
 from onnxq.match import constant_values, consumers, is_constant, is_op, output_ids, producer, sole_consumer
 from onnxq.model import Model, load
 from onnxq.numeric.metrics import ErrorSums
@@ -203,7 +203,15 @@ def _isolated(
     reference: Model, tested: Model, matched: dict[str, Twin], threads: int
 ) -> Iterator[Callable[[Batch], Iterator[Group]]]:
     """The quantized model with the float model's values fed in at every QuantizeLinear, against the float model."""
-    proto, fed, measured = isolated_model(tested, matched)
+    proto, cuts = cut_model(tested)
+    by_node = {id(c.quantize): c for c in cuts}
+    fed = {n: by_node[id(t.quantize)].fed for n, t in matched.items() if t.quantize is not None}
+    measured = {n: by_node[id(t.quantize)].measured if t.quantize is not None else t.twin for n, t in matched.items()}
+    present = {o.name for o in proto.graph.output}
+    tensors = tested.graph.tensors()
+    proto.graph.output.extend(
+        output_info(tensors[name]) for name in dict.fromkeys(measured.values()) if name not in present
+    )
     plain = {t.name for t in reference.graph.inputs}
     names = [n for n in matched if n not in plain]
     feed_names = [n for n in fed if n not in plain]
