@@ -152,6 +152,8 @@ def quantize(
         seconds=time.perf_counter() - started,
         peak_rss_bytes=peak_memory(),
         pipeline_text=pipeline.print_pipeline(passes),
+        threads=threads,
+        input_shapes=shapes,
     )
     embed(model, card)
     return Quantized(model, card, ctx.statistics, reports)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import tempfile
 from pathlib import Path
 
 import click
+import numpy as np
 
-from onnxq.cli.common import output_path, progress, say, table
+from onnxq.cli.common import progress, say, table
 
 # (heading, weight bits): first and last layers keep 8 bits, as everywhere by default.
 VARIANTS = (("int8", 8), ("int4 weights", 4))
 
 
 @click.command("demo")
-@click.option("-o", "--output", "folder", help="Keep the models and cards in this folder.")
+@click.option("-o", "--output", "folder", help="Keep models, cards and data in this folder, to try the other commands on.")
 @click.option("--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile.")
 def command(folder: str | None, profile: str) -> None:
     """Quantize a bundled network for handwritten digits to int8 and to int4 weights, and show what it cost.
@@ -28,11 +30,13 @@ def command(folder: str | None, profile: str) -> None:
     with contextlib.ExitStack() as stack:
         where = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxq-demo-")))
         if folder:
-            where.mkdir(parents=True, exist_ok=True)
-            output_path(str(where / "digits.int8.onnx"))
-        float_model = stack.enter_context(demo.model_path())
+            _keep_inputs(where)
+        float_model = demo.model_path()
         calibration, validation = demo.calibration_data(), demo.validation_data()
-        say(f"calibrating on {len(calibration['labels'])} digits, evaluating on {len(validation['labels'])}, profile {profile}")
+        say(
+            f"profile {profile}: calibrating on {len(calibration['labels'])} digits, "
+            f"evaluating on {len(validation['labels'])}"
+        )
         baseline = evaluate(float_model, validation, batch_size=1, threads=1)
         rows = [_row("float32", float_model, baseline)]
         results = []
@@ -52,7 +56,20 @@ def command(folder: str | None, profile: str) -> None:
         click.echo("")
         click.echo(results[0].card.summary())
         if folder:
-            say(f"models and cards are in {folder}; look at one: onnxq card {where / 'digits.int8.onnx'} --format html")
+            say(f"models, cards and data are in {folder}; look at one: onnxq card {where / 'digits.int8.onnx'}")
+
+
+def _keep_inputs(folder: Path) -> None:
+    """The float model and the data as files: digits.onnx, calibration.npz, validation.npz."""
+    from onnxq import demo
+    from onnxq.save import write_bytes
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / "digits.onnx", demo.model_path().read_bytes())
+    for name, arrays in (("calibration", demo.calibration_data()), ("validation", demo.validation_data())):
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        write_bytes(folder / f"{name}.npz", content.getvalue())
 
 
 def _row(heading: str, path: Path, found) -> list[str]:  # type: ignore[no-untyped-def]
