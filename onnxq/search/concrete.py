@@ -50,8 +50,9 @@ def concrete_shapes(graph: gs.Graph, input_shapes: Mapping[str, Sequence[int]] |
         found.clear()
     for tensor in graph.inputs:
         shape = dims.get(tensor.name)
-        if shape is not None and all(isinstance(d, int) for d in shape):
-            found[id(tensor)] = tuple(int(d) for d in shape)
+        known = [d for d in shape or () if isinstance(d, int)]
+        if shape is not None and len(known) == len(shape):
+            found[id(tensor)] = tuple(known)
     return Shapes(graph, found, tuple(assumed))
 
 
@@ -93,7 +94,7 @@ def _input_dims(
         if known and not (isinstance(known[0], int) and known[0] >= 0):
             if isinstance(known[0], str):
                 symbols[known[0]] = 1
-            assumed.append(f"input {name}: batch 1 assumed ({format_shape(shape)})")
+            assumed.append(f"the batch of {name} ({format_shape(shape)}) is taken as 1")
             known[0] = 1
         dims[name] = known
     return dims, assumed

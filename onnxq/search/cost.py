@@ -2,8 +2,8 @@
 
 Counted are matrix products (convolutions, Gemm, MatMul, Einsum, recurrent layers); elementwise operators, pooling and
 normalizations have 0 multiply-accumulates by the custom of the literature. BOPS = b_w · b_a · MACs (HAWQ-V3, section
-3.4), with 32 bits for what is not quantized. Weights are read through DequantizeLinear and whatever else is computed
-from constants alone.
+3.4); a product with one operand in float is computed in float, so both count with the float's width. Weights are read
+through DequantizeLinear and whatever else is computed from constants alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from onnxq.shapes import element_type
 # Metadata of a node that quantizes to fewer bits than its storage type has (insert-qdq writes it).
 BITS_KEY = "onnxq.bits"
 FLOAT_BITS = 32
-_BITS = {
+FLOAT_MIN = 16  # widths from here on are floating point
+_BITS: dict[int, int] = {
     TensorProto.DOUBLE: 64, TensorProto.INT64: 64, TensorProto.UINT64: 64, TensorProto.COMPLEX64: 64,
     TensorProto.FLOAT: 32, TensorProto.INT32: 32, TensorProto.UINT32: 32, TensorProto.COMPLEX128: 128,
     TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16, TensorProto.INT16: 16, TensorProto.UINT16: 16,
@@ -63,7 +64,7 @@ class LayerCost:
     None without one. macs: multiply-accumulates in one execution; None where shapes or the operator are unknown.
     parameters: number of constants it computes with (weights, biases, statistics). weight_bits, activation_bits:
     widths of the weight and of the data input, 32 in float; weight_bits is None without a weight. size: bytes those
-    constants take in the file, with their scales and zero points. bops: b_w · b_a · macs, None where macs is.
+    constants take in the file, with their scales and zero points. bops: bit_operations of these, None where macs is.
     """
 
     name: str
@@ -90,7 +91,7 @@ class Totals:
 
 
 def layer_costs(graph: gs.Graph, input_shapes: Mapping[str, Sequence[int]] | Shapes | None = None) -> list[LayerCost]:
-    """Costs of the layers of a graph and of its subgraphs, in order: every matrix product, and every node with parameters.
+    """Costs of the layers of a graph and its subgraphs, in order: every matrix product, every node with parameters.
 
     graph: float or QDQ; left as it is. input_shapes: {input name: dims} where the model leaves dimensions open, or
     shapes that were worked out before; an open batch is taken as 1. A subgraph counts as executed once.
@@ -152,6 +153,14 @@ def known_tensors(graph: gs.Graph) -> set[int]:
     return known
 
 
+def bit_operations(macs: int | None, weight_bits: int | None, activation_bits: int | None) -> int | None:
+    """b_w · b_a · macs; with an operand in float (16 bits or more, or None: 32) the wider width squared · macs."""
+    if macs is None:
+        return None
+    w, a = weight_bits or FLOAT_BITS, activation_bits or FLOAT_BITS
+    return macs * (w * a if max(w, a) < FLOAT_MIN else max(w, a) ** 2)
+
+
 def tensor_bits(tensor: gs.Tensor) -> int:
     """Width of a tensor's values: that of the integers it was dequantized from, else of its own type; 32 if unknown."""
     origin, node = tensor, producer(tensor)
@@ -209,7 +218,7 @@ def _cost(node: gs.Node, body: str, shapes: Shapes, known: set[int]) -> LayerCos
     other = input_at(node, OPERANDS[node.op][1]) if macs and node.op in OPERANDS else None
     activation_bits = tensor_bits(data) if data is not None else None
     weight_bits = tensor_bits(weight) if weight is not None else None
-    product_bits = weight_bits or (tensor_bits(other) if other is not None else None) or FLOAT_BITS
+    other_bits = weight_bits or (tensor_bits(other) if other is not None else None)
     stored: dict[int, gs.Constant] = {}
     parameters = 0
     for tensor in _parameter_tensors(node, known):
@@ -225,7 +234,7 @@ def _cost(node: gs.Node, body: str, shapes: Shapes, known: set[int]) -> LayerCos
         weight_bits,
         activation_bits,
         sum(stored_bytes(c) for c in stored.values()),
-        None if macs is None else macs * product_bits * (activation_bits or FLOAT_BITS),
+        bit_operations(macs, other_bits, activation_bits),
     )
 
 
@@ -279,9 +288,7 @@ def _macs(node: gs.Node, shapes: Shapes) -> int | None:
         return None
     if node.op not in OPERANDS or node.op in ("Gather", "PRelu") or node.op.endswith("Normalization"):
         return 0
-    first, second = (
-        shapes.of(t) if t is not None else None for t in (input_at(node, i) for i in OPERANDS[node.op])
-    )
+    first, second = (shapes.of(t) if t is not None else None for t in (input_at(node, i) for i in OPERANDS[node.op]))
     out = next((shapes.of(t) for t in node.outputs if not t.is_empty()), None)
     if first is None or second is None:
         return None

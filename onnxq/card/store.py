@@ -1,0 +1,69 @@
+"""Where cards are kept: in the model's metadata, and in a .card.json beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from onnxq.card.schema import Card
+from onnxq.errors import ModelError
+from onnxq.model import Model, parse
+
+CARD_KEY = "onnxq.card"
+SUFFIX = ".card.json"
+
+
+def card_path(model_path: str | Path) -> Path:
+    """Where the card of a model file is: m.int8.onnx → m.int8.card.json, in the same folder."""
+    path = Path(model_path)
+    return path.with_name((path.stem if path.suffix == ".onnx" else path.name) + SUFFIX)
+
+
+def embed(model: Model, card: Card) -> None:
+    """Put the card into the model's metadata (key onnxq.card, compact JSON) in place of a former one."""
+    model.set_metadata(CARD_KEY, card.to_json(compact=True))
+
+
+def read_card(source: str | Path | onnx.ModelProto | Model) -> Card:
+    """The card of a model: the one in its metadata, else the .card.json beside it; or a .card.json itself.
+
+    Raises ModelError when the file cannot be read, has no card, or the card is malformed.
+    """
+    if isinstance(source, Model):
+        text = source.metadata.get(CARD_KEY)
+        return _from_text(text, source.name) if text else _beside(source.path, source.name)
+    if isinstance(source, onnx.ModelProto):
+        text = _embedded(source)
+        return _from_text(text, "model") if text else _beside(None, "model")
+    path = Path(source)
+    raw = _read(path)
+    if path.suffix == ".json":
+        return Card.from_json(raw, str(path))
+    text = _embedded(parse(raw, str(path)))
+    return _from_text(text, str(path)) if text else _beside(path, str(path))
+
+
+def _embedded(proto: onnx.ModelProto) -> str | None:
+    return next((p.value for p in proto.metadata_props if p.key == CARD_KEY), None)
+
+
+def _from_text(text: str, where: str) -> Card:
+    return Card.from_json(text, f"{where}, metadata {CARD_KEY}")
+
+
+def _beside(path: Path | None, where: str) -> Card:
+    if path is not None and card_path(path).is_file():
+        file = card_path(path)
+        return Card.from_json(_read(file), str(file))
+    beside = f" and there is no {card_path(path).name} beside it" if path is not None else ""
+    raise ModelError(f"{where}: it has no quantization card in it{beside}; cards are made by `onnxq quantize`")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file") from None
+    except OSError as err:
+        raise ModelError(f"{path}: cannot be read: {err.strerror}") from None

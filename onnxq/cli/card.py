@@ -1,0 +1,33 @@
+"""`onnxq card`."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("card")
+@click.argument("model")
+@click.option("--format", "form", type=click.Choice(["md", "json", "html"]), default="md", show_default=True)
+@click.option("-o", "--output", help="File to write instead of the terminal.")
+def command(model: str, form: str, output: str | None) -> None:
+    """Show the quantization card of MODEL: a quantized .onnx file, or a .card.json."""
+    from onnxq.card import read_card
+    from onnxq.save import check_writable, write_text
+
+    if output is not None:
+        check_writable(output)
+    card = read_card(model)
+    text = card.to_html() if form == "html" else card.to_json() if form == "json" else card.to_markdown()
+    if output is not None:
+        write_text(output, text)
+    elif form == "md" and click.get_text_stream("stdout").isatty():
+        _print_markdown(text)
+    else:
+        click.echo(text, nl=False)
+
+
+def _print_markdown(text: str) -> None:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(text))

@@ -1,0 +1,107 @@
+"""`onnxq inspect`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxq.cli.common import table
+
+if TYPE_CHECKING:
+    from onnxq.inspection import Inspection
+
+
+@click.command("inspect")
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, with every figure.")
+@click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input.")
+def command(model: str, as_json: bool, shapes: tuple[str, ...]) -> None:
+    """Show the layers of MODEL with their cost and bits, and which operators run in integers."""
+    import json
+
+    from onnxq.cli.quantize import parse_shapes
+    from onnxq.inspection import inspect_model
+    from onnxq.model import load
+
+    found = inspect_model(load(model), parse_shapes(shapes))
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))
+        return
+    _head(found)
+    _layers(found)
+    _operators(found)
+
+
+def _head(found: Inspection) -> None:
+    from onnxq.card import units
+
+    made_by = f", made by {found.producer}" if found.producer else ""
+    kind = "quantized" if found.quantized else "float"
+    profile = f" for {found.profile}" if found.profile else ""
+    click.echo(
+        f"{found.name}: {kind}{profile}, {found.nodes} nodes, {units.size(found.file_bytes)}, opset {found.opset}, "
+        f"IR {found.ir_version}{made_by}"
+    )
+    others = [f"{domain} {version}" for domain, version in found.domains.items() if domain != "ai.onnx"]
+    if others:
+        click.echo(f"other domains: {', '.join(others)}")
+    for label, values in (("input ", found.inputs), ("output", found.outputs)):
+        for value in values:
+            click.echo(f"{label}  {value.name}  {value.dtype} {value.shape}")
+    for body in found.bodies:
+        click.echo(f"body    {body}, counted as executed once")
+    for note in (*found.notes, *found.assumed):
+        click.echo(f"note    {note}")
+    click.echo()
+
+
+def _layers(found: Inspection) -> None:
+    from onnxq.card import units
+
+    rows = [
+        [
+            f"{c.name} (in {c.body})" if c.body else c.name,
+            c.op,
+            "×".join(map(str, c.weight_shape)) if c.weight_shape is not None else "–",
+            units.number(c.macs),
+            units.number(c.parameters),
+            units.bits(c.weight_bits),
+            units.bits(c.activation_bits),
+            units.size(c.size),
+            units.number(c.bops),
+        ]
+        for c in found.layers
+    ]
+    total = found.totals
+    figures = (units.number(total.macs), units.number(total.parameters), "", "", units.size(total.size))
+    rows.append([f"total of {len(rows)} layers", "", "", *figures, units.number(total.bops)])
+    left, right = ("layer", "op", "weight"), ("MACs", "params", "w bits", "a bits", "size", "BOPS")
+    table("", [*((h, "left") for h in left), *((h, "right") for h in right)], rows)
+    if total.unknown:
+        shown = ", ".join(total.unknown[:3]) + (" …" if len(total.unknown) > 3 else "")
+        click.echo(f"\nunknown and not in the totals: MACs of {len(total.unknown)} layer(s), {shown}")
+        if any("?" in v.shape or not v.shape.replace("×", "").isdecimal() for v in found.inputs):
+            click.echo("give the shapes that the model leaves open: --input-shape NAME:1x3x224x224")
+    maps = found.feature_maps
+    if maps is not None:
+        which = 1 if found.quantized else 0
+        saved = f" (in float {units.size(maps.peak[0])})" if found.quantized else ""
+        click.echo(
+            f"\nfeature maps: largest {units.size(maps.largest[which])}, peak {units.size(maps.peak[which])}{saved}, "
+            f"{maps.count} maps"
+        )
+
+
+def _operators(found: Inspection) -> None:
+    click.echo()
+    columns = [("operator", "left"), ("nodes", "right")]
+    kinds = [("in integers", "integer"), ("fused", "fused"), ("in float", "in_float"), ("on indices", "index")]
+    kinds += [("on constants", "constant"), ("Q/DQ", "qdq")]
+    used = [(head, name) for head, name in kinds if any(getattr(o, name) for o in found.operators)]
+    columns += [(head, "right") for head, _ in used] if found.quantized else []
+    rows = [
+        [o.op, str(o.total), *(str(getattr(o, name) or "–") for _, name in used if found.quantized)]
+        for o in found.operators
+    ]
+    table("", columns, rows)
