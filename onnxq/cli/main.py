@@ -9,13 +9,12 @@ from typing import Any
 
 import click
 
-from onnxq.errors import OnnxqError
+from onnxq.errors import InterruptedRun, OnnxqError
 
 # Subcommand → module in onnxq.cli that defines `command`. Loaded when asked for, so that each starts fast.
 COMMANDS = (
     "calibrate", "card", "check", "compare", "demo", "eval", "inspect", "opt", "passes", "profiles", "quantize",
 )  # fmt: skip
-INTERRUPTED = 130
 
 
 class Commands(click.Group):
@@ -32,22 +31,36 @@ class Commands(click.Group):
         module = importlib.import_module(f"onnxq.cli.{cmd_name}")
         return module.command  # type: ignore[no-any-return]
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand; Ctrl-C is caught here because click would end it with exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise InterruptedRun("interrupted") from None
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run; never lets a user's mistake end in a traceback."""
         if os.environ.get("ONNXQ_DEBUG"):
             return super().main(*args, **kwargs)
         try:
-            return super().main(*args, **kwargs)
+            code = super().main(*args, **(kwargs | {"standalone_mode": False}))
         except OnnxqError as err:
             fail(str(err), err.exit_code)
-        except KeyboardInterrupt:
-            fail("interrupted", INTERRUPTED)
+        except click.ClickException as err:  # click's own report takes three lines
+            fail(err.format_message() + _see_help(err), err.exit_code)
         except OSError as err:
             fail(f"{err.filename or 'file system'}: {err.strerror or err}", 1)
         except MemoryError:
             fail("out of memory; a smaller --batch-size needs less", 1)
         except Exception as err:  # our bug: still one line, and how to see more
             fail(f"internal error: {type(err).__name__}: {err} (ONNXQ_DEBUG=1 shows where; please report it)", 70)
+        else:
+            sys.exit(code if isinstance(code, int) else 0)
+
+
+def _see_help(err: click.ClickException) -> str:
+    ctx = err.ctx if isinstance(err, click.UsageError) else None
+    return f" (see {ctx.command_path} --help)" if ctx else ""
 
 
 def fail(message: str, code: int) -> None:
@@ -56,7 +69,14 @@ def fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="onnxq", prog_name="onnxq")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Quantize ONNX models for hardware that computes in low-precision integers."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
