@@ -13,17 +13,17 @@ from onnxq.settings import DEFAULT_CALIBRATION
 @click.command("quantize")
 @click.argument("model")
 @click.option("-o", "--output", required=True, help="Where the QDQ model goes; its card is written beside it.")
-@click.option("--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile: a name or a .toml file.")
-@click.option("--calibration", default=DEFAULT_CALIBRATION, show_default=True, help="max, percentile:P, entropy or mse.")
+@click.option("--profile", default="onnxruntime-cpu", show_default=True, help="A name or a .toml file.")
+@click.option("--calibration", default=DEFAULT_CALIBRATION, show_default=True, help="max, percentile:P, entropy, mse.")
 @click.option("--weight-bits", type=int, help="2 to 8, for every layer.  [default: the profile's]")
 @click.option("--activation-bits", type=int, help="2 to 8, for every layer.  [default: the profile's]")
-@click.option("--first-last-bits", default="8", show_default=True, help="For the first and last layers; 'none' for no exception.")
+@click.option("--first-last-bits", default="8", show_default=True, help="Of the first and last layers, or none.")
 @click.option("--weight-range", type=click.Choice(["max", "mse"]), help="[default: max at 8 bits, mse below]")
 @click.option("--config", help="Per-node overrides: a .toml or .json file.")
 @click.option("--exclude", multiple=True, metavar="NODE|REGEX", help="Leave these nodes in float.")
 @click.option("--op-types", help="Quantize only these operators, separated by commas.")
 @click.option("--stats", help="Statistics of `onnxq calibrate` instead of data.")
-@click.option("--resume", help="Statistics file that an interrupted run is continued from.")
+@click.option("--resume", help="Statistics file to continue from.  [default: OUTPUT.calibration, gone on success]")
 @click.option("--requantize", is_flag=True, help="Strip the Q/DQ of a quantized model first.")
 @click.option("--verify", is_flag=True, help="Prove every value-preserving pass on inputs.")
 @click.option("--save-after", metavar="PASS=FILE", help="Save the model after this pass as well.")
@@ -35,6 +35,7 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
     from onnxq import api, pipeline
 
     target = output_path(output)
+    partial = target.with_name(target.name + ".calibration")
     tell = (lambda _message: None) if quiet else say
     with progress("calibrating") as bar:
         result = api.quantize(
@@ -57,7 +58,7 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
             statistics=options["stats"],
             batch_size=options["batch_size"],
             threads=options["threads"],
-            resume=options["resume"],
+            resume=options["resume"] or partial,
             requantize=options["requantize"],
             verify=options["verify"],
             save_after=save_after(options["save_after"]),
@@ -75,6 +76,7 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
                 progress=None if quiet else bar,
             )
     result.save(target)
+    partial.unlink(missing_ok=True)
     if not quiet:
         click.echo(result.card.summary())
         click.echo(f"wrote {target} and its card")
