@@ -18,7 +18,9 @@ from onnxq.cli.common import data_options, open_source, output_path, progress, s
 @click.option("--config", help="Per-node overrides, as for quantize.")
 @data_options
 @click.argument("more_shards", nargs=-1)
-def command(model: str | None, output: str, shards: tuple[str, ...], more_shards: tuple[str, ...], **options: Any) -> None:
+def command(
+    model: str | None, output: str, shards: tuple[str, ...], more_shards: tuple[str, ...], **options: Any
+) -> None:
     """Collect activation statistics of MODEL for `quantize --stats`, or merge those of several shards.
 
     \b

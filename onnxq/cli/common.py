@@ -31,7 +31,7 @@ def data_options(command: F) -> F:
         click.option("--random-data", type=click.IntRange(1), metavar="N", help="N random samples instead of data."),
         click.option("--limit", type=click.IntRange(1), help="Use at most this many samples."),
         click.option("--preprocess", metavar="PRESET|FILE.toml", help="How images become the model's input."),
-        click.option("--data", metavar="PATH|module:callable", help="Images, .npz, test_data_set_* or a Python callable."),
+        click.option("--data", metavar="PATH|module:callable", help="Images, .npz, test_data_set_*, Python callable."),
     ):
         command = option(command)
     return command
@@ -79,10 +79,11 @@ def progress(title: str) -> Iterator[Progress]:
     if not console.is_terminal:
         yield _plain_progress(title)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich import progress as rich
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("ETA"), TimeRemainingColumn(), console=console, transient=True) as bar:
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+    times = (rich.TimeElapsedColumn(), rich.TextColumn("ETA"), rich.TimeRemainingColumn())
+    with rich.Progress(*columns, *times, console=console, transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -17,7 +17,7 @@ VARIANTS = (("int8", 8), ("int4 weights", 4))
 
 
 @click.command("demo")
-@click.option("-o", "--output", "folder", help="Keep models, cards and data in this folder, to try the other commands on.")
+@click.option("-o", "--output", "folder", help="Keep models, cards and data here, to try the other commands on.")
 @click.option("--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile.")
 def command(folder: str | None, profile: str) -> None:
     """Quantize a bundled network for handwritten digits to int8 and to int4 weights, and show what it cost.

@@ -15,7 +15,7 @@ RANDOM_SAMPLES = 4
 @click.command("opt")
 @click.argument("model")
 @click.option("-o", "--output", required=True, help="Where the model goes.")
-@click.option("-p", "--passes", "text", required=True, help="Pipeline, e.g. 'fold-constants,insert-qdq{profile=fbgemm}'.")
+@click.option("-p", "--passes", "text", required=True, help="For example 'fold-constants,insert-qdq{profile=fbgemm}'.")
 @click.option("--stats", help="Statistics of `onnxq calibrate`, for insert-qdq.")
 @click.option("--verify", is_flag=True, help="Prove every value-preserving pass on the data, or on random inputs.")
 @click.option("--save-after", metavar="PASS=FILE", help="Save the model after this pass as well.")
@@ -39,7 +39,8 @@ def command(model: str, output: str, text: str, **options: Any) -> None:
     statistics = load_statistics(options["stats"], loaded.sha256) if options["stats"] else None
     inserts = [i for i, p in enumerate(passes) if p.name == "insert-qdq"]
     if inserts and not any(p.name == "calibrate" for p in passes):
-        calibrate = pipeline.make(pipeline.available()["calibrate"], {"profile": getattr(passes[inserts[0]], "profile", "")})
+        profile = getattr(passes[inserts[0]], "profile", "")
+        calibrate = pipeline.make(pipeline.available()["calibrate"], {"profile": profile})
         passes = (*passes[: inserts[0]], calibrate, *passes[inserts[0] :])
     if inserts and statistics is None and not options["data"] and not options["random_data"]:
         say("warning: no --data and no --stats: calibrating on RANDOM data; the ranges mean nothing for real inputs")

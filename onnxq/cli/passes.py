@@ -19,7 +19,9 @@ def command(name: str | None) -> None:
 
     registry = available()
     if name is None:
-        rows = [[n, "yes" if c.preserves_values else "", (c.__doc__ or "").splitlines()[0]] for n, c in registry.items()]
+        rows = [
+            [n, "yes" if c.preserves_values else "", (c.__doc__ or "").splitlines()[0]] for n, c in registry.items()
+        ]
         table("", [("pass", "left"), ("keeps values", "left"), ("what it does", "left")], rows)
         return
     if name not in registry:
