@@ -99,12 +99,17 @@ class OpRule:
 
 @dataclass(frozen=True)
 class LimitRule:
-    """Limits of the model file. opset_max 0: none. providers: onnxruntime execution providers that run it."""
+    """Limits of the model file. opset_max 0: none.
+
+    nonzero_zero_points, bias_dequantize: whether the target takes them. contrib_ops: whether it takes onnxruntime's own
+    operators (domain com.microsoft) and those with integers inside (QLinearConv, MatMulInteger) beside Q/DQ.
+    """
 
     opset_min: int = 13
     opset_max: int = 0
     nonzero_zero_points: bool = True
     bias_dequantize: bool = True
+    contrib_ops: bool = False
 
 
 @dataclass(frozen=True)
