@@ -7,12 +7,14 @@ Rules, cited by number in the code:
  1. Every data input of a quantized operator is a quantized edge (its tensor gets Q/DQ, this reader reads the result).
  2. An elementwise sum of two activations follows the profile's graph scheme: 1 none, 2 exactly one input, 3 all.
     Under scheme 2 the residual layer's output enters directly: of the inputs that come straight from a Conv, Gemm or
-    MatMul nothing else reads, the last in topological order. The other input, the shortcut, is quantized.
+    MatMul nothing else reads, the one behind most layers (the last in node order if that does not tell). The other
+    input, the shortcut, is quantized.
  3. An operator with output = "always" has Q/DQ after it, behind its fused activation, and every reader reads that —
     but not where its only reader is a sum that takes it directly (rule 2).
  4. A passthrough operator whose output must be quantized passes the demand to its inputs, with one scale for both
     sides, if the profile ties passthroughs. Concat likewise: "shared" ties, "per-input" does not.
  5. A tensor is quantized once: the widest width among its readers, one scale, one Q/DQ.
+ 6. What lies before the first or behind the last layer has the width of the ends, like the inputs of those layers.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.axes import LINEAR_OPS
-from onnxq.errors import ConfigError
+from onnxq.element_types import fill_types
 from onnxq.match import (
     STANDARD_DOMAINS,
     MatchFailure,
@@ -34,6 +37,7 @@ from onnxq.match import (
     is_float,
     output_ids,
     producer,
+    scalar_value,
     sole_consumer,
 )
 from onnxq.model import all_graphs
@@ -110,8 +114,10 @@ class Placement:
 def plan(graph: gs.Graph, profile: Profile, settings: QuantSettings) -> Placement:
     """Decide Q/DQ placement for a graph whose nodes are sorted.
 
+    The graph stays as it is, but for element types that shape inference could not tell.
     Raises ConfigError for bits the profile does not take.
     """
+    fill_types(graph)
     return _Planner(graph, profile, settings).run()
 
 
@@ -128,7 +134,9 @@ class _Planner:
         self.direct: set[int] = set()  # sums' inputs that enter wide (rule 2)
         self.parent: dict[int, int] = {}  # union-find over tensors that share one scale
         self.derived: set[int] = set()  # tied outputs: their values are among those of their sources
-        self.ends = _first_and_last(graph)
+        self.depth = _layers_before(graph)
+        self.tail = _without_layer_behind(graph)
+        self.ends = self.tail | {key for key, depth in self.depth.items() if depth == 0}
 
     def run(self) -> Placement:
         for node in self.graph.nodes:
@@ -190,9 +198,15 @@ class _Planner:
             return f"its input is not float32 ({_dtype_name(data[0])})"
         if all(is_constant(t) for t in data):
             return "all its inputs are constant"
-        if node.op in BINARY:
-            if any(is_constant(t) for t in data) and not rule.constants:
+        constants = [v for t in data if (v := constant_values(t)) is not None]
+        if constants and node.op in (*BINARY, "Concat"):
+            if not rule.constants:
                 return "one operand is a constant"
+            if not all(v.size and np.isfinite(v).all() for v in constants):
+                return "its constant operand is empty or not finite"
+            if node.op == "Concat" and self.profile.graph.concat == "shared":
+                return "one operand is a constant, which cannot share the scale of the others"
+        if node.op in BINARY:
             if len(data) > 2:
                 return f"it has {len(data)} operands, two are supported"
             if node.op in SUMS and self.profile.graph.scheme == 1:
@@ -219,7 +233,7 @@ class _Planner:
         assert values is not None
         if values.size == 0:
             return "its weight is empty"
-        if not _all_finite(values):
+        if not np.isfinite(values).all():
             return "its weight holds NaN or infinity"
         return ""
 
@@ -242,12 +256,14 @@ class _Planner:
             indices = indices[:1]
         for i in indices:
             if is_constant(node.inputs[i]):
-                fmt = self.profile.activations.format(
-                    self._activation_bits(node), float(constant_values(node.inputs[i]).min()) >= 0
-                )
-                self.result.constants.append((node, i, fmt))
+                self._add_constant(node, i)
             else:
                 self._demand(node, i)
+
+    def _add_constant(self, node: gs.Node, index: int) -> None:
+        """A constant operand, in the format of an activation."""
+        fmt = self.profile.activations.format(self._activation_bits(node), is_nonnegative(node.inputs[index]))
+        self.result.constants.append((node, index, fmt))
 
     def _shortcut(self, node: gs.Node, indices: list[int]) -> list[int]:
         dynamic = [i for i in indices if not is_constant(node.inputs[i])]
@@ -258,8 +274,8 @@ class _Planner:
         residual = [i for i in dynamic if self._is_direct_layer(node.inputs[i])]
         if not residual and self.profile.graph.residual_kept != "float":
             return indices  # in integers only a layer's accumulators can enter wide
-        position = {i: self.order.get(id(producer(node.inputs[i])), -1) for i in dynamic}
-        wide = max(residual or dynamic, key=lambda i: (position[i], i))
+        makers = {i: id(producer(node.inputs[i])) for i in dynamic}
+        wide = max(residual or dynamic, key=lambda i: (self.depth.get(makers[i], -1), self.order.get(makers[i], -1), i))
         self.direct.add(id(node.inputs[wide]))
         return [i for i in dynamic if i != wide]
 
@@ -293,14 +309,16 @@ class _Planner:
         if node.op == "Concat" and action == "quantized":
             for i, t in enumerate(node.inputs):
                 if is_constant(t):
+                    self._add_constant(node, i)
                     continue
                 self._demand(node, i)
                 if concat == "shared":
                     self._tie(t, tensor)
-        elif action == "passthrough" and self.profile.graph.tie_passthrough and is_float(node.inputs[0]):
-            if not is_constant(node.inputs[0]):
+        elif action == "passthrough" and self.profile.graph.tie_passthrough:
+            source = node.inputs[0]
+            if is_float(source) and not is_constant(source):
                 self._demand(node, 0)
-                self._tie(node.inputs[0], tensor)
+                self._tie(source, tensor)
 
     def _demand_output(self, node: gs.Node) -> None:
         for tensor in node.outputs[:1]:
@@ -323,6 +341,8 @@ class _Planner:
         follower = sole_consumer(tensor, self.outputs)
         if follower is None or follower.op not in rule.fused_activations or follower.domain not in STANDARD_DOMAINS:
             return tensor
+        if id(follower) not in self.order:
+            return tensor  # inside the body of an If or Loop
         if any(not is_constant(t) for t in follower.inputs[1:] if not t.is_empty()):
             return tensor
         self.result.actions[follower.name] = "fused"
@@ -333,8 +353,10 @@ class _Planner:
         """Concats and passthroughs run in integers only where what is behind them asked for it."""
         for node in self.graph.nodes:
             mover = node.op == "Concat" or self.result.actions[node.name] == "passthrough"
-            if mover and self.result.actions[node.name] != "float" and not any(
-                id(t) in self.tensors for t in node.outputs
+            if (
+                mover
+                and self.result.actions[node.name] != "float"
+                and not any(id(t) in self.tensors for t in node.outputs)
             ):
                 self.result.actions[node.name] = "float"
                 self._skip(node, "nothing behind it is quantized")
@@ -348,31 +370,21 @@ class _Planner:
         rule = self.profile.weights
         bias = input_at(node, 2) if node.op != "MatMul" else None
         per_channel = rule.granularity == "per-channel" and index == 1
-        self.result.layers.append(
-            LayerPlan(node, node.inputs[index], index, rule.format(bits), per_channel, bias)
-        )
+        self.result.layers.append(LayerPlan(node, node.inputs[index], index, rule.format(bits), per_channel, bias))
 
     def _weight_bits(self, node: gs.Node) -> int:
         override = self.settings.override_for(node.name).weight_bits
-        if override is not None:
-            return override
-        if id(node) in self.ends and self.settings.first_last_bits is not None:
-            return self._end_bits(self.settings.weight_bits, self.profile.weights.bits)
-        return self.settings.weight_bits or self.profile.weights.bits[0]
+        return override or self._width(self.settings.weight_bits, self.profile.weights.bits, id(node) in self.ends)
 
     def _activation_bits(self, node: gs.Node) -> int:
         override = self.settings.override_for(node.name).activation_bits
-        if override is not None:
-            return override
-        if id(node) in self.ends and self.settings.first_last_bits is not None:
-            return self._end_bits(self.settings.activation_bits, self.profile.activations.bits)
-        return self.settings.activation_bits or self.profile.activations.bits[0]
+        allowed = self.profile.activations.bits
+        return override or self._width(self.settings.activation_bits, allowed, id(node) in self.ends)
 
-    def _end_bits(self, asked: int | None, allowed: tuple[int, ...]) -> int:
-        """Width at the ends of the model: the setting, unless the target does not take it."""
-        wanted = self.settings.first_last_bits
-        assert wanted is not None
-        return wanted if wanted in allowed else (asked or allowed[0])
+    def _width(self, asked: int | None, allowed: tuple[int, ...], at_end: bool) -> int:
+        """The width asked for, or the target's default; at the ends of the model theirs, if the target takes it."""
+        ends = self.settings.first_last_bits
+        return ends if at_end and ends is not None and ends in allowed else asked or allowed[0]
 
     def _finish_points(self) -> None:
         groups: dict[int, list[int]] = {}
@@ -380,7 +392,7 @@ class _Planner:
             groups.setdefault(self._root(key), []).append(key)
         for root, members in groups.items():
             # A source that is only read float elsewhere is still quantized here: every member is a point.
-            bits = max((self._bits_of(key) for key in members), default=self.profile.activations.bits[0])
+            bits = self._bits_of(members)
             nonnegative = all(is_nonnegative(self.tensors[key]) for key in members)
             fmt = self.profile.activations.format(bits, nonnegative)
             sources = tuple(self.tensors[k].name for k in members if k not in self.derived)
@@ -395,18 +407,25 @@ class _Planner:
         for point in self.result.points:
             self._note_mixed_width(point)
 
-    def _bits_of(self, key: int) -> int:
-        widths = [self._activation_bits(node) for node, _ in self.edges.get(key, []) if id(node) in self.quantized]
-        widths = widths or [self.settings.activation_bits or self.profile.activations.bits[0]]
+    def _bits_of(self, members: list[int]) -> int:
+        """Rule 5 for tensors that share a scale; rule 6 for what no quantized operator reads."""
+        readers = [node for key in members for node, _ in self.edges.get(key, []) if id(node) in self.quantized]
+        widths = [self._activation_bits(node) for node in readers]
+        if not widths:
+            makers = (producer(self.tensors[key]) for key in members)
+            at_end = any(id(node) in self.tail for node in makers if node is not None)
+            widths = [self._width(self.settings.activation_bits, self.profile.activations.bits, at_end)]
         bits = max(widths)
-        self.profile.check_bits("activations", bits, f"tensor {self.tensors[key].name}")
+        self.profile.check_bits("activations", bits, f"tensor {self.tensors[members[0]].name}")
         return bits
 
     def _note_mixed_width(self, point: Point) -> None:
         widths = {n.name: self._activation_bits(n) for n, _ in point.edges if id(n) in self.quantized}
         if len(set(widths.values())) > 1:
             told = ", ".join(f"{name} asks for {bits}" for name, bits in widths.items())
-            self.result.notes.append(f"tensor {point.tensor.name} is quantized once, to {point.format.bits} bits: {told}")
+            self.result.notes.append(
+                f"tensor {point.tensor.name} is quantized once, to {point.format.bits} bits: {told}"
+            )
 
     def _graph_tensors(self) -> list[gs.Tensor]:
         return [*self.graph.inputs, *(t for n in self.graph.nodes for t in n.outputs)]
@@ -434,52 +453,55 @@ class _Planner:
                     for inner in (n for g in all_graphs(attr) for n in g.nodes):
                         self.result.actions[inner.name] = "float"
                         if self.profile.rule(inner.op).action == "quantized":
-                            self._skip(inner, f"inside the body of {node.op} {node.name}, whose tensors cannot be observed")
+                            where = f"inside the body of {node.op} {node.name}"
+                            self._skip(inner, f"{where}, whose tensors cannot be observed")
 
 
-def is_nonnegative(tensor: gs.Tensor, depth: int = 64) -> bool:
+def is_nonnegative(tensor: gs.Tensor, known: dict[int, bool] | None = None, depth: int = 64) -> bool:
     """Whether the tensor provably holds no value below 0, from the operators that make it."""
+    known = {} if known is None else known
+    if id(tensor) not in known:
+        known[id(tensor)] = depth > 0 and _nonnegative(tensor, known, depth - 1)
+    return known[id(tensor)]
+
+
+def _nonnegative(tensor: gs.Tensor, known: dict[int, bool], depth: int) -> bool:
     values = constant_values(tensor)
     if values is not None:
         return bool(values.size == 0 or values.min() >= 0)
     node = producer(tensor)
-    if node is None or depth == 0 or node.domain not in STANDARD_DOMAINS:
+    if node is None or node.domain not in STANDARD_DOMAINS:
         return False
     if node.op in NONNEGATIVE:
         return True
     if node.op == "Clip":
         low = input_at(node, 1)
-        values = constant_values(low) if low is not None else None
-        bound = values if values is not None else node.attrs.get("min")
-        return bound is not None and float(bound if not hasattr(bound, "reshape") else bound.reshape(-1)[0]) >= 0
+        bound = node.attrs.get("min") if low is None else scalar_value(low)
+        return bound is not None and float(bound) >= 0
     if node.op in KEEPS_SIGN:
         data = node.inputs if node.op == "Concat" else node.inputs[:1]
-        return all(is_nonnegative(t, depth - 1) for t in data)
+        return all(is_nonnegative(t, known, depth) for t in data)
     if node.op in ("Add", "Sum", "Mul", "Max", "Min"):
-        return all(is_nonnegative(t, depth - 1) for t in node.inputs)
+        return all(is_nonnegative(t, known, depth) for t in node.inputs)
     return False
 
 
-def _first_and_last(graph: gs.Graph) -> set[int]:
-    """ids of layers with no layer before them, and of those with none behind them."""
-    before: dict[int, bool] = {}
-    ends: set[int] = set()
+def _layers_before(graph: gs.Graph) -> dict[int, int]:
+    """How many layers lie before each node, by its id, on the path with most of them."""
+    before: dict[int, int] = {}
     for node in graph.nodes:
-        seen = any(before.get(id(p), False) for t in node.inputs for p in t.inputs)
-        if node.op in LINEAR_OPS:
-            if not seen:
-                ends.add(id(node))
-            seen = True
-        before[id(node)] = seen
-    behind: dict[int, bool] = {}
+        makers = [p for t in node.inputs for p in t.inputs]
+        before[id(node)] = max((before.get(id(p), 0) + (p.op in LINEAR_OPS) for p in makers), default=0)
+    return before
+
+
+def _without_layer_behind(graph: gs.Graph) -> set[int]:
+    """ids of the nodes with no layer behind them."""
+    found: set[int] = set()
     for node in reversed(graph.nodes):
-        seen = any(behind.get(id(c), False) for t in node.outputs for c in consumers(t))
-        if node.op in LINEAR_OPS:
-            if not seen:
-                ends.add(id(node))
-            seen = True
-        behind[id(node)] = seen
-    return ends
+        if all(c.op not in LINEAR_OPS and id(c) in found for t in node.outputs for c in consumers(t)):
+            found.add(id(node))
+    return found
 
 
 def _from_dequantize(tensor: gs.Tensor) -> bool:
@@ -487,14 +509,8 @@ def _from_dequantize(tensor: gs.Tensor) -> bool:
     return node is not None and node.op == "DequantizeLinear"
 
 
-def _all_finite(values) -> bool:  # type: ignore[no-untyped-def]
-    import numpy as np
-
-    return bool(np.isfinite(values).all())
-
-
 def _dtype_name(tensor: gs.Tensor) -> str:
     return str(tensor.dtype) if tensor.dtype is not None else "type unknown"
 
 
-__all__ = ["LayerPlan", "Placement", "Point", "is_nonnegative", "plan", "ConfigError"]
+__all__ = ["LayerPlan", "Placement", "Point", "is_nonnegative", "plan"]
