@@ -84,5 +84,3 @@ def _difference(pass_name: str, name: str, before: list[NDArray[Any]], after: li
             raise VerificationError(f"{where} by {difference:.3g}, more than rounding explains ({tolerance:.3g})")
         largest = max(largest, difference)
     return largest
-
-
