@@ -35,22 +35,22 @@ def infer(graph: gs.Graph) -> str | None:
 @contextlib.contextmanager
 def light(graph: gs.Graph) -> Iterator[None]:
     """While open, large constants are represented by their type alone."""
-    swapped: list[tuple[gs.Constant, object]] = []
+    swapped: dict[int, tuple[gs.Constant, object]] = {}  # a captured constant is met once in each graph
     try:
         for g in all_graphs(graph):
             for tensor in g.tensors().values():
                 values = getattr(tensor, "_values", None)
-                if values is None or isinstance(values, SparseValues):
+                if values is None or isinstance(values, SparseValues) or id(tensor) in swapped:
                     continue
                 if values.nbytes <= VALUES_MAX and element_type(tensor) not in INT4_TYPES:  # gs cannot write those
                     continue
                 stub = TensorProto(name=tensor.name, data_type=element_type(tensor), dims=list(tensor.shape))
                 stub.data_location = TensorProto.EXTERNAL
-                swapped.append((tensor, values))
+                swapped[id(tensor)] = (tensor, values)
                 tensor._values = LazyValues(stub)
         yield
     finally:
-        for tensor, values in swapped:
+        for tensor, values in swapped.values():
             tensor._values = values
 
 

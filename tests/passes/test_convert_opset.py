@@ -1,0 +1,216 @@
+"""convert-opset: the same values at every newer opset, by the ONNX converter or by our bridges."""
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from floating import assert_close, constant, feeds, model, proto, prove, run
+from onnx import numpy_helper
+
+from onnxq import pipeline
+from onnxq.context import PassContext
+from onnxq.errors import PassError, PreconditionError
+from onnxq.model import ExternalValues, load, to_proto
+from onnxq.passes.convert_opset import ConvertOpset
+
+TARGETS = (13, 17, 21, 26)
+
+# opset, body, constants (every body reads x, float[2,4,6,6], and makes y)
+OLD = [
+    (7, "y = Softmax<axis = 1>(x)", ""),
+    (7, "y = LogSoftmax<axis = 3>(x)", ""),
+    (11, "y = Softmax<axis = -1>(x)", ""),
+    (11, "y = Hardmax<axis = 3>(x)", ""),
+    (7, "p = GlobalAveragePool(x) y = Softmax(p)", ""),
+    (7, "y = BatchNormalization<epsilon = 0.01>(x, c4, c4, c4, c4)", "float[4] c4 = {0.5, 1, 2, 3}"),
+    (7, "y, m = Dropout<ratio = 0.3>(x)", ""),
+    (10, "y = Dropout<ratio = 0.3>(x)", ""),
+    (7, "y = Clip<min = -0.5, max = 0.5>(x)", ""),
+    (7, "y = Clip<min = -0.5>(x)", ""),
+    (7, "y = Pad<pads = [0, 0, 1, 1, 0, 0, 1, 1]>(x)", ""),
+    (7, 'y = Pad<pads = [0, 0, 1, 1, 0, 0, 1, 1], mode = "edge">(x)', ""),
+    (7, "y = Slice<starts = [1, 0], ends = [3, 2], axes = [1, 2]>(x)", ""),
+    (7, "y, i = TopK<k = 2, axis = 1>(x)", ""),
+    (7, "s = Slice<starts = [0], ends = [1]>(x) y = Squeeze<axes = [0]>(s)", ""),
+    (7, "y = Unsqueeze<axes = [0, 2]>(x)", ""),
+    (7, "y = ReduceSum<axes = [1], keepdims = 0>(x)", ""),
+    (7, "y = ReduceMean<axes = [2, 3]>(x)", ""),
+    (13, "y = ReduceMax<axes = [-1]>(x)", ""),
+    (7, "y, z = Split<axis = 1, split = [1, 3]>(x)", ""),
+    (7, "y, z = Split<axis = 1>(x)", ""),
+    (7, "y = Upsample<scales = [1.0, 1.0, 2.0, 2.0]>(x)", ""),
+    (7, 'y = Upsample<scales = [1.0, 1.0, 2.0, 2.0], mode = "linear">(x)', ""),
+    (9, "y = Upsample(x, s)", "float[4] s = {1, 1, 1.5, 1.5}"),
+    (9, 'y = Upsample<mode = "linear">(x, s)', "float[4] s = {1, 1, 1.5, 1.5}"),
+    (10, "y = Resize(x, s)", "float[4] s = {1, 1, 2, 3}"),
+    (10, "y = Resize(x, s)", "float[4] s = {1, 1, 0.7, 0.7}"),
+    (10, 'y = Resize<mode = "linear">(x, s)', "float[4] s = {1, 1, 0.5, 0.7}"),
+    (11, 'y = Resize<mode = "nearest">(x, e, s)', "float[0] e = {}, float[4] s = {1, 1, 1.5, 1.5}"),
+    (7, "f = Flatten(x) y = Gemm<alpha = 0.5>(f, w, b)", "float[144,3] w, float[3] b"),
+    (7, "y = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]>(x)", ""),
+    (10, "y = AveragePool<kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1>(x)", ""),
+    (7, 'y = MaxPool<kernel_shape = [3, 3], auto_pad = "SAME_UPPER", strides = [2, 2]>(x)', ""),
+    (7, "y = LRN<size = 3, alpha = 0.1, beta = 0.7, bias = 2.0>(x)", ""),
+    (7, "y = Sum(x, x)", ""),
+    (7, "y = Conv<pads = [1, 1, 1, 1]>(x, w)", "float[5,4,3,3] w"),
+    (7, "a = Cast<to = 6>(x) y = Cast<to = 1>(a)", ""),
+    (7, "b = Greater(x, c) y = Cast<to = 1>(b)", "float c = {0.1}"),
+    (9, "t = Squeeze(k) o = Scatter<axis = 0>(c4, k, v) y = Add(o, v)", "int64[1] k = {2}, float[1] v, float[4] c4"),
+    (16, 'y = GridSample<mode = "bilinear">(x, g)', "float[2,3,3,2] g"),
+    (18, "y = GroupNormalization<num_groups = 2>(x, a, a)", "float[2] a = {0.5, 2}"),
+    (10, "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)", "float s = {0.1}, int8 z = {3}"),
+]
+
+
+def old(opset: int, body: str, constants: str) -> onnx.ModelProto:
+    built = proto(f"g (float[2,4,6,6] x) => (float y) <{constants}> {{ {body} }}", opset=opset)
+    built.graph.output[0].type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(built)
+    result = inferred.graph.output[0].type.tensor_type
+    if not result.HasField("shape"):  # inference does not know GroupNormalization
+        result.shape.CopyFrom(inferred.graph.input[0].type.tensor_type.shape)
+    return inferred
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("opset", "body", "constants"), OLD)
+def test_values_are_kept(opset, body, constants, target):
+    if target <= opset:
+        pytest.skip("nothing to raise")
+    proof = prove(old(opset, body, constants), ConvertOpset(version=target), tolerance=1e-6)
+    assert proof.model.opset == target
+    assert proof.changed >= 1
+
+
+def test_it_is_never_lowered():
+    proof = prove("g (float[3] x) => (float[3] y) { y = Neg(x) }", ConvertOpset(version=13), opset=17)
+    assert (proof.changed, proof.model.opset) == (0, 17)
+
+
+@pytest.mark.parametrize("version", [6, 27])
+def test_a_version_out_of_range_is_refused(version):
+    source = model("g (float[3] x) => (float[3] y) { y = Neg(x) }")
+    with pytest.raises(PreconditionError, match=f"opset {version} is not between 7 and 26"):
+        pipeline.run(source, [ConvertOpset(version=version)], PassContext(source))
+
+
+def test_it_says_what_changed():
+    proof = prove(old(9, "d = Dropout(x) c = Clip<min = 0.0>(d) y = Neg(c)", ""), ConvertOpset(version=13))
+    assert proof.report.notes == ("opset 9 to 13; rewritten: Clip (1), Dropout (1)",)
+    assert str(ConvertOpset(version=13)) == "convert-opset{version=13}"
+
+
+def test_a_softmax_over_one_wide_dimension_stays_one_node():
+    proof = prove(old(7, "p = GlobalAveragePool(x) y = Softmax(p)", ""), ConvertOpset(version=13))
+    assert proof.ops == {"GlobalAveragePool": 1, "Softmax": 1}
+    assert proof.node("y").attrs["axis"] == 1
+
+
+def test_what_opset_13_cannot_express_is_refused():
+    source = load(old(11, "[h] y = Hardmax<axis = 1>(x)", ""))
+    with pytest.raises(PreconditionError, match=r"node h .Hardmax. reduces several dimensions"):
+        pipeline.run(source, [ConvertOpset(version=13)], PassContext(source))
+    mixed = load(old(10, "[r] y = Resize(x, s)", "float[4] s = {1, 1, 2, 0.5}"))
+    with pytest.raises(PreconditionError, match=r"node r .Resize. enlarges one axis and shrinks another"):
+        pipeline.run(mixed, [ConvertOpset(version=13)], PassContext(mixed))
+    assert (mixed.opset, [n.op for n in mixed.graph.nodes]) == (10, ["Resize"])
+
+
+def test_a_node_that_the_converter_cannot_take_is_named():
+    source = load(old(7, "[mvn] y = MeanVarianceNormalization(x)", ""))
+    with pytest.raises(PassError, match=r"node mvn \(MeanVarianceNormalization\) cannot be raised from opset 7 to 13"):
+        pipeline.run(source, [ConvertOpset(version=13)], PassContext(source))
+
+
+def test_names_doc_strings_and_metadata_survive():
+    built = old(9, "[first] d = Dropout(x) [second] y = Clip(d)", "")
+    built.graph.node[1].doc_string = "keeps it small"
+    built.graph.node[1].metadata_props.add(key="origin", value="layer 3")
+    built.metadata_props.add(key="author", value="me")
+    built.graph.doc_string, built.doc_string = "a graph", "a model"
+    source = load(built)
+    pipeline.run(source, [ConvertOpset(version=17)], PassContext(source))
+    written = to_proto(source)
+    assert [n.name for n in written.graph.node] == ["first", "second"]
+    assert written.graph.node[1].doc_string == "keeps it small"
+    assert [(p.key, p.value) for p in written.graph.node[1].metadata_props] == [("origin", "layer 3")]
+    assert [(p.key, p.value) for p in written.metadata_props] == [("author", "me")]
+    assert (written.graph.doc_string, written.doc_string) == ("a graph", "a model")
+    assert [(v.name, v.type.tensor_type.elem_type) for v in written.graph.input] == [("x", 1)]
+
+
+def test_dynamic_dimensions_keep_their_names():
+    built = proto("g (float[batch,4,h,w] x) => (float[batch,4,h,w] y) { y = Clip<min = 0.0>(x) }", opset=9)
+    source = load(built)
+    pipeline.run(source, [ConvertOpset(version=13)], PassContext(source))
+    dims = to_proto(source).graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_param or d.dim_value for d in dims] == ["batch", 4, "h", "w"]
+
+
+def test_weights_are_the_same_objects_after_conversion():
+    # 40,000 values: large enough to stand aside.
+    text = "g (float[1,200] x) => (float[1,200] y) <float[200,200] w> { d = Dropout(x) y = MatMul(d, w) }"
+    source = load(proto(text, opset=9))
+    weight = source.graph.nodes[1].inputs[1]._values
+    pipeline.run(source, [ConvertOpset(version=13)], PassContext(source))
+    assert source.graph.nodes[-1].inputs[1]._values is weight
+    assert source.graph.nodes[-1].inputs[1].name == "w"
+
+
+def test_external_weights_are_not_read(tmp_path):
+    text = "g (float[1,200] x) => (float[1,200] y) <float[200,200] w> { d = Dropout(x) y = MatMul(d, w) }"
+    onnx.save(proto(text, opset=9), tmp_path / "m.onnx", save_as_external_data=True, location="m.bin")
+    source = load(tmp_path / "m.onnx")
+    weight = source.graph.nodes[1].inputs[1]
+    stub = onnx.load(tmp_path / "m.onnx", load_external_data=False).graph.initializer[0]
+    weight._values = ExternalValues(stub, tmp_path)
+    pipeline.run(source, [ConvertOpset(version=13)], PassContext(source))
+    assert isinstance(source.graph.nodes[-1].inputs[1]._values, ExternalValues)
+
+
+@pytest.mark.parametrize("dtype", ["int4", "uint4", "bfloat16", "float8_e4m3fn"])
+def test_constants_of_types_that_numpy_lacks(dtype):
+    held = np.asarray([[1, 2], [3, 1]], getattr(ml_dtypes, dtype))
+    built = proto("g (float[2,2] x) => (float[2,2] y) { c = Cast<to = 1>(w) y = Add(x, c) }", opset=21, ir=10)
+    built.graph.initializer.append(numpy_helper.from_array(held, "w"))
+    source = load(built)
+    pipeline.run(source, [ConvertOpset(version=23)], PassContext(source))
+    values = constant(source.graph.nodes[0].inputs[0])
+    assert values.dtype == held.dtype
+    assert np.array_equal(values, held)
+
+
+def test_subgraphs_are_converted_too_and_capture_large_weights():
+    text = """g (float[1,200] x, bool c) => (float[1,200] y) <float[200,200] w> {
+        h = MatMul(x, w)
+        y = If (c) <
+            then_branch = t () => (float[1,200] a) { d = Dropout(h) a = MatMul(d, w) },
+            else_branch = e () => (float[1,200] b) { u = Unsqueeze<axes = [0]>(h) b = Squeeze<axes = [0]>(u) }
+        >
+    }"""
+    proof = prove(text, ConvertOpset(version=13), opset=9)
+    assert proof.ops == {"MatMul": 2, "If": 1, "Dropout": 1, "Unsqueeze": 1, "Squeeze": 1}
+    written = to_proto(proof.model)
+    assert sum(t.name == "w" for t in written.graph.initializer) == 1
+    branches = [a.g for n in written.graph.node for a in n.attribute if a.HasField("g")]
+    assert not [t for g in branches for t in g.initializer if t.name == "w"]
+
+
+def test_custom_operators_are_left_alone():
+    source = load(proto("g (float[3] x) => (float[3] y) { h = custom.Thing<k = 3>(x) y = Clip(h) }", opset=9))
+    pipeline.run(source, [ConvertOpset(version=13)], PassContext(source))
+    written = to_proto(source)
+    assert [(n.domain, n.op_type) for n in written.graph.node] == [("custom", "Thing"), ("", "Clip")]
+    assert {(o.domain, o.version) for o in written.opset_import} == {("", 13), ("custom", 1)}
+
+
+def test_squeezenet_at_opset_7(shared):
+    source = load(shared / "models" / "squeezenet_imagenet.onnx")
+    inputs = feeds(source, 1)
+    before = [run(source, feed) for feed in inputs]
+    report = pipeline.run(source, [ConvertOpset(version=21)], PassContext(source))[0]
+    assert report.notes == ("opset 7 to 21; rewritten: Dropout (1), Softmax (1)",)
+    for feed, expected in zip(inputs, before, strict=True):
+        after = run(source, feed)
+        for name, value in expected.items():
+            assert_close(value, after[name], 1e-5)
