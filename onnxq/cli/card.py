@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 
@@ -20,7 +22,7 @@ def command(model: str, form: str, output: str | None) -> None:
     text = card.to_html() if form == "html" else card.to_json() if form == "json" else card.to_markdown()
     if output is not None:
         write_text(output, text)
-    elif form == "md" and click.get_text_stream("stdout").isatty():
+    elif form == "md" and sys.stdout.isatty():
         _print_markdown(text)
     else:
         click.echo(text, nl=False)
