@@ -1,0 +1,65 @@
+"""`onnxq check`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxq.cli.common import table
+
+if TYPE_CHECKING:
+    from onnxq.check import Finding
+
+NAMED = 2  # nodes named in one row
+
+
+@click.command("check")
+@click.argument("model")
+@click.option("--profile", required=True, help="Hardware profile: a name or a .toml file.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for remarks too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, one for each node.")
+def command(model: str, profile: str, strict: bool, as_json: bool) -> None:
+    """Would this target take MODEL (float or QDQ)? What it rejects, leaves in float or unfused, and the fix.
+
+    Exit code 1 when the target would reject something.
+    """
+    from onnxq.check import check
+    from onnxq.model import load
+    from onnxq.profile import load_profile
+
+    target, loaded = load_profile(profile), load(model)
+    findings = check(loaded, target)
+    rejected = sum(f.severity == "reject" for f in findings)
+    remarks = sum(f.severity == "remark" for f in findings)
+    if as_json:
+        report = {
+            "model": loaded.name,
+            "profile": target.name,
+            "rejected": rejected,
+            "remarks": remarks,
+            "findings": [f.to_dict() for f in findings],
+        }
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        if findings:
+            table("", [(h, "left") for h in ("", "node", "problem", "fix")], rows(findings))
+            click.echo()
+        verdict = "would reject it" if rejected else "takes it"
+        click.echo(f"{loaded.name}: {target.name} {verdict}; {rejected} rejected, {remarks} remark(s)")
+    if rejected or (strict and remarks):
+        sys.exit(1)
+
+
+def rows(findings: list[Finding]) -> list[list[str]]:
+    """One row for each problem; nodes that share one share a row."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for f in findings:
+        groups.setdefault((f.severity, f.problem, f.fix), []).append(f.node)
+    told = []
+    for (severity, problem, fix), nodes in groups.items():
+        named = ", ".join(nodes[:NAMED]) + (f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else "")
+        told.append([severity, named, problem, fix])
+    return told
