@@ -163,7 +163,7 @@ def prepare_pipeline(opset: int, fold_batchnorm: bool = True) -> str:
     """The float passes that come before quantization: types, opset, constants, no-ops, batch normalization."""
     fold = ",fold-batchnorm" if fold_batchnorm else ""
     return (
-        f"convert-float32,fold-constants,eliminate-identity,convert-opset{{version={opset}}},"
+        f"fold-constants,eliminate-identity,convert-opset{{version={opset}}},"
         f"fold-constants,eliminate-identity{fold}"
     )
 
