@@ -134,7 +134,7 @@ def quantize(
     )
     for note in (*model.notes, *(samples.notes if samples is not None else ())):
         say(note)
-    before = describe_float(model)
+    before = describe_float(model, shapes)
     passes = quantize_pipeline(target, settings, profile, strip=requantize)
     reports = pipeline.run(model, passes, ctx, verify=verify, save_after=save_after, on_report=on_report)
     if ctx.placement is None or not (ctx.placement.layers or ctx.placement.points):

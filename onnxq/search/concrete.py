@@ -15,7 +15,7 @@ from onnxq.shapes import light, static_shape
 
 @dataclass(frozen=True)
 class Shapes:
-    """What `concrete_shapes` found. assumed: one sentence an input whose batch was taken as 1."""
+    """What `concrete_shapes` found. assumed: one sentence for every input whose shape the model leaves open."""
 
     graph: gs.Graph  # keeps the tensors alive that are known by id
     known: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
@@ -89,6 +89,8 @@ def _input_dims(
             )
         symbols.update({d: int(w) for d, w in zip(shape or (), wanted, strict=False) if isinstance(d, str) and d})
         dims[name] = [int(w) for w in wanted]
+        if shape is None or list(wanted) != shape:
+            assumed.append(f"{name} ({format_shape(shape)}) is taken as {format_shape(wanted)}")
     for name, shape in dims.items():
         known = [symbols.get(d, d) if isinstance(d, str) else d for d in shape]
         if known and not (isinstance(known[0], int) and known[0] >= 0):
