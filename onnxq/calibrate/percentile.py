@@ -19,6 +19,8 @@ def choose(stats: TensorStatistics, percent: float, fmt: QuantFormat) -> tuple[f
     100 gives the extremes exactly. Inside a bucket the percentile is interpolated linearly.
     """
     part = Fraction(repr(percent)) / 100  # as written: 99.99 has no exact float
+    if part == 1:  # not through the buckets: the zero bucket does not know its denormals
+        return stats.minimum, stats.maximum
     if fmt.symmetric:
         limit = magnitude_buckets(stats).quantile(part)
         return -limit, limit
