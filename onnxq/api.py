@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,13 @@ from onnxq.errors import ConfigError, ModelError
 from onnxq.model import Model, all_graphs, load, to_proto
 from onnxq.pipeline import Pass, PassReport
 from onnxq.profile import Profile, load_profile
-from onnxq.settings import DEFAULT_CALIBRATION, DEFAULT_FIRST_LAST_BITS, Override, QuantSettings, load_config, parse_overrides
+from onnxq.settings import (
+    DEFAULT_CALIBRATION,
+    DEFAULT_FIRST_LAST_BITS,
+    QuantSettings,
+    load_config,
+    parse_overrides,
+)
 
 if TYPE_CHECKING:
     from onnxq.accuracy import Evaluation
@@ -49,8 +55,8 @@ class Quantized:
     def save(self, path: str | Path) -> None:
         """Validate and write the model, and its card beside it (`.card.json`). Raises ModelError or OutputError."""
         target = save.check_writable(path)
-        save.save(self.graph_model, target)
-        save.write_text(card_path(target), self.card.to_json())
+        card = save.check_writable(card_path(target))
+        save.save(self.graph_model, target, beside={card.name: self.card.to_json()})
 
     def evaluate(self, against: Any, data: Any, **options: Any) -> Evaluation:
         """Accuracy and agreement with the float model `against` on `data`, which also goes into the card."""
@@ -63,7 +69,7 @@ class Quantized:
 
 
 def quantize(
-    source: str | Path | bytes | onnx.ModelProto,
+    source: str | Path | bytes | onnx.ModelProto | Model,
     data: Any = None,
     *,
     profile: str | Path | Profile = "onnxruntime-cpu",
@@ -118,6 +124,7 @@ def quantize(
         tuple(exclude),
         tuple(op_types) if op_types is not None else None,
     )
+    _check_bits(target, settings)
     settings.check_names((n.name for g in all_graphs(model.graph) for n in g.nodes), (n.op for n in model.graph.nodes))
     _check_quantized(model, requantize)
     samples = _open(model, data, preprocess, limit, random_data, seed, shapes, statistics)
@@ -139,7 +146,9 @@ def quantize(
     reports = pipeline.run(model, passes, ctx, verify=verify, save_after=save_after, on_report=on_report)
     if ctx.placement is None or not (ctx.placement.layers or ctx.placement.points):
         reasons = {f.reason for f in ctx.placement.skipped} if ctx.placement else set()
-        raise ModelError(f"{model.name}: nothing in it can be quantized for {target.name}: {'; '.join(sorted(reasons)[:3])}")
+        raise ModelError(
+            f"{model.name}: nothing in it can be quantized for {target.name}: {'; '.join(sorted(reasons)[:3])}"
+        )
     card = build_card(
         model=model,
         float_info=before,
@@ -162,34 +171,48 @@ def quantize(
 def prepare_pipeline(opset: int, fold_batchnorm: bool = True) -> str:
     """The float passes that come before quantization: types, opset, constants, no-ops, batch normalization."""
     fold = ",fold-batchnorm" if fold_batchnorm else ""
-    return (
-        f"fold-constants,eliminate-identity,convert-opset{{version={opset}}},"
-        f"fold-constants,eliminate-identity{fold}"
-    )
+    return f"fold-constants,eliminate-identity,convert-opset{{version={opset}}},fold-constants,eliminate-identity{fold}"
 
 
 def quantize_pipeline(
     target: Profile, settings: QuantSettings, profile: str | Path | Profile, strip: bool = False
 ) -> tuple[Pass, ...]:
     """The passes that `quantize` runs."""
-    widths = [settings.weight_bits or target.weights.bits[0], *(o.weight_bits or 8 for o in settings.overrides.values())]
-    opset = max(target.limits.opset_min, 21 if min(widths) <= INT4_BITS else 13)
-    name = "" if isinstance(profile, Profile) else f"profile={profile}"
-    insert = " ".join(filter(None, (name, f"calibration={settings.calibration}")))
-    bits = {"weights": settings.weight_bits, "activations": settings.activation_bits, "first_last": settings.first_last_bits}
-    assign = " ".join(f"{k}={'none' if v is None else v}" for k, v in bits.items())
-    text = (
-        ("strip-qdq,eliminate-identity," if strip else "")
-        + prepare_pipeline(opset, target.graph.fold_batchnorm)
-        + f",assign-bits{{{assign}}},calibrate{{{name}}},insert-qdq{{{insert}}},fuse-activation-clips"
-    )
-    return pipeline.parse(text)
+    asked = (settings.weight_bits, settings.first_last_bits, *(o.weight_bits for o in settings.overrides.values()))
+    narrowest = min(bits for bits in (*asked, target.weights.bits[0]) if bits is not None)
+    opset = max(target.limits.opset_min, 21 if narrowest <= INT4_BITS else 13)
+    name = {} if isinstance(profile, Profile) else {"profile": str(profile)}
+    bits = {
+        "weights": settings.weight_bits,
+        "activations": settings.activation_bits,
+        "first_last": settings.first_last_bits,
+    }
+    behind = {
+        "assign-bits": {key: "none" if value is None else str(value) for key, value in bits.items()},
+        "calibrate": name,
+        "insert-qdq": name | {"calibration": settings.calibration},
+        "fuse-activation-clips": {},
+    }
+    before = ("strip-qdq,eliminate-identity," if strip else "") + prepare_pipeline(opset, target.graph.fold_batchnorm)
+    registry = pipeline.available()
+    return (*pipeline.parse(before), *(pipeline.make(registry[key], options) for key, options in behind.items()))
 
 
 def peak_memory() -> int:
     """Peak resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _check_bits(target: Profile, settings: QuantSettings) -> None:
+    """What was asked for by number must be there, even where no layer of this model would show it."""
+    if settings.weight_bits is not None:
+        target.check_bits("weights", settings.weight_bits, "weight_bits")
+    if settings.activation_bits is not None:
+        target.check_bits("activations", settings.activation_bits, "activation_bits")
+    ends = settings.first_last_bits
+    if ends not in (None, DEFAULT_FIRST_LAST_BITS, *target.activations.bits):
+        target.check_bits("weights", ends, "first_last_bits")
 
 
 def _check_quantized(model: Model, requantize: bool) -> None:
@@ -219,7 +242,9 @@ def _open(
         raise ConfigError("give data or random_data, not both")
     if data is None and random_data is None:
         if statistics is None:
-            raise ConfigError("no calibration data: give data, random_data = N, or statistics of an earlier calibration")
+            raise ConfigError(
+                "no calibration data: give data, random_data = N, or statistics of an earlier calibration"
+            )
         return None
     return open_data(
         data, input_specs(model.graph), preprocess=preprocess, limit=limit, random=random_data, seed=seed, shapes=shapes

@@ -1,7 +1,8 @@
 """Passes, their text form, and the runner that checks the graph between them.
 
-A pipeline is text, `fold-constants,fold-batchnorm,insert-qdq{profile=tensorrt}`: pass names separated by commas, options
-in braces as key=value separated by spaces. Parsing and printing are inverse: options equal to their default are left out.
+A pipeline is text, `fold-constants,fold-batchnorm,insert-qdq{profile=tensorrt}`: pass names separated by commas,
+options in braces as key=value separated by spaces. Parsing and printing are inverse: options equal to their default are
+left out.
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ _OPTION = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=\s*(\"[^\"]*\"|[^\s\"]+)\s*")
 
 def parse(text: str) -> tuple[Pass, ...]:
     """Pipeline text to passes; raises PipelineError that shows the offending place."""
+    if not text.strip():
+        raise PipelineError("the pipeline is empty: name at least one pass, as `onnxq passes` lists them")
     passes: list[Pass] = []
     position = 0
     registry = available()

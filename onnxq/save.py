@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -28,6 +28,8 @@ def check_writable(path: str | Path) -> Path:
         raise OutputError(f"{target}: the folder {folder} does not exist")
     if target.is_dir():
         raise OutputError(f"{target}: is a folder, a file name is needed")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target}: is a device or a pipe, which a model cannot replace; name a file")
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name}."):
             pass
@@ -56,9 +58,10 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def save(model: Model, path: str | Path) -> None:
+def save(model: Model, path: str | Path, beside: Mapping[str, str] | None = None) -> None:
     """Validate a model (checker with full check, then an onnxruntime session) and write it.
 
+    beside: texts of further files by name; they appear in the same folder with the model, or nothing does.
     Weights go to `<path>.data` when the model came with external data or does not fit a 2 GiB protobuf message.
     Raises ModelError when the model is invalid, OutputError when it cannot be written; nothing is replaced then.
     """
@@ -72,8 +75,9 @@ def save(model: Model, path: str | Path) -> None:
             staged = Path(folder) / target.name
             write_proto(proto, staged, base_dir=model_dir(model), external=external)
             validate(staged)
-            data = staged.with_name(staged.name + EXTERNAL_SUFFIX)
-            for file in (data, staged) if data.exists() else (staged,):
+            for name, text in (beside or {}).items():
+                staged.with_name(name).write_text(text, encoding="utf-8")
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file == staged):  # the model last
                 _default_mode(file)
                 os.replace(file, target.with_name(file.name))
     except OSError as err:
@@ -82,7 +86,7 @@ def save(model: Model, path: str | Path) -> None:
 
 def model_dir(model: Model) -> Path:
     """The folder that the model's external tensors are relative to."""
-    return model.path.parent if model.path else Path(".")
+    return model.path.parent if model.path else Path()
 
 
 def write_proto(proto: onnx.ModelProto, path: Path, base_dir: Path, external: bool) -> None:
@@ -173,4 +177,3 @@ def _default_mode(path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
-

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
-from onnxq.cli.common import data_options, output_path, progress, say
+from onnxq.cli.common import data_options, open_source, output_path, progress, say
+from onnxq.errors import InterruptedRun
 from onnxq.settings import DEFAULT_CALIBRATION
 
 
@@ -33,13 +37,19 @@ from onnxq.settings import DEFAULT_CALIBRATION
 def command(model: str, output: str, quiet: bool, **options: Any) -> None:
     """Quantize MODEL for a hardware profile: calibrate, insert Q/DQ, validate, write it with its card."""
     from onnxq import api, pipeline
+    from onnxq.card import card_path
+    from onnxq.model import load
 
     target = output_path(output)
-    partial = target.with_name(target.name + ".calibration")
+    output_path(str(card_path(target)))
     tell = (lambda _message: None) if quiet else say
-    with progress("calibrating") as bar:
+    source = load(model)
+    evaluation = None
+    if options["eval_data"]:  # opened first: a wrong path must not cost a calibration
+        evaluation = open_source(source, {"data": options["eval_data"], "preprocess": options["preprocess"]})
+    with progress("calibrating") as bar, interim(target, options) as resume:
         result = api.quantize(
-            model,
+            source,
             options["data"],
             profile=options["profile"],
             calibration=options["calibration"],
@@ -58,7 +68,7 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
             statistics=options["stats"],
             batch_size=options["batch_size"],
             threads=options["threads"],
-            resume=options["resume"] or partial,
+            resume=resume,
             requantize=options["requantize"],
             verify=options["verify"],
             save_after=save_after(options["save_after"]),
@@ -66,20 +76,30 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
             say=tell,
             on_report=lambda report: tell(pipeline.describe(report)),
         )
-    if options["eval_data"]:
+    if evaluation is not None:
         with progress("evaluating") as bar:
-            result.evaluate(
-                model,
-                options["eval_data"],
-                preprocess=options["preprocess"],
-                threads=options["threads"],
-                progress=None if quiet else bar,
-            )
+            result.evaluate(model, evaluation, threads=options["threads"], progress=None if quiet else bar)
     result.save(target)
-    partial.unlink(missing_ok=True)
     if not quiet:
         click.echo(result.card.summary())
         click.echo(f"wrote {target} and its card")
+
+
+@contextlib.contextmanager
+def interim(target: Path, options: Mapping[str, Any]) -> Iterator[Path | str | None]:
+    """The statistics file to continue from: the user's own, or one beside the output that only Ctrl-C leaves behind."""
+    if options["resume"] or options["stats"]:
+        yield options["resume"]
+        return
+    file = target.with_name(target.name + ".calibration")
+    interrupted_before = file.exists()
+    try:
+        yield file
+    except Exception as err:
+        if not (interrupted_before or isinstance(err, InterruptedRun)):
+            file.unlink(missing_ok=True)
+        raise
+    file.unlink(missing_ok=True)
 
 
 def bits_or_none(text: str) -> int | None:
