@@ -1,8 +1,11 @@
 """Drop a Relu or Clip that the saturation of the following QuantizeLinear does as well.
 
-Case 1: Relu or Clip(a, b) → QuantizeLinear(scale, zp). Clip then Q equals Q alone for every input exactly when the
-        bounds already map to the ends of the codes: Q(a) ≤ qmin and Q(b) ≥ qmax.
-Case 2: Relu → Clip(a, b) with a ≥ 0: the Clip does it.
+Q is monotonic, so only the codes of the bounds matter:
+Case 1: Relu or Clip(a, b) → QuantizeLinear. Clip then Q equals Q alone for every input exactly when the bounds already
+        map to the ends of the codes: Q(a) ≤ qmin and Q(b) ≥ qmax.
+Case 2: Relu or Clip(a, b) → Clip(c, d) to a grid of fewer bits → QuantizeLinear: likewise when Q(a) ≤ Q(c) and
+        Q(b) ≥ Q(d).
+Case 3: Relu or Clip(a, b) → Clip(c, d) with a ≤ c and d ≤ b: the second does it.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from onnxq.passes.insert_qdq import GRID_BITS
 from onnxq.pipeline import Pass, PassResult
 from onnxq.profile import load_profile
 
-ABSORBED = "onnxq.absorbed"  # metadata of the QuantizeLinear or grid Clip, so that strip-qdq can bring the activation back
+ABSORBED = "onnxq.absorbed"  # metadata of a QuantizeLinear: the activation that its saturation stands for
 
 
 @dataclass(frozen=True)
@@ -46,28 +49,36 @@ class FuseActivationClips(Pass):
     profile: str = ""
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
-        """Both cases, until nothing changes."""
+        """All cases, until nothing changes."""
         target = load_profile(self.profile) if self.profile else ctx.profile
         if target is not None and not target.graph.absorb_activations:
             return PassResult(notes=(f"profile {target.name} keeps activations as operators",))
         outputs = output_ids(graph)
         changed, skipped, dead = 0, [], []
         for node in graph.nodes:
-            if is_op(node, "QuantizeLinear", "Clip"):
-                activation = producer(node.inputs[0])
-                while activation is not None and is_op(activation, "Relu", "Clip"):
-                    reason = _why_not(activation, node, outputs)
-                    if reason:
-                        skipped.append(MatchFailure(reason, activation.name))
-                        break
-                    if node.op == "QuantizeLinear" or GRID_BITS in getattr(node, "metadata", {}):
-                        _remember(node, activation)
-                    dead.append(activation)
-                    replace_input(node, node.inputs[0], activation.inputs[0])
-                    changed += 1
-                    activation = producer(node.inputs[0])
+            if not is_op(node, "QuantizeLinear", "Clip"):
+                continue
+            while (activation := _activation_before(node)) is not None:
+                reason = _why_not(activation, node, outputs)
+                if reason:
+                    skipped.append(MatchFailure(reason, activation.name))
+                    break
+                _remember(node, activation, outputs)
+                dead.append(activation)
+                replace_input(node, node.inputs[0], activation.inputs[0])
+                changed += 1
         remove_nodes(graph, dead)
         return PassResult(changed, tuple(skipped))
+
+
+def _activation_before(node: gs.Node) -> gs.Node | None:
+    found = producer(node.inputs[0])
+    return found if found is not None and is_op(found, "Relu", "Clip") and not _is_grid(found) else None
+
+
+def _is_grid(node: gs.Node) -> bool:
+    """Whether this Clip only narrows the QuantizeLinear behind it to fewer bits."""
+    return node.op == "Clip" and GRID_BITS in getattr(node, "metadata", {})
 
 
 def bounds(node: gs.Node) -> tuple[float, float] | None:
@@ -85,36 +96,85 @@ def bounds(node: gs.Node) -> tuple[float, float] | None:
 
 
 def _why_not(activation: gs.Node, node: gs.Node, outputs: set[int]) -> str:
-    """Why `node` cannot take over from the activation before it; empty if it can."""
-    if sole_consumer(activation.outputs[0], outputs) is not node:
+    """Why `node` cannot take over from the activation before it; empty if it can (the cases above)."""
+    reader = sole_consumer(activation.outputs[0], outputs)
+    if reader is None or reader is not node:
         return "its output is read elsewhere too"
     limits = bounds(activation)
     if limits is None:
         return "its bounds are computed at run time"
+    own = None
     if node.op == "Clip":
         own = bounds(node)
-        return "" if own is not None and own[0] >= limits[0] and own[1] <= limits[1] else "the Clip behind it is wider"
-    scale = scalar_value(node.inputs[1])
-    zero_point = constant_values(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), np.uint8)
-    if scale is None or zero_point is None or zero_point.size != 1 or zero_point.dtype.itemsize != 1:
+        if own is None:
+            return "the bounds of the Clip behind it are computed at run time"
+        if own[0] >= limits[0] and own[1] <= limits[1]:
+            return ""
+    quantize = _quantize_behind(node, outputs)
+    if quantize is None:
+        return "the Clip behind it is wider"
+    code = _coder(quantize)
+    if code is None:
         return "the QuantizeLinear behind it is not per-tensor with constant 8-bit parameters"
+    low, high = code(own) if own else code.ends
+    found = code(limits)
+    return "" if found[0] <= low and found[1] >= high else "QuantizeLinear does not saturate at its bounds"
+
+
+def _quantize_behind(node: gs.Node, outputs: set[int]) -> gs.Node | None:
+    """The QuantizeLinear that `node` is, or that reads the grid Clip that it is."""
+    if node.op == "QuantizeLinear":
+        return node
+    if not _is_grid(node):
+        return None
+    reader = sole_consumer(node.outputs[0], outputs)
+    return reader if reader is not None and is_op(reader, "QuantizeLinear") else None
+
+
+@dataclass(frozen=True)
+class _Coder:
+    """QuantizeLinear of two bounds, before it saturates. ends: the codes at which it does."""
+
+    scale: np.float32
+    zero_point: int
+    ends: tuple[float, float]
+
+    def __call__(self, limits: tuple[float, float]) -> tuple[float, float]:
+        low, high = (x if math.isinf(x) else self._code(x) for x in limits)
+        return low, high
+
+    def _code(self, x: float) -> float:
+        return float(np.rint(np.float32(x) / self.scale)) + self.zero_point
+
+
+def _coder(quantize: gs.Node) -> _Coder | None:
+    scale = scalar_value(quantize.inputs[1])
+    zero_point = constant_values(quantize.inputs[2]) if len(quantize.inputs) > 2 else np.zeros((), np.uint8)
+    if scale is None or zero_point is None or zero_point.size != 1 or zero_point.dtype not in (np.uint8, np.int8):
+        return None
     codes = np.iinfo(zero_point.dtype)
-    low, high = (_code(limit, scale, int(zero_point.reshape(-1)[0])) for limit in limits)
-    if low > codes.min or high < codes.max:
-        return "QuantizeLinear does not saturate at its bounds"
-    return ""
+    return _Coder(np.float32(scale), int(zero_point.reshape(-1)[0]), (codes.min, codes.max))
 
 
-def _code(x: float, scale: float, zero_point: int) -> float:
-    if math.isinf(x):
-        return x
-    return float(np.rint(np.float32(x) / np.float32(scale))) + zero_point
-
-
-def _remember(node: gs.Node, activation: gs.Node) -> None:
+def _remember(node: gs.Node, activation: gs.Node, outputs: set[int]) -> None:
+    """Note on the QuantizeLinear what its saturation (or that of its grid Clip) stands for; several become one."""
+    quantize = _quantize_behind(node, outputs)
+    if quantize is None:
+        return
+    metadata = dict(getattr(quantize, "metadata", {}))
+    before = parse_absorbed(metadata.get(ABSORBED)) or (-math.inf, math.inf)
     limits = bounds(activation)
     assert limits is not None
-    text = "Relu" if activation.op == "Relu" else f"Clip {limits[0]!r} {limits[1]!r}"
-    metadata = dict(getattr(node, "metadata", {}))
-    metadata.setdefault(ABSORBED, text)
-    node.metadata = metadata
+    low, high = max(before[0], limits[0]), min(before[1], limits[1])
+    metadata[ABSORBED] = "Relu" if (low, high) == (0.0, math.inf) else f"Clip {low!r} {high!r}"
+    quantize.metadata = metadata
+
+
+def parse_absorbed(text: str | None) -> tuple[float, float] | None:
+    """Bounds of the activation that the metadata ABSORBED tells of, if there is any."""
+    if not text:
+        return None
+    if text == "Relu":
+        return 0.0, math.inf
+    low, high = text.split()[1:]
+    return float(low), float(high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,6 +30,7 @@ OPSET_PER_CHANNEL = 13
 OPSET_INT4 = 21
 # Metadata of what has fewer bits than its type: the Clip before an 8-bit QuantizeLinear, a weight's DequantizeLinear.
 GRID_BITS = "onnxq.bits"
+MADE_BY = "onnxq.pass"  # metadata of every QuantizeLinear of an activation made here
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class _Editor:
         self.before: dict[int, list[gs.Node]] = {}
         self.after: dict[int, list[gs.Node]] = {}
         self.front: list[gs.Node] = []
-        self.activations: dict[int, QParams] = {}
+        self.activations: dict[int, QParams] = {}  # of a node's data input
         self.notes: list[str] = []
         self.skipped: list[MatchFailure] = []
         self.changed = 0
@@ -166,15 +168,17 @@ class _Editor:
             chain.append(clip)
             entry = clipped
         quantized = self._variable(f"{base}_quantized", storage_type(qparams.format), source.shape)
-        chain.append(self._node("QuantizeLinear", f"{base}_QuantizeLinear", [entry, scale, zero_point], quantized))
+        quantize = self._node("QuantizeLinear", f"{base}_QuantizeLinear", [entry, scale, zero_point], quantized)
+        quantize.metadata = {MADE_BY: "insert-qdq"}
+        chain.append(quantize)
         result = point.tensor if is_output else self._variable(f"{base}_dequantized", np.float32, source.shape)
         chain.append(self._node("DequantizeLinear", f"{base}_DequantizeLinear", [quantized, scale, zero_point], result))
         for node, index in readers:
             if node.inputs[index] is point.tensor:
                 node.inputs[index] = result
         for node, index in readers:
-            if node.inputs[index] is result:
-                self.activations[id(node)] = self.activations.get(id(node), qparams)
+            if index == 0:
+                self.activations[id(node)] = qparams
         if made_by is None:
             self.front += chain
         else:
@@ -211,13 +215,14 @@ class _Editor:
             values = values.astype(np.float32)
             method = self.settings.weight_range or ("max" if fmt.bits == 8 else "mse")
             qparams = weight_qparams(values, fmt, axis, method)
-            for layer in layers:
-                qparams = self._fit_bias(layer, values, qparams)
+            biases = [self._bias_of(layer) for layer in layers]
+            qparams = self._fit_biases(layers, biases, values, qparams)
             storage = storage_type(fmt, 4)
             dequantized = self._dequantized(layers[0].node, layers[0].weight.name, values, qparams, storage)
-            for layer in layers:
+            for layer, bias in zip(layers, biases, strict=True):
                 layer.node.inputs[layer.weight_index] = dequantized
-                self._quantize_bias(layer, qparams)
+                if bias is not None:
+                    self._quantize_bias(layer, bias, qparams)
                 self.placement.weight_qparams[layer.node.name] = qparams
                 self.changed += 1
 
@@ -235,6 +240,8 @@ class _Editor:
             reason = "alpha or beta is not 1, its bias stays float"
         elif values.size != out_channels(layer.node) or values.shape[-1:] != (values.size,):
             reason = "its bias is not one value a channel and stays float"
+        elif not np.isfinite(values).all():
+            reason = "its bias holds NaN or infinity and stays float"
         elif id(layer.node) not in self.activations:
             reason = "its input is not quantized, its bias stays float"
         if reason:
@@ -243,31 +250,36 @@ class _Editor:
         assert values is not None
         return values.reshape(-1).astype(np.float32)
 
-    def _fit_bias(self, layer: LayerPlan, values: NDArray, qparams: QParams) -> QParams:
-        bias = self._bias_of(layer)
-        if bias is None:
-            return qparams
-        x = self.activations[id(layer.node)]
-        channels = qparams.scale.size if qparams.axis is not None else bias.size
-        # Grouped ConvTranspose: channel m uses the scale of m modulo M/group, so the largest bias of those decides.
-        worst = np.abs(bias.reshape(-1, channels)).max(axis=0) if bias.size != channels else bias
-        axis = channel_axis(layer.node)
-        other = tuple(i for i in range(values.ndim) if i != axis)
-        zero = ~np.any(values, axis=other) if qparams.axis is not None else np.full(channels, not values.any())
-        reach = int(max(x.format.qmax - int(x.zero_point), int(x.zero_point) - x.format.qmin))
-        reduction = max(values.size // max(values.shape[axis], 1), 1) if axis is not None else values.size
-        fit = fit_bias(qparams, zero, worst, float(x.scale), reach, reduction)
-        if fit.widened:
-            self.placement.widened[layer.node.name] = len(fit.widened)
-            self.notes.append(
-                f"{layer.node.name}: weight scale widened in {len(fit.widened)} channel(s) so that the int32 bias fits"
-            )
-        return fit.weight
+    def _fit_biases(
+        self, layers: list[LayerPlan], biases: list[NDArray | None], values: NDArray, qparams: QParams
+    ) -> QParams:
+        """Weight scales with which the int32 bias of every layer that has this weight fits."""
+        settled = False
+        for layer, bias in zip(layers, biases, strict=True):
+            if bias is None:
+                continue
+            axis = channel_axis(layer.node)
+            assert axis is not None
+            channels = values.shape[axis]
+            # Grouped ConvTranspose: channel m has the scale of m modulo M/group, so the largest bias of those decides.
+            worst = np.abs(bias.reshape(-1, channels)).max(axis=0)
+            zero = np.full(channels, not values.any())
+            if qparams.axis is not None:
+                zero = ~np.any(values, axis=tuple(i for i in range(values.ndim) if i != axis))
+            if settled:
+                zero[:] = False  # the first bias chose these scales: the others may only widen them
+            x = self.activations[id(layer.node)]
+            reach = max(x.format.qmax - int(x.zero_point), int(x.zero_point) - x.format.qmin)
+            fit = fit_bias(qparams, zero, worst, float(x.scale), reach, values.size // channels)
+            qparams, settled = fit.weight, True
+            if fit.widened:
+                self.placement.widened[layer.node.name] = len(fit.widened)
+                told = f"weight scale widened in {len(fit.widened)} channel(s) so that the int32 bias fits"
+                self.notes.append(f"{layer.node.name}: {told}")
+        return qparams
 
-    def _quantize_bias(self, layer: LayerPlan, qparams: QParams) -> None:
-        bias = self._bias_of(layer)
-        if bias is None or layer.bias is None:
-            return
+    def _quantize_bias(self, layer: LayerPlan, bias: NDArray, qparams: QParams) -> None:
+        assert layer.bias is not None
         if qparams.axis is not None and qparams.scale.size != bias.size:
             repeats = bias.size // qparams.scale.size
             qparams = QParams(np.tile(qparams.scale, repeats), np.tile(qparams.zero_point, repeats), qparams.format, 0)
@@ -305,10 +317,10 @@ class _Editor:
         return gs.Constant(self.names.fresh(name), np.asarray(values))
 
     def _variable(self, name: str, dtype: object, shape: object) -> gs.Variable:
-        return gs.Variable(self.names.fresh(name), dtype=np.dtype(dtype), shape=shape)  # type: ignore[arg-type, call-overload]
+        return gs.Variable(self.names.fresh(name), dtype=np.dtype(dtype), shape=shape)  # type: ignore[call-overload]
 
     def _node(
-        self, op: str, name: str, inputs: list[gs.Tensor], output: gs.Tensor, attrs: dict[str, object] | None = None
+        self, op: str, name: str, inputs: list[gs.Tensor], output: gs.Tensor, attrs: Mapping[str, object] | None = None
     ) -> gs.Node:
         return gs.Node(op, self.names.fresh(name), attrs=dict(attrs or {}), inputs=inputs, outputs=[output])
 

@@ -6,6 +6,7 @@ and biases: DequantizeLinear of constants becomes the float constant it stands f
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,21 +15,24 @@ import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
 from onnxq.match import (
+    STANDARD_DOMAINS,
     MatchFailure,
     Names,
     constant_values,
-    consumers,
-    is_op,
     producer,
     remove_nodes,
     replace_everywhere,
+    scalar_value,
 )
 from onnxq.model import all_graphs
 from onnxq.numeric.quantize import along_axis
-from onnxq.passes.fuse_activation_clips import ABSORBED
-from onnxq.passes.insert_qdq import GRID_BITS
+from onnxq.passes.fuse_activation_clips import ABSORBED, parse_absorbed
+from onnxq.passes.insert_qdq import GRID_BITS, MADE_BY
 from onnxq.pipeline import Pass, PassResult
 from onnxq.placement import is_nonnegative
+
+# A range that ends this close to 6 was that of a ReLU6.
+RELU6_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,14 @@ class StripQdq(Pass):
         """Constants first, then activation pairs."""
         names = Names(graph)
         changed, skipped = 0, []
+        restored: dict[int, gs.Tensor] = {}
         for g in all_graphs(graph):
             for node in list(g.nodes):
-                if is_op(node, "DequantizeLinear") and _fold_constant(g, node):
+                if _is(node, "DequantizeLinear") and _fold_constant(g, node):
                     changed += 1
             for node in list(g.nodes):
-                if is_op(node, "DequantizeLinear"):
-                    reason = _strip_pair(g, node, names)
+                if _is(node, "DequantizeLinear"):
+                    reason = _strip_pair(g, node, restored, names)
                     changed += not reason
                     if reason:
                         skipped.append(MatchFailure(reason, node.name))
@@ -58,10 +63,10 @@ class StripQdq(Pass):
 
 def _fold_constant(graph: gs.Graph, node: gs.Node) -> bool:
     parts = [constant_values(t) for t in node.inputs if not t.is_empty()]
-    codes = parts[0]
-    scale = parts[1]
-    if codes is None or scale is None or any(p is None for p in parts):
+    codes, scale, tensor = parts[0], parts[1], node.outputs[0]
+    if codes is None or scale is None or any(p is None for p in parts) or any(tensor is t for t in graph.outputs):
         return False
+    codes = codes.astype(np.float32 if codes.dtype.name.startswith("float") else np.int64)
     if node.attrs.get("block_size", 0):
         block, axis = int(node.attrs["block_size"]), int(node.attrs.get("axis", 1))
         spread = [np.repeat(p, block, axis).take(range(codes.shape[axis]), axis) for p in parts[1:] if p is not None]
@@ -69,11 +74,8 @@ def _fold_constant(graph: gs.Graph, node: gs.Node) -> bool:
         axis = int(node.attrs.get("axis", 1)) if codes.ndim else 0
         spread = [along_axis(p, axis if p.size > 1 else None, codes.ndim) for p in parts[1:] if p is not None]
         spread = [p.reshape(()) if p.size == 1 else p for p in spread]
-    zero_point = spread[1].astype(np.int64) if len(spread) > 1 else 0
-    values = (codes.astype(np.int64) - zero_point).astype(scale.dtype) * spread[0]
-    tensor = node.outputs[0]
-    if any(tensor is t for t in graph.outputs):
-        return False
+    zero_point = spread[1].astype(codes.dtype) if len(spread) > 1 else 0
+    values = (codes - zero_point).astype(scale.dtype) * spread[0]
     node.inputs.clear()
     node.outputs.clear()
     tensor.to_constant(values.astype(scale.dtype))
@@ -81,16 +83,19 @@ def _fold_constant(graph: gs.Graph, node: gs.Node) -> bool:
     return True
 
 
-def _strip_pair(graph: gs.Graph, node: gs.Node, names: Names) -> str:
+def _strip_pair(graph: gs.Graph, node: gs.Node, restored: dict[int, gs.Tensor], names: Names) -> str:
     """Remove the pair that ends in this DequantizeLinear; returns why not, or nothing."""
     quantize = producer(node.inputs[0])
-    if quantize is None or not is_op(quantize, "QuantizeLinear"):
+    if quantize is None or not _is(quantize, "QuantizeLinear"):
         return "its input does not come from a QuantizeLinear: integers made elsewhere stay"
-    source, result = quantize.inputs[0], node.outputs[0]
-    source = _restore_activation(graph, quantize, source, names)
+    if not any(n is quantize for n in graph.nodes):
+        return "its QuantizeLinear is outside the body that it is in"
+    if id(quantize) not in restored:
+        restored[id(quantize)] = _restore_activation(graph, quantize, names)
+    source, result = restored[id(quantize)], node.outputs[0]
     if any(result is t for t in graph.outputs):
         # The output keeps its name: an Identity, which eliminate-identity can fold into the producer.
-        node.op, node.attrs = "Identity", {}
+        node.op, node.attrs, node.domain = "Identity", {}, None
         node.inputs = [source]
         return ""
     replace_everywhere(graph, result, source)
@@ -98,32 +103,45 @@ def _strip_pair(graph: gs.Graph, node: gs.Node, names: Names) -> str:
     return ""
 
 
-def _restore_activation(graph: gs.Graph, quantize: gs.Node, source: gs.Tensor, names: Names) -> gs.Tensor:
-    """The tensor behind the activation that the QuantizeLinear's saturation stands for, made if there is one."""
-    known = getattr(quantize, "restored", None)
-    if known is not None:
-        return known
-    absorbed = getattr(quantize, "metadata", {}).get(ABSORBED, "")
+def _is(node: gs.Node, op: str) -> bool:
+    """The standard operator, or onnxruntime's own of the same name."""
+    return node.op == op and node.domain in (*STANDARD_DOMAINS, "com.microsoft")
+
+
+def _restore_activation(graph: gs.Graph, quantize: gs.Node, names: Names) -> gs.Tensor:
+    """What the QuantizeLinear reads, behind the activation that its saturation stands for, if there is one."""
+    source = quantize.inputs[0]
     grid = producer(source)
     if grid is not None and GRID_BITS in getattr(grid, "metadata", {}):
-        # The Clip to a narrower grid is part of the quantization; what it absorbed is not.
-        source = grid.inputs[0]
-        absorbed = absorbed or grid.metadata.get(ABSORBED, "")
-    zero_point = constant_values(quantize.inputs[2]) if len(quantize.inputs) > 2 else None
-    if not absorbed:
-        # Other tools drop the Relu too: codes that start at the zero point cannot go below 0.
-        lowest = zero_point is None or (
-            zero_point.size == 1
-            and zero_point.dtype in (np.uint8, np.int8)
-            and int(zero_point.reshape(-1)[0]) == np.iinfo(zero_point.dtype).min
-        )
-        if not lowest or is_nonnegative(source) or not consumers(quantize.outputs[0]):
-            return source
-        absorbed = "Relu"
-    result = gs.Variable(names.fresh(f"{source.name}_activation"), dtype=np.dtype(np.float32), shape=source.shape)
-    op, *limits = absorbed.split()
-    bounds = [gs.Constant(names.fresh(f"{source.name}_clip_{i}"), np.asarray(v, np.float32)) for i, v in enumerate(limits)]
-    activation = gs.Node(op, names.fresh(f"{source.name}_{op}"), inputs=[source, *bounds], outputs=[result])
+        source = grid.inputs[0]  # the Clip to fewer bits is part of the quantization
+    limits = _absorbed(quantize, source)
+    if limits is None:
+        return source
+    result = gs.Variable(names.fresh(f"{source.name}_activation"), dtype=source.dtype, shape=source.shape)
+    op, inputs = "Relu", [source]
+    if limits != (0.0, math.inf):
+        op = "Clip"
+        inputs += [
+            gs.Variable.empty() if math.isinf(v) else gs.Constant(names.fresh(f"{source.name}_{k}"), np.float32(v))
+            for k, v in zip(("min", "max"), limits, strict=True)
+        ]
+    activation = gs.Node(op, names.fresh(f"{source.name}_{op}"), inputs=inputs, outputs=[result])
     graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is quantize), activation)
-    quantize.restored = result
     return result
+
+
+def _absorbed(quantize: gs.Node, source: gs.Tensor) -> tuple[float, float] | None:
+    """Bounds of the Relu or Clip that was dropped before this QuantizeLinear."""
+    metadata = getattr(quantize, "metadata", {})
+    if MADE_BY in metadata or ABSORBED in metadata:
+        return parse_absorbed(metadata.get(ABSORBED))
+    # Other tools drop it and do not say so, but codes that start at the zero point cannot go below 0.
+    zero_point = constant_values(quantize.inputs[2]) if len(quantize.inputs) > 2 else np.zeros((), np.uint8)
+    scale = scalar_value(quantize.inputs[1])
+    if scale is None or zero_point is None or zero_point.size != 1 or zero_point.dtype.kind not in "iu":
+        return None
+    codes = np.iinfo(zero_point.dtype)
+    if int(zero_point.reshape(-1)[0]) != codes.min or producer(source) is None or is_nonnegative(source):
+        return None
+    top = scale * (codes.max - codes.min)
+    return 0.0, 6.0 if abs(top - 6.0) <= RELU6_TOLERANCE else math.inf

@@ -50,10 +50,9 @@ def qparams_from_range(low: ArrayLike, high: ArrayLike, fmt: QuantFormat, axis: 
     hi = np.clip(np.asarray(high, np.float64), 0.0, RANGE_MAX)
     if fmt.symmetric:
         extent = np.maximum(-lo, hi) if fmt.signed else hi
-        scale = extent / fmt.qmax
+        scale = finite_scale(extent / fmt.qmax, fmt.power_of_two)
     else:
-        scale = (hi - lo) / (fmt.qmax - fmt.qmin)
-    scale = finite_scale(scale, fmt.power_of_two)
+        scale = finite_scale((hi - lo) / (fmt.qmax - fmt.qmin), fmt.power_of_two)
     if fmt.symmetric:
         zero_point = np.zeros(scale.shape, np.int64)
     else:
@@ -64,8 +63,8 @@ def qparams_from_range(low: ArrayLike, high: ArrayLike, fmt: QuantFormat, axis: 
 def finite_scale(scale: ArrayLike, power_of_two: bool = False) -> NDArray[np.float32]:
     """Make any non-negative scale usable: 0 becomes 1, the rest a normal float32, rounded up to 2^k if asked."""
     s = np.asarray(scale, np.float64)
-    s = np.where(s == 0.0, 1.0, np.clip(s, SCALE_MIN, SCALE_MAX)).astype(np.float32)
+    found: NDArray[np.float32] = np.where(s == 0.0, 1.0, np.clip(s, SCALE_MIN, SCALE_MAX)).astype(np.float32)
     if power_of_two:
-        mantissa, exponent = np.frexp(s)  # exact: s = mantissa · 2^exponent, 0.5 ≤ mantissa < 1
-        s = np.ldexp(np.float32(1), np.minimum(exponent - (mantissa == 0.5), 127))
-    return s
+        mantissa, exponent = np.frexp(found)  # exact: found = mantissa · 2^exponent, 0.5 ≤ mantissa < 1
+        found = np.asarray(np.ldexp(np.float32(1), np.minimum(exponent - (mantissa == 0.5), 127)))
+    return found

@@ -163,6 +163,7 @@ def dequantized(source: Model, name: str, index: int = 1) -> NDArray:
     """The constant that a node reads through a DequantizeLinear, as onnxruntime computes it."""
     made_by = dequantize_of(source, name, index)
     sub = gs.Graph([gs.Node("DequantizeLinear", "dq", dict(made_by.attrs), [], [])], opset=source.opset)
+    sub.metadata = {}
     out = gs.Variable("out", np.float32)
     sub.nodes[0].inputs = [gs.Constant(t.name, t.values) for t in made_by.inputs]
     sub.nodes[0].outputs = [out]
