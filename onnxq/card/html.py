@@ -132,8 +132,8 @@ def _accuracy_tile(card: Card) -> Tile:
 
 
 def chart(card: Card) -> list[Lane]:
-    """Bits, multiply-accumulates and bytes of every layer, side by side in the order of the model."""
-    layers = card.layers
+    """Bits, multiply-accumulates and bytes of every layer that multiplies matrices, in the order of the model."""
+    layers = [r for r in card.layers if r.macs != 0] or list(card.layers)
     if not layers:
         return []
     top = LABEL_HEIGHT
