@@ -1,8 +1,8 @@
 """Float against quantized, tensor by tensor, on the same samples: where the error comes from.
 
-Every activation of the float model is compared with its twin in the quantized one (onnxq.twins). The quantized model
-runs without onnxruntime's optimizations, so that what is compared is the model and not what a runtime makes of it.
-Outputs are summed batch by batch and never kept.
+Every activation of the float model is compared with its twin in the quantized one (onnxq.twins). Both run without
+onnxruntime's optimizations, so that what is compared is the models and not what a runtime makes of them. Outputs are
+summed batch by batch and never kept.
 """
 
 from __future__ import annotations
@@ -177,12 +177,9 @@ def _lockstep(
             runtime.session(
                 stack.enter_context(runnable(observed_model(model, names), model_dir(model))),
                 threads=threads,
-                optimize=optimize,
+                optimize=False,
             )
-            for model, names, optimize in (
-                (reference, left, True),
-                (tested, [t.twin for t in matched.values()], False),
-            )
+            for model, names in ((reference, left), (tested, [t.twin for t in matched.values()]))
         )
         fetcher = Fetcher(first, left)
 
@@ -217,7 +214,7 @@ def _isolated(
     feed_names = [n for n in fed if n not in plain]
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(runnable(observed_model(reference, names), model_dir(reference)))
-        first = runtime.session(opened, threads=threads)
+        first = runtime.session(opened, threads=threads, optimize=False)
         second = runtime.session(
             stack.enter_context(runnable(proto, model_dir(tested))), threads=threads, optimize=False
         )
