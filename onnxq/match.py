@@ -5,7 +5,7 @@ onnx-graphsurgeon compares tensors by name and nodes by content; here identity i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,11 @@ def is_constant(tensor: gs.Tensor) -> bool:
     return isinstance(tensor, gs.Constant)
 
 
+def belongs(graph: gs.Graph, node: gs.Node) -> bool:
+    """Whether the node stands in this graph itself: not outside, and not in a subgraph."""
+    return any(n is node for n in graph.nodes)
+
+
 def constant_values(tensor: gs.Tensor) -> NDArray | None:
     """The tensor's values, or None if it is computed at run time. Do not edit them in place: they may be shared."""
     return tensor.values if isinstance(tensor, gs.Constant) else None
@@ -89,6 +94,16 @@ def is_float(tensor: gs.Tensor) -> bool:
 def rank(tensor: gs.Tensor) -> int | None:
     """Number of dimensions if known."""
     return None if tensor.shape is None else len(tensor.shape)
+
+
+def broadcasts_into(shape: Sequence[int], tensor: gs.Tensor) -> bool:
+    """Whether an elementwise operator with an operand of this shape surely leaves the tensor's shape as it is."""
+    if tensor.shape is None:
+        return len(shape) == 0
+    if len(shape) > len(tensor.shape):
+        return False
+    own = list(tensor.shape)[len(tensor.shape) - len(shape) :]
+    return all(a == 1 or (isinstance(b, int) and a == b) for a, b in zip(shape, own, strict=True))
 
 
 class Names:
@@ -162,7 +177,7 @@ def bypass(graph: gs.Graph, node: gs.Node, source: gs.Tensor, outputs: set[int])
         return f"it joins input {source.name} to output {result.name}"
     if id(source) in outputs:
         return f"its input {source.name} and its result {result.name} are both outputs"
-    if not any(n is maker for n in graph.nodes):
+    if not belongs(graph, maker):
         return f"its input {source.name} comes from outside the subgraph"
     adopt_output(graph, node, source)
     return None

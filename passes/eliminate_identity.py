@@ -12,7 +12,7 @@ output of a graph must be made by a node and have a name of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,6 +24,7 @@ from onnxq.context import PassContext
 from onnxq.match import (
     STANDARD_DOMAINS,
     MatchFailure,
+    broadcasts_into,
     bypass,
     constant_values,
     input_at,
@@ -120,19 +121,9 @@ def _neutral_operand(node: gs.Node) -> gs.Tensor | None:
         tensor, values = node.inputs[keep], constant_values(node.inputs[other])
         if values is None or is_constant(tensor) or values.dtype.kind in "OUSb":
             continue
-        if np.all(values == neutral) and _broadcasts_into(values.shape, tensor):
+        if np.all(values == neutral) and broadcasts_into(values.shape, tensor):
             return tensor
     return None
-
-
-def _broadcasts_into(shape: Sequence[int], tensor: gs.Tensor) -> bool:
-    """Whether broadcasting an operand of this shape leaves the tensor's shape as it is."""
-    if tensor.shape is None:
-        return len(shape) == 0
-    if len(shape) > len(tensor.shape):
-        return False
-    own = list(tensor.shape)[len(tensor.shape) - len(shape) :]
-    return all(a == 1 or (isinstance(b, int) and a == b) for a, b in zip(shape, own, strict=True))
 
 
 def _clip(node: gs.Node, opset: int) -> bool:
@@ -218,7 +209,7 @@ def _slice(node: gs.Node, opset: int) -> bool:
 
 def _expand(node: gs.Node, opset: int) -> bool:
     target = constant_values(node.inputs[1])
-    return target is not None and _broadcasts_into([int(d) for d in target], node.inputs[0])
+    return target is not None and broadcasts_into([int(d) for d in target], node.inputs[0])
 
 
 def _reshape(node: gs.Node, opset: int) -> bool:

@@ -30,6 +30,7 @@ from onnxq.match import (
     MatchFailure,
     Names,
     adopt_output,
+    belongs,
     constant_values,
     consumers,
     is_op,
@@ -105,7 +106,7 @@ class FoldBatchNorm(Pass):
 def _into_layer_before(graph: gs.Graph, node: gs.Node, step: Affine, names: Names, outputs: set[int]) -> str | None:
     source = node.inputs[0]
     layer = layer_making(source, outputs)
-    if layer is None:
+    if layer is None or not belongs(graph, layer.node):
         return "no layer before it"
     if sole_consumer(source, outputs) is not node:
         return _also_read(layer, node)
@@ -125,8 +126,10 @@ def _also_read(layer: LinearLayer, node: gs.Node) -> str:
 def _into_layer_after(graph: gs.Graph, node: gs.Node, step: Affine, names: Names, outputs: set[int]) -> str | None:
     result = node.outputs[0]
     reader = sole_consumer(result, outputs)
-    if reader is None or not is_op(reader, *LINEAR_OPS) or reader.inputs[0] is not result:
+    if reader is None or not is_op(reader, *LINEAR_OPS) or not belongs(graph, reader):
         return "no layer after it alone"
+    if reader.inputs[0] is not result:
+        return f"it is the weight or bias of {reader.name}"
     if any(t is result for t in reader.inputs[1:]):
         return f"{reader.name} reads it twice"
     if reader.op == "MatMul" and rank(result) != 2:

@@ -25,12 +25,28 @@ class Affine:
 
     def then(self, after: Affine) -> Affine:
         """This one first, `after` on its result."""
-        return Affine(after.a * self.a, after.a * self.b + after.b)
+        return Affine(np.asarray(after.a * self.a), np.asarray(after.a * self.b + after.b))
 
     @property
     def is_finite(self) -> bool:
         """Whether neither a nor b overflowed or came from a division by zero."""
         return bool(np.all(np.isfinite(self.a)) and np.all(np.isfinite(self.b)))
+
+
+def scale(c: ArrayLike) -> Affine:
+    """c * x."""
+    return Affine(np.asarray(c).astype(np.float64), np.zeros(()))
+
+
+def shift(c: ArrayLike) -> Affine:
+    """x + c."""
+    return Affine(np.ones(()), np.asarray(c).astype(np.float64))
+
+
+def reciprocal(c: ArrayLike) -> NDArray[np.float64]:
+    """1 / c, infinite where c is 0."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(1.0 / np.asarray(c).astype(np.float64))
 
 
 def batch_norm(gamma: ArrayLike, beta: ArrayLike, mean: ArrayLike, var: ArrayLike, epsilon: float) -> Affine:
@@ -70,5 +86,5 @@ def response(weight: NDArray[Any], b: NDArray[np.float64], groups: int) -> NDArr
 def store(values: NDArray[np.float64], dtype: Any) -> NDArray[Any] | None:
     """The values in a float type (float32, float16, bfloat16, float64), or None if one overflows it."""
     with np.errstate(over="ignore"):
-        stored = values.astype(dtype)
+        stored = np.asarray(values).astype(dtype)
     return stored if np.all(np.isfinite(stored.astype(np.float64)) | ~np.isfinite(values)) else None
