@@ -378,6 +378,7 @@ def test_markdown_shows_every_section_and_layer(card):
     assert "| soft | Softmax |" in text
     assert "not evaluated" in text
     assert "RANDOM" not in text
+    assert "| pipeline | insert-qdq{calibration=percentile:99.9}, fuse-activation-clips |" in text
     widths = {line.count(" | ") for line in text.splitlines() if line.startswith(("| stem", "| layer"))}
     assert len(widths) == 1, "every row has as many cells as its heading"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,7 +240,7 @@ def _provenance(card: Card) -> Section:
         (
             ("hardware profile", f"{p.name}: {p.summary}"),
             ("profile source", p.source),
-            ("pipeline", card.pipeline),
+            ("pipeline", re.sub(r",(?![^{]*\})", ", ", card.pipeline)),  # spaces, so that it can be wrapped
             ("versions", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
         ),
     )
