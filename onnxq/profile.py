@@ -220,7 +220,7 @@ def _convert(hint: Any, value: Any, path: tuple[str, ...], text: str, where: str
             raise _error(where, text, path, f"{value!r} is none of {', '.join(map(repr, args))}")
         return value
     if origin is tuple:
-        if not isinstance(value, list) or not value and args[0] is int:
+        if not isinstance(value, list) or (not value and args[0] is int):
             raise _error(where, text, path, "must be a list")
         return tuple(_convert(args[0], v, path, text, where) for v in value)
     if origin is not None and issubclass(origin, Mapping):

@@ -73,7 +73,7 @@ def bench(name: str, ref: Reference, args: argparse.Namespace) -> list[dict]:
     statistics, seconds = calibrate(path, ref, args.threads)
     print(f"\n{name}: one calibration pass over {statistics.provenance['samples']} samples, {seconds:.1f} s")
     print(f"{'profile':17} {'calibration':18} {'top-1 %':>8} {'agree %':>8} {'SQNR dB':>8} {'KL':>9}")
-    rows = []
+    rows: list[dict] = []
     for profile in args.profiles.split(","):
         for method in args.methods.split(","):
             quantized = onnxq.quantize(
@@ -93,7 +93,10 @@ def bench(name: str, ref: Reference, args: argparse.Namespace) -> list[dict]:
                 threads=args.threads,
             )
             against = found.against
-            assert against is not None and against.agreement is not None and found.top1 is not None
+            assert against is not None
+            assert against.agreement is not None
+            assert against.top1 is not None
+            assert found.top1 is not None
             sqnr = next(iter(against.outputs.values())).sqnr_db
             if not rows:
                 print(f"{'float':17} {'':18} {100 * against.top1:8.2f}")
@@ -103,7 +106,7 @@ def bench(name: str, ref: Reference, args: argparse.Namespace) -> list[dict]:
                     "profile": profile,
                     "calibration": method,
                     "top1": 100 * found.top1,
-                    "float_top1": 100 * (against.top1 or 0),
+                    "float_top1": 100 * against.top1,
                     "agreement": 100 * against.agreement,
                     "sqnr_db": sqnr,
                     "kl": against.kl,

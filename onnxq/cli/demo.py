@@ -68,7 +68,7 @@ def _keep_inputs(folder: Path) -> None:
     write_bytes(folder / "digits.onnx", demo.model_path().read_bytes())
     for name, arrays in (("calibration", demo.calibration_data()), ("validation", demo.validation_data())):
         content = io.BytesIO()
-        np.savez_compressed(content, **arrays)
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for flags
         write_bytes(folder / f"{name}.npz", content.getvalue())
 
 

@@ -29,7 +29,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"onnxq.cli.{cmd_name}")
-        return module.command  # type: ignore[no-any-return]
+        return module.command
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand; Ctrl-C is caught here because click would end it with exit code 1."""
