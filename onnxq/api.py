@@ -170,7 +170,7 @@ def quantize(
 
 def prepare_pipeline(opset: int, fold_batchnorm: bool = True) -> str:
     """The float passes that come before quantization: types, opset, constants, no-ops, batch normalization."""
-    fold = ",fold-batchnorm" if fold_batchnorm else ""
+    fold = ",fold-batchnorm,fold-channel-affine,fuse-matmul-add" if fold_batchnorm else ""
     return f"fold-constants,eliminate-identity,convert-opset{{version={opset}}},fold-constants,eliminate-identity{fold}"
 
 
