@@ -1,6 +1,6 @@
 """Does onnxruntime compute the same codes at ORT_ENABLE_ALL as at ORT_DISABLE_ALL? Per profile, layer by layer.
 
-    python tools/check_opt_levels.py MODEL --data IMAGES --preprocess imagenet-tf [--profile P]… [--samples N] [--worst N]
+    python tools/check_opt_levels.py MODEL --data IMAGES --preprocess imagenet-tf [--profile P]… [--samples N]
 
 Quantizes MODEL for every profile (or those given), feeds every layer the same integers at both levels, and prints the
 largest difference in steps of the output (LSB) and the share of elements that differ. Exit code 1 above --limit.
