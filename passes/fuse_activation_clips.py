@@ -54,7 +54,8 @@ class FuseActivationClips(Pass):
         if target is not None and not target.graph.absorb_activations:
             return PassResult(notes=(f"profile {target.name} keeps activations as operators",))
         outputs = output_ids(graph)
-        changed, skipped, dead = 0, [], []
+        skipped: list[MatchFailure] = []
+        dead: list[gs.Node] = []
         for node in graph.nodes:
             if not is_op(node, "QuantizeLinear", "Clip"):
                 continue
@@ -64,15 +65,16 @@ class FuseActivationClips(Pass):
                     skipped.append(MatchFailure(reason, activation.name))
                     break
                 _remember(node, activation, outputs)
-                dead.append(activation)
                 replace_input(node, node.inputs[0], activation.inputs[0])
-                changed += 1
+                activation.inputs.clear()  # so that what is before it has one reader
+                dead.append(activation)
         remove_nodes(graph, dead)
-        return PassResult(changed, tuple(skipped))
+        gone = {node.name for node in dead}
+        return PassResult(len(dead), tuple(s for s in skipped if s.node not in gone))
 
 
 def _activation_before(node: gs.Node) -> gs.Node | None:
-    found = producer(node.inputs[0])
+    found = producer(node.inputs[0]) if node.inputs else None  # a node taken already has none
     return found if found is not None and is_op(found, "Relu", "Clip") and not _is_grid(found) else None
 
 

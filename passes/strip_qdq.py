@@ -29,7 +29,7 @@ from onnxq.numeric.quantize import along_axis
 from onnxq.passes.fuse_activation_clips import ABSORBED, parse_absorbed
 from onnxq.passes.insert_qdq import GRID_BITS, MADE_BY
 from onnxq.pipeline import Pass, PassResult
-from onnxq.placement import is_nonnegative
+from onnxq.placement import KEEPS_SIGN, is_nonnegative
 
 # A range that ends this close to 6 was that of a ReLU6.
 RELU6_TOLERANCE = 1e-3
@@ -78,7 +78,7 @@ def _fold_constant(graph: gs.Graph, node: gs.Node) -> bool:
     values = (codes - zero_point).astype(scale.dtype) * spread[0]
     node.inputs.clear()
     node.outputs.clear()
-    tensor.to_constant(values.astype(scale.dtype))
+    tensor.to_constant(np.asarray(values, scale.dtype))
     remove_nodes(graph, [node])
     return True
 
@@ -122,7 +122,9 @@ def _restore_activation(graph: gs.Graph, quantize: gs.Node, names: Names) -> gs.
     if limits != (0.0, math.inf):
         op = "Clip"
         inputs += [
-            gs.Variable.empty() if math.isinf(v) else gs.Constant(names.fresh(f"{source.name}_{k}"), np.float32(v))
+            gs.Variable.empty()
+            if math.isinf(v)
+            else gs.Constant(names.fresh(f"{source.name}_{k}"), np.asarray(v, np.float32))
             for k, v in zip(("min", "max"), limits, strict=True)
         ]
     activation = gs.Node(op, names.fresh(f"{source.name}_{op}"), inputs=inputs, outputs=[result])
@@ -135,13 +137,17 @@ def _absorbed(quantize: gs.Node, source: gs.Tensor) -> tuple[float, float] | Non
     metadata = getattr(quantize, "metadata", {})
     if MADE_BY in metadata or ABSORBED in metadata:
         return parse_absorbed(metadata.get(ABSORBED))
-    # Other tools drop it and do not say so, but codes that start at the zero point cannot go below 0.
+    # Other tools drop it and do not say so, but codes that start at the zero point cannot go below 0. Nobody puts an
+    # activation behind pooling or a reshape: there, and at graph inputs, it is chance.
+    made_by = producer(source)
+    if made_by is None or made_by.op in KEEPS_SIGN:
+        return None
     zero_point = constant_values(quantize.inputs[2]) if len(quantize.inputs) > 2 else np.zeros((), np.uint8)
     scale = scalar_value(quantize.inputs[1])
     if scale is None or zero_point is None or zero_point.size != 1 or zero_point.dtype.kind not in "iu":
         return None
     codes = np.iinfo(zero_point.dtype)
-    if int(zero_point.reshape(-1)[0]) != codes.min or producer(source) is None or is_nonnegative(source):
+    if int(zero_point.reshape(-1)[0]) != codes.min or is_nonnegative(source):
         return None
     top = scale * (codes.max - codes.min)
     return 0.0, 6.0 if abs(top - 6.0) <= RELU6_TOLERANCE else math.inf
