@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
@@ -61,6 +62,12 @@ def element_type(tensor: gs.Tensor) -> int:
     return tensor.dtype if isinstance(tensor.dtype, int) else onnx.helper.np_dtype_to_tensor_dtype(tensor.dtype)
 
 
+def graph_type(elem_type: int) -> np.dtype | int:
+    """An element type as onnx-graphsurgeon keeps it: a numpy type, or the number where numpy has none."""
+    found = gs.importers.onnx_importer.get_numpy_type(elem_type)
+    return elem_type if found is None else np.dtype(found)
+
+
 def _copy(graph: gs.Graph, proto: onnx.GraphProto) -> None:
     borders = {id(t) for t in (*graph.inputs, *graph.outputs)}
     found = {v.name: v for v in (*proto.value_info, *proto.output)}
@@ -76,7 +83,7 @@ def _copy(graph: gs.Graph, proto: onnx.GraphProto) -> None:
 
 def _fill(tensor: gs.Variable, inferred: onnx.TypeProto.Tensor, keep_dims: bool) -> None:
     if tensor.dtype is None and inferred.elem_type:
-        tensor.dtype = gs.importers.onnx_importer.get_numpy_type(inferred.elem_type) or inferred.elem_type
+        tensor.dtype = graph_type(inferred.elem_type)
     if not inferred.HasField("shape"):
         return
     dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in inferred.shape.dim]

@@ -1,0 +1,156 @@
+"""float16 and bfloat16 models computed in float32.
+
+Every tensor, constant and type attribute of the two types becomes float32. What keeps its type, with a Cast between:
+
+1. The model's inputs and outputs, unless keep_io is false.
+2. What operators of other domains read and make: their kernels may exist for that type only.
+
+A Cast that is such a border already is left alone. Numbers change by the roundings that float32 no longer makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from onnxq.context import PassContext
+from onnxq.match import STANDARD_DOMAINS, Names, consumers, is_op, producer, replace_input
+from onnxq.model import all_graphs
+from onnxq.pipeline import Pass, PassResult
+from onnxq.shapes import element_type, graph_type
+
+NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+# Attributes that name the type of a result.
+TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype", "softmax_precision", "stash_type")
+
+
+@dataclass(frozen=True)
+class ConvertFloat32(Pass):
+    """Compute a float16 or bfloat16 model in float32.
+
+    keep_io: inputs and outputs keep their types, with a Cast behind and before them.
+    """
+
+    name: ClassVar[str] = "convert-float32"
+    preserves_values: ClassVar[bool] = True
+    keep_io: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.keep_io:  # the outputs are of another type then: there is nothing to compare
+            object.__setattr__(self, "preserves_values", False)
+
+    def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
+        narrow = {
+            id(t): t
+            for g in all_graphs(graph)
+            for t in (*g.tensors().values(), *g.inputs, *g.outputs)
+            if element_type(t) in NARROW
+        }
+        run = _Run(graph, self.keep_io)
+        for tensor in narrow.values():
+            if isinstance(tensor, gs.Constant):
+                run.constant(tensor)
+            else:
+                run.variable(tensor)
+        for g in all_graphs(graph):
+            for node in g.nodes:
+                run.attributes(node)
+        return PassResult(run.changed)
+
+
+class _Run:
+    """State of one application."""
+
+    def __init__(self, graph: gs.Graph, keep_io: bool) -> None:
+        self.names = Names(graph)
+        self.inputs = {id(t) for t in graph.inputs} if keep_io else set()
+        self.outputs = {id(t) for t in graph.outputs} if keep_io else set()
+        self.home = {id(t): g for g in all_graphs(graph) for t in (*g.inputs, *(t for n in g.nodes for t in n.outputs))}
+        self.bodies = [g for g in all_graphs(graph) if g is not graph]
+        self.casts: set[int] = set()
+        self.changed = 0
+
+    def constant(self, tensor: gs.Constant) -> None:
+        values = np.asarray(tensor.values)
+        free = [n for n in consumers(tensor) if not _foreign(n)]
+        if not free:
+            return
+        wide = gs.Constant(tensor.name, values.astype(np.float32))
+        if len(free) < len(consumers(tensor)):
+            wide.name = self.names.fresh(f"{tensor.name}_float32")
+        for node in free:
+            replace_input(node, tensor, wide)
+        self.changed += 1
+
+    def variable(self, tensor: gs.Variable) -> None:
+        maker, readers = producer(tensor), consumers(tensor)
+        fixed = [n for n in readers if _foreign(n)]
+        # A Cast reads any type: one that stands at the border already needs no other before it.
+        free = [n for n in readers if not _foreign(n) and not is_op(n, "Cast")]
+        handed_on = [g for g in self.bodies if any(t is tensor for t in g.outputs)]
+        if id(tensor) in self.inputs if maker is None else _foreign(maker):
+            if free or handed_on:
+                wide = self.cast(tensor, f"{tensor.name}_float32", TensorProto.FLOAT, free)
+                for body in handed_on:
+                    body.outputs = [wide if t is tensor else t for t in body.outputs]
+        elif maker is not None and is_op(maker, "Cast") and not free and (fixed or id(tensor) in self.outputs):
+            return  # the border itself
+        elif id(tensor) in self.outputs:
+            self.cast_to_output(tensor, free)
+        else:
+            kind = element_type(tensor)
+            tensor.dtype = np.dtype(np.float32)
+            self.changed += 1
+            if fixed:
+                self.cast(tensor, f"{tensor.name}_{TensorProto.DataType.Name(kind).lower()}", kind, fixed)
+
+    def cast(self, tensor: gs.Variable, name: str, kind: int, readers: Iterable[gs.Node]) -> gs.Variable:
+        """A copy of the tensor in another type, for these readers."""
+        copy = gs.Variable(self.names.fresh(name), graph_type(kind), tensor.shape)
+        for node in readers:
+            replace_input(node, tensor, copy)
+        self.add_cast(self.home[id(tensor)], tensor, copy, kind)
+        return copy
+
+    def cast_to_output(self, tensor: gs.Variable, free: Iterable[gs.Node]) -> None:
+        """The node that makes an output makes a float32 tensor, which `free` read; a Cast makes the output from it."""
+        maker, home = tensor.inputs[0], self.home[id(tensor)]
+        wide = gs.Variable(self.names.fresh(f"{tensor.name}_float32"), np.dtype(np.float32), tensor.shape)
+        for node in free:
+            replace_input(node, tensor, wide)
+        maker.outputs[next(i for i, t in enumerate(maker.outputs) if t is tensor)] = wide
+        self.add_cast(home, wide, tensor, element_type(tensor))
+
+    def add_cast(self, home: gs.Graph, source: gs.Tensor, result: gs.Variable, kind: int) -> None:
+        node = gs.Node("Cast", self.names.fresh(f"{source.name}_cast"), {"to": kind}, [source], [result])
+        home.nodes.append(node)
+        self.home[id(source)] = self.home[id(result)] = home
+        self.casts.add(id(node))
+        self.changed += 1
+
+    def attributes(self, node: gs.Node) -> None:
+        if _foreign(node) or id(node) in self.casts:
+            return
+        made = {element_type(t) for t in node.outputs}
+        for key, value in node.attrs.items():
+            if isinstance(value, gs.Constant) and element_type(value) in NARROW:
+                node.attrs[key] = gs.Constant(value.name, np.asarray(value.values).astype(np.float32))
+                self.changed += 1
+            elif key in TYPE_ATTRIBUTES and _enum(value) in NARROW and not made & set(NARROW):
+                node.attrs[key] = TensorProto.FLOAT
+                self.changed += 1
+
+
+def _foreign(node: gs.Node) -> bool:
+    """Whether the node reads and makes values in their own types only."""
+    return node.domain not in STANDARD_DOMAINS
+
+
+def _enum(value: object) -> int:
+    """An element type in an attribute: a number, or a numpy type when set through onnx-graphsurgeon."""
+    return value if isinstance(value, int) else element_type(gs.Variable("", dtype=value)) if value else 0
