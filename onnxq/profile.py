@@ -8,15 +8,20 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import onnx
+
 from onnxq.errors import ConfigError, ProfileError
-from onnxq.numeric.formats import QuantFormat
+from onnxq.model import OPSET_MAX
+from onnxq.numeric.formats import MAX_BITS, MIN_BITS, QuantFormat
+
+OPSET_QDQ = 13  # Q/DQ per channel
 
 Granularity = Literal["per-tensor", "per-channel"]
 Sign = Literal["signed", "unsigned", "auto"]
@@ -177,7 +182,10 @@ def parse_profile(text: str, where: str) -> Profile:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as err:
         raise ProfileError(f"{where}: {err}") from None
-    return typing.cast(Profile, _build(Profile, table, (), text, where))
+    profile = typing.cast(Profile, _build(Profile, table, (), text, where))
+    for path, message in _contradictions(profile):
+        raise _error(where, text, path, message)
+    return profile
 
 
 @cache
@@ -187,6 +195,40 @@ def _builtin(name: str) -> Profile:
     if profile.name != name:
         raise ProfileError(f"{name}.toml: its name is {profile.name!r}, it must be that of the file")
     return profile
+
+
+def _contradictions(profile: Profile) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What is well-formed but makes no sense, as (key, message)."""
+    for part in ("weights", "activations"):
+        bits = getattr(profile, part).bits
+        wrong = next((b for b in bits if not MIN_BITS <= b <= MAX_BITS), None)
+        if wrong is not None:
+            yield (part, "bits"), f"{wrong} is not a width of {MIN_BITS} to {MAX_BITS} bits"
+        if len(set(bits)) < len(bits):
+            yield (part, "bits"), "a width is named twice"
+    if profile.weights.symmetric and not profile.weights.signed:
+        yield ("weights", "signed"), "symmetric weights must be signed: without a zero point nothing is negative"
+    if profile.activations.symmetric and profile.activations.sign == "unsigned":
+        yield ("activations", "sign"), 'symmetric activations cannot all be unsigned: "auto" is where none is negative'
+    limits = profile.limits
+    if not limits.nonzero_zero_points:
+        for part in ("weights", "activations"):
+            if not getattr(profile, part).symmetric:
+                yield (part, "symmetric"), "affine formats have zero points, which limits.nonzero_zero_points rules out"
+    if not limits.bias_dequantize and profile.bias == "int32":
+        yield ("limits", "bias_dequantize"), 'rules out an int32 bias: bias = "float32" is needed'
+    if not 1 <= limits.opset_min <= OPSET_MAX:
+        yield ("limits", "opset_min"), f"onnxruntime takes opset 1 to {OPSET_MAX}"
+    lowest = max(limits.opset_min, OPSET_QDQ)
+    if limits.opset_max and limits.opset_max < lowest:
+        yield ("limits", "opset_max"), f"is below {lowest}, the lowest opset that is needed"
+    named = [(("ops", op), op) for op in profile.ops]
+    for key in ("fused_activations", "fused_after"):
+        named += [(("graph", key), op) for op in getattr(profile.graph, key)]
+    for path, op in named:
+        if not onnx.defs.has(op):
+            close = difflib.get_close_matches(op, {s.name for s in onnx.defs.get_all_schemas() if not s.domain}, 1)
+            yield path, f"ONNX has no operator {op!r}" + (f"; did you mean {close[0]}?" if close else "")
 
 
 def _folder() -> Any:
@@ -216,7 +258,7 @@ def _convert(hint: Any, value: Any, path: tuple[str, ...], text: str, where: str
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, path, text, where)
     if origin is typing.Literal:
-        if value not in args or isinstance(value, bool):
+        if not any(value == known and type(value) is type(known) for known in args):
             raise _error(where, text, path, f"{value!r} is none of {', '.join(map(repr, args))}")
         return value
     if origin is tuple:

@@ -52,6 +52,8 @@ class QuantSettings:
     def __post_init__(self) -> None:
         for name in ("weight_bits", "activation_bits", "first_last_bits"):
             _check_bits(getattr(self, name), name)
+        if self.weight_range not in (None, "max", "mse"):
+            raise ConfigError(f"weight_range: {self.weight_range!r} is neither max nor mse")
 
     def override_for(self, node: str) -> Override:
         """The override that applies to a node; an empty one if none does."""
@@ -69,24 +71,31 @@ class QuantSettings:
 
     def check_names(self, nodes: Iterable[str], op_types: Iterable[str]) -> None:
         """Raise ConfigError for a pattern that matches no node, or an operator the model does not have."""
-        names = list(nodes)
-        for pattern in (*self.overrides, *self.exclude):
-            if not any(pattern == n or _matches(pattern, n) for n in names):
-                raise ConfigError(f"{pattern!r} matches no node of the model{_closest(pattern, names)}")
+        check_patterns((*self.overrides, *self.exclude), nodes)
         present = set(op_types)
         for op in self.op_types or ():
             if op not in present:
                 raise ConfigError(f"the model has no {op} node (op_types); it has: {', '.join(sorted(present))}")
 
 
+def check_patterns(patterns: Iterable[str], nodes: Iterable[str]) -> None:
+    """Raise ConfigError for a pattern that is neither the name of a node nor a regular expression that matches one."""
+    names = list(nodes)
+    for pattern in patterns:
+        if pattern in names:
+            continue
+        try:
+            found = any(re.fullmatch(pattern, name) for name in names)
+        except re.error as err:
+            raise ConfigError(f"{pattern!r} is neither a node's name nor a regular expression: {err}") from None
+        if not found:
+            raise ConfigError(f"{pattern!r} matches no node of the model{_closest(pattern, names)}")
+
+
 def parse_overrides(table: Mapping[str, Any], where: str = "overrides") -> dict[str, Override]:
     """{"node or regex": {"weight_bits": 4, "activation_bits": 8} | "float"} to Overrides; ConfigError if malformed."""
     parsed = {}
     for pattern, value in table.items():
-        try:
-            re.compile(pattern)
-        except re.error as err:
-            raise ConfigError(f"{where}: {pattern!r} is not a regular expression: {err}") from None
         if isinstance(value, Override):
             parsed[pattern] = value
         elif value == "float":
@@ -128,7 +137,7 @@ def dump_config(overrides: Mapping[str, Override]) -> str:
     """Overrides as TOML that load_config reads back to the same."""
     lines = ["[nodes]"]
     for pattern, override in overrides.items():
-        key = json.dumps(pattern, ensure_ascii=False)
+        key = json.dumps(pattern, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML forbids it as it is
         if override.keep_float:
             lines.append(f'{key} = "float"')
             continue
@@ -146,10 +155,11 @@ def _check_bits(bits: Any, where: str) -> None:
 
 
 def _matches(pattern: str, name: str) -> bool:
+    """Whether the whole name matches; a pattern that is no regular expression is only a name (check_patterns)."""
     try:
         return re.fullmatch(pattern, name) is not None
-    except re.error as err:
-        raise ConfigError(f"{pattern!r} is neither a node name nor a regular expression: {err}") from None
+    except re.error:
+        return False
 
 
 def _closest(pattern: str, names: list[str]) -> str:

@@ -9,8 +9,9 @@ from typing import ClassVar
 import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
+from onnxq.model import all_graphs
 from onnxq.pipeline import Pass, PassResult
-from onnxq.settings import DEFAULT_FIRST_LAST_BITS, QuantSettings, load_config
+from onnxq.settings import DEFAULT_FIRST_LAST_BITS, QuantSettings, check_patterns, load_config
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class AssignBits(Pass):
         settings = ctx.settings or QuantSettings()
         overrides = dict(settings.overrides)
         if self.config:
-            overrides |= load_config(self.config)
+            config = load_config(self.config)
+            check_patterns(config, (node.name for g in all_graphs(graph) for node in g.nodes))
+            overrides |= config
         ctx.settings = dataclasses.replace(
             settings,
             weight_bits=self.weights,
