@@ -141,17 +141,19 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
     where = str(path) if path else "model"
     base_dir = path.parent if path else Path()
     notes: list[str] = []
-    external = [t for t in _tensor_protos(proto.graph) if external_data_helper.uses_external_data(t)]
+    external = [t for t in tensor_protos(proto.graph) if external_data_helper.uses_external_data(t)]
     _check_external(external, base_dir, where)
-    small = sum(tensor_bytes(t) for t in proto.graph.initializer) <= INLINE_LIMIT
+    small = sum(map(tensor_bytes, tensor_protos(proto.graph))) <= INLINE_LIMIT
     work = onnx.ModelProto()
     work.CopyFrom(proto)
     if external and small:
-        external_data_helper.load_external_data_for_model(work, str(base_dir))
-    _check_attributes(work.graph, where)
+        try:
+            external_data_helper.load_external_data_for_model(work, str(base_dir))
+        except (OSError, ValueError, onnx.checker.ValidationError) as err:
+            raise ModelError(f"{where}: external data cannot be read: {str(err).splitlines()[0]}") from err
     work, functions = _inline(work, notes, where)
+    _check_attributes(work.graph, where)
     _fix_defaults(work, notes)
-    work = _infer_shapes(work, notes)
 
     sha256 = sha256 or hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest() if small else sha256
     values = {v.name: v for v in (*work.graph.input, *work.graph.output)}
@@ -166,6 +168,10 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
     if external and not small:
         _bind_external(graph, base_dir)
     adopt_nodes(graph)
+    from onnxq.shapes import infer  # which is about graphs and stands above this module
+
+    if failure := infer(graph):
+        notes.append(f"shape inference gave up: {failure}")
     return Model(graph, header, values, functions, path, bool(external), sha256, notes)
 
 
@@ -265,14 +271,15 @@ def tensor_bytes(tensor: TensorProto) -> int:
     return count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
-def _tensor_protos(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+def tensor_protos(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """Every tensor stored in the graph: initializers and attributes, in subgraphs too."""
     yield from graph.initializer
     for node in graph.node:
         for attr in node.attribute:
             if attr.HasField("t"):
                 yield attr.t
             if attr.HasField("g"):
-                yield from _tensor_protos(attr.g)
+                yield from tensor_protos(attr.g)
 
 
 def _check_external(tensors: list[TensorProto], base_dir: Path, where: str) -> None:
@@ -332,16 +339,6 @@ def _fix_defaults(proto: onnx.ModelProto, notes: list[str]) -> None:
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
     proto.ir_version = max(proto.ir_version, IR_MIN)  # below, an initializer must be an input
-
-
-def _infer_shapes(proto: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
-    if proto.ByteSize() > INLINE_LIMIT:
-        return proto
-    try:
-        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except Exception as err:  # inference is a help, not a condition: onnxruntime infers for itself
-        notes.append(f"shape inference gave up: {str(err).splitlines()[0]}")
-        return proto
 
 
 def _without_graph(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,12 +12,13 @@ import onnx
 from onnx import TensorProto, external_data_helper
 
 from onnxq.errors import ModelError, OutputError
-from onnxq.model import INLINE_LIMIT, OPSET_MAX, Model, tensor_bytes, to_proto
+from onnxq.model import INLINE_LIMIT, OPSET_MAX, Model, tensor_bytes, tensor_protos, to_proto
 
 EXTERNAL_SUFFIX = ".data"
 # Tensors below this stay inside the model file even when the others are external (shapes, scales).
 EXTERNAL_MIN = 1024
 COPY_CHUNK = 1 << 24
+PAGE = 4096  # tensors start at a multiple, so that runtimes can map them
 
 
 def check_writable(path: str | Path) -> Path:
@@ -67,8 +68,9 @@ def save(model: Model, path: str | Path, beside: Mapping[str, str] | None = None
     """
     target = check_writable(path)
     proto = to_proto(model)
-    total = sum(tensor_bytes(t) for t in proto.graph.initializer)
-    external = model.external or total > INLINE_LIMIT
+    external = model.external or sum(map(tensor_bytes, tensor_protos(proto.graph))) > INLINE_LIMIT
+    if external:
+        _check_source(proto, target, model_dir(model))
     try:
         # A folder, because an external file is named inside the model: both carry their final names from the start.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
@@ -82,6 +84,18 @@ def save(model: Model, path: str | Path, beside: Mapping[str, str] | None = None
                 os.replace(file, target.with_name(file.name))
     except OSError as err:
         raise OutputError(f"{target}: cannot be written: {err.strerror or err}") from None
+
+
+def _check_source(proto: onnx.ModelProto, target: Path, base_dir: Path) -> None:
+    """Refuse to replace the file that weights are still read from: the model could not be used or saved again."""
+    data = target.with_name(target.name + EXTERNAL_SUFFIX)
+    for tensor in tensor_protos(proto.graph):
+        if external_data_helper.uses_external_data(tensor):
+            source = base_dir / external_data_helper.ExternalDataInfo(tensor).location
+            if data.exists() and source.exists() and data.samefile(source):
+                raise OutputError(
+                    f"{target}: its weights would replace {source.name}, which they are read from; choose another name"
+                )
 
 
 def model_dir(model: Model) -> Path:
@@ -101,24 +115,32 @@ def write_proto(proto: onnx.ModelProto, path: Path, base_dir: Path, external: bo
         return
     location = path.name + EXTERNAL_SUFFIX
     with open(path.with_name(location), "wb") as out:
-        for tensor in proto.graph.initializer:
-            size = tensor_bytes(tensor)
-            if tensor.data_type == TensorProto.STRING or size < EXTERNAL_MIN:
+        for tensor in tensor_protos(proto.graph):
+            if tensor.data_type == TensorProto.STRING or tensor_bytes(tensor) < EXTERNAL_MIN:
                 if external_data_helper.uses_external_data(tensor):
                     external_data_helper.load_external_data_for_tensor(tensor, str(base_dir))
                     tensor.data_location = TensorProto.DEFAULT
                     del tensor.external_data[:]
                 continue
-            out.write(b"\0" * (-out.tell() % 4096))  # page-aligned, so that runtimes can map it
+            out.write(b"\0" * (-out.tell() % PAGE))
             offset = out.tell()
             _write_values(tensor, base_dir, out)
-            name, dims, data_type = tensor.name, list(tensor.dims), tensor.data_type
-            tensor.Clear()
-            tensor.name, tensor.data_type = name, data_type
-            tensor.dims.extend(dims)
-            external_data_helper.set_external_data(tensor, location, offset=offset, length=out.tell() - offset)
-            tensor.data_location = TensorProto.EXTERNAL
+            _refer(tensor, location, offset, out.tell() - offset)
+        empty = out.tell() == 0
+    if empty:
+        path.with_name(location).unlink()
     path.write_bytes(proto.SerializeToString())
+
+
+def _refer(tensor: TensorProto, location: str, offset: int, length: int) -> None:
+    """Leave name, type and shape, and say where the values are."""
+    name, dims, data_type, doc = tensor.name, list(tensor.dims), tensor.data_type, tensor.doc_string
+    tensor.Clear()
+    tensor.name, tensor.data_type, tensor.doc_string = name, data_type, doc
+    tensor.dims.extend(dims)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=value)
 
 
 def _write_values(tensor: TensorProto, base_dir: Path, out) -> None:  # type: ignore[no-untyped-def]
@@ -142,7 +164,7 @@ def _write_values(tensor: TensorProto, base_dir: Path, out) -> None:  # type: ig
 @contextlib.contextmanager
 def runnable(proto: onnx.ModelProto, base_dir: Path) -> Iterator[bytes | str]:
     """What onnxruntime can open: the serialized bytes, or for a model beyond 2 GiB a path in a temporary folder."""
-    large = sum(tensor_bytes(t) for t in proto.graph.initializer) > INLINE_LIMIT
+    large = sum(map(tensor_bytes, tensor_protos(proto.graph))) > INLINE_LIMIT
     if not large:
         external_data_helper.load_external_data_for_model(proto, str(base_dir))
         yield proto.SerializeToString()
