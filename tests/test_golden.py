@@ -1,0 +1,128 @@
+"""Where every profile puts Q/DQ in four kinds of blocks: golden text, and the rules of the schemes read off the graph.
+
+The text is written by tools/update_golden.py and read by a person before it is committed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import onnx
+import pytest
+import qdq
+from onnx_graphsurgeon import Tensor
+
+from onnxq.match import consumers, producer
+from onnxq.model import Model, to_proto
+from onnxq.profile import builtin_names, load_profile
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("update_golden", ROOT / "tools" / "update_golden.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TOOL = _tool()
+BLOCKS = list(TOOL.BLOCKS)
+RESIDUALS = [name for name in BLOCKS if "residual" in name]
+
+
+def quantized(block: str, profile: str) -> Model:
+    return TOOL.quantized(block, profile)
+
+
+@pytest.mark.parametrize("profile", builtin_names())
+def test_golden(profile: str) -> None:
+    expected = (TOOL.GOLDEN / f"{profile}.txt").read_text(encoding="utf-8")
+    assert TOOL.golden(profile) == expected, "read the difference, then run tools/update_golden.py"
+
+
+def test_every_golden_file_has_its_profile() -> None:
+    assert sorted(p.stem for p in TOOL.GOLDEN.glob("*.txt")) == builtin_names()
+
+
+# The rules of the issue, part 5, asserted apart from the text.
+
+
+def from_dequantize(tensor: Tensor) -> bool:
+    made_by = producer(tensor)
+    return made_by is not None and made_by.op == "DequantizeLinear"
+
+
+@pytest.mark.parametrize("block", RESIDUALS)
+@pytest.mark.parametrize("profile", builtin_names())
+def test_inputs_of_adds(profile: str, block: str) -> None:
+    model = quantized(block, profile)
+    (add,) = qdq.nodes(model, "Add")
+    inputs = [from_dequantize(t) for t in add.inputs]
+    scheme = load_profile(profile).graph.scheme
+    assert sum(inputs) == {1: 0, 2: 1, 3: 2}[scheme]
+    if scheme == 2:
+        # The residual branch's last convolution enters directly, and the shortcut carries the Q/DQ.
+        direct = producer(add.inputs[inputs.index(False)])
+        assert direct is not None and direct.name in ("conv2", "project") and consumers(direct.outputs[0]) == [add]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("profile", builtin_names())
+def test_every_tensor_is_quantized_once(profile: str, block: str) -> None:
+    model = quantized(block, profile)
+    sources = [n.inputs[0].name for n in qdq.nodes(model, "QuantizeLinear")]
+    assert len(sources) == len(set(sources))
+    for node in qdq.nodes(model, "QuantizeLinear"):
+        assert len(consumers(node.outputs[0])) == 1
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("profile", builtin_names())
+def test_layers(profile: str, block: str) -> None:
+    target, model = load_profile(profile), quantized(block, profile)
+    for node in (*qdq.nodes(model, "Conv"), *qdq.nodes(model, "Gemm")):
+        assert from_dequantize(node.inputs[0]) and from_dequantize(node.inputs[1])
+        if len(node.inputs) > 2:
+            assert from_dequantize(node.inputs[2]) == (target.bias == "int32")
+        # Nothing between a layer and the activation fused into it; no activation at all where Q takes it over.
+        readers = consumers(node.outputs[0])
+        activations = [n.op for n in readers if n.op in ("Relu", "Clip")]
+        if activations:
+            assert len(readers) == 1 and not target.graph.absorb_activations
+    if target.graph.absorb_activations:
+        assert not qdq.nodes(model, "Relu") and not qdq.nodes(model, "Clip")
+
+
+@pytest.mark.parametrize("profile", builtin_names())
+def test_concat(profile: str) -> None:
+    model = quantized("concat block (fire)", profile)
+    (concat,) = qdq.nodes(model, "Concat")
+    inputs = [from_dequantize(t) for t in concat.inputs]
+    rule = load_profile(profile).graph.concat
+    assert inputs == ([False, False] if rule == "float" else [True, True])
+    if rule != "float":
+        scales = {float(producer(t).inputs[1].values) for t in concat.inputs}  # type: ignore[union-attr]
+        assert len(scales) == (1 if rule == "shared" else 2)
+
+
+@pytest.mark.parametrize("profile", builtin_names())
+def test_types(profile: str) -> None:
+    target = load_profile(profile)
+    activation, weight = target.activations.format(8, False), target.weights.format(8)
+    for block in BLOCKS:
+        model = quantized(block, profile)
+        onnx.checker.check_model(to_proto(model), full_check=True)
+        for node in qdq.nodes(model, "QuantizeLinear"):
+            assert str(node.inputs[2].values.dtype) == ("int8" if activation.signed else "uint8")
+            assert not (activation.symmetric and node.inputs[2].values.any())
+        for node in qdq.nodes(model, "Conv"):
+            dq = producer(node.inputs[1])
+            assert dq is not None
+            codes, scale = dq.inputs[0].values, dq.inputs[1].values
+            assert str(codes.dtype) == ("int8" if weight.signed else "uint8")
+            assert scale.shape == ((codes.shape[0],) if target.weights.granularity == "per-channel" else ())
+            assert not (weight.symmetric and dq.inputs[2].values.any())
