@@ -131,8 +131,8 @@ def _batchnorm_fix(reason: str) -> str:
 
 
 def matters(node: gs.Node) -> bool:
-    """Whether the node computes on floats; shapes and indices are nobody's loss."""
-    if node.op in NOT_COMPUTED:
+    """Whether it is a standard operator that computes on floats; shapes and indices are nobody's loss."""
+    if node.op in NOT_COMPUTED or node.domain not in STANDARD_DOMAINS:
         return False
     data = [t for t in (*node.inputs[:1], *node.outputs) if not t.is_empty()]
     return all(_type_name(t).startswith(("float", "bfloat")) or not _type_name(t) for t in data)
@@ -144,8 +144,7 @@ def _left_float(failure: MatchFailure, node: gs.Node | None, target: Profile, pl
         unfused = _unfused(node, target, placement)
         if unfused:
             return Finding("remark", failure.node, *unfused)
-        where = "no integer form" if node.domain in STANDARD_DOMAINS else f"domain {node.domain}"
-        return Finding("remark", failure.node, f"{node.op} runs in float ({target.name}: {where})", FIXES[-1][1])
+        return Finding("remark", failure.node, f"{node.op} runs in float on {target.name}", FIXES[-1][1])
     op = node.op if node is not None else "layer"
     broken = "NaN" in reason or "not finite" in reason
     fix = next((fix for part, fix in FIXES if part in reason), "none with this profile")
