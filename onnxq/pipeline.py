@@ -109,8 +109,9 @@ def _pass_class(module: types.ModuleType) -> type[Pass]:
     return classes[0]
 
 
-_ITEM = re.compile(r"\s*([A-Za-z0-9_-]+)\s*(?:\{((?:[^{}\"]|\"[^\"]*\")*)\})?\s*")
-_OPTION = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=\s*(\"[^\"]*\"|[^\s\"]+)\s*")
+_QUOTED = r'"(?:[^"\\]|\\.)*"'  # \" and \\ stand for " and \
+_ITEM = re.compile(rf"\s*([A-Za-z0-9_-]+)\s*(?:\{{((?:[^{{}}\"]|{_QUOTED})*)\}})?\s*")
+_OPTION = re.compile(rf"\s*([A-Za-z0-9_-]+)\s*=\s*({_QUOTED}|[^\s\"]+)\s*")
 
 
 def parse(text: str) -> tuple[Pass, ...]:
@@ -170,8 +171,10 @@ def _parse_options(text: str, start: int, raw: str | None) -> dict[str, str]:
         match = _OPTION.match(raw, position)
         if match is None:
             raise _parse_error(text, start + position, "expected key=value")
-        value = match.group(2)
-        options[match.group(1)] = value[1:-1] if value.startswith('"') else value
+        key, value = match.group(1), match.group(2)
+        if key in options:
+            raise _parse_error(text, start + match.start(1), f"option {key} is given twice")
+        options[key] = re.sub(r'\\(["\\])', r"\1", value[1:-1]) if value.startswith('"') else value
         position = match.end()
     return options
 
@@ -213,8 +216,10 @@ def _print_value(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = ",".join(_print_value(v) for v in value) if isinstance(value, tuple) else str(value)
-    return f'"{text}"' if not text or re.search(r"[\s{}]", text) else text
+    text = ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
+    if text and not re.search(r'[\s{}"]', text):
+        return text
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:

@@ -104,8 +104,11 @@ def _verify(graph: gs.Graph, outer: dict[str, gs.Tensor]) -> None:
             if tensor.is_empty():
                 continue
             if tensor.name in known:
-                raise PostconditionError(f"tensor {tensor.name} is made twice, again by node {node.name}")
-            if len(tensor.inputs) != 1 or tensor.inputs[0] is not node:
+                raise PostconditionError(f"tensor {tensor.name}, made by node {node.name}, exists already")
+            if len(tensor.inputs) > 1:
+                makers = " and ".join(n.name for n in tensor.inputs)
+                raise PostconditionError(f"tensor {tensor.name} is made twice, by nodes {makers}")
+            if not tensor.inputs or tensor.inputs[0] is not node:
                 raise PostconditionError(f"tensor {tensor.name} is not linked to its producer {node.name}")
             known[tensor.name] = tensor
     for tensor in graph.outputs:

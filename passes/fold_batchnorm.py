@@ -58,6 +58,10 @@ class FoldBatchNorm(Pass):
     epsilon_floor: float = 0.0
     standalone: bool = True
 
+    def __post_init__(self) -> None:
+        if self.epsilon_floor:
+            object.__setattr__(self, "preserves_values", False)
+
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
         names, outputs, opset = Names(graph), output_ids(graph), int(graph.opset)
         changed = 0
