@@ -171,7 +171,10 @@ def quantize(
 def prepare_pipeline(opset: int, fold_batchnorm: bool = True) -> str:
     """The float passes that come before quantization: types, opset, constants, no-ops, batch normalization."""
     fold = ",fold-batchnorm,fold-channel-affine,fuse-matmul-add" if fold_batchnorm else ""
-    return f"fold-constants,eliminate-identity,convert-opset{{version={opset}}},fold-constants,eliminate-identity{fold}"
+    return (
+        f"convert-float32,fold-constants,eliminate-identity,convert-opset{{version={opset}}},"
+        f"fold-constants,eliminate-identity{fold}"
+    )
 
 
 def quantize_pipeline(
