@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,16 @@ from onnxq.save import model_dir, runnable
 from onnxq.twins import twin_of
 
 TOP = 5
+NO_SIGNAL_DB = -300.0
 Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
 class OutputDistance:
-    """Distance of one output from the float model's: SQNR in dB (None: equal), cosine, largest absolute error."""
+    """Distance of one output from the float model's: SQNR in dB, cosine, largest absolute error.
+
+    sqnr_db: None when equal; NO_SIGNAL_DB where there is no ratio (an output holds NaN, or the float one is all zeros).
+    """
 
     sqnr_db: float | None
     cosine: float
@@ -158,7 +162,7 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _opened(model: Model, wanted: Sequence[str], threads: int):  # type: ignore[no-untyped-def]
+def _opened(model: Model, wanted: Sequence[str], threads: int) -> Iterator[_Run]:
     with runnable(observed_model(model, _fetched(model, wanted)), model_dir(model)) as opened:
         yield _Run(model, runtime.session(opened, threads=threads), wanted)
 
@@ -318,10 +322,11 @@ class _Tally:
 
 
 def distance(sums: ErrorSums) -> OutputDistance:
-    """The figures of running sums; an SQNR of None stands for no error at all."""
-    return OutputDistance(
-        None if math.isinf(sums.sqnr_db) and sums.sqnr_db > 0 else sums.sqnr_db, sums.cosine, sums.err_max
-    )
+    """The figures of running sums."""
+    sqnr = sums.sqnr_db
+    if sqnr == math.inf:
+        return OutputDistance(None, sums.cosine, sums.err_max)
+    return OutputDistance(sqnr if math.isfinite(sqnr) else NO_SIGNAL_DB, sums.cosine, sums.err_max)
 
 
 def _standard_error(share: float | None, n: int) -> float | None:

@@ -49,7 +49,7 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> None:
     )
     top.grid(alpha=0.3)
     if top.lines:
-        top.legend(fontsize=8, loc="best")
+        fig.legend(fontsize=8, loc="outside upper center", ncols=len(series), frameon=False)
     apart = [max(1.0 - r.cosine, 1e-9) if math.isfinite(r.cosine) else math.nan for r in rows]
     bottom.plot(range(len(rows)), apart, "-o", ms=3, lw=1, color="#1f5a96")
     bottom.set_yscale("log")

@@ -8,7 +8,7 @@ import onnx
 import pytest
 import qdq
 
-from onnxq.accuracy import evaluate
+from onnxq.accuracy import NO_SIGNAL_DB, evaluate
 from onnxq.errors import ConfigError, DataError
 from onnxq.numeric.metrics import sqnr_db
 
@@ -119,7 +119,10 @@ def test_the_output_of_a_qdq_model_is_compared_as_it_leaves(samples):
 def test_scores_with_nan_are_wrong(samples):
     broken = np.eye(6, dtype=np.float32)
     broken[2, 2] = np.nan
-    assert evaluate(qdq.proto(SCORES, w=broken), samples).top1 == 0.0
+    found = evaluate(qdq.proto(SCORES, w=broken), samples, against=identity())
+    assert (found.top1, found.against.agreement) == (0.0, 0.0)
+    assert found.against.outputs["y"].sqnr_db == NO_SIGNAL_DB  # not None, which says equal
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_a_model_without_classes_is_compared_all_the_same():
