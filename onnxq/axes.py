@@ -27,7 +27,7 @@ def channel_axis(node: gs.Node) -> int | None:
 
 
 def out_channels(node: gs.Node) -> int | None:
-    """Number of output channels of a Conv, ConvTranspose or Gemm with a constant weight (the length of its bias)."""
+    """Number of output channels of a layer whose input 1 is a constant weight: the length of its bias."""
     axis = channel_axis(node)
     shape = node.inputs[1].shape if len(node.inputs) > 1 else None
     if axis is None or shape is None or not isinstance(shape[axis], int):

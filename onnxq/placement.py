@@ -60,7 +60,7 @@ KEEPS_SIGN = (
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """A quantized layer with a constant weight: the formats of its weight and of its input activation."""
+    """A quantized layer with a constant weight, its format, and its bias with the (node, input index) that reads it."""
 
     node: gs.Node
     weight: gs.Tensor
@@ -68,6 +68,7 @@ class LayerPlan:
     weight_format: QuantFormat
     per_channel: bool
     bias: gs.Tensor | None
+    bias_reader: tuple[gs.Node, int]
 
 
 @dataclass
@@ -132,6 +133,7 @@ class _Planner:
         self.tensors: dict[int, gs.Tensor] = {}
         self.whole: set[int] = set()
         self.direct: set[int] = set()  # sums' inputs that enter wide (rule 2)
+        self.bias_adds: dict[int, tuple[gs.Node, int]] = {}  # MatMul → the Add of its bias, and which input that is
         self.parent: dict[int, int] = {}  # union-find over tensors that share one scale
         self.derived: set[int] = set()  # tied outputs: their values are among those of their sources
         self.depth = _layers_before(graph)
@@ -176,6 +178,9 @@ class _Planner:
         if rule.action == "passthrough":
             self.result.actions[name] = "passthrough"
             return
+        if self.profile.graph.matmul_bias and self._is_bias_add(node):
+            self.result.actions[name] = "fused"
+            return
         reason = self._unfit(node)
         if reason:
             self.result.actions[name] = "float"
@@ -183,6 +188,22 @@ class _Planner:
             return
         self.result.actions[name] = "quantized"
         self.quantized.add(id(node))
+
+    def _is_bias_add(self, node: gs.Node) -> bool:
+        """Whether the node adds one constant a channel to a MatMul that is a layer and that nothing else reads."""
+        if node.op != "Add":
+            return False
+        for index in (0, 1):
+            values, product = constant_values(node.inputs[index]), producer(node.inputs[1 - index])
+            if values is None or product is None or product.op != "MatMul" or id(product) not in self.quantized:
+                continue
+            weight, reader = constant_values(product.inputs[1]), sole_consumer(product.outputs[0], self.outputs)
+            if weight is None or weight.ndim < 2 or reader is None or reader is not node:
+                continue
+            if is_float(node.inputs[index]) and values.shape[-1:] == weight.shape[-1:] == (values.size,):
+                self.bias_adds[id(product)] = (node, index)
+                return True
+        return False
 
     def _unfit(self, node: gs.Node) -> str:
         """Why a node that the profile quantizes cannot be; empty if it can."""
@@ -283,10 +304,12 @@ class _Planner:
         made_by = producer(tensor)
         return (
             made_by is not None
-            and id(made_by) in self.quantized
-            and made_by.op in LINEAR_OPS
+            and ((id(made_by) in self.quantized and made_by.op in LINEAR_OPS) or self._adds_bias(made_by))
             and sole_consumer(tensor, self.outputs) is not None
         )
+
+    def _adds_bias(self, node: gs.Node) -> bool:
+        return any(add is node for add, _ in self.bias_adds.values())
 
     def _demand(self, node: gs.Node, index: int) -> None:
         tensor = node.inputs[index]
@@ -336,6 +359,8 @@ class _Planner:
         """The tensor after the activation that runs inside the layer, or the tensor itself."""
         rule = self.profile.graph
         node = producer(tensor)
+        if id(node) in self.bias_adds:
+            return self._behind_fused(self.bias_adds[id(node)][0].outputs[0])
         if node is None or node.op not in rule.fused_after:
             return tensor
         follower = sole_consumer(tensor, self.outputs)
@@ -351,15 +376,18 @@ class _Planner:
 
     def _settle_movers(self) -> None:
         """Concats and passthroughs run in integers only where what is behind them asked for it."""
-        for node in self.graph.nodes:
-            mover = node.op == "Concat" or self.result.actions[node.name] == "passthrough"
-            if (
-                mover
-                and self.result.actions[node.name] != "float"
-                and not any(id(t) in self.tensors for t in node.outputs)
-            ):
-                self.result.actions[node.name] = "float"
-                self._skip(node, "nothing behind it is quantized")
+        wanted: set[int] = set()
+        for node in reversed(self.graph.nodes):
+            action = self.result.actions[node.name]
+            if action != "passthrough" and not (node.op == "Concat" and action == "quantized"):
+                continue
+            # Where passthroughs are not tied, only the last of several in a row has Q/DQ behind it.
+            chain = any(id(c) in wanted for t in node.outputs for c in consumers(t)) and action == "passthrough"
+            if chain or any(id(t) in self.tensors for t in node.outputs):
+                wanted.add(id(node))
+                continue
+            self.result.actions[node.name] = "float"
+            self._skip(node, "nothing behind it is quantized")
 
     # Formats
 
@@ -368,9 +396,12 @@ class _Planner:
         bits = self._weight_bits(node)
         self.profile.check_bits("weights", bits, f"node {node.name}")
         rule = self.profile.weights
-        bias = input_at(node, 2) if node.op != "MatMul" else None
+        reader, at = self.bias_adds.get(id(node), (node, 2))
+        bias = input_at(reader, at)
         per_channel = rule.granularity == "per-channel" and index == 1
-        self.result.layers.append(LayerPlan(node, node.inputs[index], index, rule.format(bits), per_channel, bias))
+        self.result.layers.append(
+            LayerPlan(node, node.inputs[index], index, rule.format(bits), per_channel, bias, (reader, at))
+        )
 
     def _weight_bits(self, node: gs.Node) -> int:
         override = self.settings.override_for(node.name).weight_bits

@@ -72,6 +72,7 @@ class GraphRule:
     fold_batchnorm: batch normalizations are folded into layers before quantizing.
     fused_activations: run inside the layer before them, so no Q/DQ in between. fused_after: those layers.
     absorb_activations: a Relu or Clip is dropped where the following QuantizeLinear saturates alike.
+    matmul_bias: an Add of one constant a channel behind a MatMul is that layer's bias: no Q/DQ in between, int32.
     residual_kept: what the residual sum is kept in when lowered to integers.
     """
 
@@ -82,6 +83,7 @@ class GraphRule:
     fused_activations: tuple[str, ...] = ("Relu", "Clip")
     fused_after: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sum")
     absorb_activations: bool = False
+    matmul_bias: bool = False
     residual_kept: Literal["int8", "int16", "int32", "float"] = "float"
 
 

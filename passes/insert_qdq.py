@@ -289,8 +289,9 @@ class _Editor:
         inputs = [self._constant(f"{name}_quantized", codes.reshape(shape)), self._constant(f"{name}_scale", scale)]
         result = self._variable(f"{name}_dequantized", np.float32, list(shape))
         node = self._node("DequantizeLinear", f"{name}_DequantizeLinear", inputs, result, attrs)
-        self.before.setdefault(id(layer.node), []).append(node)
-        layer.node.inputs[2] = result
+        reader, index = layer.bias_reader
+        self.before.setdefault(id(reader), []).append(node)
+        reader.inputs[index] = result
 
     def _dequantized(
         self, node: gs.Node, name: str, values: NDArray, qparams: QParams, storage: np.dtype

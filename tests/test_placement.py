@@ -140,6 +140,50 @@ def test_a_constant_operand() -> None:
         assert why(planned(qdq.model(text, k=values), "qnn")) == {"add": "its constant operand is empty or not finite"}
 
 
+# An Add behind a MatMul
+
+FC = """g (float[1,5,4] x) => (float[1,5,4] y)
+<float[4,4] w, float[4] b, float[1,1,4] c, float[1] one, float[5,1] column>
+{ [mm] m = MatMul(x, w) BODY }"""
+
+
+@pytest.mark.parametrize(
+    ("body", "fused"),
+    [
+        ("[add] y = Add(m, b)", True),
+        ("[add] y = Add(c, m)", True),
+        ("[add] n = Add(m, b) [r] y = Relu(n)", True),
+        ("[add] y = Add(m, one)", False),  # not one a channel
+        ("[add] y = Add(m, column)", False),
+        ("[add] y = Sub(m, b)", False),
+        ("[add] n = Add(m, b) [s] y = Mul(n, m)", False),  # the product is read elsewhere too
+    ],
+)
+def test_an_added_constant_is_the_bias_of_a_matmul(body: str, fused: bool) -> None:
+    model = qdq.model(FC.replace("BODY", body))
+    placement = planned(model, "onnxq")
+    assert (placement.actions["add"] == "fused") == fused
+    (layer,) = placement.layers
+    assert (layer.bias is not None) == fused and ("m" in points(placement)) == (not fused)
+    if fused:
+        assert layer.bias_reader == (qdq.node(model, "add"), 1 if "Add(m" in body else 0)
+        assert "r" not in placement.actions or placement.actions["r"] == "fused"
+    # Elsewhere the addition is an operator of its own.
+    assert planned(qdq.model(FC.replace("BODY", body)), "qnn").actions["add"] == "quantized"
+
+
+def test_a_matmul_with_bias_is_a_residual_layer() -> None:
+    model = qdq.model(FC.replace("BODY", "[add] n = Add(m, b) [residual] y = Add(x, n)"))
+    placement = planned(model, "onnxq")
+    assert points(placement) == {"x": [("mm", 0), ("residual", 0)], "y": []}
+
+
+def test_a_bias_that_the_user_excludes_stays_an_addition_in_float() -> None:
+    model = qdq.model(FC.replace("BODY", "[add] y = Add(m, b)"))
+    placement = planned(model, "onnxq", exclude=("add",))
+    assert placement.actions["add"] == "float" and placement.layers[0].bias is None
+
+
 # Rule 3
 
 
@@ -253,6 +297,15 @@ def test_passthrough_with_several_outputs() -> None:
     groups = {p.tensor.name: (p.group, p.sources) for p in placement.points}
     assert groups["t"] == groups["p"] == groups["q"] and groups["t"][1] == ("t",)
     assert points(placement)["t"] == [("split", 0)]
+
+
+def test_untied_passthroughs_in_a_row_are_all_passthroughs() -> None:
+    text = f"""g {CONV} <float[4,4,1,1] w, float[4,4,1,1] v, int64[5] s = {{1,2,2,6,6}}, int64[4] r = {{1,4,6,6}}>
+    {{ [c] t = Conv(x, w) [a] i = Reshape(t, s) [b] j = Transpose<perm=[0,2,1,3,4]>(i) [d] k = Reshape(j, r)
+       [e] y = Conv(k, v) }}"""
+    placement = planned(qdq.model(text), "tensorrt")
+    assert [placement.actions[n] for n in "abd"] == ["passthrough"] * 3 and why(placement) == {}
+    assert points(placement) == {"x": [("c", 0)], "k": [("e", 0)]}
 
 
 def test_only_some_outputs_of_a_passthrough_are_wanted() -> None:

@@ -320,6 +320,29 @@ def test_a_bias_that_is_not_finite_stays_as_it_is(value: float) -> None:
     assert qdq.reasons(report) == {"n": "its bias holds NaN or infinity and stays float"}
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("call", ["Add(m, b)", "Add(b, m)", "Add(m, c)"])
+def test_bias_behind_a_matmul(call: str, bits: int) -> None:
+    model = qdq.model(
+        f"""g (float[2,5,16] x) => (float[2,5,8] y) <float[16,8] w, float[8] b, float[1,1,8] c>
+        {{ [mm] m = MatMul(x, w) [add] n = {call} [relu] y = Relu(n) }}""",
+        opset=21,
+    )
+    feeds = qdq.samples(model)
+    values = constant_values(next(t for t in qdq.node(model, "add").inputs if t.name in "bc"))
+    expected = np.stack([qdq.run(model, f)["y"] for f in feeds])
+    qdq.insert(model, qdq.context(model, "onnxq", feeds, weight_bits=bits, first_last_bits=None), fuse=True)
+    check(model)
+    index = 0 if call == "Add(b, m)" else 1
+    dq = qdq.dequantize_of(model, "add", index)
+    assert constant_values(dq.inputs[0]).dtype == np.int32 and qdq.reads(model, "add")[1 - index] == "m"
+    np.testing.assert_allclose(qdq.dequantized(model, "add", index), values, atol=2e-3)
+    x_scale, w_scale = (constant_values(qdq.dequantize_of(model, "mm", i).inputs[1]) for i in (0, 1))
+    np.testing.assert_array_equal(constant_values(dq.inputs[1]), x_scale * w_scale)
+    assert qdq.insert(model, qdq.context(model, "onnxq", feeds)).changed == 0
+    assert qdq.sqnr(expected, np.stack([qdq.run(model, f)["y"] for f in feeds])) > (35 if bits == 8 else 15)
+
+
 def test_gemm_bias_with_a_leading_one() -> None:
     model = qdq.model("g (float[2,3] x) => (float[2,4] y) <float[3,4] w, float[1,4] b> { [n] y = Gemm(x, w, b) }")
     qdq.insert(model)
