@@ -37,7 +37,6 @@ from onnxq.match import (
     is_float,
     output_ids,
     producer,
-    scalar_value,
     sole_consumer,
 )
 from onnxq.model import all_graphs
@@ -45,17 +44,10 @@ from onnxq.numeric.formats import QuantFormat
 from onnxq.numeric.qparams import QParams
 from onnxq.profile import Profile
 from onnxq.settings import QuantSettings
+from onnxq.signs import is_nonnegative
 
 SUMS = ("Add", "Sum")
 BINARY = ("Add", "Sum", "Sub", "Mul", "Div", "Max", "Min")
-# Outputs that cannot be negative whatever goes in.
-NONNEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Abs", "Sqrt", "ThresholdedRelu")
-# Outputs that are not negative if no input is.
-KEEPS_SIGN = (
-    "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Reshape", "Flatten", "Transpose", "Squeeze",
-    "Unsqueeze", "Concat", "Slice", "Split", "Identity", "Dropout", "DepthToSpace", "SpaceToDepth", "Expand", "Tile",
-    "Gather", "LRN",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -488,35 +480,6 @@ class _Planner:
                             self._skip(inner, f"{where}, whose tensors cannot be observed")
 
 
-def is_nonnegative(tensor: gs.Tensor, known: dict[int, bool] | None = None, depth: int = 64) -> bool:
-    """Whether the tensor provably holds no value below 0, from the operators that make it."""
-    known = {} if known is None else known
-    if id(tensor) not in known:
-        known[id(tensor)] = depth > 0 and _nonnegative(tensor, known, depth - 1)
-    return known[id(tensor)]
-
-
-def _nonnegative(tensor: gs.Tensor, known: dict[int, bool], depth: int) -> bool:
-    values = constant_values(tensor)
-    if values is not None:
-        return bool(values.size == 0 or values.min() >= 0)
-    node = producer(tensor)
-    if node is None or node.domain not in STANDARD_DOMAINS:
-        return False
-    if node.op in NONNEGATIVE:
-        return True
-    if node.op == "Clip":
-        low = input_at(node, 1)
-        bound = node.attrs.get("min") if low is None else scalar_value(low)
-        return bound is not None and float(bound) >= 0
-    if node.op in KEEPS_SIGN:
-        data = node.inputs if node.op == "Concat" else node.inputs[:1]
-        return all(is_nonnegative(t, known, depth) for t in data)
-    if node.op in ("Add", "Sum", "Mul", "Max", "Min"):
-        return all(is_nonnegative(t, known, depth) for t in node.inputs)
-    return False
-
-
 def _layers_before(graph: gs.Graph) -> dict[int, int]:
     """How many layers lie before each node, by its id, on the path with most of them."""
     before: dict[int, int] = {}
@@ -544,4 +507,4 @@ def _dtype_name(tensor: gs.Tensor) -> str:
     return str(tensor.dtype) if tensor.dtype is not None else "type unknown"
 
 
-__all__ = ["LayerPlan", "Placement", "Point", "is_nonnegative", "plan"]
+__all__ = ["LayerPlan", "Placement", "Point", "plan"]

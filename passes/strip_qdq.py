@@ -29,7 +29,7 @@ from onnxq.numeric.quantize import along_axis
 from onnxq.passes.fuse_activation_clips import ABSORBED, parse_absorbed
 from onnxq.passes.insert_qdq import GRID_BITS, MADE_BY
 from onnxq.pipeline import Pass, PassResult
-from onnxq.placement import KEEPS_SIGN, is_nonnegative
+from onnxq.signs import KEEPS_SIGN, is_nonnegative
 
 # A range that ends this close to 6 was that of a ReLU6.
 RELU6_TOLERANCE = 1e-3

@@ -19,9 +19,9 @@ from onnxq.context import PassContext
 from onnxq.model import Model, from_proto, to_proto
 from onnxq.passes.fuse_activation_clips import FuseActivationClips
 from onnxq.passes.insert_qdq import InsertQdq
-from onnxq.placement import is_nonnegative
 from onnxq.profile import builtin_names, load_profile
 from onnxq.settings import QuantSettings
+from onnxq.signs import is_nonnegative
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 HEADER = '<ir_version: 8, opset_import: ["": 13]>\n'
