@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from onnxq import save
 from onnxq.context import PassContext
-from onnxq.errors import VerificationError
+from onnxq.errors import ModelError, VerificationError
+from onnxq.fetch import run_session
 from onnxq.model import Model, to_proto
 
 SAMPLES = 3
@@ -31,15 +32,20 @@ Outputs = dict[str, list[NDArray[Any]]]
 def outputs(model: Model, ctx: PassContext) -> Outputs:
     """Every output of the model for the first samples of ctx.data (or seeded random ones), one array a sample.
 
-    Raises ModelError when onnxruntime refuses the model, ConfigError when random samples need a shape from the user.
+    Outputs that are no tensors (sequences) are left out. Raises ModelError when onnxruntime refuses the model or the
+    samples, ConfigError when random samples need a shape from the user.
     """
     from onnxq import runtime
 
     feeds = samples(model, ctx)
     with save.runnable(to_proto(model), save.model_dir(model)) as runnable:
         session = runtime.session(runnable, optimize=False)
-        names = [o.name for o in session.get_outputs()]
-        runs = [session.run(names, feed) for feed in feeds]
+        names = [o.name for o in session.get_outputs() if o.type.startswith("tensor")]
+        try:
+            runs = [run_session(session, names, feed) for feed in feeds]
+        except Exception as err:  # onnxruntime's own classes derive straight from Exception
+            reason = next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)
+            raise ModelError(f"{model.name}: cannot be run for verification: {reason}") from err
     return {name: [np.asarray(run[i]) for run in runs] for i, name in enumerate(names)}
 
 
