@@ -126,3 +126,20 @@ def test_types(profile: str) -> None:
             assert str(codes.dtype) == ("int8" if weight.signed else "uint8")
             assert scale.shape == ((codes.shape[0],) if target.weights.granularity == "per-channel" else ())
             assert not (weight.symmetric and dq.inputs[2].values.any())
+
+
+@pytest.mark.parametrize("block", [BLOCKS[0], BLOCKS[3], BLOCKS[4]])
+@pytest.mark.parametrize("profile", builtin_names())
+def test_runs_in_openvino(profile: str, block: str, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    model = TOOL.block(block)
+    feeds = qdq.samples(model)
+    qdq.insert(model, qdq.context(model, profile, feeds), fuse=True)
+    onnx.save(to_proto(model), tmp_path / "m.onnx")
+    core = openvino.Core()
+    # On CPUs with bfloat16 it would compute in that.
+    compiled = core.compile_model(core.read_model(tmp_path / "m.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for feed in feeds:
+        (expected,) = qdq.run(model, feed).values()
+        found = compiled(feed)[0]
+        assert qdq.sqnr(expected, found) > 25
