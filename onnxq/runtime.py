@@ -64,13 +64,18 @@ def cpu_features() -> tuple[str, ...]:
 
     Raises OnnxqError when there is no kernel library or it cannot be loaded.
     """
+    functions = library()
+    functions.onnxq_cpu_features.restype = ctypes.c_char_p
+    return tuple(functions.onnxq_cpu_features().decode().split())
+
+
+def library() -> ctypes.CDLL:
+    """The plain C functions of the kernel library. Raises OnnxqError when there is none or it cannot be loaded."""
     path = library_path()
     try:
-        library = ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(path))
     except OSError as err:
         raise OnnxqError(f"the kernel library cannot be loaded, reinstall onnxq: {_first_line(err)}") from err
-    library.onnxq_cpu_features.restype = ctypes.c_char_p
-    return tuple(library.onnxq_cpu_features().decode().split())
 
 
 def session(

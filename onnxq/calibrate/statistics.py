@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.calibrate.buckets import MANTISSA_SHIFT, NEGATIVE_PAGE, PAGE_SIZE, PAGES, value_buckets
+from onnxq.calibrate.buckets import NEGATIVE_PAGE, value_buckets
+from onnxq.calibrate.counting import Counter, make_counter
 from onnxq.errors import CalibrationError
 
-# One step of the histogram: small enough for the keys to stay in the cache.
-CHUNK = 1 << 15
-# Smaller arrays are gathered up to this size before they are counted: emptying the scratch costs about 0.1 ms.
-PENDING = 1 << 16
-# The scratch counts are int32; they are emptied into the pages before they could overflow.
+# A counter holds fewer than 2^31 values; it is emptied into the pages before that.
 SLAB = 1 << 30
 
 
@@ -33,7 +29,7 @@ class TensorStatistics:
     equal objects. A bucket is 2^−10 of its power of two wide.
     """
 
-    __slots__ = ("_pages", "_pending", "_waiting", "_zeros", "count", "maximum", "minimum")
+    __slots__ = ("_counter", "_pages", "_waiting", "_zeros", "count", "maximum", "minimum")
 
     def __init__(
         self,
@@ -48,8 +44,8 @@ class TensorStatistics:
         self.maximum = maximum
         self._zeros = zeros
         self._pages: dict[int, NDArray[np.int64]] = dict(pages or {})
-        self._pending: NDArray[np.float32] | None = None
-        self._waiting = 0  # values in _pending that are not yet in the buckets
+        self._counter: Counter | None = None
+        self._waiting = 0  # values that the counter holds
 
     @property
     def zeros(self) -> int:
@@ -70,47 +66,38 @@ class TensorStatistics:
         not numeric. Threads may update different objects at the same time.
         """
         values = _as_float32(x)
-        if values.size == 0:
-            return
-        low, high = float(values.min()), float(values.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
+        if values.size > SLAB and not (math.isfinite(values.min()) and math.isfinite(values.max())):
             raise CalibrationError(_describe_non_finite(values))
+        for start in range(0, values.size, SLAB):
+            self._add(values[start : start + SLAB])
+
+    def _add(self, values: NDArray[np.float32]) -> None:
+        if self._counter is None:
+            self._counter = make_counter()
+        if self._waiting + values.size > 2 * SLAB - 1:
+            self._flush()
+        extremes = self._counter.add(values)
+        if extremes is None:
+            raise CalibrationError(_describe_non_finite(values))
+        low, high = extremes
+        self._waiting += values.size
         self.count += values.size
         self.minimum = min(self.minimum, low + 0.0)  # + 0.0 turns −0 into 0: which of the two min() gives is luck
         self.maximum = max(self.maximum, high + 0.0)
-        if values.size < PENDING:
-            self._gather(values)
-        else:
-            self._count(values)
-
-    def _gather(self, values: NDArray[np.float32]) -> None:
-        if self._waiting + values.size > PENDING:
-            self._flush()
-        if self._pending is None:
-            self._pending = np.empty(PENDING, np.float32)
-        self._pending[self._waiting : self._waiting + values.size] = values
-        self._waiting += values.size
 
     def _flush(self) -> None:
-        if self._pending is not None and self._waiting:
-            self._count(self._pending[: self._waiting])
-            self._waiting = 0
+        if self._counter is None or not self._waiting:
+            return
+        for page, counts in self._counter.drain():
+            if page in (0, NEGATIVE_PAGE):
+                self._zeros += int(counts.sum())
+            else:
+                self._add_page(page, counts)
+        self._waiting = 0
 
-    def _count(self, values: NDArray[np.float32]) -> None:
-        bits = values.view(np.uint32)
-        try:
-            for start in range(0, bits.size, SLAB):
-                _scratch.add(bits[start : start + SLAB])
-                for page, counts in _scratch.take(self.minimum, self.maximum):
-                    if page in (0, NEGATIVE_PAGE):
-                        self._zeros += int(counts.sum())
-                    elif page in self._pages:
-                        self._pages[page] += counts
-                    else:
-                        self._pages[page] = counts.copy()  # a view would keep all pages that came with it
-        except BaseException:
-            _scratch.clear()  # an interrupt here must not leak counts into the next tensor
-            raise
+    def _add_page(self, page: int, counts: NDArray[np.int64]) -> None:
+        # Never in place: other statistics may share the array.
+        self._pages[page] = self._pages[page] + counts if page in self._pages else counts
 
     def merge(self, other: TensorStatistics) -> None:
         """Add the counts of `other`; the result equals one run over the values of both, exactly."""
@@ -120,10 +107,7 @@ class TensorStatistics:
         self.maximum = max(self.maximum, other.maximum)
         self._zeros += zeros
         for page, counts in pages.items():
-            if page in self._pages:
-                self._pages[page] += counts
-            else:
-                self._pages[page] = counts.copy()
+            self._add_page(page, counts)
 
     def positive_part(self) -> TensorStatistics:
         """The statistics of max(x, 0), what an unsigned format without a zero point can hold; not for empty ones."""
@@ -157,6 +141,9 @@ class TensorStatistics:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[TensorStatistics], tuple[Any, ...]]:
+        return TensorStatistics, (self.count, self.zeros, self.minimum, self.maximum, self.pages)
 
     def __repr__(self) -> str:
         return f"TensorStatistics(count={self.count}, minimum={self.minimum:g}, maximum={self.maximum:g})"
@@ -213,45 +200,10 @@ class Statistics(Mapping[str, TensorStatistics]):
     __hash__ = None  # type: ignore[assignment]
 
 
-class _Scratch(threading.local):
-    """Buffers that each thread keeps: 2 MiB of counts, all zero between calls, and one chunk of keys."""
-
-    def __init__(self) -> None:
-        self._counts = np.zeros(PAGES * PAGE_SIZE, np.int32)
-        self._keys = np.empty(CHUNK, np.uint32)
-        self._index = np.empty(CHUNK, np.intp)
-
-    def add(self, bits: NDArray[np.uint32]) -> None:
-        """Count float32 bits, fewer than 2^31 of them."""
-        for start in range(0, bits.size, CHUNK):
-            part = bits[start : start + CHUNK]
-            keys, index = self._keys[: part.size], self._index[: part.size]
-            # Shift in 32 bits, then widen: numpy's shift with a wider output is slower than both.
-            np.right_shift(part, MANTISSA_SHIFT, out=keys)
-            index[:] = keys
-            np.add.at(self._counts, index, np.int32(1))
-
-    def take(self, low: float, high: float) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yield the pages that hold counts, as (page, counts), and empty them; low, high bound what was counted."""
-        all_pages = self._counts.reshape(PAGES, PAGE_SIZE)
-        # The bounds spare looking through the exponents that cannot occur: half of the scratch or more.
-        for first, magnitude in ((0, high), (NEGATIVE_PAGE, -low)):
-            pages = all_pages[first : first + _exponent(max(magnitude, 0.0)) + 1]
-            occupied = np.flatnonzero(pages.max(axis=1))
-            counts = pages[occupied].astype(np.int64)
-            pages[occupied] = 0
-            yield from zip((occupied + first).tolist(), counts, strict=True)
-
-    def clear(self) -> None:
-        """Forget all counts."""
-        self._counts.fill(0)
-
-
-_scratch = _Scratch()
-
-
 def _as_float32(x: NDArray) -> NDArray[np.float32]:
     x = np.asarray(x)
+    if x.dtype == np.float32:  # nothing to check, and the checks take longer than counting a small tensor
+        return np.ascontiguousarray(x, np.float32).reshape(-1)
     if not np.can_cast(x.dtype, np.float32, "same_kind"):
         raise CalibrationError(f"values of type {x.dtype} have no range: only real numbers can be calibrated")
     with np.errstate(over="ignore"):  # what overflows is reported as infinite
@@ -263,11 +215,6 @@ def _describe_non_finite(values: NDArray[np.float32]) -> str:
     infinite = int(np.isinf(values).sum())
     kinds = [f"{n} {kind}" for n, kind in ((nan, "NaN"), (infinite, "infinite")) if n]
     return f"{' and '.join(kinds)} of {values.size} values: the float model or its input is broken here"
-
-
-def _exponent(value: float) -> int:
-    """Biased exponent of a float32, whatever its sign (there is −0); 0 for zero and denormals."""
-    return (int(np.float32(value).view(np.uint32)) >> 23) & 0xFF
 
 
 def _merge_provenance(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import threading
+from collections.abc import Iterator
 
 import ml_dtypes
 import numpy as np
@@ -12,13 +15,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxq.calibrate import statistics
+from onnxq.calibrate import counting, native, statistics
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
 from onnxq.errors import CalibrationError
 
 TINY = float(np.finfo(np.float32).tiny)
 FINITE32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 ARRAYS = hnp.arrays(np.float32, st.integers(0, 300), elements=FINITE32)
+
+native_only = pytest.mark.skipif(native.count_function() is None, reason="onnxq was built without the kernel library")
+
+
+@pytest.fixture(params=["numpy", pytest.param("native", marks=native_only)], autouse=True, scope="module")
+def counter(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both ways of counting; the module's tests must hold for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "numpy":
+            patch.setattr(statistics, "make_counter", counting.NumpyCounter)
+        yield
 
 
 def of(*arrays: np.ndarray) -> TensorStatistics:
@@ -81,7 +95,7 @@ def test_batches_shards_and_order_do_not_matter(arrays: list[np.ndarray], random
     assert second == of(*shuffled[cut:]), "merging must not change what was merged"
 
 
-@pytest.mark.parametrize("size", [1, 7, 1000, statistics.CHUNK, statistics.PENDING - 1, statistics.PENDING, 300_001])
+@pytest.mark.parametrize("size", [1, 7, 1000, counting.CHUNK, counting.PENDING - 1, counting.PENDING, 300_001])
 def test_counts_equal_those_of_a_plain_histogram(size: int) -> None:
     rng = np.random.default_rng(size)
     x = (rng.standard_normal(size) * np.exp2(rng.integers(-20, 20, size))).astype(np.float32)
@@ -94,10 +108,21 @@ def test_counts_equal_those_of_a_plain_histogram(size: int) -> None:
     assert all(page.any() for page in stats.pages.values())
 
 
-def test_many_values_do_not_overflow_the_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "SLAB", 100_000)  # emptied as it is after 2^30 values
+def test_counters_are_emptied_before_they_could_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "SLAB", 100_000)  # as 2^30 values are
     x = np.random.default_rng(0).standard_normal(350_000).astype(np.float32)
-    assert of(x) == of(x[:175_000], x[175_000:])
+    whole = of(x[:175_000], x[175_000:])
+    assert of(x) == whole
+    stats = of(x[:90_000], x[90_000:180_000], x[180_000:190_000])
+    assert stats._waiting == 190_000
+    stats.update(x[190_000:200_000])
+    assert stats._waiting == 10_000, "the counter may hold fewer than two slabs"
+    stats.update(x[200_000:])
+    assert stats == whole
+    x[-1] = math.nan
+    with pytest.raises(CalibrationError, match="1 NaN of 350000 values"):
+        stats.update(x)
+    assert stats == whole, "nothing is counted of an array that is refused, however many slabs it has"
 
 
 def test_memory_does_not_grow_with_the_data() -> None:
@@ -147,16 +172,29 @@ def test_what_is_not_a_real_number_is_refused(dtype: object) -> None:
 
 
 def test_an_interrupt_does_not_leak_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = np.random.default_rng(0).standard_normal(statistics.PENDING).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal(counting.PENDING).astype(np.float32)
 
     def interrupt(self, low, high):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(statistics._Scratch, "take", interrupt)
+        patch.setattr(counting._Scratch, "take", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            TensorStatistics().update(x)
+            counting.NumpyCounter().add(x)
     assert sum(int(c.sum()) for c in of(x).pages.values()) == x.size
+
+
+def test_copies_are_apart() -> None:
+    x = np.random.default_rng(0).standard_normal(5000).astype(np.float32)
+    stats = of(x, np.zeros(10))
+    before = of(x, np.zeros(10))
+    copies = [copy.copy(stats), copy.deepcopy(stats), pickle.loads(pickle.dumps(stats)), stats.positive_part()]
+    assert copies[:3] == [before] * 3
+    stats.update(x)
+    stats.merge(stats)
+    assert copies == [before] * 3 + [before.positive_part()]
+    copies[0].update(x)
+    assert copies[0] == of(x, x, np.zeros(10)) and copies[1] == before
 
 
 def test_threads_count_apart() -> None:
