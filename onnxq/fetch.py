@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import ctypes
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
@@ -16,6 +18,7 @@ from onnxq.model import Model, to_proto
 
 # Tensors fetched in one run together; more are fetched in several runs of the same batch.
 FETCH_BUDGET = 256 << 20
+BFLOAT16 = "bfloat16"
 PROBE = 16  # tensors fetched at once while sizes are unknown
 
 
@@ -49,11 +52,15 @@ def element_type(tensor: gs.Tensor) -> int:
 
 
 class Fetcher:
-    """Runs batches through a session and yields named tensors in groups that stay under the memory budget."""
+    """Runs batches through a session and yields named tensors in groups that stay under the memory budget.
 
-    def __init__(self, session: Any, names: Sequence[str]) -> None:
+    threads: how many share the budget, by calling `run` at the same time.
+    """
+
+    def __init__(self, session: Any, names: Sequence[str], threads: int = 1) -> None:
         self.session = session
         self.names = list(names)
+        self.threads = threads
         self.bytes: dict[str, float] = {}  # per sample, measured on the first batch
 
     def run(self, batch: Batch) -> Iterator[dict[str, NDArray]]:
@@ -78,7 +85,7 @@ class Fetcher:
             size = self.bytes[name] * samples
             if not groups or size > room:
                 groups.append([])
-                room = FETCH_BUDGET
+                room = FETCH_BUDGET / self.threads
             groups[-1].append(name)
             room -= size
         return groups
@@ -87,10 +94,38 @@ class Fetcher:
 def run_batch(session: Any, names: Sequence[str], batch: Batch) -> list[NDArray]:
     """Outputs of one batch in the order of `names`. Raises DataError, naming the samples, when it cannot be run."""
     try:
-        return list(session.run(list(names), batch.feeds))
+        return run_session(session, names, batch.feeds)
     except Exception as err:  # onnxruntime's own classes derive straight from Exception
         reason = str(err).splitlines()[0][:300]
-        raise DataError(f"sample {sample_names(batch)}: onnxruntime cannot run it: {reason}") from err
+        raise DataError(f"sample {sample_names(batch.names)}: onnxruntime cannot run it: {reason}") from err
+
+
+def run_session(session: Any, names: Sequence[str], feeds: Mapping[str, NDArray]) -> list[NDArray]:
+    """session.run, with bfloat16 arrays too: onnxruntime takes and gives those only as values of its own."""
+    narrow = any(array.dtype.name == BFLOAT16 for array in feeds.values())
+    if not narrow and not any(o.type == f"tensor({BFLOAT16})" for o in session.get_outputs()):
+        return list(session.run(list(names), dict(feeds)))
+    values = {name: _to_value(array) for name, array in feeds.items()}
+    return [_from_value(value) for value in session.run_with_ort_values(list(names), values)]
+
+
+def _to_value(array: NDArray) -> Any:
+    from onnxruntime import OrtValue
+
+    if array.dtype.name != BFLOAT16:
+        return OrtValue.ortvalue_from_numpy(array)
+    return OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), onnx.TensorProto.BFLOAT16)
+
+
+def _from_value(value: Any) -> NDArray:
+    if value.data_type() != f"tensor({BFLOAT16})":
+        return np.asarray(value.numpy())
+    shape = value.shape()
+    size = int(np.prod(shape))
+    if not size:
+        return np.empty(shape, ml_dtypes.bfloat16)
+    bits = np.ctypeslib.as_array(ctypes.cast(value.data_ptr(), ctypes.POINTER(ctypes.c_uint16)), (size,))
+    return bits.copy().view(ml_dtypes.bfloat16).reshape(shape)  # a copy: the memory is the value's
 
 
 def real_part(values: NDArray, batch: Batch) -> NDArray:
@@ -101,7 +136,7 @@ def real_part(values: NDArray, batch: Batch) -> NDArray:
     return values[: values.shape[0] // fed * batch.count]
 
 
-def sample_names(batch: Batch) -> str:
-    """The samples of a batch for a message, three at most."""
-    shown = ", ".join(batch.names[:3])
-    return shown + (f" and {len(batch.names) - 3} more" if len(batch.names) > 3 else "")
+def sample_names(names: Sequence[str]) -> str:
+    """Samples for a message, three at most."""
+    shown = ", ".join(names[:3])
+    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +19,18 @@ from numpy.typing import NDArray
 from onnxq import runtime
 from onnxq.calibrate.statistics import Statistics
 from onnxq.calibrate.store import load_statistics, save_statistics
-from onnxq.data.source import Batch, DataSource, InputSpec, batches
+from onnxq.data.source import Batch, DataSource, batches, input_specs
 from onnxq.errors import CalibrationError, DataError, InterruptedRun
 from onnxq.fetch import Fetcher, observed_model, real_part, sample_names
 from onnxq.match import is_float
 from onnxq.model import Model
 from onnxq.save import model_dir, runnable
 
-# Fetched tensors of one run together; more are fetched in several runs of the same batch.
-FETCH_BUDGET = 256 << 20
-PROBE = 16  # tensors fetched at once while sizes are unknown
+# Batches at the same time unless the caller says; each holds activations of its own.
+MAX_WORKERS = 4
 SAVE_EVERY = 30.0  # seconds between writes of the resume file
 
 Progress = Callable[[int, int | None], None]
-
-
-def input_specs(model: Model) -> list[InputSpec]:
-    """Name, shape and dtype of the model's inputs, as data sources want them."""
-    specs = []
-    for tensor in model.graph.inputs:
-        shape = tuple(tensor.shape) if tensor.shape is not None else ()
-        specs.append(InputSpec(tensor.name, shape, np.dtype(tensor.dtype)))
-    return specs
 
 
 def collect(
@@ -54,8 +46,9 @@ def collect(
     """Statistics of the named tensors over all samples of `data`.
 
     tensors: names of graph inputs or activations of the top-level graph. batch_size: samples a run (models whose
-    batch is fixed keep theirs). threads: of onnxruntime, 0 for its default. resume: a statistics file that is
-    continued if it exists and kept up to date; after Ctrl-C (InterruptedRun) the same call goes on from there.
+    batch is fixed keep theirs); None is 1, larger ones only take more memory. threads: batches at the same time,
+    0 for one a CPU and 4 at most; the result does not depend on it. resume: a statistics file that is continued if
+    it exists and kept up to date; after Ctrl-C (InterruptedRun) the same call goes on from there.
     progress: called with (samples done, samples in all or None).
     Raises CalibrationError for NaN or infinity (naming tensor and sample) and for a resume file of other data,
     DataError when the samples do not fit or there are none.
@@ -70,30 +63,44 @@ def collect(
     done = int(stats.provenance["samples"])
     if progress:
         progress(done, total)
-    inputs = input_specs(model)
+    inputs = input_specs(model.graph)
     outputs = [name for name in tensors if name not in {spec.name for spec in inputs}]
+    workers = threads or min(_cpus(), MAX_WORKERS)
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(runnable(observed_model(model, outputs), model_dir(model)))
-        session = runtime.session(opened, threads=threads)
-        fetch = Fetcher(session, outputs)
-        pool = stack.enter_context(ThreadPoolExecutor(2))
+        # Threads that take whole batches keep busier than threads that share operators, and an operator's result can
+        # depend on how many share it (a convolution's last bits do).
+        session = runtime.session(opened, threads=1)
+        counter = _BatchCounter(stats, tensors, Fetcher(session, outputs, workers))
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
         stop = stack.enter_context(_interruptible())
+        running: deque[Future[int]] = deque()
+
+        def finish(left: int) -> None:
+            nonlocal done
+            while len(running) > left:
+                done += running.popleft().result()
+                stats.provenance["samples"] = done
+                if progress:
+                    progress(done, total)
+
         saved = time.monotonic()
         for batch in batches(data, inputs, batch_size, start=done):
-            _count_batch(stats, tensors, batch, fetch, pool)
-            done += batch.count
-            stats.provenance["samples"] = done
-            if progress:
-                progress(done, total)
-            if resume and (stop.is_set() or time.monotonic() - saved > SAVE_EVERY):
+            running.append(pool.submit(counter.count, batch))
+            finish(workers)  # this many go on while the next batch is read
+            if stop.is_set():
+                break
+            if resume and time.monotonic() - saved > SAVE_EVERY:
+                finish(0)
                 save_statistics(stats, resume)
                 saved = time.monotonic()
-            if stop.is_set():
-                raise InterruptedRun(_interrupted(done, total, resume))
+        finish(0)
     if done == 0:
         raise DataError("the calibration data has no samples")
     if resume:
         save_statistics(stats, resume)
+    if stop.is_set():
+        raise InterruptedRun(_interrupted(done, total, resume))
     return stats
 
 
@@ -103,20 +110,44 @@ def observable(model: Model) -> list[str]:
     return [t.name for t in (*model.graph.inputs, *nodes) if is_float(t)]
 
 
-def _count_batch(
-    stats: Statistics, tensors: Sequence[str], batch: Batch, fetch: Fetcher, pool: ThreadPoolExecutor
-) -> None:
-    def count(item: tuple[str, NDArray]) -> None:
-        name, values = item
-        try:
-            stats.tensor(name).update(real_part(values, batch))
-        except CalibrationError as err:
-            raise CalibrationError(f"tensor {name}, sample {sample_names(batch)}: {err}") from None
+class _BatchCounter:
+    """Counts what a batch makes of the tensors. Threads may count batches at the same time."""
 
-    fed = [(name, batch.feeds[name]) for name in tensors if name in batch.feeds]
-    list(pool.map(count, fed))
-    for found in fetch.run(batch):
-        list(pool.map(count, found.items()))
+    def __init__(self, stats: Statistics, tensors: Sequence[str], fetch: Fetcher) -> None:
+        self._stats = stats
+        self._tensors = tensors
+        self._fetch = fetch
+        self._locks = {name: threading.Lock() for name in tensors}
+
+    def count(self, batch: Batch) -> int:
+        """Run a batch, count its tensors and return the number of its samples."""
+        self._add({name: batch.feeds[name] for name in self._tensors if name in batch.feeds}, batch)
+        for found in self._fetch.run(batch):
+            self._add(found, batch)
+        return batch.count
+
+    def _add(self, found: dict[str, NDArray], batch: Batch) -> None:
+        for name in list(found):
+            values = real_part(found.pop(name), batch)  # popped: freed as soon as it is counted
+            try:
+                with self._locks[name]:
+                    self._stats[name].update(values)
+            except CalibrationError as err:
+                raise CalibrationError(f"tensor {name}, sample {_broken_samples(values, batch)}: {err}") from None
+
+
+def _broken_samples(values: NDArray, batch: Batch) -> str:
+    """Names of the samples that are not finite, of all where they cannot be told apart."""
+    if values.ndim == 0 or len(values) != batch.count:
+        return sample_names(batch.names)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(values.reshape(batch.count, -1).astype(np.float32))
+    return sample_names([batch.names[i] for i in np.flatnonzero(~finite.all(axis=1))])
+
+
+def _cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _resumed(
