@@ -77,7 +77,7 @@ def evaluate_reference(nodes: Sequence[gs.Node], wanted: Sequence[gs.Tensor], op
     """As evaluate, by the reference implementation in the onnx package: slow, but knows types that runtimes lack."""
     from onnx.reference import ReferenceEvaluator
 
-    return ReferenceEvaluator(_whole(nodes, wanted, opset)).run([t.name for t in wanted], {})
+    return list(ReferenceEvaluator(_whole(nodes, wanted, opset)).run([t.name for t in wanted], {}))
 
 
 def _whole(nodes: Sequence[gs.Node], wanted: Sequence[gs.Tensor], opset: int) -> onnx.ModelProto:

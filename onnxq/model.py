@@ -8,7 +8,7 @@ data relative to the model's folder.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -445,14 +445,13 @@ def _drop_captured(graph: gs.Graph, proto: onnx.GraphProto, hoisted: dict[int, g
             inner = node.attrs[attr.name]
             made = {t.name for n in inner.nodes for t in n.outputs}
             names = {t.name for t in inner.tensors().values() if id(t) in hoisted}
-            _keep(attr.g.initializer, lambda t, names=names: t.name not in names)
-            _keep(attr.g.value_info, lambda v, made=made: v.name in made)
+            _keep(attr.g.initializer, [t for t in attr.g.initializer if t.name not in names])
+            _keep(attr.g.value_info, [v for v in attr.g.value_info if v.name in made])
             _drop_captured(inner, attr.g, hoisted)
 
 
-def _keep(values: Any, wanted: Callable[[Any], bool]) -> None:
-    """Filter a repeated protobuf field in place."""
-    kept = [v for v in values if wanted(v)]
+def _keep(values: Any, kept: list[Any]) -> None:
+    """Leave only these in a repeated protobuf field."""
     if len(kept) < len(values):
         del values[:]
         values.extend(kept)

@@ -131,7 +131,7 @@ def _resize(node: gs.Node) -> Bridge:
     if scales is None and node.op == "Resize":
         raise PreconditionError(f"node {node.name} (Resize): whether it shrinks is known at run time only")
     enlarges = scales is None or bool(np.all(scales >= 1))  # Upsample never shrinks
-    if not enlarges and np.any(scales > 1):
+    if scales is not None and not enlarges and np.any(scales > 1):
         raise PreconditionError(f"node {node.name} ({node.op}) enlarges one axis and shrinks another")
 
     def bridge(twin: gs.Node, names: Names) -> None:
@@ -153,8 +153,8 @@ def _resize(node: gs.Node) -> Bridge:
 
 def _group_norm(node: gs.Node) -> Bridge:
     shape = node.inputs[0].shape
-    values = [constant_values(t) for t in node.inputs[1:3]]
-    if any(v is None for v in values) or shape is None or not isinstance(shape[1], int):
+    values = [v for v in map(constant_values, node.inputs[1:3]) if v is not None]
+    if len(values) < 2 or shape is None or not isinstance(shape[1], int):
         raise PreconditionError(
             f"node {node.name} (GroupNormalization) cannot go to opset 21: its scale and bias must be constants and "
             "its number of channels known"

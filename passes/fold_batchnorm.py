@@ -98,8 +98,8 @@ class FoldBatchNorm(Pass):
             return "its statistics are used"
         if not node.attrs.get("spatial", 1):
             return "normalizes each element on its own (spatial=0)"
-        parameters = [constant_values(t) for t in node.inputs[1:5]]
-        if len(parameters) < 4 or any(p is None for p in parameters):
+        parameters = [p for p in map(constant_values, node.inputs[1:5]) if p is not None]
+        if len(parameters) < 4:
             return "its parameters are computed at run time"
         gamma, beta, mean, var = parameters
         epsilon = max(float(node.attrs.get("epsilon", 1e-5)), self.epsilon_floor)

@@ -74,13 +74,13 @@ def _step(node: gs.Node) -> tuple[gs.Tensor, Affine] | None:
         step = affine.scale(values)
     elif node.op == "Add":
         step = affine.shift(values)
-    elif node.op == "Div":
-        step = affine.scale(affine.reciprocal(values)) if index == 1 else None
+    elif node.op == "Sub":
+        step = affine.shift(-values.astype(np.float64)) if index else affine.scale(-1.0).then(affine.shift(values))
+    elif index:
+        step = affine.scale(affine.reciprocal(values))
     else:
-        step = affine.shift(-values.astype(np.float64))
-        if index == 0:
-            step = affine.scale(-1.0).then(affine.shift(values))
-    return (source, step) if step is not None and step.is_finite else None
+        return None  # a constant divided by x
+    return (source, step) if step.is_finite else None
 
 
 def _into_layer(graph: gs.Graph, node: gs.Node, names: Names, outputs: set[int]) -> str | None:

@@ -427,6 +427,20 @@ def test_inside_subgraphs():
     assert proof.changed == 2
 
 
+def test_never_across_the_border_of_a_subgraph():
+    text = f"""g (float[1,4,7,7] x, bool c) => (float[A,B,C,D] y) <float[4,4,1,1] w, float[4,4,1,1] v, {bn(4)}> {{
+        o = Conv(x, w)
+        p = {norm("x")}
+        y = If (c) <
+            then_branch = t () => (float[A,B,C,D] a) {{ [n] a = {norm("o")} }},
+            else_branch = e () => (float[A,B,C,D] b) {{ b = Conv(p, v) }}
+        >
+    }}"""
+    proof = prove(text, FoldBatchNorm(standalone=False), **values(4))
+    assert proof.changed == 0
+    assert proof.ops == {"Conv": 2, "BatchNormalization": 2, "If": 1}
+
+
 def test_the_original_arrays_are_never_edited_in_place():
     source = model(
         f"g ({CONV} <float[6,4,3,3] w, float[6] b, {bn(6)}> {{ h = Conv(x, w, b) y = {norm('h')} }}",
