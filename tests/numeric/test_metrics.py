@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from onnxq.numeric.metrics import ErrorSums, sqnr_db
+from onnxq.numeric.metrics import BLOCK, ErrorSums, sqnr_db
 
 
 def test_known_values() -> None:
@@ -37,3 +37,22 @@ def test_limits() -> None:
     assert math.isnan(sums.mse) and sums.cosine == 1.0
     sums.add(zero, one)
     assert sums.cosine == 0.0
+
+
+def test_long_arrays_are_summed_in_blocks() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(3, BLOCK + 7)).astype(np.float32), rng.normal(size=(3, BLOCK + 7)).astype(np.float32)
+    sums = ErrorSums()
+    sums.add(a, b)
+    err = a.astype(np.float64) - b
+    assert sums.count == a.size and sums.err_max == np.abs(err).max()
+    assert sums.mse == pytest.approx((err**2).mean()) and sums.dot == pytest.approx((a.astype(np.float64) * b).sum())
+
+
+def test_nan_and_shapes() -> None:
+    sums = ErrorSums()
+    sums.add(np.array([1.0, 2.0]), np.array([np.nan, 2.0]))
+    sums.add(np.ones(2), np.ones(2))
+    assert math.isnan(sums.sqnr_db) and math.isnan(sums.err_max)
+    with pytest.raises(ValueError, match="same shape"):
+        sums.add(np.ones(2), np.ones(3))
