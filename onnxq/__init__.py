@@ -1,6 +1,7 @@
 """onnxq: from a float ONNX model to one that a target executes in low-precision integers, with proof of what it cost.
 
-    import onnxq
+A first run::
+
     q = onnxq.quantize("m.onnx", data, profile="onnxruntime-cpu", calibration="mse")
     q.save("m.int8.onnx")
     session = onnxq.session("m.int8.onnx", threads=2)

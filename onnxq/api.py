@@ -214,7 +214,7 @@ def _check_bits(target: Profile, settings: QuantSettings) -> None:
     if settings.activation_bits is not None:
         target.check_bits("activations", settings.activation_bits, "activation_bits")
     ends = settings.first_last_bits
-    if ends not in (None, DEFAULT_FIRST_LAST_BITS, *target.activations.bits):
+    if ends is not None and ends not in (DEFAULT_FIRST_LAST_BITS, *target.activations.bits):
         target.check_bits("weights", ends, "first_last_bits")
 
 
