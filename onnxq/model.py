@@ -26,6 +26,7 @@ from onnxq.errors import ModelError
 OWN_DOMAIN = "com.onnxq"
 IR_MIN, IR_FUNCTIONS, IR_INT4, IR_MAX = 4, 8, 10, 13
 OPSET_MAX = 26  # onnxruntime 1.31
+OPSET_DEFAULT = 17  # for models that use no standard operator, and so name no version
 # A protobuf message ends at 2 GiB; stay clear of it. Above this, weights live in an external file.
 INLINE_LIMIT = 1_800_000_000
 INT4_TYPES = (TensorProto.INT4, TensorProto.UINT4)
@@ -153,7 +154,11 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
             raise ModelError(f"{where}: external data cannot be read: {str(err).splitlines()[0]}") from err
     work, functions = _inline(work, notes, where)
     _check_attributes(work.graph, where)
+    _check_types(work.graph, where)
     _fix_defaults(work, notes)
+    work.ir_version = max(work.ir_version, IR_MIN)  # below, an initializer must be an input
+    if not any(o.domain in ("", "ai.onnx") for o in work.opset_import):
+        work.opset_import.add(version=OPSET_DEFAULT)
 
     sha256 = sha256 or hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest() if small else sha256
     values = {v.name: v for v in (*work.graph.input, *work.graph.output)}
@@ -308,6 +313,28 @@ def _check_attributes(graph: onnx.GraphProto, where: str) -> None:
                 _check_attributes(attr.g, where)
 
 
+def _check_types(graph: onnx.GraphProto, where: str) -> None:
+    """Refuse optional, map and opaque values at the borders of graphs; forget them elsewhere, where none is needed."""
+    for value in (*graph.input, *graph.output):
+        if not _expressible(value.type):
+            kind = value.type.WhichOneof("value").removesuffix("_type")
+            raise ModelError(f"{where}: input or output {value.name} is of type {kind}, which onnxq cannot carry")
+    kept = [v for v in graph.value_info if _expressible(v.type)]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    for node in graph.node:
+        for attr in node.attribute:
+            if attr.HasField("g"):
+                _check_types(attr.g, where)
+
+
+def _expressible(kind: onnx.TypeProto) -> bool:
+    """Whether onnx-graphsurgeon has this type: tensors, sequences of tensors, and none at all (in subgraphs)."""
+    if kind.HasField("sequence_type"):
+        return kind.sequence_type.elem_type.HasField("tensor_type")
+    return kind.WhichOneof("value") in (None, "tensor_type", "sparse_tensor_type")
+
+
 def _inline(proto: onnx.ModelProto, notes: list[str], where: str) -> tuple[onnx.ModelProto, list[onnx.FunctionProto]]:
     """Inline every model-local function but our own, which are bodies for kernels and travel untouched."""
     own = [f for f in proto.functions if f.domain == OWN_DOMAIN]
@@ -338,7 +365,6 @@ def _fix_defaults(proto: onnx.ModelProto, notes: list[str]) -> None:
         )
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
-    proto.ir_version = max(proto.ir_version, IR_MIN)  # below, an initializer must be an input
 
 
 def _without_graph(proto: onnx.ModelProto) -> onnx.ModelProto:

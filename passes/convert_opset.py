@@ -100,6 +100,8 @@ def _plan(graph: gs.Graph, before: int, after: int) -> list[tuple[gs.Node, Bridg
             bridge = _softmax(node)
         elif is_op(node, "Upsample", "Resize") and before < 11 <= after:
             bridge = _resize(node)
+        elif is_op(node, "Scan") and before < 9 <= after:
+            raise PreconditionError(f"node {node.name} (Scan) has a batch dimension, which opset 9 did away with")
         elif is_op(node, "GroupNormalization") and before < 21 <= after:
             bridge = _group_norm(node)
         if bridge is not None:

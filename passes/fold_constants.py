@@ -184,10 +184,10 @@ class _Run:
     def replace(self, graph: gs.Graph, node: gs.Node, values: Sequence[Any]) -> None:
         """Put values in the place of a node; a value is None where nothing outside the batch reads the output."""
         needed = [bool(t.outputs) or id(t) in self.outputs for t in node.outputs]
-        results = [np.asarray(v) for v, need in zip(values, needed, strict=True) if need and v is not None]
+        results = [v for v, need in zip(values, needed, strict=True) if need and v is not None]
         if len(results) < sum(needed):  # a consumer in the batch was refused
             return
-        if any(r.dtype.kind in "OUS" for r in results):
+        if any(not isinstance(r, (np.ndarray, np.generic)) or r.dtype.kind in "OUS" for r in results):
             self.skip(node, "its result is not a numeric tensor")
         elif sum(r.nbytes for r in results) > self.limit(node):
             size = _size(sum(r.nbytes for r in results))
@@ -197,7 +197,7 @@ class _Run:
 
     def to_constants(self, graph: gs.Graph, node: gs.Node, values: Sequence[Any]) -> None:
         tensors = list(node.outputs)
-        name = node.name
+        free_names = [node.name]  # the first Constant node takes it over
         remove_nodes(graph, [node])
         for tensor, value in zip(tensors, values, strict=True):
             if value is None or not (tensor.outputs or id(tensor) in self.outputs):
@@ -212,6 +212,7 @@ class _Run:
                 for node_reading in consumers(tensor):
                     replace_input(node_reading, tensor, own)
             attribute = gs.Constant(tensor.name, values_of)
+            name = free_names.pop() if free_names else self.names.fresh(node.name)
             graph.nodes.append(gs.Node("Constant", name, {"value": attribute}, [], [tensor]))
             tensor.dtype, tensor.shape = values_of.dtype, list(values_of.shape)
         self.changed += 1

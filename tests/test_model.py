@@ -441,6 +441,36 @@ def test_attributes_that_cannot_be_carried_are_refused():
     assert "attribute many of type TENSORS" in message(inner)
 
 
+def test_optional_values_are_refused():
+    built = proto("g (float[2] x) => (float[2] y) { y = Identity(x) }")
+    kind = built.graph.input[0].type
+    inner = onnx.TypeProto.FromString(kind.SerializeToString())
+    kind.optional_type.elem_type.CopyFrom(inner)
+    assert message(built) == "model: input or output x is of type optional, which onnxq cannot carry"
+
+
+def test_sequences_are_carried():
+    text = """g (seq(float[N]) x, bool c) => (seq(float[N]) y) <float[2] w> {
+        y = If (c) <
+            then_branch = t () => (seq(float[N]) a) { b = SequenceInsert(x, w) a = Identity(b) },
+            else_branch = e () => (seq(float[N]) d) { d = SequenceConstruct(w, w) }
+        >
+    }"""
+    source = load(proto(text))
+    pipeline.run(source, [FoldConstants(), EliminateIdentity()], PassContext(source))
+    written = again(source)
+    for c, count in ((True, 2), (False, 2)):
+        assert len(run(written, {"x": [np.ones(1, np.float32)], "c": np.asarray(c)})["y"]) == count
+
+
+def test_a_model_of_other_domains_alone_gets_an_opset():
+    built = proto("g (float[2] x) => (float[2] y) { y = custom.Thing(x) }")
+    del built.opset_import[0]
+    source = load(built)
+    assert source.opset == 17
+    assert {(o.domain, o.version) for o in to_proto(source).opset_import} == {("", 17), ("custom", 1)}
+
+
 def test_functions_that_cannot_be_inlined():
     text = """<ir_version: 10, opset_import: ["": 21, "local": 1]>
     g (float[2] x) => (float[2] y) { y = local.Odd(x) }

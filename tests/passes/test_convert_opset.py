@@ -116,6 +116,18 @@ def test_what_opset_13_cannot_express_is_refused():
     assert (mixed.opset, [n.op for n in mixed.graph.nodes]) == (10, ["Resize"])
 
 
+def test_the_batched_scan_of_opset_8_is_refused():
+    text = """g (float[1,3,2] x) => (float[1,3,2] y) <float[1,2] s> {
+        [scan] e, y = Scan <num_scan_inputs = 1, body = b (float[2] a, float[2] v) => (float[2] c, float[2] w) {
+            c = Add(a, v)
+            w = Identity(c)
+        }> ("", s, x)
+    }"""
+    source = load(proto(text, opset=8))
+    with pytest.raises(PreconditionError, match=r"node scan .Scan. has a batch dimension"):
+        pipeline.run(source, [ConvertOpset(version=13)], PassContext(source))
+
+
 def test_a_node_that_the_converter_cannot_take_is_named():
     source = load(old(7, "[mvn] y = MeanVarianceNormalization(x)", ""))
     with pytest.raises(PassError, match=r"node mvn \(MeanVarianceNormalization\) cannot be raised from opset 7 to 13"):
@@ -194,6 +206,13 @@ def test_subgraphs_are_converted_too_and_capture_large_weights():
     assert sum(t.name == "w" for t in written.graph.initializer) == 1
     branches = [a.g for n in written.graph.node for a in n.attribute if a.HasField("g")]
     assert not [t for g in branches for t in g.initializer if t.name == "w"]
+
+
+def test_constants_of_models_older_than_ir_4():
+    proof = prove(
+        "g (bool[2] x) => (bool[2] y) <bool[2] w = {1, 0}> { y = And(x, w) }", ConvertOpset(version=13), opset=7, ir=3
+    )
+    assert proof.model.opset == 13
 
 
 def test_custom_operators_are_left_alone():
