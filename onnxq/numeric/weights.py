@@ -16,6 +16,9 @@ INT32_MAX = (1 << 31) - 1
 MSE_SHRINK_MIN = 0.1
 MSE_STEPS = 91
 MSE_BLOCK = 1 << 15
+# Rounding errors cancel in a sum of products, those of clipping all shrink the weights: their squares count more.
+# 3 as in AIMET's "TF-enhanced"; SqueezeNet at 5 and 4 bits: 21.3 and 13.4 dB at the logits, 15.7 and 8.3 dB with 1.
+CLIPPED_COUNT = 3.0
 
 
 def weight_qparams(w: NDArray, fmt: QuantFormat, axis: int | None, method: str = "max") -> QParams:
@@ -23,8 +26,9 @@ def weight_qparams(w: NDArray, fmt: QuantFormat, axis: int | None, method: str =
 
     w: floating point. axis: channel axis, None for per-tensor. method: "max" covers the whole range of each
     channel (NVIDIA 2020, table 4: lossless in practice at 8 bits); "mse" shrinks it in steps to the least
-    squared error per channel, which pays below 8 bits. A channel of zeros takes the smallest scale of the others: with
-    one of its own choice the multiplier of its rescale would be out of line.
+    squared error per channel, that of clipped weights counting CLIPPED_COUNT times; it pays below 8 bits.
+    A channel of zeros takes the smallest scale of the others: with one of its own choice the multiplier of its rescale
+    would be out of line.
     """
     other = None if axis is None else tuple(i for i in range(w.ndim) if i != axis % w.ndim)
     if w.size == 0:
@@ -41,7 +45,7 @@ def weight_qparams(w: NDArray, fmt: QuantFormat, axis: int | None, method: str =
 
 
 def _least_squared_error(w: NDArray, lo: NDArray, hi: NDArray, fmt: QuantFormat, axis: int | None) -> QParams:
-    """The shrunk range of each channel whose grid is closest to w; the widest of equally good ones."""
+    """The shrunk range of each channel whose grid has the least error on w; the widest of equally good ones."""
     channels = np.reshape(w, (1, -1)) if axis is None else np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1)
     trials = [qparams_from_range(lo * s, hi * s, fmt, axis) for s in np.linspace(1.0, MSE_SHRINK_MIN, MSE_STEPS)]
     scale = np.stack([t.scale.reshape(-1) for t in trials])
@@ -55,10 +59,12 @@ def _least_squared_error(w: NDArray, lo: NDArray, hi: NDArray, fmt: QuantFormat,
             block = channels[r : r + rows, c : c + columns].astype(np.float32)
             for k in range(MSE_STEPS):
                 step, origin = scale[k, r : r + rows, None], zero_point[k, r : r + rows, None]
-                q = np.rint(block / step)
-                q = np.clip(q, (fmt.qmin - origin).astype(np.float32), (fmt.qmax - origin).astype(np.float32), out=q)
+                codes = np.rint(block / step)
+                q = np.clip(codes, (fmt.qmin - origin).astype(np.float32), (fmt.qmax - origin).astype(np.float32))
+                clipped = q != codes
                 q *= step
                 q -= block
+                q *= clipped * np.float32(np.sqrt(CLIPPED_COUNT) - 1) + np.float32(1)  # faster than a mask
                 error[k, r : r + rows] += np.einsum("ij,ij->i", q, q)
     best = (error.argmin(axis=0), np.arange(channels.shape[0]))
     shape = trials[0].scale.shape

@@ -8,17 +8,13 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from onnxq.numeric.formats import QuantFormat
-from onnxq.numeric.qparams import QParams
-from onnxq.numeric.quantize import fake_quantize
+from onnxq.numeric.qparams import QParams, qparams_from_range
+from onnxq.numeric.quantize import along_axis, fake_quantize
 from onnxq.numeric.weights import INT32_MAX, fit_bias, quantize_bias, weight_qparams
 
 S8 = QuantFormat(8, narrow_range=True)
 POW2 = QuantFormat(8, narrow_range=True, power_of_two=True)
 U8 = QuantFormat(8, signed=False, symmetric=False)
-
-
-def squared_error(w: np.ndarray, q: QParams) -> float:
-    return float(((fake_quantize(w, q).astype(np.float64) - w) ** 2).sum())
 
 
 def test_max_per_channel() -> None:
@@ -46,21 +42,40 @@ def test_empty_weight(axis: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "fmt", [QuantFormat(b, narrow_range=True) for b in (2, 3, 4, 6, 8)] + [QuantFormat(4, False, False)]
+    "fmt", [*(QuantFormat(b, narrow_range=True) for b in (2, 3, 4, 6, 8)), QuantFormat(4, False, False)]
 )
 @pytest.mark.parametrize("axis", [None, 0])
-def test_mse_is_never_worse_than_max_nor_than_any_shrink(fmt: QuantFormat, axis: int | None) -> None:
+def test_mse_is_never_worse_than_any_other_range(fmt: QuantFormat, axis: int | None) -> None:
     rng = np.random.default_rng(3)
     w = rng.standard_t(3, (6, 50)).astype(np.float32)
     w[2] = 0
     best, widest = weight_qparams(w, fmt, axis, "mse"), weight_qparams(w, fmt, axis, "max")
-    error = squared_error(w, best)
-    assert error <= squared_error(w, widest)
-    for shrink in (0.9, 0.75, 0.5, 0.3, 0.2, 0.15):
-        trial = QParams((widest.scale * np.float32(shrink)).astype(np.float32), widest.zero_point, fmt, axis)
-        assert error <= squared_error(w, trial) * 1.02
+    error = weighted_error(w, best)
+    for shrink in np.linspace(1.0, 0.1, 91):
+        low, high = (w.min(), w.max()) if axis is None else (w.min(axis=1), w.max(axis=1))
+        trial = qparams_from_range(low * shrink, high * shrink, fmt, axis)
+        assert (error <= weighted_error(w, trial) * (1 + 1e-5) + 1e-12).all()
     if fmt.bits <= 4:
-        assert error < squared_error(w, widest)  # heavy tails: that is what it is for
+        assert error.sum() < weighted_error(w, widest).sum()  # heavy tails: that is what it is for
+
+
+def weighted_error(w: np.ndarray, q: QParams) -> np.ndarray:
+    """Squared error of each channel (of all for per-tensor), three times where a weight lies outside the codes."""
+    scale, zero_point = (along_axis(v, q.axis, w.ndim) for v in (q.scale, q.zero_point))
+    codes = np.rint(w / scale) + zero_point
+    outside = (codes < q.format.qmin) | (codes > q.format.qmax)
+    error = (fake_quantize(w, q).astype(np.float64) - w) ** 2 * np.where(outside, 3, 1)
+    return error.sum() if q.axis is None else error.sum(axis=1)
+
+
+def test_mse_in_blocks_is_mse() -> None:
+    # Larger than a block in both directions, and as one tensor.
+    w = np.random.default_rng(1).standard_t(3, (3, 40_000)).astype(np.float32)
+    fmt = QuantFormat(4, narrow_range=True)
+    assert (weight_qparams(w, fmt, 0, "mse").scale == [weight_qparams(c, fmt, None, "mse").scale for c in w]).all()
+    q = weight_qparams(w, fmt, None, "mse")
+    around = (weighted_error(w, QParams((q.scale * f).astype(np.float32), q.zero_point, fmt)) for f in (0.9, 1.1))
+    assert all(weighted_error(w, q) <= e for e in around)
 
 
 def test_mse_chooses_for_each_channel_by_itself() -> None:
