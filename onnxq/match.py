@@ -12,7 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.model import all_graphs
+from onnxq.model import ExternalValues, all_graphs
 
 STANDARD_DOMAINS = (None, "", "ai.onnx")
 
@@ -70,7 +70,10 @@ def belongs(graph: gs.Graph, node: gs.Node) -> bool:
 
 def constant_values(tensor: gs.Tensor) -> NDArray | None:
     """The tensor's values, or None if it is computed at run time. Do not edit them in place: they may be shared."""
-    return tensor.values if isinstance(tensor, gs.Constant) else None
+    if not isinstance(tensor, gs.Constant):
+        return None
+    # tensor.values would keep what it loaded; a model over 2 GB leaves its weights in their file
+    return tensor._values.load() if isinstance(tensor._values, ExternalValues) else tensor.values
 
 
 def scalar_value(tensor: gs.Tensor) -> float | None:

@@ -8,6 +8,7 @@ data relative to the model's folder.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,15 +44,20 @@ gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
 
 
 class ExternalValues(LazyValues):
-    """A constant in an external data file, read when first asked for and found relative to the model's folder."""
+    """A constant in an external data file, which is found relative to the model's folder and stays where it is."""
 
     def __init__(self, tensor: TensorProto, base_dir: Path) -> None:
         super().__init__(tensor)
         self.base_dir = base_dir
 
     def load(self) -> np.ndarray:
-        """The values, read from the external file."""
-        return np.array(numpy_helper.to_array(self.tensor, str(self.base_dir)))
+        """The values: mapped from the file, read-only, so that gigabytes of weights are not held in memory."""
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(self.tensor.data_type)
+        shape = tuple(self.tensor.dims)
+        if self.tensor.data_type in INT4_TYPES or 0 in shape or sys.byteorder == "big":
+            return np.array(numpy_helper.to_array(self.tensor, str(self.base_dir)))
+        info = external_data_helper.ExternalDataInfo(self.tensor)
+        return np.memmap(self.base_dir / info.location, dtype, "r", info.offset or 0, shape)
 
 
 @dataclass
@@ -443,6 +449,7 @@ def _bind_external(graph: gs.Graph, base_dir: Path) -> None:
             lazy = getattr(tensor, "_values", None)
             if isinstance(lazy, LazyValues) and external_data_helper.uses_external_data(lazy.tensor):
                 tensor._values = ExternalValues(lazy.tensor, base_dir)
+                tensor.data_location = None  # lazy.tensor says it; values that a pass puts there are inline
 
 
 def _store_once(graph: gs.Graph, proto: onnx.GraphProto) -> None:
