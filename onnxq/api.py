@@ -125,7 +125,11 @@ def quantize(
         tuple(op_types) if op_types is not None else None,
     )
     _check_bits(target, settings)
-    settings.check_names((n.name for g in all_graphs(model.graph) for n in g.nodes), (n.op for n in model.graph.nodes))
+    settings.check_names(
+        (n.name for g in all_graphs(model.graph) for n in g.nodes),
+        (n.op for n in model.graph.nodes),
+        str(overrides) if isinstance(overrides, (str, Path)) else "overrides",
+    )
     _check_quantized(model, requantize)
     samples = _open(model, data, preprocess, limit, random_data, seed, shapes, statistics)
     if isinstance(samples, DataSource) and samples.kind == "random":

@@ -69,16 +69,21 @@ class QuantSettings:
         """Whether `exclude` names the node."""
         return any(pattern == node or _matches(pattern, node) for pattern in self.exclude)
 
-    def check_names(self, nodes: Iterable[str], op_types: Iterable[str]) -> None:
-        """Raise ConfigError for a pattern that matches no node, or an operator the model does not have."""
-        check_patterns((*self.overrides, *self.exclude), nodes)
+    def check_names(self, nodes: Iterable[str], op_types: Iterable[str], source: str = "overrides") -> None:
+        """Raise ConfigError for a pattern that matches no node, or an operator the model does not have.
+
+        source: where the overrides come from, for the message.
+        """
+        names = list(nodes)
+        check_patterns(self.overrides, names, source)
+        check_patterns(self.exclude, names, "exclude")
         present = set(op_types)
         for op in self.op_types or ():
             if op not in present:
                 raise ConfigError(f"the model has no {op} node (op_types); it has: {', '.join(sorted(present))}")
 
 
-def check_patterns(patterns: Iterable[str], nodes: Iterable[str]) -> None:
+def check_patterns(patterns: Iterable[str], nodes: Iterable[str], where: str) -> None:
     """Raise ConfigError for a pattern that is neither the name of a node nor a regular expression that matches one."""
     names = list(nodes)
     for pattern in patterns:
@@ -87,9 +92,10 @@ def check_patterns(patterns: Iterable[str], nodes: Iterable[str]) -> None:
         try:
             found = any(re.fullmatch(pattern, name) for name in names)
         except re.error as err:
-            raise ConfigError(f"{pattern!r} is neither a node's name nor a regular expression: {err}") from None
+            what = f"{pattern!r} is neither a node's name nor a regular expression"
+            raise ConfigError(f"{where}: {what}: {err}") from None
         if not found:
-            raise ConfigError(f"{pattern!r} matches no node of the model{_closest(pattern, names)}")
+            raise ConfigError(f"{where}: {pattern!r} matches no node of the model{_closest(pattern, names)}")
 
 
 def parse_overrides(table: Mapping[str, Any], where: str = "overrides") -> dict[str, Override]:

@@ -34,7 +34,7 @@ class AssignBits(Pass):
         overrides = dict(settings.overrides)
         if self.config:
             config = load_config(self.config)
-            check_patterns(config, (node.name for g in all_graphs(graph) for node in g.nodes))
+            check_patterns(config, (node.name for g in all_graphs(graph) for node in g.nodes), self.config)
             overrides |= config
         ctx.settings = dataclasses.replace(
             settings,

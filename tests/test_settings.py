@@ -57,20 +57,23 @@ def test_names_are_checked() -> None:
     nodes, ops = ["conv1", "conv2", "fc[0"], ["Conv", "Gemm"]
     QuantSettings(overrides={"conv\\d": Override()}, exclude=("fc[0",), op_types=("Gemm",)).check_names(nodes, ops)
     for settings, message in (
-        (QuantSettings(exclude=("covn1",)), "'covn1' matches no node of the model; did you mean 'conv1'?"),
-        (QuantSettings(overrides={"zzz": Override()}), "'zzz' matches no node of the model"),
-        (QuantSettings(exclude=("fc[",)), "'fc[' is neither a node's name nor a regular expression: unterminated"),
+        (QuantSettings(exclude=("covn1",)), "exclude: 'covn1' matches no node of the model; did you mean 'conv1'?"),
+        (QuantSettings(overrides={"zzz": Override()}), "bits.toml: 'zzz' matches no node of the model"),
+        (
+            QuantSettings(exclude=("fc[",)),
+            "exclude: 'fc[' is neither a node's name nor a regular expression: unterminated",
+        ),
         (QuantSettings(op_types=("MatMul",)), "the model has no MatMul node (op_types); it has: Conv, Gemm"),
     ):
         with pytest.raises(ConfigError) as caught:
-            settings.check_names(nodes, ops)
+            settings.check_names(nodes, ops, "bits.toml")
         assert str(caught.value).startswith(message)
 
 
 def test_check_patterns_of_nothing() -> None:
-    check_patterns([], [])
+    check_patterns([], [], "here")
     with pytest.raises(ConfigError, match="matches no node"):
-        check_patterns([".*"], [])
+        check_patterns([".*"], [], "here")
 
 
 def test_parse_overrides() -> None:
