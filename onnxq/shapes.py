@@ -59,7 +59,9 @@ def element_type(tensor: gs.Tensor) -> int:
     """The tensor's onnx.TensorProto.DataType, 0 if unknown."""
     if tensor.dtype is None:
         return 0
-    return tensor.dtype if isinstance(tensor.dtype, int) else onnx.helper.np_dtype_to_tensor_dtype(tensor.dtype)
+    return (
+        tensor.dtype if isinstance(tensor.dtype, int) else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+    )
 
 
 def graph_type(elem_type: int) -> np.dtype | int:
