@@ -66,6 +66,7 @@ class FoldBatchNorm(Pass):
         names, outputs, opset = Names(graph), output_ids(graph), int(graph.opset)
         changed = 0
         skipped = []
+        alone: dict[str, list[str]] = {}
         for g in list(all_graphs(graph)):
             left: list[tuple[gs.Node, Affine, str]] = []
             for node in [n for n in g.nodes if is_op(n, "BatchNormalization")]:
@@ -84,10 +85,14 @@ class FoldBatchNorm(Pass):
                     changed += 1
                     continue
                 reason = f"{reason_before}; {reason}"
-                alone = _stand_alone(g, node, step, names) if self.standalone else "stays"
-                changed += alone is None
-                skipped.append(MatchFailure(reason + (f"; {alone}" if alone else "; now Mul and Add"), node.name))
-        return PassResult(changed, tuple(skipped))
+                refused = _stand_alone(g, node, step, names) if self.standalone else ""
+                if refused is None:
+                    alone.setdefault(reason, []).append(node.name)
+                    changed += 1
+                else:
+                    skipped.append(MatchFailure(f"{reason}; {refused}" if refused else reason, node.name))
+        notes = [f"{len(n)} became Mul and Add: {reason}: {_some(n)}" for reason, n in alone.items()]
+        return PassResult(changed, tuple(skipped), tuple(notes))
 
     def affine_of(self, node: gs.Node, opset: int, outputs: set[int]) -> Affine | str:
         """a and b of one node, shape (channels,), or why it has none."""
@@ -105,6 +110,10 @@ class FoldBatchNorm(Pass):
         epsilon = max(float(node.attrs.get("epsilon", 1e-5)), self.epsilon_floor)
         step = affine.batch_norm(gamma, beta, mean, var, epsilon)
         return step if step.is_finite else "its variance plus epsilon is not positive (see epsilon_floor)"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _into_layer_before(graph: gs.Graph, node: gs.Node, step: Affine, names: Names, outputs: set[int]) -> str | None:

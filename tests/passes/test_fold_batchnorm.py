@@ -147,7 +147,7 @@ def test_the_channels_of_a_batched_matmul_are_not_the_normalized_ones():
         **values(3),
     )
     assert proof.ops == {"MatMul": 1, "Mul": 1, "Add": 1}
-    assert "channels" in proof.reasons["n"]
+    assert "channels" in proof.report.notes[0]
 
 
 def test_two_after_one_convolution():
@@ -185,7 +185,7 @@ def test_before_padding_only_without_a_shift(layer, declared):
     text = f"g ({CONV} <{declared}, {bn(4)}> {{ [n] h = {norm('x')} y = {layer} }}"
     shifted = prove(text, PASS, **values(4))
     assert shifted.ops == {"Mul": 1, "Add": 1, layer.partition("<")[0]: 1}
-    assert "shift" in shifted.reasons["n"]
+    assert "shift" in shifted.report.notes[0]
     scaled = prove(text, PASS, **values(4) | {"be": 0, "mu": 0})
     assert len(scaled.graph.nodes) == 1
 
@@ -217,7 +217,7 @@ def test_before_a_gemm_that_transposes_its_input():
         **values(4),
     )
     assert proof.ops == {"Mul": 1, "Add": 1, "Gemm": 1}
-    assert "transposes" in proof.reasons["n"]
+    assert "transposes" in proof.report.notes[0]
 
 
 def test_the_layer_before_is_preferred():
@@ -246,9 +246,11 @@ def test_on_its_own_it_becomes_scale_and_shift(shape):
     proof = prove(text, PASS, **values(4))
     assert proof.ops == {"Mul": 1, "Add": 1}
     assert proof.changed == 1
-    assert proof.reasons == {"n": "no layer before it; no layer after it alone; now Mul and Add"}
+    assert proof.report.notes == ("1 became Mul and Add: no layer before it; no layer after it alone: n",)
+    assert proof.reasons == {}
     kept = prove(text, FoldBatchNorm(standalone=False), **values(4))
     assert (kept.changed, kept.ops) == (0, {"BatchNormalization": 1})
+    assert kept.reasons == {"n": "no layer before it; no layer after it alone"}
 
 
 def test_a_neutral_part_is_left_out():
