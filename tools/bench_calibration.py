@@ -6,8 +6,8 @@
 Each measurement is a process of its own, so that its peak memory is its own, and they take turns. The time goes from
 the model's path to the ranges of all tensors: imports are left out, reading the images is not. The calibrators of
 onnxruntime are made as quantize_static makes them and read the same preprocessed images through a
-CalibrationDataReader; each gives the ranges of one method. Ours gives those of all four from one pass; "collect" is that
-pass, and the methods follow. All are held to the same CPUs. The models and images are those of ../shared or
+CalibrationDataReader; each gives the ranges of one method. Ours gives those of all four from one pass; "collect" is
+that pass, and the methods follow. All are held to the same CPUs. The models and images are those of ../shared or
 $ONNXQ_SHARED.
 """
 
