@@ -31,6 +31,8 @@ OPSET_DEFAULT = 17  # for models that use no standard operator, and so name no v
 # A protobuf message ends at 2 GiB; stay clear of it. Above this, weights live in an external file.
 INLINE_LIMIT = 1_800_000_000
 INT4_TYPES = (TensorProto.INT4, TensorProto.UINT4)
+# Tensors up to this are read at once wherever they are: shapes, axes and biases, which passes look at.
+SMALL_BYTES = 1 << 16
 UNSUPPORTED_ATTRIBUTES = {
     onnx.AttributeProto.TYPE_PROTO: "TYPE_PROTO",
     onnx.AttributeProto.TYPE_PROTOS: "TYPE_PROTOS",
@@ -448,7 +450,8 @@ def _bind_external(graph: gs.Graph, base_dir: Path) -> None:
         for tensor in g.tensors().values():
             lazy = getattr(tensor, "_values", None)
             if isinstance(lazy, LazyValues) and external_data_helper.uses_external_data(lazy.tensor):
-                tensor._values = ExternalValues(lazy.tensor, base_dir)
+                external = ExternalValues(lazy.tensor, base_dir)
+                tensor._values = np.array(external.load()) if external.nbytes <= SMALL_BYTES else external
                 tensor.data_location = None  # lazy.tensor says it; values that a pass puts there are inline
 
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import onnx_graphsurgeon as gs
 
 from onnxq import topology
-from onnxq.errors import OnnxqError, PassError, PipelineError, PostconditionError
+from onnxq.errors import ModelError, OnnxqError, PassError, PipelineError, PostconditionError
 from onnxq.match import MatchFailure
 from onnxq.model import Model
 
@@ -256,7 +256,7 @@ def run(
     if save_after is not None and save_after[0] not in {p.name for p in passes}:
         raise PipelineError(f"--save-after {save_after[0]}: not in the pipeline {print_pipeline(passes)}")
     for p in passes:
-        before = verification.outputs(model, ctx) if verify and p.preserves_values else None
+        before, unproven = _before(model, ctx) if verify and p.preserves_values else (None, ())
         started = time.perf_counter()
         try:
             p.requires(model.graph, ctx)
@@ -273,13 +273,26 @@ def run(
             raise PassError(f"pass {p.name}{_after(reports)} failed: {type(err).__name__}: {err}") from err
         seconds = time.perf_counter() - started
         differences = verification.compare(p.name, before, verification.outputs(model, ctx)) if before else {}
-        report = PassReport(str(p), result.changed, result.skipped, result.notes, seconds, differences)
+        if unproven:
+            verification.outputs(model, ctx)  # a model that cannot be run after the pass either is an error
+        notes = (*result.notes, *unproven)
+        report = PassReport(str(p), result.changed, result.skipped, notes, seconds, differences)
         reports.append(report)
         if on_report:
             on_report(report)
         if save_after is not None and save_after[0] == p.name:
             save.save(model, save_after[1])
     return reports
+
+
+def _before(model: Model, ctx: PassContext) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """Outputs before a pass, or a remark on why there are none: passes make models run that did not (bfloat16)."""
+    from onnxq import verification
+
+    try:
+        return verification.outputs(model, ctx), ()
+    except ModelError as err:
+        return None, (f"not verified, the model cannot be run before this pass: {err}",)
 
 
 def describe(report: PassReport) -> str:

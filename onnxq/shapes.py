@@ -11,10 +11,10 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
-from onnxq.model import INT4_TYPES, IR_MIN, all_graphs
+from onnxq.model import INT4_TYPES, IR_MIN, SMALL_BYTES, all_graphs
 
 # Inference reads the values of shapes, axes and the like, which are small; of weights it only needs the type.
-VALUES_MAX = 1 << 16
+VALUES_MAX = SMALL_BYTES
 
 
 def infer(graph: gs.Graph) -> str | None:
