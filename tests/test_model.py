@@ -22,6 +22,8 @@ from onnxq.passes.fold_constants import FoldConstants
 
 NET = "g (float[N,64] x) => (float[N,64] y) <float[64,64] w, float[64] b> { h = MatMul(x, w) y = Add(h, b) }"
 
+LARGE = NET.replace("64", "200")  # the weight takes 160 kB
+
 
 def again(source: Model) -> onnx.ModelProto:
     """Written, serialized and parsed."""
@@ -336,18 +338,19 @@ def test_an_external_model_is_saved_over_itself(tmp_path):
 def test_lazy_weights_are_streamed_and_never_replace_their_own_source(tmp_path, monkeypatch):
     monkeypatch.setattr("onnxq.model.INLINE_LIMIT", 1000)  # a model over 2 GB, in miniature
     monkeypatch.setattr("onnxq.save.INLINE_LIMIT", 1000)
-    path = external(tmp_path)
+    path = external(tmp_path, text=LARGE)
     source = load(path)
     weight = source.graph.nodes[0].inputs[1]
     assert isinstance(weight._values, ExternalValues)
-    assert source.graph.nodes[0].outputs[0].shape == ["N", 64]  # inferred all the same
+    assert isinstance(source.graph.nodes[1].inputs[1]._values, np.ndarray)  # small ones are read at once
+    assert source.graph.nodes[0].outputs[0].shape == ["N", 200]  # inferred all the same
     save.save(source, tmp_path / "n.onnx")
     assert isinstance(weight._values, ExternalValues)
-    same_values(proto(NET), onnx.load(tmp_path / "n.onnx"))
+    same_values(proto(LARGE), onnx.load(tmp_path / "n.onnx"))
     lazy = load(tmp_path / "n.onnx")
     with pytest.raises(OutputError, match=r"its weights would replace n.onnx.data, which they are read from"):
         save.save(lazy, tmp_path / "n.onnx")
-    same_values(proto(NET), onnx.load(tmp_path / "n.onnx"))
+    same_values(proto(LARGE), onnx.load(tmp_path / "n.onnx"))
 
 
 def test_large_weights_in_subgraphs_are_saved_externally(tmp_path, monkeypatch):

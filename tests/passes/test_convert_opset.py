@@ -21,6 +21,8 @@ OLD = [
     (7, "y = LogSoftmax<axis = 3>(x)", ""),
     (11, "y = Softmax<axis = -1>(x)", ""),
     (11, "y = Hardmax<axis = 3>(x)", ""),
+    (7, "s = ReduceSum<axes = [1, 2]>(x) y = Softmax<axis = 1>(s)", ""),
+    (11, "s = ReduceSum<axes = [1, 2]>(x) y = Hardmax<axis = 1>(s)", ""),
     (7, "p = GlobalAveragePool(x) y = Softmax(p)", ""),
     (7, "y = BatchNormalization<epsilon = 0.01>(x, c4, c4, c4, c4)", "float[4] c4 = {0.5, 1, 2, 3}"),
     (7, "y, m = Dropout<ratio = 0.3>(x)", ""),
