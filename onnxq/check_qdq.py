@@ -22,6 +22,7 @@ from onnxq.axes import LINEAR_OPS, channel_axis
 from onnxq.check import Finding, Severity
 from onnxq.check_float import matters
 from onnxq.element_types import fill_types
+from onnxq.fitness import BINARY, SUMS
 from onnxq.match import (
     STANDARD_DOMAINS,
     consumers,
@@ -32,7 +33,6 @@ from onnxq.match import (
     producer,
     sole_consumer,
 )
-from onnxq.placement import BINARY, SUMS
 from onnxq.profile import ActivationRule, Profile, WeightRule
 from onnxq.qdq import (
     QdqInfo,

@@ -13,9 +13,9 @@ import onnx_graphsurgeon as gs
 from onnxq.card.schema import Card
 from onnxq.card.store import read_card
 from onnxq.errors import ModelError
+from onnxq.fitness import SUMS
 from onnxq.match import STANDARD_DOMAINS, consumers, producer
 from onnxq.model import OWN_DOMAIN, Model, to_proto
-from onnxq.placement import SUMS
 from onnxq.search.concrete import concrete_shapes, format_shape
 from onnxq.search.cost import (
     BITS_KEY,

@@ -22,11 +22,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.axes import LINEAR_OPS
 from onnxq.element_types import fill_types
+from onnxq.fitness import BINARY, SUMS, unfit
 from onnxq.match import (
     STANDARD_DOMAINS,
     MatchFailure,
@@ -45,9 +45,6 @@ from onnxq.numeric.qparams import QParams
 from onnxq.profile import Profile
 from onnxq.settings import QuantSettings
 from onnxq.signs import is_nonnegative
-
-SUMS = ("Add", "Sum")
-BINARY = ("Add", "Sum", "Sub", "Mul", "Div", "Max", "Min")
 
 
 @dataclass(frozen=True)
@@ -173,7 +170,7 @@ class _Planner:
         if self.profile.graph.matmul_bias and self._is_bias_add(node):
             self.result.actions[name] = "fused"
             return
-        reason = self._unfit(node)
+        reason = unfit(node, self.profile)
         if reason:
             self.result.actions[name] = "float"
             self._skip(node, reason)
@@ -196,59 +193,6 @@ class _Planner:
                 self.bias_adds[id(product)] = (node, index)
                 return True
         return False
-
-    def _unfit(self, node: gs.Node) -> str:
-        """Why a node that the profile quantizes cannot be; empty if it can."""
-        data = [t for t in node.inputs if not t.is_empty()]
-        if not data:
-            return "it has no input"
-        if any(_from_dequantize(t) for t in data if not is_constant(t)):
-            return "already quantized"
-        if node.op in LINEAR_OPS:
-            return self._unfit_linear(node)
-        rule = self.profile.rule(node.op)
-        if not all(is_float(t) for t in data if node.op in (*BINARY, "Concat")) or not is_float(data[0]):
-            return f"its input is not float32 ({_dtype_name(data[0])})"
-        if all(is_constant(t) for t in data):
-            return "all its inputs are constant"
-        constants = [v for t in data if (v := constant_values(t)) is not None]
-        if constants and node.op in (*BINARY, "Concat"):
-            if not rule.constants:
-                return "one operand is a constant"
-            if not all(v.size and np.isfinite(v).all() for v in constants):
-                return "its constant operand is empty or not finite"
-            if node.op == "Concat" and self.profile.graph.concat == "shared":
-                return "one operand is a constant, which cannot share the scale of the others"
-        if node.op in BINARY:
-            if len(data) > 2:
-                return f"it has {len(data)} operands, two are supported"
-            if node.op in SUMS and self.profile.graph.scheme == 1:
-                return "graph scheme 1 keeps adds in float"
-        if node.op == "Concat" and self.profile.graph.concat == "float":
-            return f"profile {self.profile.name} places no Q/DQ for Concat"
-        return ""
-
-    def _unfit_linear(self, node: gs.Node) -> str:
-        x, w = node.inputs[0], node.inputs[1]
-        if not is_float(x) or not is_float(w):
-            return f"its operands are not float32 ({_dtype_name(x)}, {_dtype_name(w)})"
-        if is_constant(x) and (is_constant(w) or node.op != "MatMul"):
-            return "its data input is a constant"
-        if not is_constant(w) and not is_constant(x):
-            if _from_dequantize(w):
-                return "already quantized"
-            if node.op != "MatMul":
-                return "its weight is computed at run time"
-            if not self.profile.rule(node.op).dynamic:
-                return f"profile {self.profile.name} does not quantize products of two activations"
-            return ""
-        values = constant_values(w if is_constant(w) else x)
-        assert values is not None
-        if values.size == 0:
-            return "its weight is empty"
-        if not np.isfinite(values).all():
-            return "its weight holds NaN or infinity"
-        return ""
 
     # Which tensors those nodes need quantized
 
@@ -496,15 +440,6 @@ def _without_layer_behind(graph: gs.Graph) -> set[int]:
         if all(c.op not in LINEAR_OPS and id(c) in found for t in node.outputs for c in consumers(t)):
             found.add(id(node))
     return found
-
-
-def _from_dequantize(tensor: gs.Tensor) -> bool:
-    node = producer(tensor)
-    return node is not None and node.op == "DequantizeLinear"
-
-
-def _dtype_name(tensor: gs.Tensor) -> str:
-    return str(tensor.dtype) if tensor.dtype is not None else "type unknown"
 
 
 __all__ = ["LayerPlan", "Placement", "Point", "plan"]

@@ -16,11 +16,12 @@ from onnxq._version import __version__
 from onnxq.axes import LINEAR_OPS
 from onnxq.card import schema, wording
 from onnxq.card.schema import Card, Change
+from onnxq.fitness import SUMS
 from onnxq.match import is_constant
 from onnxq.model import INLINE_LIMIT, Model, to_proto
 from onnxq.numeric.qparams import QParams
 from onnxq.pipeline import PassReport
-from onnxq.placement import SUMS, Placement
+from onnxq.placement import Placement
 from onnxq.profile import Profile
 from onnxq.search.concrete import Shapes, concrete_shapes, format_shape
 from onnxq.search.cost import FLOAT_BITS, FLOAT_MIN, LayerCost, Totals, bit_operations, layer_costs, totals, walk
