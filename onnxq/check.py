@@ -15,8 +15,9 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxq.match import STANDARD_DOMAINS
-from onnxq.model import OPSET_MAX, OWN_DOMAIN, Model, all_graphs, load
+from onnxq.model import OPSET_MAX, Model, all_graphs, load
 from onnxq.profile import Profile, load_profile
+from onnxq.protos import OWN_DOMAIN
 from onnxq.qdq import CONTRIB, has_qdq, is_dequantize, is_quantize
 from onnxq.settings import QuantSettings
 

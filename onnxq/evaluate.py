@@ -12,7 +12,8 @@ from onnx import TensorProto, external_data_helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from onnxq.model import IR_INT4, ExternalValues
+from onnxq.model import ExternalValues
+from onnxq.protos import IR_INT4
 from onnxq.shapes import VALUES_MAX, element_type
 
 

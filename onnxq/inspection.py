@@ -15,7 +15,8 @@ from onnxq.card.store import read_card
 from onnxq.errors import ModelError
 from onnxq.fitness import SUMS
 from onnxq.match import STANDARD_DOMAINS, consumers, producer
-from onnxq.model import OWN_DOMAIN, Model, to_proto
+from onnxq.model import Model, to_proto
+from onnxq.protos import OWN_DOMAIN
 from onnxq.search.concrete import concrete_shapes, format_shape
 from onnxq.search.cost import (
     BITS_KEY,

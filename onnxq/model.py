@@ -17,31 +17,34 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxq.errors import ModelError
+from onnxq.protos import (
+    INT4_TYPES,
+    IR_MIN,
+    check_attributes,
+    check_external,
+    check_types,
+    fix_defaults,
+    header_of,
+    inline_functions,
+    parse,
+    required_ir,
+    same_type,
+    tensor_bytes,
+    tensor_protos,
+    tidy_opsets,
+)
 
-OWN_DOMAIN = "com.onnxq"
-IR_MIN, IR_FUNCTIONS, IR_INT4, IR_MAX = 4, 8, 10, 13
 OPSET_MAX = 26  # onnxruntime 1.31
 OPSET_DEFAULT = 17  # for models that use no standard operator, and so name no version
 # A protobuf message ends at 2 GiB; stay clear of it. Above this, weights live in an external file.
 INLINE_LIMIT = 1_800_000_000
-INT4_TYPES = (TensorProto.INT4, TensorProto.UINT4)
 # Tensors up to this are read at once wherever they are: shapes, axes and biases, which passes look at.
 SMALL_BYTES = 1 << 16
-UNSUPPORTED_ATTRIBUTES = {
-    onnx.AttributeProto.TYPE_PROTO: "TYPE_PROTO",
-    onnx.AttributeProto.TYPE_PROTOS: "TYPE_PROTOS",
-    onnx.AttributeProto.SPARSE_TENSOR: "SPARSE_TENSOR",
-    onnx.AttributeProto.SPARSE_TENSORS: "SPARSE_TENSORS",
-    onnx.AttributeProto.TENSORS: "TENSORS",
-    onnx.AttributeProto.GRAPHS: "GRAPHS",
-}
-
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
 
 
@@ -133,25 +136,13 @@ def load(source: str | Path | bytes | onnx.ModelProto | Model) -> Model:
     return from_proto(proto, path=path, sha256=hashlib.sha256(raw).hexdigest())
 
 
-def parse(raw: bytes, where: str) -> onnx.ModelProto:
-    """Serialized bytes to a ModelProto; raises ModelError for anything that is not a whole ONNX model."""
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(raw)
-    except DecodeError:
-        raise ModelError(f"{where}: not an ONNX model, or a truncated one") from None
-    if not raw or proto.ir_version <= 0 or not proto.HasField("graph") or not proto.opset_import:
-        raise ModelError(f"{where}: not an ONNX model (no IR version, opset or graph in it)")
-    return proto
-
-
 def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "") -> Model:
     """A Model from a ModelProto; see load. The proto is left as it is."""
     where = str(path) if path else "model"
     base_dir = path.parent if path else Path()
     notes: list[str] = []
     external = [t for t in tensor_protos(proto.graph) if external_data_helper.uses_external_data(t)]
-    _check_external(external, base_dir, where)
+    check_external(external, base_dir, where)
     small = sum(map(tensor_bytes, tensor_protos(proto.graph))) <= INLINE_LIMIT
     work = onnx.ModelProto()
     work.CopyFrom(proto)
@@ -160,10 +151,10 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
             external_data_helper.load_external_data_for_model(work, str(base_dir))
         except (OSError, ValueError, onnx.checker.ValidationError) as err:
             raise ModelError(f"{where}: external data cannot be read: {str(err).splitlines()[0]}") from err
-    work, functions = _inline(work, notes, where)
-    _check_attributes(work.graph, where)
-    _check_types(work.graph, where)
-    _fix_defaults(work, notes)
+    work, functions = inline_functions(work, notes, where)
+    check_attributes(work.graph, where)
+    check_types(work.graph, where)
+    fix_defaults(work, notes)
     work.ir_version = max(work.ir_version, IR_MIN)  # below, an initializer must be an input
     if not any(o.domain in ("", "ai.onnx") for o in work.opset_import):
         work.opset_import.add(version=OPSET_DEFAULT)
@@ -171,7 +162,7 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
     sha256 = sha256 or hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest() if small else sha256
     values = {v.name: v for v in (*work.graph.input, *work.graph.output)}
     header = onnx.ModelProto()
-    header.CopyFrom(_without_graph(work))
+    header.CopyFrom(header_of(work))
     try:
         graph = gs.import_onnx(work)
     except Exception as err:  # the importer raises bare KeyError/ValueError on invalid graphs
@@ -242,29 +233,9 @@ def to_proto(model: Model) -> onnx.ModelProto:
     proto.producer_name, proto.producer_version = header.producer_name, header.producer_version
     proto.metadata_props.extend(header.metadata_props)
     proto.functions.extend(model.functions)
-    _tidy_opsets(proto)
+    tidy_opsets(proto)
     proto.ir_version = required_ir(proto, int(header.ir_version))
     return proto
-
-
-def required_ir(proto: onnx.ModelProto, current: int) -> int:
-    """The IR version to write: what the contents need, at least 4, at most what onnxruntime reads."""
-    need = IR_MIN
-    if proto.functions:
-        need = IR_FUNCTIONS
-    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    if opset >= 21 or any(t.data_type in INT4_TYPES for t in proto.graph.initializer):
-        need = IR_INT4
-    return min(max(current, need), IR_MAX)
-
-
-def same_type(a: onnx.ValueInfoProto, b: onnx.ValueInfoProto) -> bool:
-    """Whether two values have the same element type and dimensions (doc strings and denotations aside)."""
-    ta, tb = a.type.tensor_type, b.type.tensor_type
-    if ta.elem_type != tb.elem_type or len(ta.shape.dim) != len(tb.shape.dim):
-        return not a.type.HasField("tensor_type") and a.type == b.type
-    dims = zip(ta.shape.dim, tb.shape.dim, strict=True)
-    return all((x.dim_value, x.dim_param) == (y.dim_value, y.dim_param) for x, y in dims)
 
 
 def replace_graph(graph: gs.Graph, new: gs.Graph) -> None:
@@ -272,119 +243,6 @@ def replace_graph(graph: gs.Graph, new: gs.Graph) -> None:
     graph.nodes, graph.inputs, graph.outputs = new.nodes, new.inputs, new.outputs
     graph.opset, graph.import_domains = new.opset, new.import_domains
     graph.name, graph.doc_string = new.name, new.doc_string
-
-
-def tensor_bytes(tensor: TensorProto) -> int:
-    """Size of a tensor's values in bytes, wherever they are stored (4-bit types packed)."""
-    count = int(np.prod(tensor.dims, dtype=np.int64)) if tensor.dims else 1
-    if tensor.data_type in INT4_TYPES:
-        return (count + 1) // 2
-    if tensor.data_type == TensorProto.STRING:
-        return sum(len(s) for s in tensor.string_data)
-    return count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-
-
-def tensor_protos(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    """Every tensor stored in the graph: initializers and attributes, in subgraphs too."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attr in node.attribute:
-            if attr.HasField("t"):
-                yield attr.t
-            if attr.HasField("g"):
-                yield from tensor_protos(attr.g)
-
-
-def _check_external(tensors: list[TensorProto], base_dir: Path, where: str) -> None:
-    for tensor in tensors:
-        info = external_data_helper.ExternalDataInfo(tensor)
-        file = base_dir / info.location
-        if not file.is_file():
-            raise ModelError(f"{where}: external data file {info.location} is missing (tensor {tensor.name})")
-        end = (info.offset or 0) + (info.length or tensor_bytes(tensor))
-        if file.stat().st_size < end:
-            raise ModelError(
-                f"{where}: external data file {info.location} is truncated: tensor {tensor.name} needs {end} bytes, "
-                f"the file has {file.stat().st_size}"
-            )
-
-
-def _check_attributes(graph: onnx.GraphProto, where: str) -> None:
-    for node in graph.node:
-        for attr in node.attribute:
-            if attr.type in UNSUPPORTED_ATTRIBUTES:
-                raise ModelError(
-                    f"{where}: node {node.name or node.op_type} has attribute {attr.name} of type "
-                    f"{UNSUPPORTED_ATTRIBUTES[attr.type]}, which onnxq cannot carry"
-                )
-            if attr.HasField("g"):
-                _check_attributes(attr.g, where)
-
-
-def _check_types(graph: onnx.GraphProto, where: str) -> None:
-    """Refuse optional, map and opaque values at the borders of graphs; forget them elsewhere, where none is needed."""
-    for value in (*graph.input, *graph.output):
-        if not _expressible(value.type):
-            kind = value.type.WhichOneof("value").removesuffix("_type")
-            raise ModelError(f"{where}: input or output {value.name} is of type {kind}, which onnxq cannot carry")
-    kept = [v for v in graph.value_info if _expressible(v.type)]
-    del graph.value_info[:]
-    graph.value_info.extend(kept)
-    for node in graph.node:
-        for attr in node.attribute:
-            if attr.HasField("g"):
-                _check_types(attr.g, where)
-
-
-def _expressible(kind: onnx.TypeProto) -> bool:
-    """Whether onnx-graphsurgeon has this type: tensors, sequences of tensors, and none at all (in subgraphs)."""
-    if kind.HasField("sequence_type"):
-        return kind.sequence_type.elem_type.HasField("tensor_type")
-    return kind.WhichOneof("value") in (None, "tensor_type", "sparse_tensor_type")
-
-
-def _inline(proto: onnx.ModelProto, notes: list[str], where: str) -> tuple[onnx.ModelProto, list[onnx.FunctionProto]]:
-    """Inline every model-local function but our own, which are bodies for kernels and travel untouched."""
-    own = [f for f in proto.functions if f.domain == OWN_DOMAIN]
-    others = [f for f in proto.functions if f.domain != OWN_DOMAIN]
-    if others:
-        import onnx.inliner
-
-        try:
-            proto = onnx.inliner.inline_selected_functions(proto, [(f.domain, f.name) for f in own], exclude=True)
-        except Exception as err:  # a pybind error without a class of its own
-            raise ModelError(f"{where}: model-local functions cannot be inlined: {err}") from err
-        notes.append(f"inlined {len(others)} model-local function(s): {', '.join(f.name for f in others)}")
-    kept = [f for f in proto.functions if f.domain == OWN_DOMAIN]
-    del proto.functions[:]
-    return proto, kept
-
-
-def _fix_defaults(proto: onnx.ModelProto, notes: list[str]) -> None:
-    names = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
-    inputs = [v for v in proto.graph.input if v.name not in names]
-    dropped = [v.name for v in proto.graph.input if v.name in names]
-    if not dropped:
-        return
-    if proto.ir_version >= IR_MIN:
-        notes.append(
-            f"{len(dropped)} input(s) with a default value are fixed to it: {', '.join(dropped[:5])}"
-            + ("…" if len(dropped) > 5 else "")
-        )
-    del proto.graph.input[:]
-    proto.graph.input.extend(inputs)
-
-
-def _without_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
-    header = onnx.ModelProto()
-    for descriptor, value in proto.ListFields():
-        if descriptor.name in ("graph", "functions"):
-            continue
-        if descriptor.name in ("opset_import", "metadata_props"):
-            getattr(header, descriptor.name).extend(value)
-        elif isinstance(value, (int, float, str, bytes, bool)):
-            setattr(header, descriptor.name, value)
-    return header
 
 
 def _lift_constants(graph: gs.Graph) -> None:
@@ -514,26 +372,3 @@ def _pack_int4(graph: gs.Graph) -> None:
             values = getattr(tensor, "_values", None)
             if isinstance(values, np.ndarray) and values.dtype.name in ("int4", "uint4"):
                 tensor._values = LazyValues(numpy_helper.from_array(values, tensor.name))
-
-
-def _tidy_opsets(proto: onnx.ModelProto) -> None:
-    """One entry a domain ("ai.onnx" is ""), and none for domains that nothing uses."""
-    versions: dict[str, int] = {}
-    for entry in proto.opset_import:
-        domain = "" if entry.domain == "ai.onnx" else entry.domain
-        versions[domain] = max(versions.get(domain, 0), entry.version)
-    used = {""} | _domains(proto.graph) | {f.domain for f in proto.functions}
-    del proto.opset_import[:]
-    for domain in sorted(versions):
-        if domain in used:
-            proto.opset_import.add(domain=domain, version=versions[domain])
-
-
-def _domains(graph: onnx.GraphProto) -> set[str]:
-    found = set()
-    for node in graph.node:
-        found.add("" if node.domain == "ai.onnx" else node.domain)
-        for attr in node.attribute:
-            if attr.HasField("g"):
-                found |= _domains(attr.g)
-    return found

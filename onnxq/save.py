@@ -12,7 +12,8 @@ import onnx
 from onnx import TensorProto, external_data_helper
 
 from onnxq.errors import ModelError, OutputError
-from onnxq.model import INLINE_LIMIT, OPSET_MAX, Model, tensor_bytes, tensor_protos, to_proto
+from onnxq.model import INLINE_LIMIT, OPSET_MAX, Model, to_proto
+from onnxq.protos import tensor_bytes, tensor_protos
 
 EXTERNAL_SUFFIX = ".data"
 # Tensors below this stay inside the model file even when the others are external (shapes, scales).

@@ -11,7 +11,8 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
-from onnxq.model import INT4_TYPES, IR_MIN, SMALL_BYTES, all_graphs
+from onnxq.model import SMALL_BYTES, all_graphs
+from onnxq.protos import INT4_TYPES, IR_MIN
 
 # Inference reads the values of shapes, axes and the like, which are small; of weights it only needs the type.
 VALUES_MAX = SMALL_BYTES

@@ -16,9 +16,10 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from onnxq import pipeline, save
 from onnxq.context import PassContext
 from onnxq.errors import ModelError, OutputError
-from onnxq.model import ExternalValues, Model, all_graphs, load, required_ir, to_proto
+from onnxq.model import ExternalValues, Model, all_graphs, load, to_proto
 from onnxq.passes.eliminate_identity import EliminateIdentity
 from onnxq.passes.fold_constants import FoldConstants
+from onnxq.protos import required_ir
 
 NET = "g (float[N,64] x) => (float[N,64] y) <float[64,64] w, float[64] b> { h = MatMul(x, w) y = Add(h, b) }"
 

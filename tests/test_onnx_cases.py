@@ -15,7 +15,8 @@ from onnx import numpy_helper
 
 from onnxq import pipeline
 from onnxq.context import PassContext
-from onnxq.model import IR_MAX, load, to_proto
+from onnxq.model import load, to_proto
+from onnxq.protos import IR_MAX
 
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 # What cannot be carried or raised, each with a sentence that says so (tested where it is refused).

@@ -8,7 +8,8 @@ import onnx
 
 from onnxq.card.schema import Card
 from onnxq.errors import ModelError
-from onnxq.model import Model, parse
+from onnxq.model import Model
+from onnxq.protos import parse
 
 CARD_KEY = "onnxq.card"
 SUFFIX = ".card.json"

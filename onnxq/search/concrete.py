@@ -9,7 +9,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxq.errors import ConfigError
-from onnxq.model import IR_MIN
+from onnxq.protos import IR_MIN
 from onnxq.shapes import light, static_shape
 
 

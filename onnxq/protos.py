@@ -1,0 +1,199 @@
+"""ModelProtos before they become graphs and after: parsed, checked, functions inlined, versions in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, external_data_helper
+
+from onnxq.errors import ModelError
+
+OWN_DOMAIN = "com.onnxq"
+IR_MIN, IR_FUNCTIONS, IR_INT4, IR_MAX = 4, 8, 10, 13
+INT4_TYPES = (TensorProto.INT4, TensorProto.UINT4)
+UNSUPPORTED_ATTRIBUTES = {
+    onnx.AttributeProto.TYPE_PROTO: "TYPE_PROTO",
+    onnx.AttributeProto.TYPE_PROTOS: "TYPE_PROTOS",
+    onnx.AttributeProto.SPARSE_TENSOR: "SPARSE_TENSOR",
+    onnx.AttributeProto.SPARSE_TENSORS: "SPARSE_TENSORS",
+    onnx.AttributeProto.TENSORS: "TENSORS",
+    onnx.AttributeProto.GRAPHS: "GRAPHS",
+}
+
+
+def parse(raw: bytes, where: str) -> onnx.ModelProto:
+    """Serialized bytes to a ModelProto; raises ModelError for anything that is not a whole ONNX model."""
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(raw)
+    except DecodeError:
+        raise ModelError(f"{where}: not an ONNX model, or a truncated one") from None
+    if not raw or proto.ir_version <= 0 or not proto.HasField("graph") or not proto.opset_import:
+        raise ModelError(f"{where}: not an ONNX model (no IR version, opset or graph in it)")
+    return proto
+
+
+def tensor_protos(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """Every tensor stored in the graph: initializers and attributes, in subgraphs too."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attr in node.attribute:
+            if attr.HasField("t"):
+                yield attr.t
+            if attr.HasField("g"):
+                yield from tensor_protos(attr.g)
+
+
+def tensor_bytes(tensor: TensorProto) -> int:
+    """Size of a tensor's values in bytes, wherever they are stored (4-bit types packed)."""
+    count = int(np.prod(tensor.dims, dtype=np.int64)) if tensor.dims else 1
+    if tensor.data_type in INT4_TYPES:
+        return (count + 1) // 2
+    if tensor.data_type == TensorProto.STRING:
+        return sum(len(s) for s in tensor.string_data)
+    return count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def check_external(tensors: list[TensorProto], base_dir: Path, where: str) -> None:
+    """Raise ModelError when an external data file is missing or too short. base_dir: the model's folder."""
+    for tensor in tensors:
+        info = external_data_helper.ExternalDataInfo(tensor)
+        file = base_dir / info.location
+        if not file.is_file():
+            raise ModelError(f"{where}: external data file {info.location} is missing (tensor {tensor.name})")
+        end = (info.offset or 0) + (info.length or tensor_bytes(tensor))
+        if file.stat().st_size < end:
+            raise ModelError(
+                f"{where}: external data file {info.location} is truncated: tensor {tensor.name} needs {end} bytes, "
+                f"the file has {file.stat().st_size}"
+            )
+
+
+def check_attributes(graph: onnx.GraphProto, where: str) -> None:
+    """Raise ModelError for an attribute of a type that onnx-graphsurgeon drops."""
+    for node in graph.node:
+        for attr in node.attribute:
+            if attr.type in UNSUPPORTED_ATTRIBUTES:
+                raise ModelError(
+                    f"{where}: node {node.name or node.op_type} has attribute {attr.name} of type "
+                    f"{UNSUPPORTED_ATTRIBUTES[attr.type]}, which onnxq cannot carry"
+                )
+            if attr.HasField("g"):
+                check_attributes(attr.g, where)
+
+
+def check_types(graph: onnx.GraphProto, where: str) -> None:
+    """Refuse optional, map and opaque values at the borders of graphs; forget them elsewhere, where none is needed."""
+    for value in (*graph.input, *graph.output):
+        if not _expressible(value.type):
+            kind = value.type.WhichOneof("value").removesuffix("_type")
+            raise ModelError(f"{where}: input or output {value.name} is of type {kind}, which onnxq cannot carry")
+    kept = [v for v in graph.value_info if _expressible(v.type)]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    for node in graph.node:
+        for attr in node.attribute:
+            if attr.HasField("g"):
+                check_types(attr.g, where)
+
+
+def _expressible(kind: onnx.TypeProto) -> bool:
+    """Whether onnx-graphsurgeon has this type: tensors, sequences of tensors, and none at all (in subgraphs)."""
+    if kind.HasField("sequence_type"):
+        return kind.sequence_type.elem_type.HasField("tensor_type")
+    return kind.WhichOneof("value") in (None, "tensor_type", "sparse_tensor_type")
+
+
+def inline_functions(
+    proto: onnx.ModelProto, notes: list[str], where: str
+) -> tuple[onnx.ModelProto, list[onnx.FunctionProto]]:
+    """Inline every model-local function but our own, which are bodies for kernels and travel untouched."""
+    own = [f for f in proto.functions if f.domain == OWN_DOMAIN]
+    others = [f for f in proto.functions if f.domain != OWN_DOMAIN]
+    if others:
+        import onnx.inliner
+
+        try:
+            proto = onnx.inliner.inline_selected_functions(proto, [(f.domain, f.name) for f in own], exclude=True)
+        except Exception as err:  # a pybind error without a class of its own
+            raise ModelError(f"{where}: model-local functions cannot be inlined: {err}") from err
+        notes.append(f"inlined {len(others)} model-local function(s): {', '.join(f.name for f in others)}")
+    kept = [f for f in proto.functions if f.domain == OWN_DOMAIN]
+    del proto.functions[:]
+    return proto, kept
+
+
+def fix_defaults(proto: onnx.ModelProto, notes: list[str]) -> None:
+    """Inputs with a default value stop being inputs; below IR version 4 that is the rule and needs no note."""
+    names = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
+    inputs = [v for v in proto.graph.input if v.name not in names]
+    dropped = [v.name for v in proto.graph.input if v.name in names]
+    if not dropped:
+        return
+    if proto.ir_version >= IR_MIN:
+        notes.append(
+            f"{len(dropped)} input(s) with a default value are fixed to it: {', '.join(dropped[:5])}"
+            + ("…" if len(dropped) > 5 else "")
+        )
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+
+
+def header_of(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without its graph and functions."""
+    header = onnx.ModelProto()
+    for descriptor, value in proto.ListFields():
+        if descriptor.name in ("graph", "functions"):
+            continue
+        if descriptor.name in ("opset_import", "metadata_props"):
+            getattr(header, descriptor.name).extend(value)
+        elif isinstance(value, (int, float, str, bytes, bool)):
+            setattr(header, descriptor.name, value)
+    return header
+
+
+def same_type(a: onnx.ValueInfoProto, b: onnx.ValueInfoProto) -> bool:
+    """Whether two values have the same element type and dimensions (doc strings and denotations aside)."""
+    ta, tb = a.type.tensor_type, b.type.tensor_type
+    if ta.elem_type != tb.elem_type or len(ta.shape.dim) != len(tb.shape.dim):
+        return not a.type.HasField("tensor_type") and a.type == b.type
+    dims = zip(ta.shape.dim, tb.shape.dim, strict=True)
+    return all((x.dim_value, x.dim_param) == (y.dim_value, y.dim_param) for x, y in dims)
+
+
+def required_ir(proto: onnx.ModelProto, current: int) -> int:
+    """The IR version to write: what the contents need, at least 4, at most what onnxruntime reads."""
+    need = IR_MIN
+    if proto.functions:
+        need = IR_FUNCTIONS
+    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if opset >= 21 or any(t.data_type in INT4_TYPES for t in proto.graph.initializer):
+        need = IR_INT4
+    return min(max(current, need), IR_MAX)
+
+
+def tidy_opsets(proto: onnx.ModelProto) -> None:
+    """One entry a domain ("ai.onnx" is ""), and none for domains that nothing uses."""
+    versions: dict[str, int] = {}
+    for entry in proto.opset_import:
+        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        versions[domain] = max(versions.get(domain, 0), entry.version)
+    used = {""} | _domains(proto.graph) | {f.domain for f in proto.functions}
+    del proto.opset_import[:]
+    for domain in sorted(versions):
+        if domain in used:
+            proto.opset_import.add(domain=domain, version=versions[domain])
+
+
+def _domains(graph: onnx.GraphProto) -> set[str]:
+    found = set()
+    for node in graph.node:
+        found.add("" if node.domain == "ai.onnx" else node.domain)
+        for attr in node.attribute:
+            if attr.HasField("g"):
+                found |= _domains(attr.g)
+    return found
