@@ -53,9 +53,8 @@ def collect(
     Raises CalibrationError for NaN or infinity (naming tensor and sample) and for a resume file of other data,
     DataError when the samples do not fit or there are none.
     """
-    source = data.describe()
-    stats = _resumed(resume, model, tensors, source) or Statistics(
-        provenance={"model_sha256": model.sha256, "samples": 0, "data": source}
+    stats = _resumed(resume, model, tensors, data) or Statistics(
+        provenance={"model_sha256": model.sha256, "samples": 0, "data": data.describe()}
     )
     for name in tensors:  # in this order, whichever thread counts first
         stats.tensor(name)
@@ -97,6 +96,8 @@ def collect(
         finish(0)
     if done == 0:
         raise DataError("the calibration data has no samples")
+    _check_data(stats, data, resume)  # a function's samples are known by now
+    stats.provenance["data"] = data.describe()
     if resume:
         save_statistics(stats, resume)
     if stop.is_set():
@@ -150,17 +151,22 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _resumed(
-    path: str | Path | None, model: Model, tensors: Sequence[str], source: dict[str, Any]
-) -> Statistics | None:
+def _resumed(path: str | Path | None, model: Model, tensors: Sequence[str], data: DataSource) -> Statistics | None:
     if path is None or not Path(path).exists():
         return None
     stats = load_statistics(path, model.sha256)
     if set(stats) != set(tensors):
         raise CalibrationError(f"{path}: was made for other tensors (another profile?); remove it to start anew")
-    if stats.provenance.get("data") != source:
-        raise CalibrationError(f"{path}: was made from other data or preprocessing; remove it to start anew")
+    _check_data(stats, data, path)
     return stats
+
+
+def _check_data(stats: Statistics, data: DataSource, path: str | Path | None) -> None:
+    """Refuse to count data beside other data. What is not known of either (samples that a function makes) is let by."""
+    kept, given = stats.provenance.get("data"), data.describe()
+    known = isinstance(kept, dict) and kept.keys() == given.keys()
+    if not known or any(kept[k] != given[k] for k in given if kept[k] is not None and given[k] is not None):
+        raise CalibrationError(f"{path}: was made from other data or preprocessing; remove it to start anew")
 
 
 @contextlib.contextmanager

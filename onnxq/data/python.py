@@ -85,7 +85,8 @@ class PythonSource(DataSource):
         return self._origin
 
     def _sha256(self) -> str | None:
-        if not isinstance(self._feeds, _Once):  # what can be read once is left for calibration; its passes hash it
+        # Lists are at hand. What has to be made anew may be slow: it is not read for its hash, passes find that.
+        if self._known is not None:
             for _ in self._pass():
                 pass
         return self._digest

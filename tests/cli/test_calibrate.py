@@ -66,14 +66,14 @@ CALIBRATE = ("calibrate", "m.onnx", "--data", "slow:samples", "--profile", "tens
 
 def test_what_ctrl_c_leaves_is_continued_to_the_same_statistics(folder: Path) -> None:
     succeed(*CALIBRATE, "whole.stats", cwd=folder)
-    before = (folder / "seen").stat().st_size - SAMPLES
-    done = interrupt(folder, *CALIBRATE, "part.stats", after=before + 8)
+    assert SAMPLES <= (folder / "seen").stat().st_size <= SAMPLES + 2, "slow samples are not read twice"
+    done = interrupt(folder, *CALIBRATE, "part.stats", after=8)
     assert done.code == 130
     assert "Traceback" not in done.err
     said = done.err.splitlines()[-1]
     assert said.startswith("error: interrupted after ") and "part.stats" in said and "continues" in said
     kept = load_statistics(folder / "part.stats").provenance["samples"]
-    assert f"after {kept} of {SAMPLES} samples" in said
+    assert f"after {kept} samples" in said  # how many a function will give is not known
     assert 0 < kept < SAMPLES
     succeed(*CALIBRATE, "part.stats", cwd=folder)
     assert (folder / "part.stats").read_bytes() == (folder / "whole.stats").read_bytes()
@@ -81,10 +81,9 @@ def test_what_ctrl_c_leaves_is_continued_to_the_same_statistics(folder: Path) ->
 
 def test_twice_interrupted_is_once_whole(folder: Path) -> None:
     succeed(*CALIBRATE, "whole.stats", cwd=folder)
-    before = (folder / "seen").stat().st_size - SAMPLES
     counts = []
-    for after in (5, 14):
-        assert interrupt(folder, *CALIBRATE, "part.stats", after=before + after).code == 130
+    for after in (5, 16):
+        assert interrupt(folder, *CALIBRATE, "part.stats", after=after).code == 130
         counts.append(load_statistics(folder / "part.stats").provenance["samples"])
     assert 0 < counts[0] < counts[1] < SAMPLES
     succeed(*CALIBRATE, "part.stats", cwd=folder)
@@ -106,9 +105,8 @@ def bare(path: Path) -> bytes:
 @pytest.mark.parametrize("resume", [(), ("--resume", "kept.stats")])
 def test_an_interrupted_quantize_goes_on_too(resume: tuple[str, ...], folder: Path) -> None:
     succeed(*QUANTIZE, "whole.onnx", cwd=folder)
-    before = (folder / "seen").stat().st_size - SAMPLES
     files = set(listing(folder))
-    done = interrupt(folder, *QUANTIZE, "part.onnx", *resume, after=before + 8)
+    done = interrupt(folder, *QUANTIZE, "part.onnx", *resume, after=8)
     assert done.code == 130, done
     partial = "kept.stats" if resume else "part.onnx.calibration"
     assert partial in done.err.splitlines()[-1]
@@ -223,7 +221,7 @@ def test_a_terminal_gets_a_bar(folder: Path) -> None:
     os.close(parent)
     assert process.wait(60) == 0
     text = seen.decode()
-    assert "calibrating" in text and "ETA" in text and f"/{SAMPLES}" in text
+    assert "calibrating" in text and "ETA" in text
 
 
 def test_a_pipe_gets_plain_lines(folder: Path) -> None:
