@@ -99,8 +99,9 @@ def quantize(
 ) -> Quantized:
     """Quantize a float ONNX model for a hardware profile.
 
-    source: path, bytes or ModelProto. data: samples to calibrate on: a path (images, .npz, test_data_set_*), an
-    iterable of {input name: array}, an object with get_next(), or an open DataSource; or random_data = N samples.
+    source: path, bytes, ModelProto, or a loaded Model, which is changed in place. data: samples to calibrate on: a path
+    (images, .npz, test_data_set_*), an iterable of {input name: array}, an object with get_next(), or an open
+    DataSource; or random_data = N samples.
     profile: a built-in name, a .toml path or a Profile. calibration: "max", "percentile:P", "entropy" or "mse".
     weight_bits, activation_bits: 2 to 8; None takes the profile's. first_last_bits: of the first and last layers.
     weight_range: "max" or "mse" for weights; None is max at 8 bits, mse below. overrides: {"node or regex":

@@ -59,7 +59,7 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
             weight_range=options["weight_range"],
             overrides=options["config"],
             exclude=options["exclude"],
-            op_types=options["op_types"].split(",") if options["op_types"] else None,
+            op_types=names(options["op_types"]),
             preprocess=options["preprocess"],
             limit=options["limit"],
             random_data=options["random_data"],
@@ -100,6 +100,11 @@ def interim(target: Path, options: Mapping[str, Any]) -> Iterator[Path | str | N
             file.unlink(missing_ok=True)
         raise
     file.unlink(missing_ok=True)
+
+
+def names(text: str | None) -> list[str] | None:
+    """'Conv, Gemm' to its parts; None stays None."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def bits_or_none(text: str) -> int | None:
