@@ -1,6 +1,7 @@
 """What every test may use: the checkout, the shared models and data, hypothesis settings."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # `python -m pytest` puts the checkout on sys.path, where ./onnxq (which lacks passes and the kernel library) would
 # hide the installed package.
 sys.path[:] = [entry for entry in sys.path if Path(entry or os.curdir).resolve() != ROOT]
+
+# A shell that starts the tests in the background has SIGINT ignored, which every process below would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

@@ -164,8 +164,11 @@ def _resumed(path: str | Path | None, model: Model, tensors: Sequence[str], data
 def _check_data(stats: Statistics, data: DataSource, path: str | Path | None) -> None:
     """Refuse to count data beside other data. What is not known of either (samples that a function makes) is let by."""
     kept, given = stats.provenance.get("data"), data.describe()
-    known = isinstance(kept, dict) and kept.keys() == given.keys()
-    if not known or any(kept[k] != given[k] for k in given if kept[k] is not None and given[k] is not None):
+    if (
+        not isinstance(kept, dict)
+        or kept.keys() != given.keys()
+        or any(kept[k] != given[k] for k in given if kept[k] is not None and given[k] is not None)
+    ):
         raise CalibrationError(f"{path}: was made from other data or preprocessing; remove it to start anew")
 
 

@@ -24,7 +24,7 @@ PLAIN_EVERY = 10.0  # seconds between progress lines when stderr is no terminal
 def data_options(command: F) -> F:
     """--data, --preprocess, --limit, --random-data, --seed, --input-shape, --batch-size, --threads."""
     for option in (
-        click.option("--threads", type=click.IntRange(0), default=0, help="onnxruntime threads; 0 is its default."),
+        click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 takes as many as are good."),
         click.option("--batch-size", type=click.IntRange(1), help="Samples a run, where the model's batch is dynamic."),
         click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input."),
         click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random data."),
