@@ -245,7 +245,7 @@ def test_a_model_over_2_gb(tmp_path: Path) -> None:
         target = tmp_path / f"{args[0]}.onnx"
         peak = peak_of(*args, "-o", target)
         made = onnx.load(target, load_external_data=False)
-        assert sum(uses_external_data(t) for t in made.graph.initializer) == 5
+        assert [uses_external_data(t) for t in made.graph.initializer if len(t.dims) == 2] == [True] * 5
         assert target.stat().st_size < 2**20
         assert peak < 2 * size, f"{args[0]} took {peak / 2**30:.1f} GiB"
     data = Path(f"{target}.data").stat().st_size

