@@ -334,7 +334,11 @@ class _Planner:
         rule = self.profile.weights
         reader, at = self.bias_adds.get(id(node), (node, 2))
         bias = input_at(reader, at)
-        per_channel = rule.granularity == "per-channel" and index == 1
+        # A stack of matrices has one scale: onnxruntime 1.31 fuses scales a column with it and then fails to run.
+        stacked = node.op == "MatMul" and len(node.inputs[index].shape) > 2
+        per_channel = rule.granularity == "per-channel" and index == 1 and not stacked
+        if stacked and rule.granularity == "per-channel":
+            self.result.notes.append(f"{node.name}: its weight is a stack of matrices, which gets one scale")
         self.result.layers.append(
             LayerPlan(node, node.inputs[index], index, rule.format(bits), per_channel, bias, (reader, at))
         )

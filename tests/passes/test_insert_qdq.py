@@ -151,7 +151,8 @@ AXES = {
     "Gemm transB": ("float[2,3] x", "float[2,4] y", "float[4,3] w", "Gemm<transB=1>(x, w)", 0),
     "Gemm transA": ("float[3,2] x", "float[2,4] y", "float[3,4] w", "Gemm<transA=1>(x, w)", 1),
     "MatMul": ("float[2,5,3] x", "float[2,5,4] y", "float[3,4] w", "MatMul(x, w)", 1),
-    "MatMul batched": ("float[2,5,3] x", "float[2,5,4] y", "float[2,3,4] w", "MatMul(x, w)", 2),
+    # onnxruntime 1.31 fuses scales a column with a stack of matrices, and fails when it runs
+    "MatMul batched": ("float[2,5,3] x", "float[2,5,4] y", "float[2,3,4] w", "MatMul(x, w)", None),
     "MatMul vector": ("float[2,3] x", "float[2] y", "float[3] w", "MatMul(x, w)", None),
 }  # fmt: skip
 
@@ -175,7 +176,8 @@ def test_channel_axis(case: str) -> None:
     assert scale.shape == (() if axis is None else (shape[axis],))
     assert node.attrs.get("axis") == axis
     np.testing.assert_allclose(qdq.dequantized(model, "n"), w, rtol=0.05)
-    assert qdq.run(model, qdq.samples(model)[0])["y"].size
+    for optimize in (False, True):
+        assert qdq.run(model, qdq.samples(model)[0], optimize)["y"].size
 
 
 def test_matmul_with_the_constant_first() -> None:

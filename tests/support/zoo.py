@@ -181,6 +181,12 @@ KINDS = {
         opset=13,
         dims=(2, 5),
     ),
+    "stacked matrices": Kind(
+        """g (float[2,5,6] x) => (float[2,5,3] y) <float[2,6,4] w1, float[1,4,3] w2, float[3] b>
+        { [fc1] a = MatMul(x, w1) [r] c = Relu(a) [fc2] d = MatMul(c, w2) [bias] y = Add(d, b) }""",
+        2,
+        dims=(),
+    ),
     "embedding": Kind(
         """g (int64[N,T] ids) => (float[N,4] y)
         <float[10,8] table, float[8,8] w1, float[8] b1, float[4,8] w2, float[4] b2>
