@@ -164,15 +164,25 @@ def _write_values(tensor: TensorProto, base_dir: Path, out) -> None:  # type: ig
 
 @contextlib.contextmanager
 def runnable(proto: onnx.ModelProto, base_dir: Path) -> Iterator[bytes | str]:
-    """What onnxruntime can open: the serialized bytes, or for a model beyond 2 GiB a path in a temporary folder."""
+    """What onnxruntime can open: the serialized bytes, or for a model beyond 2 GiB a path in a temporary folder.
+
+    Raises OutputError when the temporary folder cannot hold the weights.
+    """
     large = sum(map(tensor_bytes, tensor_protos(proto.graph))) > INLINE_LIMIT
     if not large:
         external_data_helper.load_external_data_for_model(proto, str(base_dir))
         yield proto.SerializeToString()
         return
-    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
-        path = Path(folder) / "model.onnx"
-        write_proto(proto, path, base_dir, external=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxq-"))) / "model.onnx"
+            write_proto(proto, path, base_dir, external=True)
+        except OSError as err:
+            where = tempfile.tempdir or "temporary folder"
+            raise OutputError(
+                f"{where}: cannot hold a copy of the model's weights, which onnxruntime reads from a file: "
+                f"{err.strerror or err}; set TMPDIR to a folder with more room"
+            ) from None
         yield str(path)
 
 

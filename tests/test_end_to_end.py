@@ -19,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from zoo import KINDS, Feed, Kind
 
 import onnxq
+from onnxq.errors import OutputError
 from onnxq.fetch import run_session
 from onnxq.model import all_graphs, load
 from onnxq.numeric.metrics import sqnr_db
@@ -105,8 +106,9 @@ def test_every_kind_with_4_bits_proven_on_the_way(name: str) -> None:
     proven = [r.text.partition("{")[0] for r in result.reports if r.differences]
     assert {"fold-constants", "eliminate-identity", "fold-batchnorm"} <= set(proven)
     assert ("convert-float32" in proven) == (name != "bfloat16")  # onnxruntime has no kernels to compare with
-    for want, got in zip(reference(kind, feeds), run(result.model, feeds), strict=True):
-        assert 0 < sqnr_db(want, got) < 30
+    for optimize in (False, True):
+        for want, got in zip(reference(kind, feeds), run(result.model, feeds, optimize), strict=True):
+            assert 0 < sqnr_db(want, got) < 30
 
 
 @pytest.mark.parametrize("name", ["condition", "loop", "scan"])
@@ -232,6 +234,15 @@ def test_a_model_beyond_the_protobuf_limit_in_small(tmp_path: Path, monkeypatch:
     assert sum(uses_external_data(t) for t in made.graph.initializer) == 3
     assert (tmp_path / "q.onnx.data").stat().st_size < (tmp_path / "in" / "m.data").stat().st_size / 2
     assert sqnr_db(run(path, feeds)[0], run(tmp_path / "q.onnx", feeds)[0]) > 5
+
+
+def test_a_full_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights over 2 GB reach onnxruntime through a file in it."""
+    for module in ("onnxq.model", "onnxq.save"):
+        monkeypatch.setattr(f"{module}.INLINE_LIMIT", 1000)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    with pytest.raises(OutputError, match=r"absent: cannot hold a copy .* set TMPDIR"):
+        onnxq.quantize(big_model(tmp_path / "in", layers=2, width=160), random_data=1)
 
 
 @pytest.mark.slow
