@@ -110,6 +110,12 @@ def _data(folder: Path) -> None:
     (folder / "labels_broken" / "labels.csv").write_text("file,label\n0.png,cat\n")
     (folder / "labels_missing" / "labels.csv").write_text("file,label\n0.png,1\n7.png,1\n")
     (folder / "raises.py").write_text("def samples():\n    yield {}['oops']\n")
+    (folder / "late.py").write_text(
+        "import numpy as np\n"
+        "def samples():\n"
+        "    for i in range(5):\n"
+        "        yield {'x': np.zeros((1, 3, 8, 8 if i < 3 else 9), np.float32)}\n"
+    )
 
 
 def _texts(folder: Path) -> None:
@@ -178,6 +184,7 @@ QUANTIZE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "module missing": (("good.onnx", "--data", "absent_module:samples"), ("absent_module",)),
     "callable missing": (("good.onnx", "--data", "raises:sample"), ("raises", "sample")),
     "callable raises": (("good.onnx", "--data", "raises:samples"), ("raises", "oops")),
+    "callable goes wrong later": (("good.onnx", "--data", "late:samples"), ("late", "sample 3", "3x8x9")),
     "shape of no input": ((*GOOD, "--input-shape", "y:1x2"), ("'y'",)),
     "shape malformed": ((*GOOD, "--input-shape", "x-1x2"), ("x-1x2",)),
     "shape contradicts": ((*GOOD, "--input-shape", "x:1x3x9x8"), ("3x9x8",)),

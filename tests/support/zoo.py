@@ -34,7 +34,7 @@ class Kind:
         return self.make(floating.proto(self.text, self.opset, self.ir, **self.values))
 
     def feed(self, seed: int = 1) -> Feed:
-        """Random numbers, normal or (integers) 0 to 9, for the shapes with `dims` in place of unknown ones."""
+        """Random numbers: normal, integers 0 to 9, pixels 0 to 255; `dims` in place of unknown dimensions."""
         rng = np.random.default_rng(seed)
         model = self.model()
         constants = {t.name for t in model.graph.initializer}
@@ -46,7 +46,8 @@ class Kind:
             free = iter(self.dims)
             shape = [d.dim_value if d.HasField("dim_value") else next(free) for d in kind.shape.dim]
             dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-            array = rng.integers(0, 10, shape) if dtype.kind in "iu" else rng.normal(size=shape)
+            top = 256 if dtype == np.uint8 else 10
+            array = rng.integers(0, top, shape) if dtype.kind in "iu" else rng.normal(size=shape)
             if dtype.kind == "b":
                 array = rng.integers(0, 2, shape).astype(bool)
             found[value.name] = array.astype(dtype)
@@ -194,6 +195,14 @@ KINDS = {
           [mean] e = ReduceMean<axes=[1], keepdims=0>(d) [head] y = Gemm<transB=1>(e, w2, b2) }""",
         2,
         dims=(3, 5),
+    ),
+    "pixels in": Kind(
+        """g (uint8[N,8,8,3] image) => (float[N,4] y)
+        <float[8,3,3,3] w1, float[8] b1, float[4,8] w2, float[3,1,1] mean = {0.5, 0.4, 0.3}, float large = {255}>
+        { [cast] a = Cast<to=1>(image) [scale] b = Div(a, large) [nchw] c = Transpose<perm=[0,3,1,2]>(b)
+          [centre] d = Sub(c, mean) [c1] e = Conv(d, w1, b1) [r] f = Relu(e) [p] h = GlobalAveragePool(f)
+          [flat] i = Flatten(h) [fc] y = Gemm<transB=1>(i, w2) }""",
+        2,
     ),
     "two inputs": Kind(
         """g (float[N,3,8,8] left, float[N,5] right) => (float[N,4] y)
