@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import subprocess
 import sysconfig
@@ -47,6 +49,19 @@ def onnxq(
         check=False,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def inside(*args: object, cwd: Path) -> Finished:
+    """Run `onnxq args…` in this process, by the function behind the command: half a second less each."""
+    from onnxq.cli.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main.main([str(a) for a in args], prog_name="onnxq")
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return Finished(code, out.getvalue(), err.getvalue())
 
 
 def succeed(*args: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Finished:
