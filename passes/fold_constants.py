@@ -18,7 +18,7 @@ from onnx_graphsurgeon.ir.tensor import SparseValues
 
 from onnxq import shapes
 from onnxq.context import PassContext
-from onnxq.evaluate import evaluate, evaluate_reference, output_sizes
+from onnxq.known_values import evaluate, evaluate_reference, output_sizes
 from onnxq.match import (
     STANDARD_DOMAINS,
     MatchFailure,
