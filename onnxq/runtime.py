@@ -10,6 +10,7 @@ import ctypes
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "none": "ORT_DISABLE_ALL",
 }
+ISA_VARIABLE = "ONNXQ_ISA"
 LOG_FATAL = 4  # errors come as exceptions; printed too, they would not be one line
 # What onnxruntime puts before its messages: an error code, and for some the place in its own source.
 ORIGIN = re.compile(
@@ -64,9 +66,39 @@ def cpu_features() -> tuple[str, ...]:
 
     Raises OnnxqError when there is no kernel library or it cannot be loaded.
     """
-    functions = library()
-    functions.onnxq_cpu_features.restype = ctypes.c_char_p
-    return tuple(functions.onnxq_cpu_features().decode().split())
+    return tuple(_function("onnxq_cpu_features", ctypes.c_char_p)().decode().split())
+
+
+def kernel_tiers() -> tuple[str, ...]:
+    """The tiers of kernels that were compiled, best first, of amx, avx512vnni, avxvnni, avx2, portable.
+
+    Raises OnnxqError when there is no kernel library or it is of another version.
+    """
+    return tuple(_function("onnxq_kernel_tiers", ctypes.c_char_p)().decode().split())
+
+
+def kernel_isa() -> str:
+    """The tier that a session made now would use: what ONNXQ_ISA asks for, else the best that this CPU has.
+
+    Raises OnnxqError when there is no kernel library, or when ONNXQ_ISA asks for a tier that is not there.
+    """
+    chosen = _function("onnxq_kernel_isa", ctypes.c_char_p)()
+    if not chosen:
+        asked = os.environ.get(ISA_VARIABLE, "")
+        raise OnnxqError(
+            f"{ISA_VARIABLE}={asked}: there is no such tier of kernels, or this CPU cannot run it; "
+            f"built are {', '.join(kernel_tiers())}; unset it to take the best (see `onnxq kernels`)"
+        )
+    return str(chosen.decode())
+
+
+def peak_macs(seconds: float = 0.05) -> float:
+    """8-bit multiply-accumulates a second of the chosen tier's own inner loop on one thread, measured for `seconds`.
+
+    Raises OnnxqError as kernel_isa does.
+    """
+    kernel_isa()
+    return float(_function("onnxq_peak_macs", ctypes.c_double, ctypes.c_double)(seconds))
 
 
 def library() -> ctypes.CDLL:
@@ -78,6 +110,19 @@ def library() -> ctypes.CDLL:
         raise OnnxqError(f"the kernel library cannot be loaded, reinstall onnxq: {_first_line(err)}") from err
 
 
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of the kernel library. Raises OnnxqError when it has none of that name."""
+    try:
+        found = getattr(library(), name)
+    except AttributeError:
+        raise OnnxqError(
+            f"the kernel library has no function {name}: it is older than this onnxq; reinstall onnxq, or unset "
+            f"ONNXQ_LIBRARY ({library_path()})"
+        ) from None
+    found.restype, found.argtypes = result, arguments
+    return found
+
+
 def session(
     model: str | Path | bytes | onnx.ModelProto,
     *,
@@ -85,6 +130,7 @@ def session(
     provider: str = "cpu",
     optimize: bool | str = "all",
     profile: bool | str | Path = False,
+    config: Mapping[str, str] | None = None,
 ) -> ort.InferenceSession:
     """An onnxruntime session with the kernel library registered when there is one.
 
@@ -93,6 +139,7 @@ def session(
     provider: cpu, cuda, or any name that onnxruntime lists.
     optimize: all (or True), extended, basic, none (or False).
     profile: write onnxruntime's profile, under this prefix if it is one; `session.end_profiling()` returns the file.
+    config: further entries of onnxruntime's session configuration.
 
     Raises ModelError when onnxruntime refuses the model, ConfigError for an unknown provider or level, and
     MissingDependencyError without onnxruntime.
@@ -106,6 +153,8 @@ def session(
         options.enable_profiling = True
         if not isinstance(profile, bool):
             options.profile_file_prefix = str(profile)
+    for key, value in (config or {}).items():
+        options.add_session_config_entry(key, value)
     if library := _find_library():
         _register(options, library)
     providers = [_provider(provider, ort.get_available_providers())]

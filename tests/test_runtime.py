@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -142,13 +143,20 @@ class TestOptions:
         assert written.parent == tmp_path
         assert '"Add"' in written.read_text()
 
+    def test_configuration(self, proto: onnx.ModelProto) -> None:
+        options = runtime.session(proto, config={"session.force_spinning_stop": "1"}).get_session_options()
+        assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
 
 class TestLibrary:
     def test_a_session_does_without(self, proto: onnx.ModelProto, no_library: None) -> None:
         assert not runtime.has_library()
         assert runtime.session(proto).run(None, ONES)[0].tolist() == [2, 2, 2]
 
-    @pytest.mark.parametrize("function", [runtime.library_path, runtime.cpu_features])
+    @pytest.mark.parametrize(
+        "function",
+        [runtime.library_path, runtime.cpu_features, runtime.kernel_tiers, runtime.kernel_isa, runtime.peak_macs],
+    )
     def test_its_absence_says_what_to_do(self, function: object, no_library: None) -> None:
         assert callable(function)
         with pytest.raises(
@@ -176,6 +184,41 @@ class TestLibrary:
             ) as refusal:
                 function()
             assert "\n" not in str(refusal.value)
+
+
+class TestTiers:
+    """What the library says of its kernels, with a library made of Python functions."""
+
+    @pytest.fixture
+    def functions(self, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+        made = SimpleNamespace(
+            onnxq_kernel_tiers=lambda: b"avx512vnni avx2 portable",
+            onnxq_kernel_isa=lambda: b"avx2",
+            onnxq_peak_macs=lambda seconds: 1e12 * seconds,
+        )
+        monkeypatch.setattr(runtime, "library", lambda: made)
+        return made
+
+    def test_names_and_ceiling(self, functions: SimpleNamespace) -> None:
+        assert runtime.kernel_tiers() == ("avx512vnni", "avx2", "portable")
+        assert runtime.kernel_isa() == "avx2"
+        assert runtime.peak_macs(0.5) == 5e11
+
+    @pytest.mark.parametrize("nothing", [b"", None])
+    def test_a_tier_that_is_not_there(
+        self, nothing: bytes | None, functions: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ONNXQ_ISA", "avx9")
+        functions.onnxq_kernel_isa = lambda: nothing
+        for function in (runtime.kernel_isa, runtime.peak_macs):
+            with pytest.raises(OnnxqError, match=r"ONNXQ_ISA=avx9: .* built are avx512vnni, avx2, portable"):
+                function()
+
+    def test_an_older_library(self, functions: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runtime, "library_path", lambda: Path("old.so"))
+        del functions.onnxq_kernel_tiers
+        with pytest.raises(OnnxqError, match=r"has no function onnxq_kernel_tiers: .* reinstall onnxq"):
+            runtime.kernel_tiers()
 
 
 def test_missing_onnxruntime_names_the_extra(proto: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
