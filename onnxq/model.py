@@ -22,6 +22,7 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxq.errors import ModelError
+from onnxq.ops import attach_functions
 from onnxq.protos import (
     INT4_TYPES,
     IR_MIN,
@@ -208,6 +209,7 @@ def export(graph: gs.Graph) -> onnx.ModelProto:
 def to_proto(model: Model) -> onnx.ModelProto:
     """The ModelProto of a model, with IR version and opset that onnxruntime accepts.
 
+    It carries the current function bodies of the operators of com.onnxq that it uses, whatever it was loaded with.
     Constants still in external files stay references to them (see save.write); everything else is inline.
     """
     graph = model.graph
@@ -233,6 +235,10 @@ def to_proto(model: Model) -> onnx.ModelProto:
     proto.producer_name, proto.producer_version = header.producer_name, header.producer_version
     proto.metadata_props.extend(header.metadata_props)
     proto.functions.extend(model.functions)
+    try:
+        attach_functions(proto)
+    except ModelError as err:
+        raise ModelError(f"{model.name}: {err}") from None
     tidy_opsets(proto)
     proto.ir_version = required_ir(proto, int(header.ir_version))
     return proto

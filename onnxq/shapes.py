@@ -12,6 +12,7 @@ from onnx import TensorProto
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from onnxq.model import SMALL_BYTES, all_graphs
+from onnxq.ops import attach_functions
 from onnxq.protos import INT4_TYPES, IR_MIN
 
 # Inference reads the values of shapes, axes and the like, which are small; of weights it only needs the type.
@@ -27,6 +28,7 @@ def infer(graph: gs.Graph) -> str | None:
         with light(graph):
             proto = gs.export_onnx(graph, do_type_check=False)
         proto.ir_version = max(proto.ir_version, IR_MIN)  # below 4, initializers that are no inputs have no type
+        attach_functions(proto)  # through which the shapes of com.onnxq follow
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as err:
         return next(iter(str(err).splitlines()), type(err).__name__)

@@ -1,0 +1,94 @@
+"""Conv and ConvAdd: convolution with its bias, rescale, ReLU/Clip and, in ConvAdd, the addition that follows it."""
+
+from __future__ import annotations
+
+from onnxq.ops.schema import ANY_WIDTH, Attribute, Output, Schema
+from onnxq.ops.snippets import (
+    ACC_AND_RESIDUAL_RESCALED,
+    ACC_RESCALED,
+    DILATIONS,
+    PADS,
+    RESCALE_NOTE,
+    RESULT,
+    STRIDES,
+    UNSIGNED_WEIGHTS,
+    X_ZERO_POINT,
+    layer_inputs,
+    residual_inputs,
+    unsigned,
+)
+
+WINDOW = "strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group"
+
+# ConvInteger takes one zero point for all weights, so it computes Σ (x − zp)·w, and zp_w[m]·Σ (x − zp) is taken off:
+# a second convolution, with one filter of ones a group.
+ACCUMULATOR = f"""
+    {unsigned("x")}
+    {UNSIGNED_WEIGHTS}
+    x_planes = Transpose <perm = [0, 3, 1, 2]> (x_u8)
+    w_planes = Transpose <perm = [0, 3, 1, 2]> (w_u8)
+    products_planes = ConvInteger <{WINDOW}> (x_planes, w_planes, x_zp, uint8_128)
+    products = Transpose <perm = [0, 2, 3, 1]> (products_planes)
+    groups = Range (int64_0, group, int64_1)
+    filters = Gather <axis = 0> (w_planes, groups)
+    nothing = Mul (filters, uint8_0)
+    filters_of_ones = Add (nothing, uint8_1)
+    sums_planes = ConvInteger <{WINDOW}> (x_planes, filters_of_ones, x_zp, uint8_0)
+    sums_of_groups = Transpose <perm = [0, 2, 3, 1]> (sums_planes)
+    channel_list = Shape <start = 0, end = 1> (w_u8)
+    channels = Squeeze (channel_list, list_0)
+    channel = Range (int64_0, channels, int64_1)
+    channels_a_group = Div (channels, group)
+    group_of_channel = Div (channel, channels_a_group)
+    sums = Gather <axis = 3> (sums_of_groups, group_of_channel)
+    w_zp = Cast <to = 6> (w_zero_point)
+    excess = Mul (sums, w_zp)
+    exact_products = Sub (products, excess)
+    acc = Add (exact_products, bias)"""
+
+ATTRIBUTES = (
+    STRIDES,
+    PADS,
+    DILATIONS,
+    Attribute("group", "number of groups, g; g = C is a depthwise convolution", 1, least=1),
+    X_ZERO_POINT,
+)
+ACC_FORMULA = """\
+acc[n, i, j, m] = bias[m] + sum over kh, kw, k of
+                  (x[n, row, column, ci] − x_zero_point)·(w[m, kh, kw, k] − w_zero_point[m])
+    row    = i·strides[0] − pads[0] + kh·dilations[0]
+    column = j·strides[1] − pads[1] + kw·dilations[1]
+    ci     = (m div (M/g))·(C/g) + k"""
+NOTES = (
+    "Channels-last; 1-D convolutions are lowered with H = 1.",
+    "Padding holds x_zero_point, so it adds nothing.",
+    "acc is int32; lowering proves that it cannot overflow. " + RESCALE_NOTE,
+    "b = 2, c = 1 and y_type 6 give the raw accumulator.",
+)
+INPUTS = layer_inputs("[N, H, W, C]", "[M, kH, kW, C/g]", "M")
+
+CONV = Schema(
+    "Conv",
+    "2-D convolution, channels-last, with bias, rescale and saturation.",
+    INPUTS,
+    Output("y", ANY_WIDTH, "[N, OH, OW, M]", "the result; OH and OW as ONNX's Conv has them"),
+    (*ATTRIBUTES, *RESULT),
+    f"{ACC_FORMULA}\ny = saturate(((acc·b + 2^(c−1)) >> c) + y_zero_point)          b, c of channel m",
+    ACCUMULATOR + ACC_RESCALED,
+    NOTES,
+)
+
+CONV_ADD = Schema(
+    "ConvAdd",
+    "Conv with a residual input that is added before the rounding, each with its own multiplier.",
+    (*INPUTS, *residual_inputs("[N, OH, OW, M]", "M")),
+    CONV.output,
+    (*ATTRIBUTES, Attribute("residual_zero_point", "zero point of residual", 0), *RESULT),
+    f"{ACC_FORMULA}\n"
+    "y = saturate(((acc·b + (residual − residual_zero_point)·b_r + 2^(c−1)) >> c) + y_zero_point)\n"
+    "    b, b_r, c of channel m; b_r = residual_multiplier",
+    ACCUMULATOR + ACC_AND_RESIDUAL_RESCALED,
+    (*NOTES, "The two terms share the shift and the rounding (HAWQ-V3, eq. 9)."),
+)
+
+SCHEMAS = (CONV, CONV_ADD)

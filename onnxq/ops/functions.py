@@ -1,0 +1,91 @@
+"""Function bodies as protos, and models that carry them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+
+import onnx
+import onnx.parser
+from onnx import helper
+
+from onnxq.errors import ModelError
+from onnxq.ops import convolution, elementwise, products
+from onnxq.ops.schema import DOMAIN, OPSET, VERSION, Schema, function_text
+
+FAMILIES = (convolution, products, elementwise)
+SCHEMAS: dict[str, Schema] = {schema.name: schema for family in FAMILIES for schema in family.SCHEMAS}
+
+
+def function(name: str, opset: int = OPSET) -> onnx.FunctionProto:
+    """The body of an operator. opset: of the standard operators in it, the model's. Raises KeyError for other names."""
+    made = onnx.FunctionProto()
+    made.CopyFrom(_parsed(name, opset))
+    return made
+
+
+@functools.cache
+def _parsed(name: str, opset: int) -> onnx.FunctionProto:
+    schema = SCHEMAS[name]
+    made = onnx.parser.parse_function(function_text(schema, opset))
+    made.doc_string = schema.summary
+    return made
+
+
+def attach_functions(model: onnx.ModelProto) -> None:
+    """Make a model carry the current bodies of exactly the operators of com.onnxq that it uses, and import the domain.
+
+    Nodes get the defaults of attributes that they leave out: onnx's ReferenceEvaluator knows none for functions.
+    Functions of com.onnxq that are not in SCHEMAS stay while they are used; other domains are left alone. Idempotent.
+    Raises ModelError when the model's opset is too old for the bodies, or its com.onnxq is newer than this onnxq.
+    """
+    own = {f.name: f for f in model.functions if f.domain == DOMAIN and f.name not in SCHEMAS}
+    others = [f for f in model.functions if f.domain != DOMAIN]
+    nodes = [*_own_nodes(model.graph.node), *(n for f in others for n in _own_nodes(f.node))]
+    for function_of_own in own.values():
+        nodes += _own_nodes(function_of_own.node) if any(n.op_type == function_of_own.name for n in nodes) else []
+    used = sorted({n.op_type for n in nodes})
+    known = [name for name in used if name in SCHEMAS]
+    opset = _body_opset(model, known) if known else OPSET
+    for node in nodes:
+        if node.op_type in SCHEMAS:
+            _complete(node, SCHEMAS[node.op_type])
+    bodies = [
+        function(name, opset) if name in SCHEMAS else own[name] for name in used if name in SCHEMAS or name in own
+    ]
+    del model.functions[:]
+    model.functions.extend([*others, *bodies])
+    if used and not any(o.domain == DOMAIN for o in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+
+
+def _own_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The nodes of com.onnxq, in subgraphs too."""
+    for node in nodes:
+        if node.domain == DOMAIN:
+            yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _own_nodes(graph.node)
+
+
+def _body_opset(model: onnx.ModelProto, used: list[str]) -> int:
+    versions = {o.domain: o.version for o in model.opset_import}
+    standard = max(versions.get("", 0), versions.get("ai.onnx", 0))
+    if standard < OPSET:
+        raise ModelError(
+            f"operators of {DOMAIN} ({', '.join(used)}) need opset {OPSET}, the model has {standard}: "
+            f"onnxq opt -p 'convert-opset{{version={OPSET}}}'"
+        )
+    if versions.get(DOMAIN, VERSION) > VERSION:
+        raise ModelError(
+            f"the model has version {versions[DOMAIN]} of {DOMAIN}, this onnxq knows version {VERSION}: update onnxq"
+        )
+    return standard
+
+
+def _complete(node: onnx.NodeProto, schema: Schema) -> None:
+    present = {a.name for a in node.attribute}
+    for attribute in schema.attributes:
+        if attribute.default is not None and attribute.name not in present:
+            node.attribute.append(helper.make_attribute(attribute.name, attribute.default))

@@ -1,0 +1,146 @@
+"""Text that function bodies share, and the attributes that operators share."""
+
+from __future__ import annotations
+
+from onnxq.ops.schema import ANY_WIDTH, EIGHT_BIT, INT32, WEIGHT, Attribute, Input
+
+X_ZERO_POINT = Attribute("x_zero_point", "zero point of x, a value of x's type", default=0)
+AXIS = Attribute("axis", "the axis of y that vectors of length C run along; negative counts from the end", default=-1)
+STRIDES = Attribute("strides", "steps of the window along H and W", (1, 1), True, 2, 1)
+PADS = Attribute("pads", "padding: top, left, bottom, right", (0, 0, 0, 0), True, 4, 0)
+DILATIONS = Attribute("dilations", "distances between the window's elements along H and W", (1, 1), True, 2, 1)
+KERNEL_SHAPE = Attribute("kernel_shape", "height and width of the window", None, True, 2, 1)
+# What every operator with a rescale ends with.
+RESULT = (
+    Attribute("y_zero_point", "zero point of y", default=0),
+    Attribute("qmin", "least value of y; with qmax it also carries a fused Relu or Clip"),
+    Attribute("qmax", "largest value of y"),
+    Attribute("y_type", "element type of y: 2 uint8, 3 int8, 6 int32"),
+)
+RESCALE_NOTE = (
+    "64-bit integers, arithmetic shift, one rounding (half up) for the whole sum; `saturate` limits the 64-bit value "
+    "to [qmin, qmax]. b = `multiplier`, 0 to 2³¹ − 1; c = `shift`, 1 to 62; b = 2^c leaves the sum as it is. "
+    "Lowering proves |sum| + 2^(c−1) < 2⁶³."
+)
+
+
+def multiplier(shape: str, name: str = "multiplier") -> Input:
+    """The multipliers of one term of a rescale."""
+    return Input(name, INT32, shape, "b of the rescale", constant=True)
+
+
+def shift(shape: str) -> Input:
+    """The shift of a rescale."""
+    return Input("shift", INT32, shape, "c of the rescale", constant=True)
+
+
+def layer_inputs(x_shape: str, w_shape: str, channels: str) -> tuple[Input, ...]:
+    """The inputs of a layer with weights; `channels` is the name of the number of its outputs."""
+    return (
+        Input("x", EIGHT_BIT, x_shape, "activations"),
+        Input("w", WEIGHT, w_shape, "weights", constant=True),
+        Input("bias", INT32, f"[{channels}]", "added to the products, in their scale", constant=True),
+        multiplier(f"[1] or [{channels}]"),
+        shift(f"[1] or [{channels}]"),
+        Input("w_zero_point", ("int8",), f"[1] or [{channels}]", "zero points of the weights", constant=True),
+    )
+
+
+def residual_inputs(shape: str, channels: str) -> tuple[Input, ...]:
+    """What a layer with a fused addition has besides the inputs of the layer."""
+    return (
+        Input("residual", ANY_WIDTH, shape, "added after its own multiplication"),
+        multiplier(f"[1] or [{channels}]", "residual_multiplier"),
+    )
+
+
+def unsigned(name: str) -> str:
+    """{name}, 8-bit, as uint8 {name}_u8, with {name}_min, the least value of its type, and the zero point {name}_zp.
+
+    Both operands of every product are uint8: onnxruntime is exact with them on every CPU, also on those where its
+    kernels for uint8 times int8 saturate in 16 bits.
+    """
+    return f"""
+    {name}_128 = CastLike (int32_128, {name})
+    {name}_wrapped = Cast <to = 6> ({name}_128)
+    {name}_min = Min ({name}_wrapped, int32_0)
+    {name}_int = Cast <to = 6> ({name})
+    {name}_raised = Sub ({name}_int, {name}_min)
+    {name}_u8 = Cast <to = 2> ({name}_raised)
+    {name}_zp_int = Cast <to = 6> ({name}_zero_point)
+    {name}_zp_raised = Sub ({name}_zp_int, {name}_min)
+    {name}_zp = Cast <to = 2> ({name}_zp_raised)"""
+
+
+UNSIGNED_WEIGHTS = """
+    w_int = Cast <to = 6> (w)
+    w_raised = Add (w_int, int32_128)
+    w_u8 = Cast <to = 2> (w_raised)"""
+
+
+def centred(name: str, zero_point: str) -> str:
+    """{name}_centred = {name} - zero_point in 64 bits; zero_point: the name of an int64 scalar."""
+    return f"""
+    {name}_wide = Cast <to = 7> ({name})
+    {name}_centred = Sub ({name}_wide, {zero_point})"""
+
+
+def times(value: str, by: str, product: str) -> str:
+    """product = value * by; value: int64, by: int32."""
+    return f"""
+    {by}_wide = Cast <to = 7> ({by})
+    {product} = Mul ({value}, {by}_wide)"""
+
+
+def shifted(total: str, by: str = "shift") -> str:
+    """quotient = (total + 2^(c-1)) >> c: the floor of a division by 2^c, since ONNX's Div cuts towards zero."""
+    return f"""
+    c = Cast <to = 7> ({by})
+    c_less_1 = Sub (c, int64_1)
+    half = Pow (int64_2, c_less_1)
+    unit = Pow (int64_2, c)
+    numerator = Add ({total}, half)
+    rest = Mod (numerator, unit)
+    whole = Sub (numerator, rest)
+    quotient = Div (whole, unit)"""
+
+
+def saturated(value: str, y: str = "y") -> str:
+    """y = value + y_zero_point, limited to [qmin, qmax], in y's type."""
+    return f"""
+    with_zero_point = Add ({value}, y_zero_point)
+    at_least = Max (with_zero_point, qmin)
+    limited = Min (at_least, qmax)
+    {y} = Cast <to: int = @y_type> (limited)"""
+
+
+def rescaled(total: str, by: str = "shift", shape: str = "") -> str:
+    """The end of every operator with a rescale. shape: the name of y's shape, if broadcasting can have added axes."""
+    reshaped = f"\n    reshaped = Reshape <allowzero = 1> (quotient, {shape})" if shape else ""
+    return shifted(total, by) + reshaped + saturated("reshaped" if shape else "quotient")
+
+
+ACC_RESCALED = f"""
+    acc_wide = Cast <to = 7> (acc){times("acc_wide", "multiplier", "acc_term")}{rescaled("acc_term")}"""
+ACC_AND_RESIDUAL_RESCALED = f"""
+    acc_wide = Cast <to = 7> (acc){times("acc_wide", "multiplier", "acc_term")}\
+{centred("residual", "residual_zero_point")}{times("residual_centred", "residual_multiplier", "residual_term")}
+    total = Add (acc_term, residual_term){rescaled("total")}"""
+
+
+def along_axis(*vectors: str) -> str:
+    """{v}_shaped for each vector: with as many axes of length 1 after it as bring it onto `axis` of y_shape.
+
+    Right for tensors of rank 0 too, which take vectors of one value.
+    """
+    lines = """
+    rank = Size (y_shape)
+    axes = Max (rank, int64_1)
+    from_front = Mod (axis, axes)
+    from_back = Sub (axes, from_front)
+    after = Sub (from_back, int64_1)
+    after_list = Unsqueeze (after, list_0)
+    ones = Expand (int64_1, after_list)
+    all_values = Neg (list_1)
+    vector_shape = Concat <axis = 0> (all_values, ones)"""
+    return lines + "".join(f"\n    {v}_shaped = Reshape ({v}, vector_shape)" for v in vectors)
