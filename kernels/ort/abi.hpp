@@ -15,11 +15,20 @@ struct KernelInfo;
 struct KernelContext;
 struct TensorInfo;
 struct ShapeContext;
+struct OpAttribute;
+struct TypeInfo;
 
 using Table = void* const*;  // OrtApi is a table of function pointers only
 struct ApiBase {
   Table (*GetApi)(uint32_t version);
   const char* (*GetVersionString)();
+};
+
+// The start of OrtAllocator. Alloc throws nothing and gives null when memory is out.
+struct Allocator {
+  uint32_t version;
+  void* (*Alloc)(Allocator*, size_t);
+  void (*Free)(Allocator*, void*);
 };
 
 // 17 is the first version with shape inference for custom operators; onnxruntime 1.17 and later serve it.
@@ -32,6 +41,7 @@ enum class Slot : size_t {
   CustomOpDomain_Add = 27,
   AddCustomOpDomain = 28,
   GetTensorMutableData = 51,
+  CastTypeInfoToTensorInfo = 55,
   CreateTensorTypeAndShapeInfo = 57,
   SetTensorElementType = 58,
   SetDimensions = 59,
@@ -44,14 +54,24 @@ enum class Slot : size_t {
   KernelContext_GetInput = 90,
   KernelContext_GetOutput = 91,
   ReleaseStatus = 93,
+  ReleaseTypeInfo = 98,
   ReleaseTensorTypeAndShapeInfo = 99,
+  ReleaseAllocator = 132,
+  KernelInfoGetAttributeArray_int64 = 163,
+  KernelInfo_GetInputTypeInfo = 234,
   KernelInfoGetConstantInput_tensor = 249,
   ShapeInferContext_GetInputTypeShape = 268,
+  ShapeInferContext_GetAttribute = 269,
   ShapeInferContext_SetOutputTypeShape = 270,
   SetSymbolicDimensions = 271,
+  ReadOpAttr = 272,
+  KernelContext_ParallelFor = 274,
+  KernelInfoGetAllocator = 278,
 };
 
-enum Element : int { kUint8 = 2, kInt8 = 3, kInt32 = 6 };
+// kAny in the table of a custom operator: every type.
+enum Element : int { kAny = 0, kUint8 = 2, kInt8 = 3, kInt32 = 6, kInt64 = 7, kInt4 = 22 };
+enum AttributeType : int { kAttributeInt = 1, kAttributeInts = 2 };
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2, kInvalidGraph = 10 };
 
 struct CustomOp {

@@ -1,23 +1,30 @@
 #include "ort/api.hpp"
 
+#include <utility>
+
 namespace onnxq {
 
 using abi::Slot;
 
 namespace {
 
+constexpr size_t kAlignment = 64;
+
 // Releases onnxruntime's description of a type when the scope ends.
-class OwnedInfo {
+template <class T, Slot kRelease>
+class Owned {
  public:
-  OwnedInfo(const Api& api, abi::TensorInfo* info) : api_(api), info_(info) {}
-  OwnedInfo(const OwnedInfo&) = delete;
-  OwnedInfo& operator=(const OwnedInfo&) = delete;
-  ~OwnedInfo() { api_.release(info_); }
+  Owned(const Api& api, T* info) : api_(api), info_(info) {}
+  Owned(const Owned&) = delete;
+  Owned& operator=(const Owned&) = delete;
+  ~Owned() { api_.release(kRelease, info_); }
 
  private:
   const Api& api_;
-  abi::TensorInfo* info_;
+  T* info_;
 };
+using OwnedTensorInfo = Owned<abi::TensorInfo, Slot::ReleaseTensorTypeAndShapeInfo>;
+using OwnedTypeInfo = Owned<abi::TypeInfo, Slot::ReleaseTypeInfo>;
 
 std::vector<int64_t> dims_of(const Api& api, const abi::TensorInfo* info) {
   size_t rank = 0;
@@ -27,45 +34,103 @@ std::vector<int64_t> dims_of(const Api& api, const abi::TensorInfo* info) {
   return dims;
 }
 
+// One error code serves "there is none" and "it is of another type"; only the text tells them apart.
+bool is_wrong_type(const Error& error) { return std::string(error.what()).find("match") != std::string::npos; }
+
 }  // namespace
-
-void Api::release(abi::TensorInfo* info) const {
-  function<void, abi::TensorInfo*>(Slot::ReleaseTensorTypeAndShapeInfo)(info);
-}
-
-void* Api::data(abi::Value* value) const {
-  void* data = nullptr;
-  call(Slot::GetTensorMutableData, value, &data);
-  return data;
-}
-
-std::vector<int64_t> Api::dims(const abi::Value* value) const {
-  abi::TensorInfo* info = nullptr;
-  call(Slot::GetTensorTypeAndShape, value, &info);
-  const OwnedInfo owned(*this, info);
-  return dims_of(*this, info);
-}
 
 int64_t Api::attribute(const abi::KernelInfo* info, const char* name, int64_t fallback) const {
   int64_t value = 0;
   try {
     call(Slot::KernelInfoGetAttribute_int64, info, name, &value);
   } catch (const Error& error) {
-    // One error code serves "there is none" and "it is of another type"; only the text tells them apart.
-    if (std::string(error.what()).find("match") != std::string::npos)
-      throw Error(std::string("attribute ") + name + " must be an integer");
+    if (is_wrong_type(error)) throw Error(std::string("attribute ") + name + " must be an integer");
     return fallback;
   }
   return value;
 }
 
-const abi::Value* Api::constant_value(const abi::KernelInfo* info, size_t index, const char* name) const {
+int64_t Api::attribute(const abi::KernelInfo* info, const char* name) const {
+  int64_t value = 0;
+  try {
+    call(Slot::KernelInfoGetAttribute_int64, info, name, &value);
+  } catch (const Error&) {
+    throw Error(std::string("attribute ") + name + " must be there, an integer");
+  }
+  return value;
+}
+
+std::vector<int64_t> Api::attribute(const abi::KernelInfo* info, const char* name,
+                                    std::vector<int64_t> fallback) const {
+  size_t count = 0;
+  int64_t* const ask_for_count = nullptr;
+  try {
+    call(Slot::KernelInfoGetAttributeArray_int64, info, name, ask_for_count, &count);
+    std::vector<int64_t> values(count);
+    if (count) call(Slot::KernelInfoGetAttributeArray_int64, info, name, values.data(), &count);
+    return values;
+  } catch (const Error& error) {
+    if (is_wrong_type(error)) throw Error(std::string("attribute ") + name + " must be a list of integers");
+    return fallback;
+  }
+}
+
+int Api::input_element(const abi::KernelInfo* info, size_t index) const {
+  abi::TypeInfo* type = nullptr;
+  call(Slot::KernelInfo_GetInputTypeInfo, info, index, &type);
+  const OwnedTypeInfo owned(*this, type);
+  const abi::TypeInfo* const_type = type;
+  const abi::TensorInfo* owned_by_type = nullptr;
+  call(Slot::CastTypeInfoToTensorInfo, const_type, &owned_by_type);
+  if (!owned_by_type) throw Error("input " + std::to_string(index) + " must be a tensor");
+  int element = 0;
+  call(Slot::GetTensorElementType, owned_by_type, &element);
+  return element;
+}
+
+Tensor Api::constant(const abi::KernelInfo* info, size_t index, const char* name) const {
   int is_constant = 0;
   const abi::Value* value = nullptr;
   call(Slot::KernelInfoGetConstantInput_tensor, info, index, &is_constant, &value);
   if (!is_constant)
     throw Error(std::string("input ") + name + " must be an initializer, and not also an input of the graph");
-  return value;
+  return tensor(value);
+}
+
+std::vector<int32_t> Api::constant_vector(const abi::KernelInfo* info, size_t index, const char* name) const {
+  const Tensor values = constant(info, index, name);
+  if (values.element != abi::kInt32) throw Error(std::string(name) + " must be int32");
+  if (values.size == 0 || values.dims.size() > 1) throw Error(std::string(name) + " must be one value or a vector");
+  return {values.as<int32_t>(), values.as<int32_t>() + values.size};
+}
+
+Tensor Api::input(const abi::KernelContext* context, size_t index) const {
+  const abi::Value* value = nullptr;
+  call(Slot::KernelContext_GetInput, context, index, &value);
+  return tensor(value);
+}
+
+void* Api::output(abi::KernelContext* context, size_t index, const std::vector<int64_t>& dims) const {
+  abi::Value* value = nullptr;
+  void* data = nullptr;
+  call(Slot::KernelContext_GetOutput, context, index, dims.data(), dims.size(), &value);
+  call(Slot::GetTensorMutableData, value, &data);
+  return data;
+}
+
+Tensor Api::tensor(const abi::Value* value) const {
+  Tensor t{0, nullptr, {}, 1};
+  void* data = nullptr;
+  call(Slot::GetTensorMutableData, const_cast<abi::Value*>(value), &data);
+  t.data = data;
+  abi::TensorInfo* info = nullptr;
+  call(Slot::GetTensorTypeAndShape, value, &info);
+  const OwnedTensorInfo owned(*this, info);
+  const abi::TensorInfo* const_info = info;
+  call(Slot::GetTensorElementType, const_info, &t.element);
+  t.dims = dims_of(*this, info);
+  for (const int64_t d : t.dims) t.size *= static_cast<size_t>(d);
+  return t;
 }
 
 TensorType Api::inferred_input(const abi::ShapeContext* context, size_t index) const {
@@ -82,14 +147,61 @@ TensorType Api::inferred_input(const abi::ShapeContext* context, size_t index) c
 void Api::infer_output(abi::ShapeContext* context, size_t index, const TensorType& type) const {
   abi::TensorInfo* info = nullptr;
   call(Slot::CreateTensorTypeAndShapeInfo, &info);
-  const OwnedInfo owned(*this, info);
+  const OwnedTensorInfo owned(*this, info);
   auto symbols = type.symbols;
+  symbols.resize(type.dims.size(), "");
   call(Slot::SetTensorElementType, info, type.element);
   call(Slot::SetDimensions, info, type.dims.data(), type.dims.size());
   call(Slot::SetSymbolicDimensions, info, symbols.data(), symbols.size());
   const abi::ShapeContext* const_context = context;
   const abi::TensorInfo* const_info = info;
   call(Slot::ShapeInferContext_SetOutputTypeShape, const_context, index, const_info);
+}
+
+std::vector<int64_t> Api::inferred_attribute(const abi::ShapeContext* context, const char* name,
+                                             std::vector<int64_t> fallback) const {
+  const abi::OpAttribute* found = nullptr;
+  try {
+    call(Slot::ShapeInferContext_GetAttribute, context, name, &found);
+  } catch (const Error&) {
+    return fallback;
+  }
+  // Asked for a list where there is one integer, onnxruntime gives none; the other way round it fails.
+  int64_t values[64] = {};
+  size_t bytes = 0;
+  void* const to = values;
+  const auto read = [&](abi::AttributeType type, size_t room) {
+    call(Slot::ReadOpAttr, found, static_cast<int>(type), to, room, &bytes);
+  };
+  read(abi::kAttributeInts, sizeof(values));
+  if (bytes == 0) {
+    read(abi::kAttributeInt, sizeof(int64_t));
+    bytes = sizeof(int64_t);
+  }
+  return {values, values + bytes / sizeof(int64_t)};
+}
+
+Scratch::Scratch(abi::Allocator* allocator, size_t bytes) : allocator_(allocator) {
+  if (!bytes) return;
+  memory_ = allocator->Alloc(allocator, bytes + kAlignment);
+  if (!memory_) throw Error("out of memory: " + std::to_string(bytes) + " bytes of scratch memory");
+  const auto address = reinterpret_cast<uintptr_t>(memory_);
+  aligned_ = static_cast<uint8_t*>(memory_) + (kAlignment - address % kAlignment) % kAlignment;
+}
+
+Scratch::~Scratch() {
+  if (memory_) allocator_->Free(allocator_, memory_);
+}
+
+ScratchSource::ScratchSource(const Api& api, const abi::KernelInfo* info) : api_(api) {
+  api.call(Slot::KernelInfoGetAllocator, info, 0, &allocator_);  // 0: OrtMemTypeDefault
+}
+
+ScratchSource::ScratchSource(ScratchSource&& other) noexcept
+    : api_(other.api_), allocator_(std::exchange(other.allocator_, nullptr)) {}
+
+ScratchSource::~ScratchSource() {
+  if (allocator_) api_.release(Slot::ReleaseAllocator, allocator_);
 }
 
 }  // namespace onnxq

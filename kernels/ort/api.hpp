@@ -23,11 +23,17 @@ struct TensorType {
   std::vector<const char*> symbols;  // "" where a dimension has no name
 };
 
-template <class T>
+// A tensor of any type, which onnxruntime owns.
 struct Tensor {
-  const T* data;
+  int element;
+  const void* data;
   std::vector<int64_t> dims;
   size_t size;
+
+  template <class T>
+  const T* as() const {
+    return static_cast<const T*>(data);
+  }
 };
 
 class Api {
@@ -42,6 +48,12 @@ class Api {
     const std::string message = function<const char*, const abi::Status*>(abi::Slot::GetErrorMessage)(status);
     function<void, abi::Status*>(abi::Slot::ReleaseStatus)(status);
     throw Error(message);
+  }
+
+  // Calls a function that returns nothing.
+  template <class... P>
+  void release(abi::Slot slot, P... arguments) const {
+    function<void, P...>(slot)(arguments...);
   }
 
   abi::Status* status(abi::ErrorCode code, const char* message) const {
@@ -60,32 +72,42 @@ class Api {
     }
   }
 
+  // While a kernel is made.
+
   // The value of an integer attribute, or `fallback` when the node has none of that name.
   int64_t attribute(const abi::KernelInfo* info, const char* name, int64_t fallback) const;
-
+  // The same, of an attribute that must be there.
+  int64_t attribute(const abi::KernelInfo* info, const char* name) const;
+  // A list of integers, or `fallback` when the node has none of that name.
+  std::vector<int64_t> attribute(const abi::KernelInfo* info, const char* name, std::vector<int64_t> fallback) const;
+  // The element type of an input.
+  int input_element(const abi::KernelInfo* info, size_t index) const;
   // An input that is known when the session is made. Throws when it is not.
-  template <class T>
-  Tensor<T> constant(const abi::KernelInfo* info, size_t index, const char* name) const {
-    return tensor<T>(constant_value(info, index, name));
+  Tensor constant(const abi::KernelInfo* info, size_t index, const char* name) const;
+  // The same as int32 values; throws when its type is another or it is neither one value nor a vector.
+  std::vector<int32_t> constant_vector(const abi::KernelInfo* info, size_t index, const char* name) const;
+
+  // While a kernel runs.
+
+  Tensor input(const abi::KernelContext* context, size_t index) const;
+  void* output(abi::KernelContext* context, size_t index, const std::vector<int64_t>& dims) const;
+
+  // body(i) for every i < parts, on the session's own threads.
+  template <class F>
+  void parallel_for(const abi::KernelContext* context, size_t parts, const F& body) const {
+    if (parts == 1) return body(size_t{0});
+    // No exception may cross onnxruntime's thread pool: bodies are plain arithmetic on memory that is there.
+    void (*const part)(void*, size_t) = [](void* f, size_t i) { (*static_cast<const F*>(f))(i); };
+    call(abi::Slot::KernelContext_ParallelFor, context, part, parts, size_t{0},
+         const_cast<void*>(static_cast<const void*>(&body)));
   }
 
-  template <class T>
-  Tensor<T> input(const abi::KernelContext* context, size_t index) const {
-    const abi::Value* value = nullptr;
-    call(abi::Slot::KernelContext_GetInput, context, index, &value);
-    return tensor<T>(value);
-  }
-
-  template <class T>
-  T* output(abi::KernelContext* context, size_t index, const std::vector<int64_t>& dims) const {
-    abi::Value* value = nullptr;
-    call(abi::Slot::KernelContext_GetOutput, context, index, dims.data(), dims.size(), &value);
-    return static_cast<T*>(data(value));
-  }
+  // While shapes are inferred.
 
   TensorType inferred_input(const abi::ShapeContext* context, size_t index) const;
   void infer_output(abi::ShapeContext* context, size_t index, const TensorType& type) const;
-  void release(abi::TensorInfo* info) const;
+  std::vector<int64_t> inferred_attribute(const abi::ShapeContext* context, const char* name,
+                                          std::vector<int64_t> fallback) const;
 
  private:
   template <class R, class... P>
@@ -93,18 +115,39 @@ class Api {
     return reinterpret_cast<R (*)(P...)>(table_[static_cast<size_t>(slot)]);
   }
 
-  template <class T>
-  Tensor<T> tensor(const abi::Value* value) const {
-    Tensor<T> t{static_cast<const T*>(data(const_cast<abi::Value*>(value))), dims(value), 1};
-    for (const int64_t d : t.dims) t.size *= static_cast<size_t>(d);
-    return t;
-  }
-
-  void* data(abi::Value* value) const;
-  std::vector<int64_t> dims(const abi::Value* value) const;
-  const abi::Value* constant_value(const abi::KernelInfo* info, size_t index, const char* name) const;
+  Tensor tensor(const abi::Value* value) const;
 
   abi::Table table_;
+};
+
+// Memory of onnxruntime's own arena, 64-byte aligned, for the time of one run.
+class Scratch {
+ public:
+  Scratch(abi::Allocator* allocator, size_t bytes);
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch();
+  uint8_t* data() const { return aligned_; }
+
+ private:
+  abi::Allocator* allocator_;
+  void* memory_ = nullptr;
+  uint8_t* aligned_ = nullptr;
+};
+
+// The session's allocator, which a kernel holds while it lives.
+class ScratchSource {
+ public:
+  ScratchSource(const Api& api, const abi::KernelInfo* info);
+  ScratchSource(ScratchSource&& other) noexcept;
+  ScratchSource(const ScratchSource&) = delete;
+  ScratchSource& operator=(const ScratchSource&) = delete;
+  ~ScratchSource();
+  Scratch take(size_t bytes) const { return Scratch(allocator_, bytes); }
+
+ private:
+  Api api_;
+  abi::Allocator* allocator_ = nullptr;
 };
 
 }  // namespace onnxq

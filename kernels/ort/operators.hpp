@@ -10,6 +10,13 @@ namespace onnxq {
 
 using Operators = std::vector<const abi::CustomOp*>;
 
+inline Operators join(const std::vector<Operators>& lists) {
+  Operators all;
+  for (const Operators& list : lists) all.insert(all.end(), list.begin(), list.end());
+  return all;
+}
+
+Operators conv_operators(const Api& api);
 Operators requantize_operators(const Api& api);
 
 }  // namespace onnxq

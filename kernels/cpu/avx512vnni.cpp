@@ -1,0 +1,505 @@
+// AVX-512 VNNI: vpdpbusd multiplies 4 unsigned by 4 signed bytes into each of 16 int32 lanes, without saturation.
+//
+// GEMM: a block of M rows by 16·V channels stays in registers. A step loads V vectors of weights and broadcasts 4 bytes of
+// each row, M·V multiply-adds in all. M is chosen so that M·V accumulators, the weights and a broadcast fit 32 registers
+// and hide the instruction's latency of 5 at two a cycle.
+#include "cpu/avx512vnni.hpp"
+
+#include <immintrin.h>
+
+#include "cpu/features.hpp"
+
+namespace onnxq {
+namespace {
+
+#define ONNXQ_INLINE static inline __attribute__((always_inline))
+
+ONNXQ_INLINE int32_t load4(const uint8_t* p) {
+  int32_t v;
+  __builtin_memcpy(&v, p, 4);
+  return v;
+}
+
+template <int M, int V>
+void gemm_block(const GemmBlock& b) {
+  __m512i acc[M][V];
+  for (int v = 0; v < V; v++) {
+    const __m512i init = _mm512_loadu_si512(b.init + 16 * v);
+    for (int i = 0; i < M; i++) acc[i][v] = init;
+  }
+  const int8_t* w = b.panel;
+  for (int t = 0; t < b.tap_count; t++) {
+    const uint8_t* row[M];
+    for (int i = 0; i < M; i++) row[i] = b.rows[i] + b.taps[t];
+    const ptrdiff_t end = ptrdiff_t{kStep} * b.steps;
+    for (ptrdiff_t k = 0; k < end; k += kStep, w += 64 * V) {
+      __m512i weights[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) weights[v] = _mm512_loadu_si512(w + 64 * v);
+#pragma GCC unroll 16
+      for (int i = 0; i < M; i++) {
+        const __m512i x = _mm512_set1_epi32(load4(row[i] + k));
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) acc[i][v] = _mm512_dpbusd_epi32(acc[i][v], x, weights[v]);
+      }
+    }
+  }
+  for (int i = 0; i < M; i++)
+    for (int v = 0; v < V; v++) _mm512_store_si512(b.acc + i * kPanel + 16 * v, acc[i][v]);
+}
+
+template <int V>
+void gemm_vectors(const GemmBlock& b) {
+  switch (b.m) {
+    case 1: return gemm_block<1, V>(b);
+    case 2: return gemm_block<2, V>(b);
+    case 3: return gemm_block<3, V>(b);
+    case 4: return gemm_block<4, V>(b);
+    case 5: return gemm_block<5, V>(b);
+    case 6: return gemm_block<6, V>(b);
+    case 7:
+      if constexpr (V < 4) return gemm_block<7, V>(b);
+      break;
+    case 8:
+      if constexpr (V < 4) return gemm_block<8, V>(b);
+      break;
+    case 9:
+      if constexpr (V < 3) return gemm_block<9, V>(b);
+      break;
+    case 10:
+      if constexpr (V < 3) return gemm_block<10, V>(b);
+      break;
+    default: break;
+  }
+  __builtin_unreachable();
+}
+
+void gemm(const GemmBlock& b) {
+  switch (b.vectors) {
+    case 1: return gemm_vectors<1>(b);
+    case 2: return gemm_vectors<2>(b);
+    case 3: return gemm_vectors<3>(b);
+    default: return gemm_vectors<4>(b);
+  }
+}
+
+// Sign-extends the nibbles of 32 bytes: the low ones of each byte first.
+ONNXQ_INLINE __m512i unpack64(const uint8_t* src) {
+  const __m512i wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(src)));
+  const __m512i nibbles =
+      _mm512_and_si512(_mm512_or_si512(wide, _mm512_slli_epi16(wide, 4)), _mm512_set1_epi16(0x0f0f));
+  const __m512i signs = _mm512_broadcast_i32x4(
+      _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1));
+  return _mm512_shuffle_epi8(signs, nibbles);
+}
+
+void unpack4(const uint8_t* src, int8_t* dst, size_t n) {
+  size_t i = 0;
+  for (; i + 64 <= n; i += 64) _mm512_storeu_si512(dst + i, unpack64(src + i / 2));
+  for (; i < n; i += 2) {
+    const uint8_t byte = src[i / 2];
+    dst[i] = static_cast<int8_t>(static_cast<int8_t>(byte << 4) >> 4);
+    dst[i + 1] = static_cast<int8_t>(static_cast<int8_t>(byte) >> 4);
+  }
+}
+
+// For few rows, where reading the weights is what takes the time.
+template <int M, int V>
+void gemm4_block(const GemmBlock& b) {
+  __m512i acc[M][V];
+  for (int v = 0; v < V; v++) {
+    const __m512i init = _mm512_loadu_si512(b.init + 16 * v);
+    for (int i = 0; i < M; i++) acc[i][v] = init;
+  }
+  const auto* w = reinterpret_cast<const uint8_t*>(b.panel);
+  for (int t = 0; t < b.tap_count; t++) {
+    const ptrdiff_t end = ptrdiff_t{kStep} * b.steps;
+    for (ptrdiff_t k = 0; k < end; k += kStep, w += 32 * V) {
+      __m512i weights[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) weights[v] = unpack64(w + 32 * v);
+#pragma GCC unroll 4
+      for (int i = 0; i < M; i++) {
+        const __m512i x = _mm512_set1_epi32(load4(b.rows[i] + b.taps[t] + k));
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) acc[i][v] = _mm512_dpbusd_epi32(acc[i][v], x, weights[v]);
+      }
+    }
+  }
+  for (int i = 0; i < M; i++)
+    for (int v = 0; v < V; v++) _mm512_store_si512(b.acc + i * kPanel + 16 * v, acc[i][v]);
+}
+
+template <int V>
+void gemm4_vectors(const GemmBlock& b) {
+  switch (b.m) {
+    case 1: return gemm4_block<1, V>(b);
+    case 2: return gemm4_block<2, V>(b);
+    case 3: return gemm4_block<3, V>(b);
+    default: return gemm4_block<4, V>(b);
+  }
+}
+
+// Blocks of up to kMaxRows rows: four at a time.
+void gemm4(const GemmBlock& b) {
+  for (int i = 0; i < b.m; i += 4) {
+    GemmBlock part = b;
+    part.rows += i;
+    part.acc += i * kPanel;
+    part.m = b.m - i < 4 ? b.m - i : 4;
+    switch (b.vectors) {
+      case 1: gemm4_vectors<1>(part); break;
+      case 2: gemm4_vectors<2>(part); break;
+      case 3: gemm4_vectors<3>(part); break;
+      default: gemm4_vectors<4>(part);
+    }
+  }
+}
+
+// --- Epilogue -------------------------------------------------------------------------------------------------------
+//
+// vpmuldq multiplies the even int32 lanes into int64; the odd ones come down by a shuffle first. Both halves are rounded,
+// shifted and merged again. With a shift of 32 the shift is no instruction at all: the high halves are taken.
+
+enum class Shift { k32, kUniform, kVector };
+
+struct Constants {
+  __m512i even, odd;            // multipliers of the even and of the odd channels
+  __m512i round_even, round_odd;
+  __m512i shift_even, shift_odd;
+  __m512i residual_even, residual_odd;
+};
+
+ONNXQ_INLINE __m512i odd_lanes(__m512i v) { return _mm512_shuffle_epi32(v, _MM_PERM_DDBB); }
+
+ONNXQ_INLINE Constants constants_of(const EpilogueBlock& e, int n) {
+  Constants c;
+  const __m512i zero_point = _mm512_set1_epi64(e.range.zero_point);
+  const __m512i shift = _mm512_loadu_si512(e.shift + n), one = _mm512_set1_epi64(1);
+  c.even = _mm512_loadu_si512(e.multiplier + n);
+  c.odd = odd_lanes(c.even);
+  c.shift_even = _mm512_and_si512(shift, _mm512_set1_epi64(0xff));
+  c.shift_odd = _mm512_srli_epi64(shift, 32);
+  const __m512i half_even = _mm512_sllv_epi64(one, _mm512_sub_epi64(c.shift_even, one));
+  const __m512i half_odd = _mm512_sllv_epi64(one, _mm512_sub_epi64(c.shift_odd, one));
+  // With a shift of at most 40 the zero point goes in with the rounding constant; see `wide_shift`.
+  c.round_even = _mm512_add_epi64(half_even, _mm512_sllv_epi64(zero_point, c.shift_even));
+  c.round_odd = _mm512_add_epi64(half_odd, _mm512_sllv_epi64(zero_point, c.shift_odd));
+  if (e.residual) {
+    c.residual_even = _mm512_loadu_si512(e.residual_multiplier + n);
+    c.residual_odd = odd_lanes(c.residual_even);
+  } else {
+    c.residual_even = c.residual_odd = _mm512_setzero_si512();
+  }
+  return c;
+}
+
+// The scaled int32 of 16 channels, zero point included.
+template <Shift S, bool Residual>
+ONNXQ_INLINE __m512i scale16(__m512i acc, __m512i residual, const Constants& c, __m128i count) {
+  __m512i even = _mm512_add_epi64(_mm512_mul_epi32(acc, c.even), c.round_even);
+  __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(odd_lanes(acc), c.odd), c.round_odd);
+  if (Residual) {
+    even = _mm512_add_epi64(even, _mm512_mul_epi32(residual, c.residual_even));
+    odd = _mm512_add_epi64(odd, _mm512_mul_epi32(odd_lanes(residual), c.residual_odd));
+  }
+  if (S == Shift::k32) return _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
+  if (S == Shift::kUniform) {
+    even = _mm512_sra_epi64(even, count);
+    odd = _mm512_sra_epi64(odd, count);
+  } else {
+    even = _mm512_srav_epi64(even, c.shift_even);
+    odd = _mm512_srav_epi64(odd, c.shift_odd);
+  }
+  return _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
+}
+
+ONNXQ_INLINE __m512i load_residual(const EpilogueBlock& e, ptrdiff_t i, __mmask16 mask) {
+  __m512i r;
+  switch (e.residual_type) {
+    case IntType::U8:
+      r = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, static_cast<const uint8_t*>(e.residual) + i));
+      break;
+    case IntType::S8:
+      r = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, static_cast<const int8_t*>(e.residual) + i));
+      break;
+    default: r = _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t*>(e.residual) + i);
+  }
+  return _mm512_sub_epi32(r, _mm512_set1_epi32(e.residual_zero_point));
+}
+
+ONNXQ_INLINE __mmask16 mask16(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
+
+ONNXQ_INLINE void store16(const EpilogueBlock& e, ptrdiff_t i, __m512i y, __mmask16 mask) {
+  y = _mm512_min_epi32(_mm512_max_epi32(y, _mm512_set1_epi32(e.range.qmin)), _mm512_set1_epi32(e.range.qmax));
+  if (e.range.type == IntType::S32)
+    _mm512_mask_storeu_epi32(static_cast<int32_t*>(e.y) + i, mask, y);
+  else
+    _mm512_mask_cvtepi32_storeu_epi8(static_cast<uint8_t*>(e.y) + i, mask, y);
+}
+
+// 16 channels at a time, every type, shift and residual.
+template <Shift S, bool Residual>
+void epilogue_general(const EpilogueBlock& e) {
+  const __m128i count = _mm_cvtsi32_si128(e.uniform_shift);
+  for (int n = 0; n < e.n; n += kVector) {
+    const __mmask16 mask = mask16(e.n - n);
+    const Constants c = constants_of(e, n);
+    for (int i = 0; i < e.m; i++) {
+      const __m512i acc = _mm512_load_si512(e.acc + i * kPanel + n);
+      const __m512i residual = Residual ? load_residual(e, i * e.residual_stride + n, mask) : _mm512_setzero_si512();
+      store16(e, i * e.y_stride + n, scale16<S, Residual>(acc, residual, c, count), mask);
+    }
+  }
+}
+
+// 64 channels at a time, to 8 bits. V: vectors that hold channels.
+template <Shift S, bool Residual, bool Signed, bool Interleaved, int V>
+void epilogue_bytes(const EpilogueBlock& e) {
+  Constants c[V];
+#pragma GCC unroll 4
+  for (int v = 0; v < V; v++) c[v] = constants_of(e, kVector * v);
+  const __m128i count = _mm_cvtsi32_si128(e.uniform_shift);
+  const __mmask64 mask = e.n >= 64 ? ~__mmask64{0} : (__mmask64{1} << e.n) - 1;
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i low = _mm512_set1_epi8(static_cast<char>(e.range.qmin));
+  const __m512i high = _mm512_set1_epi8(static_cast<char>(e.range.qmax));
+  for (int i = 0; i < e.m; i++) {
+    __m512i y[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) {
+      const __m512i acc = _mm512_load_si512(e.acc + i * kPanel + kVector * v);
+      const __m512i residual = Residual ? load_residual(e, i * e.residual_stride + kVector * v,
+                                                        mask16(e.n - kVector * v))
+                                        : _mm512_setzero_si512();
+      y[v] = scale16<S, Residual>(acc, residual, c[v], count);
+    }
+    const __m512i words_low = _mm512_packs_epi32(y[0], y[1]), words_high = _mm512_packs_epi32(y[2], y[3]);
+    __m512i bytes;
+    if (Signed) {
+      bytes = _mm512_packs_epi16(words_low, words_high);
+      bytes = _mm512_min_epi8(_mm512_max_epi8(bytes, low), high);
+    } else {
+      bytes = _mm512_packus_epi16(words_low, words_high);
+      bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, low), high);
+    }
+    if (!Interleaved) bytes = _mm512_permutexvar_epi32(order, bytes);
+    _mm512_mask_storeu_epi8(static_cast<uint8_t*>(e.y) + i * e.y_stride, mask, bytes);
+  }
+}
+
+void epilogue_identity(const EpilogueBlock& e) {
+  for (int n = 0; n < e.n; n += kVector) {
+    const __mmask16 mask = mask16(e.n - n);
+    for (int i = 0; i < e.m; i++)
+      _mm512_mask_storeu_epi32(static_cast<int32_t*>(e.y) + i * e.y_stride + n, mask,
+                               _mm512_load_si512(e.acc + i * kPanel + n));
+  }
+}
+
+// What the vectors cannot prove: sums that may exceed int32 before they saturate, shifts that leave no room for the zero
+// point, interleaved channels to int32.
+void epilogue_plain(const EpilogueBlock& e) {
+  for (int i = 0; i < e.m; i++)
+    for (int p = 0; p < kPanel; p++) {
+      const int n = e.interleaved ? interleave(p) : p;
+      if (n >= e.n) continue;
+      int64_t sum = int64_t{e.acc[i * kPanel + p]} * e.multiplier[p];
+      if (e.residual)
+        sum += (int64_t{load(e.residual, e.residual_type, i * e.residual_stride + n)} - e.residual_zero_point) *
+               e.residual_multiplier[p];
+      store(e.y, e.range.type, i * e.y_stride + n, finish(sum, e.shift[p], e.range));
+    }
+}
+
+template <Shift S, bool Residual, bool Signed, bool Interleaved>
+void epilogue_vectors(const EpilogueBlock& e) {
+  if (Interleaved) return epilogue_bytes<S, Residual, Signed, Interleaved, 4>(e);
+  switch ((e.n + kVector - 1) / kVector) {
+    case 1: return epilogue_bytes<S, Residual, Signed, Interleaved, 1>(e);
+    case 2: return epilogue_bytes<S, Residual, Signed, Interleaved, 2>(e);
+    case 3: return epilogue_bytes<S, Residual, Signed, Interleaved, 3>(e);
+    default: return epilogue_bytes<S, Residual, Signed, Interleaved, 4>(e);
+  }
+}
+
+template <Shift S>
+void epilogue_shift(const EpilogueBlock& e) {
+  if (e.range.type == IntType::S32)
+    return e.residual ? epilogue_general<S, true>(e) : epilogue_general<S, false>(e);
+  const bool is_signed = e.range.type == IntType::S8;
+  if (e.residual)
+    return is_signed ? epilogue_vectors<S, true, true, false>(e) : epilogue_vectors<S, true, false, false>(e);
+  if (e.interleaved)
+    return is_signed ? epilogue_vectors<S, false, true, true>(e) : epilogue_vectors<S, false, false, true>(e);
+  return is_signed ? epilogue_vectors<S, false, true, false>(e) : epilogue_vectors<S, false, false, false>(e);
+}
+
+void epilogue(const EpilogueBlock& e) {
+  if (e.identity && !e.interleaved) return epilogue_identity(e);
+  if (!e.narrow || (e.interleaved && (e.residual || e.range.type == IntType::S32))) return epilogue_plain(e);
+  if (e.uniform_shift == 32) return epilogue_shift<Shift::k32>(e);
+  if (e.uniform_shift) return epilogue_shift<Shift::kUniform>(e);
+  return epilogue_shift<Shift::kVector>(e);
+}
+
+// --- Depthwise convolution ------------------------------------------------------------------------------------------
+//
+// A column of up to 4 input pixels, 64 channels each, is interleaved byte by byte so that each int32 lane holds the 4 rows
+// of a channel: then vpdpbusd multiplies a whole column at once. The lanes stand in the order of `interleave`; packing the
+// results to bytes undoes it. Taller kernels take several columns ("quads"), with zero weights behind the last row.
+
+struct Column {
+  __m512i v[4];
+};
+
+ONNXQ_INLINE Column load_column(const uint8_t* const* rows, int n, int channel, __mmask64 mask) {
+  const __m512i a = _mm512_maskz_loadu_epi8(mask, rows[0] + channel);
+  const __m512i b = n > 1 ? _mm512_maskz_loadu_epi8(mask, rows[1] + channel) : _mm512_setzero_si512();
+  const __m512i c = n > 2 ? _mm512_maskz_loadu_epi8(mask, rows[2] + channel) : _mm512_setzero_si512();
+  const __m512i d = n > 3 ? _mm512_maskz_loadu_epi8(mask, rows[3] + channel) : _mm512_setzero_si512();
+  const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
+  const __m512i cd_low = _mm512_unpacklo_epi8(c, d), cd_high = _mm512_unpackhi_epi8(c, d);
+  return {{_mm512_unpacklo_epi16(ab_low, cd_low), _mm512_unpackhi_epi16(ab_low, cd_low),
+           _mm512_unpacklo_epi16(ab_high, cd_high), _mm512_unpackhi_epi16(ab_high, cd_high)}};
+}
+
+constexpr int kPixels = 8;  // output pixels between two epilogues
+
+ONNXQ_INLINE void finish_pixels(const DepthwiseBlock& b, const int32_t* acc, int channel, int x, int count) {
+  EpilogueBlock e = b.epilogue;
+  e.acc = acc;
+  e.m = count;
+  e.n = b.channels - channel < kPanel ? b.channels - channel : kPanel;
+  e.multiplier += channel;
+  e.shift += channel;
+  const ptrdiff_t at = x * e.y_stride + channel;
+  e.y = e.range.type == IntType::S32 ? static_cast<void*>(static_cast<int32_t*>(e.y) + at)
+                                     : static_cast<void*>(static_cast<uint8_t*>(e.y) + at);
+  epilogue(e);
+}
+
+// 3×3, stride 1 or 2, dilation 1: each column is loaded once and serves up to three pixels.
+template <int Stride>
+void depthwise3x3(const DepthwiseBlock& b, int channel, __mmask64 mask, const int8_t* weights) {
+  alignas(64) int32_t acc[kPixels * kPanel];
+  __m512i w[3][4], init[4];
+  for (int j = 0; j < 3; j++)
+    for (int v = 0; v < 4; v++) w[j][v] = _mm512_loadu_si512(weights + (j * 4 + v) * 64);
+  for (int v = 0; v < 4; v++) init[v] = _mm512_loadu_si512(b.init + channel + 16 * v);
+  const auto column = [&](int x) __attribute__((always_inline)) {
+    return load_column(b.columns + ptrdiff_t{x} * 3, 3, channel, mask);
+  };
+  Column left = column(0), middle = column(1);
+  for (int x0 = 0; x0 < b.width; x0 += kPixels) {
+    const int count = b.width - x0 < kPixels ? b.width - x0 : kPixels;
+    for (int i = 0; i < count; i++) {
+      if (Stride == 2 && x0 + i > 0) middle = column((x0 + i) * 2 + 1);
+      const Column right = column((x0 + i) * Stride + 2);
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; v++) {
+        __m512i sum = _mm512_dpbusd_epi32(init[v], left.v[v], w[0][v]);
+        sum = _mm512_dpbusd_epi32(sum, middle.v[v], w[1][v]);
+        sum = _mm512_dpbusd_epi32(sum, right.v[v], w[2][v]);
+        _mm512_store_si512(acc + i * kPanel + 16 * v, sum);
+      }
+      if (Stride == 1) {
+        left = middle;
+        middle = right;
+      } else {
+        left = right;
+      }
+    }
+    finish_pixels(b, acc, channel, x0, count);
+  }
+}
+
+void depthwise_any(const DepthwiseBlock& b, int channel, __mmask64 mask, const int8_t* weights) {
+  alignas(64) int32_t acc[kPixels * kPanel];
+  const int quads = (b.kh + 3) / 4;
+  for (int x0 = 0; x0 < b.width; x0 += kPixels) {
+    const int count = b.width - x0 < kPixels ? b.width - x0 : kPixels;
+    for (int i = 0; i < count; i++) {
+      __m512i sum[4];
+      for (int v = 0; v < 4; v++) sum[v] = _mm512_loadu_si512(b.init + channel + 16 * v);
+      const int8_t* w = weights;
+      for (int j = 0; j < b.kw; j++) {
+        const uint8_t* const* rows = b.columns + ptrdiff_t{(x0 + i) * b.stride + j * b.dilation} * b.kh;
+        for (int q = 0; q < quads; q++, w += 256) {
+          const Column c = load_column(rows + 4 * q, b.kh - 4 * q, channel, mask);
+#pragma GCC unroll 4
+          for (int v = 0; v < 4; v++) sum[v] = _mm512_dpbusd_epi32(sum[v], c.v[v], _mm512_loadu_si512(w + 64 * v));
+        }
+      }
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; v++) _mm512_store_si512(acc + i * kPanel + 16 * v, sum[v]);
+    }
+    finish_pixels(b, acc, channel, x0, count);
+  }
+}
+
+size_t depthwise_bytes(int kh, int kw) { return static_cast<size_t>((kh + 3) / 4) * static_cast<size_t>(kw) * 256; }
+
+void depthwise(const DepthwiseBlock& b) {
+  const size_t bytes = depthwise_bytes(b.kh, b.kw);
+  for (int channel = 0; channel < b.channels; channel += kPanel) {
+    const int left = b.channels - channel;
+    const __mmask64 mask = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
+    const int8_t* weights = b.weights + static_cast<size_t>(channel / kPanel) * bytes;
+    const bool is3x3 = b.kh == 3 && b.kw == 3 && b.dilation == 1;
+    if (is3x3 && b.stride == 1)
+      depthwise3x3<1>(b, channel, mask, weights);
+    else if (is3x3 && b.stride == 2)
+      depthwise3x3<2>(b, channel, mask, weights);
+    else
+      depthwise_any(b, channel, mask, weights);
+  }
+}
+
+size_t pack_depthwise(const int8_t* weights, int kh, int kw, int channels, int8_t* packed) {
+  const int panels = (channels + kPanel - 1) / kPanel, quads = (kh + 3) / 4;
+  const size_t bytes = static_cast<size_t>(panels) * depthwise_bytes(kh, kw);
+  if (!packed) return bytes;
+  for (int panel = 0; panel < panels; panel++)
+    for (int j = 0; j < kw; j++)
+      for (int q = 0; q < quads; q++)
+        for (int p = 0; p < kPanel; p++)
+          for (int r = 0; r < 4; r++) {
+            const int channel = panel * kPanel + interleave(p), row = 4 * q + r;
+            *packed++ = channel < channels && row < kh ? weights[(channel * kh + row) * kw + j] : int8_t{0};
+          }
+  return bytes;
+}
+
+// 24 independent accumulators, as the GEMM's widest block.
+int64_t peak(int64_t repeats) {
+  constexpr int kAccumulators = 24;
+  constexpr int64_t kInner = 1'000'000 / (kAccumulators * 64);
+  __m512i acc[kAccumulators];
+  const __m512i x = _mm512_set1_epi8(3), w = _mm512_set1_epi8(2);
+  for (auto& a : acc) a = _mm512_setzero_si512();
+  for (int64_t i = 0; i < repeats * kInner; i++) {
+#pragma GCC unroll 24
+    for (int k = 0; k < kAccumulators; k++) {
+      acc[k] = _mm512_dpbusd_epi32(acc[k], x, w);
+      __asm__ volatile("" : "+v"(acc[k]));
+    }
+  }
+  return repeats * kInner * kAccumulators * 64;
+}
+
+}  // namespace
+
+const Tier kAvx512Vnni = {"avx512vnni",
+                          [] { return cpu_features().avx512vnni; },
+                          {0, 10, 10, 8, 6},
+                          gemm,
+                          epilogue,
+                          unpack4,
+                          gemm4,
+                          pack_depthwise,
+                          depthwise,
+                          true,
+                          peak};
+
+}  // namespace onnxq

@@ -1,0 +1,420 @@
+#include "cpu/conv.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace onnxq {
+
+namespace {
+
+constexpr int64_t kPartMacs = 6'000'000;  // about 25 µs: what a part must hold to be worth handing to a thread
+constexpr int64_t kMaxParts = 64;
+constexpr int64_t kChunkPixels = 512;     // a chunk's inputs and row pointers stay in the second-level cache
+constexpr size_t kSlack = 64;             // bytes behind a copied image that a step may read
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// a · x in 32 bits, wrapping as the kernels' accumulators do: the true sum is known to fit.
+int32_t wrap_add(int32_t a, int64_t b) { return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b)); }
+
+// Vectors of 16 channels in each panel, as even as possible: 5 are 3 + 2, not 4 + 1.
+std::vector<int> panel_widths(int64_t channels) {
+  const int64_t vectors = ceil_div(channels, kVector), panels = ceil_div(vectors, kPanel / kVector);
+  std::vector<int> widths(static_cast<size_t>(panels), static_cast<int>(vectors / panels));
+  for (int64_t i = 0; i < vectors % panels; i++) widths[static_cast<size_t>(i)]++;
+  return widths;
+}
+
+template <class T>
+void pad_panel(std::vector<T>& values, T fill) {
+  values.insert(values.end(), kPanel, fill);
+}
+
+}  // namespace
+
+// Pointers to the first input pixel of each row of the product, and what a tap adds to them.
+struct Convolution::Rows {
+  const uint8_t** pointers;
+  int64_t count;
+  ptrdiff_t* taps;
+  int64_t first;  // output pixel of the first row
+};
+
+Convolution::Convolution(const Tier& tier, const ConvSpec& spec)
+    : tier_(tier), shape_(spec.shape), nibbles_(spec.nibbles), epilogue_{} {
+  const ConvShape& s = shape_;
+  const int64_t group_channels = s.in_channels / s.groups;
+  depthwise_ = s.groups > 1 && group_channels == 1 && s.out_channels == s.groups && spec.residual_multiplier.empty() &&
+               std::all_of(spec.w_zero_point.begin(), spec.w_zero_point.end(), [](int32_t z) { return z == 0; });
+  affine_ = std::any_of(spec.w_zero_point.begin(), spec.w_zero_point.end(), [](int32_t z) { return z != 0; });
+  flip_ = spec.x_type == IntType::S8;
+  zero_point_ = spec.x_zero_point + (flip_ ? 128 : 0);
+  // The taps of a kernel row lie side by side in memory: one long tap.
+  merged_ = s.groups == 1 && s.dilation_w == 1;
+  const int64_t run = merged_ ? s.kw * s.in_channels : group_channels;
+  steps_ = static_cast<int>(ceil_div(run, kStep));
+  tap_count_ = static_cast<int>(merged_ ? s.kh : s.kh * s.kw);
+  const bool pads = s.top || s.left || s.bottom || s.right;
+  copies_ = flip_ || (!depthwise_ && (pads || run % kStep != 0));
+
+  multiplier_ = spec.multiplier;
+  shift_ = spec.shift;
+  residual_multiplier_ = spec.residual_multiplier;
+  w_zero_point_ = spec.w_zero_point;
+  init_.resize(static_cast<size_t>(s.out_channels));
+  const int64_t taps = s.kh * s.kw * group_channels;
+  const double x_bound = std::max(zero_point_, 255 - zero_point_);
+  std::vector<double> bound(static_cast<size_t>(s.out_channels));
+  for (size_t m = 0; m < init_.size(); m++) {
+    int64_t sum = 0, magnitude = 0;
+    for (int64_t k = 0; k < taps; k++) {
+      const int64_t w = spec.weights[static_cast<int64_t>(m) * taps + k];
+      sum += w;
+      magnitude += std::abs(w - spec.w_zero_point[m]);
+    }
+    init_[m] = wrap_add(spec.bias[m], -int64_t{zero_point_} * sum);
+    bound[m] = std::min(x_bound * static_cast<double>(magnitude) + std::abs(double{1} * spec.bias[m]), 2147483648.0);
+  }
+
+  epilogue_.range = spec.range;
+  epilogue_.residual_type = spec.residual_type;
+  epilogue_.residual_zero_point = spec.residual_zero_point;
+  epilogue_.uniform_shift =
+      std::all_of(shift_.begin(), shift_.end(), [&](int32_t c) { return c == shift_[0]; }) ? shift_[0] : 0;
+  epilogue_.narrow = proven_narrow(bound);
+  epilogue_.identity = spec.range.type == IntType::S32 && spec.range.zero_point == 0 && spec.range.qmin == INT32_MIN &&
+                       spec.range.qmax == INT32_MAX && spec.residual_multiplier.empty();
+  for (size_t m = 0; m < multiplier_.size(); m++)
+    epilogue_.identity = epilogue_.identity && shift_[m] <= 30 && multiplier_[m] == int32_t{1} << shift_[m];
+
+  if (depthwise_) {
+    epilogue_.interleaved = tier.interleaved;
+    pack_depthwise(spec);
+  } else {
+    pack(spec);
+    pad_panel(init_, 0);
+    pad_panel(multiplier_, 0);
+    pad_panel(shift_, 1);
+    pad_panel(w_zero_point_, 0);
+    if (!residual_multiplier_.empty()) pad_panel(residual_multiplier_, 0);
+  }
+}
+
+// Whether every scaled sum fits int32, zero point included, and the zero point may go in with the rounding constant:
+// |Σ| + 2^(c−1) + |zp|·2^c < 2^63. In double with a margin far above its rounding.
+bool Convolution::proven_narrow(const std::vector<double>& acc_bound) const {
+  const double residual = epilogue_.residual_type == IntType::S32 ? 4294967296.0 : 512.0;
+  for (size_t m = 0; m < acc_bound.size(); m++) {
+    double sum = acc_bound[m] * multiplier_[m];
+    if (!residual_multiplier_.empty()) sum += residual * residual_multiplier_[m];
+    const double scale = std::ldexp(1.0, shift_[m]);
+    sum += scale * (std::abs(double{1} * epilogue_.range.zero_point) + 1);
+    if (sum >= 9.2e18 || sum / scale >= 2.1e9) return false;
+  }
+  return true;
+}
+
+void Convolution::pack(const ConvSpec& spec) {
+  const ConvShape& s = shape_;
+  const int64_t group_in = s.in_channels / s.groups, group_out = s.out_channels / s.groups;
+  const int64_t run = merged_ ? s.kw * s.in_channels : group_in;
+  const auto widths = panel_widths(group_out);
+  const size_t tap_bytes = static_cast<size_t>(steps_) * kVector * kStep;
+  std::vector<int8_t> bytes;
+  for (int64_t g = 0; g < s.groups; g++) {
+    int64_t n0 = 0;
+    for (const int vectors : widths) {
+      const int64_t channels = std::min<int64_t>(vectors * kVector, group_out - n0);
+      panels_.push_back({g, g * group_out + n0, vectors, static_cast<int>(channels), packed_.size()});
+      bytes.assign(tap_bytes * static_cast<size_t>(tap_count_ * vectors), 0);
+      for (int64_t n = 0; n < channels; n++) {
+        // A channel's weights in memory: the taps one after the other, each of `run` values.
+        const int8_t* w = spec.weights + (g * group_out + n0 + n) * tap_count_ * run;
+        for (int64_t t = 0; t < tap_count_; t++)
+          for (int64_t k = 0; k < run; k++) {
+            const int64_t step = t * steps_ + k / kStep;
+            bytes[static_cast<size_t>((step * vectors * kVector + n) * kStep + k % kStep)] = *w++;
+          }
+      }
+      if (nibbles_) {
+        for (size_t i = 0; i < bytes.size(); i += 2)
+          packed_.push_back(static_cast<int8_t>((bytes[i] & 15) | static_cast<int>(static_cast<unsigned>(bytes[i + 1]) << 4)));
+      } else {
+        packed_.insert(packed_.end(), bytes.begin(), bytes.end());
+      }
+      n0 += channels;
+    }
+  }
+  if (affine_) {  // a panel whose first channel sums the row, for weights with a zero point
+    ones_.assign(tap_bytes * static_cast<size_t>(tap_count_), 0);
+    for (int64_t t = 0; t < tap_count_; t++)
+      for (int64_t k = 0; k < run; k++)
+        ones_[static_cast<size_t>(((t * steps_ + k / kStep) * kVector) * kStep + k % kStep)] = 1;
+  }
+}
+
+void Convolution::pack_depthwise(const ConvSpec& spec) {
+  const auto kh = static_cast<int>(shape_.kh), kw = static_cast<int>(shape_.kw);
+  const auto channels = static_cast<int>(shape_.in_channels);
+  packed_.resize(tier_.pack_depthwise(spec.weights, kh, kw, channels, nullptr));
+  tier_.pack_depthwise(spec.weights, kh, kw, channels, packed_.data());
+  nibbles_ = false;
+  const auto panels = static_cast<size_t>(ceil_div(channels, kPanel));
+  const auto ordered = [&](std::vector<int32_t>& values, int32_t fill) {
+    std::vector<int32_t> padded(panels * kPanel, fill);
+    for (size_t i = 0; i < padded.size(); i++) {
+      const size_t in_panel = tier_.interleaved ? static_cast<size_t>(interleave(static_cast<int>(i % kPanel))) : i % kPanel;
+      const size_t channel = i / kPanel * kPanel + in_panel;
+      if (channel < values.size()) padded[i] = values[channel];
+    }
+    values = std::move(padded);
+  };
+  ordered(init_, 0);
+  ordered(multiplier_, 0);
+  ordered(shift_, 1);
+}
+
+// What is cut into parts: output rows where rows are copied or built, else output pixels.
+int64_t Convolution::units(const Plan& p) const { return p.n * p.oh * (copies_ || depthwise_ ? 1 : p.ow); }
+
+Convolution::Plan Convolution::plan(int64_t n, int64_t h, int64_t w) const {
+  const ConvShape& s = shape_;
+  Plan p{};
+  p.n = n, p.h = h, p.w = w;
+  p.oh = (h + s.top + s.bottom - (s.kh - 1) * s.dilation_h - 1) / s.stride_h + 1;
+  p.ow = (w + s.left + s.right - (s.kw - 1) * s.dilation_w - 1) / s.stride_w + 1;
+  p.oh = std::max<int64_t>(p.oh, 0), p.ow = std::max<int64_t>(p.ow, 0);
+  const int64_t pixels = n * p.oh * p.ow, all = units(p);
+  p.row_parts = p.panel_parts = 1;
+  if (!pixels) return p;
+
+  const int64_t taps = s.kh * s.kw * (s.in_channels / s.groups);
+  const int64_t cost = pixels * s.out_channels * (depthwise_ ? taps + 60 : taps + 24);  // the epilogue counts too
+  const int64_t parts = std::clamp<int64_t>(cost / kPartMacs, 1, kMaxParts);
+  const int64_t panels = depthwise_ ? 1 : static_cast<int64_t>(panels_.size());
+  const int64_t unit_pixels = pixels / all;
+  const int64_t most_rows = std::max<int64_t>(1, std::min(all, pixels / 32));
+  if (!depthwise_ && static_cast<int64_t>(packed_.size()) > n * h * w * s.in_channels) {
+    p.panel_parts = std::min(parts, panels);
+    p.row_parts = std::min(ceil_div(parts, p.panel_parts), most_rows);
+  } else {
+    p.row_parts = std::min(parts, most_rows);
+    p.panel_parts = std::min(ceil_div(parts, p.row_parts), panels);
+  }
+
+  const int64_t part_units = ceil_div(all, p.row_parts);
+  p.chunk = std::clamp<int64_t>(kChunkPixels / unit_pixels, 1, part_units);
+  const int64_t padded_w = w + s.left + s.right;
+  if (depthwise_) {
+    p.scratch_bytes = aligned(static_cast<size_t>(padded_w * s.kh) * sizeof(void*)) +
+                      aligned(static_cast<size_t>(s.in_channels)) +
+                      (flip_ ? aligned(static_cast<size_t>(s.kh * w * s.in_channels)) : 0);
+    return p;
+  }
+  p.scratch_bytes = aligned(static_cast<size_t>(p.chunk * unit_pixels) * sizeof(void*)) +
+                    aligned(static_cast<size_t>(tap_count_) * sizeof(ptrdiff_t));
+  if (copies_) {
+    // A chunk may end one image and begin the next: the rows above and below are copied for both.
+    const int64_t images = std::min(n, ceil_div(p.chunk, p.oh) + 1);
+    const int64_t rows = p.chunk * s.stride_h + images * ((s.kh - 1) * s.dilation_h + 1);
+    p.scratch_bytes += aligned(static_cast<size_t>(rows * padded_w * s.in_channels) + kSlack);
+  }
+  if (nibbles_) p.scratch_bytes += aligned(static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_) * kPanel * kStep);
+  return p;
+}
+
+void Convolution::run(const Plan& p, size_t i, const void* x, const void* residual, void* y, uint8_t* scratch) const {
+  const ConvShape& s = shape_;
+  const int64_t all = units(p);
+  if (!all || !p.ow) return;
+  const auto row_part = static_cast<int64_t>(i) / p.panel_parts, panel_part = static_cast<int64_t>(i) % p.panel_parts;
+  const int64_t unit0 = all * row_part / p.row_parts, unit1 = all * (row_part + 1) / p.row_parts;
+  const auto* pixels = static_cast<const uint8_t*>(x);
+  if (depthwise_) return run_depthwise(p, unit0, unit1, pixels, y, scratch);
+
+  const auto panels = static_cast<int64_t>(panels_.size());
+  const int64_t panel0 = panels * panel_part / p.panel_parts, panel1 = panels * (panel_part + 1) / p.panel_parts;
+  const int64_t unit_pixels = copies_ ? p.ow : 1;
+  const int64_t c = s.in_channels, image_w = copies_ ? p.w + s.left + s.right : p.w;
+
+  Rows rows{};
+  rows.pointers = reinterpret_cast<const uint8_t**>(scratch);
+  scratch += aligned(static_cast<size_t>(p.chunk * unit_pixels) * sizeof(void*));
+  rows.taps = reinterpret_cast<ptrdiff_t*>(scratch);
+  scratch += aligned(static_cast<size_t>(tap_count_) * sizeof(ptrdiff_t));
+  auto* unpacked = reinterpret_cast<int8_t*>(scratch);
+  if (nibbles_) scratch += aligned(static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_) * kPanel * kStep);
+  for (int64_t t = 0; t < tap_count_; t++) {
+    const int64_t dy = merged_ ? t : t / s.kw, dx = merged_ ? 0 : t % s.kw;
+    rows.taps[t] = (dy * s.dilation_h * image_w + dx * s.dilation_w) * c;
+  }
+
+  for (int64_t u = unit0; u < unit1; u += p.chunk) {
+    const int64_t end = std::min(u + p.chunk, unit1);
+    rows.first = u * unit_pixels;
+    rows.count = (end - u) * unit_pixels;
+    if (!copies_) {
+      for (int64_t q = u; q < end; q++) {
+        const int64_t ox = q % p.ow, oy = q / p.ow % p.oh, image = q / p.ow / p.oh;
+        rows.pointers[q - u] = pixels + ((image * p.h + oy * s.stride_h) * p.w + ox * s.stride_w) * c;
+      }
+    } else {
+      uint8_t* to = scratch;
+      const uint8_t** pointer = rows.pointers;
+      for (int64_t row = u; row < end;) {
+        const int64_t image = row / p.oh, oy0 = row % p.oh, oy1 = std::min(p.oh, oy0 + end - row);
+        const int64_t in0 = oy0 * s.stride_h - s.top;
+        const int64_t in_rows = (oy1 - 1 - oy0) * s.stride_h + (s.kh - 1) * s.dilation_h + 1;
+        const uint8_t* const copy = to;
+        const auto fill = static_cast<uint8_t>(zero_point_);
+        for (int64_t r = 0; r < in_rows; r++) {
+          const int64_t in = in0 + r;
+          if (in < 0 || in >= p.h) {
+            std::memset(to, fill, static_cast<size_t>(image_w * c));
+            to += image_w * c;
+            continue;
+          }
+          std::memset(to, fill, static_cast<size_t>(s.left * c));
+          to += s.left * c;
+          const uint8_t* from = pixels + (image * p.h + in) * p.w * c;
+          if (flip_)
+            for (int64_t k = 0; k < p.w * c; k++) to[k] = from[k] ^ 0x80;
+          else
+            std::memcpy(to, from, static_cast<size_t>(p.w * c));
+          to += p.w * c;
+          std::memset(to, fill, static_cast<size_t>(s.right * c));
+          to += s.right * c;
+        }
+        for (int64_t oy = 0; oy < oy1 - oy0; oy++)
+          for (int64_t ox = 0; ox < p.ow; ox++)
+            *pointer++ = copy + (oy * s.stride_h * image_w + ox * s.stride_w) * c;
+        row += oy1 - oy0;
+      }
+      std::memset(to, 0, kSlack);
+    }
+    run_dense(p, rows, panel0, panel1, residual, y, unpacked);
+  }
+}
+
+void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64_t panel1, const void* residual, void* y,
+                            int8_t* unpacked) const {
+  const ConvShape& s = shape_;
+  alignas(64) int32_t acc[kMaxRows * kPanel];
+  const int64_t ld = s.out_channels;
+  int64_t group = 0;
+  for (int64_t i = panel0; i < panel1; i++) {
+    const Panel& panel = panels_[static_cast<size_t>(i)];
+    const ptrdiff_t shift_taps = (panel.group - group) * (s.in_channels / s.groups);
+    for (int64_t t = 0; shift_taps && t < tap_count_; t++) rows.taps[t] += shift_taps;
+    group = panel.group;
+
+    GemmBlock block{nullptr, rows.taps, 0, tap_count_, steps_, panel.vectors, packed_.data() + panel.offset,
+                    init_.data() + panel.channel, acc};
+    const int most = tier_.rows[panel.vectors];
+    auto gemm = tier_.gemm;
+    if (nibbles_) {
+      if (tier_.gemm4 && rows.count <= most) {
+        gemm = tier_.gemm4;
+      } else {
+        const size_t bytes = static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_ * panel.vectors) * kVector * kStep;
+        tier_.unpack4(reinterpret_cast<const uint8_t*>(block.panel), unpacked, bytes);
+        block.panel = unpacked;
+      }
+    }
+    EpilogueBlock e = epilogue_;
+    e.acc = acc;
+    e.n = panel.channels;
+    e.multiplier = multiplier_.data() + panel.channel;
+    e.shift = shift_.data() + panel.channel;
+    e.residual_multiplier = residual_multiplier_.data() + (residual_multiplier_.empty() ? 0 : panel.channel);
+    e.residual_stride = e.y_stride = ld;
+
+    // Blocks as even as possible: 49 rows of at most 6 are 4 of 6 and 5 of 5, not 8 of 6 and 1.
+    const int64_t blocks = ceil_div(rows.count, most);
+    for (int64_t b = 0; b < blocks; b++) {
+      const int64_t m0 = rows.count * b / blocks, m1 = rows.count * (b + 1) / blocks;
+      block.rows = rows.pointers + m0;
+      block.m = e.m = static_cast<int>(m1 - m0);
+      gemm(block);
+      if (affine_) correct_zero_points(block, panel);
+      const int64_t at = (rows.first + m0) * ld + panel.channel;
+      e.y = static_cast<uint8_t*>(y) + at * size_of(e.range.type);
+      e.residual = residual ? static_cast<const uint8_t*>(residual) + at * size_of(e.residual_type) : nullptr;
+      tier_.epilogue(e);
+    }
+  }
+  const ptrdiff_t back = group * (s.in_channels / s.groups);
+  for (int64_t t = 0; t < tap_count_; t++) rows.taps[t] -= back;
+}
+
+// acc −= w_zero_point · Σ (x − x_zero_point)
+void Convolution::correct_zero_points(const GemmBlock& block, const Panel& panel) const {
+  alignas(64) int32_t sums[kMaxRows * kPanel];
+  const int64_t taps = shape_.kh * shape_.kw * (shape_.in_channels / shape_.groups);
+  int32_t init[kVector] = {};
+  init[0] = wrap_add(0, -int64_t{zero_point_} * taps);
+  GemmBlock ones = block;
+  ones.vectors = 1;
+  ones.panel = ones_.data();
+  ones.init = init;
+  ones.acc = sums;
+  for (int i = 0; i < block.m; i += tier_.rows[1]) {
+    ones.rows = block.rows + i;
+    ones.m = std::min(tier_.rows[1], block.m - i);
+    ones.acc = sums + i * kPanel;
+    tier_.gemm(ones);
+  }
+  for (int i = 0; i < block.m; i++)
+    for (int n = 0; n < panel.channels; n++) {
+      const int64_t correction = int64_t{w_zero_point_[static_cast<size_t>(panel.channel + n)]} * sums[i * kPanel];
+      block.acc[i * kPanel + n] = wrap_add(block.acc[i * kPanel + n], -correction);
+    }
+}
+
+void Convolution::run_depthwise(const Plan& p, int64_t row0, int64_t row1, const uint8_t* x, void* y,
+                                uint8_t* scratch) const {
+  const ConvShape& s = shape_;
+  const int64_t c = s.in_channels, padded_w = p.w + s.left + s.right;
+  auto** columns = reinterpret_cast<const uint8_t**>(scratch);
+  scratch += aligned(static_cast<size_t>(padded_w * s.kh) * sizeof(void*));
+  uint8_t* const padding = scratch;
+  std::memset(padding, zero_point_, static_cast<size_t>(c));
+  uint8_t* const flipped = scratch + aligned(static_cast<size_t>(c));
+
+  DepthwiseBlock b{};
+  b.columns = columns;
+  b.kh = static_cast<int>(s.kh), b.kw = static_cast<int>(s.kw);
+  b.stride = static_cast<int>(s.stride_w), b.dilation = static_cast<int>(s.dilation_w);
+  b.width = static_cast<int>(p.ow);
+  b.channels = static_cast<int>(c);
+  b.weights = packed_.data();
+  b.init = init_.data();
+  b.epilogue = epilogue_;
+  b.epilogue.multiplier = multiplier_.data();
+  b.epilogue.shift = shift_.data();
+  b.epilogue.y_stride = c;
+  for (int64_t row = row0; row < row1; row++) {
+    const int64_t image = row / p.oh, oy = row % p.oh;
+    for (int64_t r = 0; r < s.kh; r++) {
+      const int64_t in = oy * s.stride_h - s.top + r * s.dilation_h;
+      const bool inside = in >= 0 && in < p.h;
+      const uint8_t* from = inside ? x + (image * p.h + in) * p.w * c : padding;
+      if (inside && flip_) {
+        uint8_t* const to = flipped + r * p.w * c;
+        for (int64_t k = 0; k < p.w * c; k++) to[k] = from[k] ^ 0x80;
+        from = to;
+      }
+      const uint8_t** column = columns + r;
+      for (int64_t i = 0; i < s.left; i++, column += s.kh) *column = padding;
+      for (int64_t i = 0; i < p.w; i++, column += s.kh) *column = inside ? from + i * c : padding;
+      for (int64_t i = 0; i < s.right; i++, column += s.kh) *column = padding;
+    }
+    b.epilogue.y = static_cast<uint8_t*>(y) + row * p.ow * c * size_of(b.epilogue.range.type);
+    tier_.depthwise(b);
+  }
+}
+
+}  // namespace onnxq

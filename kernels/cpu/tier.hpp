@@ -1,0 +1,93 @@
+// The tiers of kernels: one file an instruction set, compiled with that set's flags only. The choice is made at run time
+// from what is compiled in and what the CPU has; the environment variable ONNXQ_ISA overrides it.
+//
+// Files compiled for an instruction set must not instantiate inline functions or templates that others instantiate too
+// (the standard library's among them): the linker keeps one copy, which may then need an instruction the CPU lacks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu/rescale.hpp"
+
+namespace onnxq {
+
+constexpr int kPanel = 64;       // channels of a panel at most: the distance of the rows of accumulators
+constexpr int kVector = 16;      // channels come in groups of this many
+constexpr int kMaxRows = 32;     // rows of a block at most, over all tiers
+constexpr int kStep = 4;         // k values that lie side by side for a channel
+
+// A block of accumulators: acc[i][n] = init[n] + Σ over taps and k of rows[i][taps[t] + k] · panel[t][k / 4][n][k % 4].
+struct GemmBlock {
+  const uint8_t* const* rows;   // `m` of them
+  const ptrdiff_t* taps;        // byte offsets from a row to the start of each tap
+  int m;
+  int tap_count;
+  int steps;                    // of kStep values, in each tap
+  int vectors;                  // of kVector channels, 1 to 4
+  const int8_t* panel;          // [tap][step][vectors * 16][4]
+  const int32_t* init;          // [vectors * 16]
+  int32_t* acc;                 // [m][kPanel], 64-byte aligned
+};
+
+// Rescales a block of accumulators and writes it: y = sat(((acc·b + (r − zp_r)·b_r + 2^(c−1)) >> c) + zp).
+struct EpilogueBlock {
+  const int32_t* acc;           // [m][kPanel]
+  int m;
+  int n;                        // channels, 1 to kPanel
+  const int32_t* multiplier;    // [kPanel], zero behind n
+  const int32_t* shift;         // [kPanel], 1 to 62 behind n too
+  const int32_t* residual_multiplier;  // [kPanel]
+  const void* residual;         // null where there is none
+  ptrdiff_t residual_stride;    // in elements
+  IntType residual_type;
+  int32_t residual_zero_point;
+  OutputRange range;
+  void* y;
+  ptrdiff_t y_stride;           // in elements
+  bool interleaved;             // channels of acc, multiplier and shift in the order of `interleave` below
+  bool identity;                // acc itself, in an int32 y that does not saturate
+  int uniform_shift;            // of all channels, or 0
+  bool narrow;                  // the scaled sum is proven to fit int32 (with the zero point added)
+};
+
+// A row of output pixels of a depthwise convolution. Pixel x takes the columns x·stride + j·dilation, j < kw.
+struct DepthwiseBlock {
+  const uint8_t* const* columns;  // [padded width][kh]: where the channels of each input pixel start
+  int kh, kw, stride, dilation;
+  int width;                      // output pixels
+  int channels;
+  const int8_t* weights;          // as the tier packed them
+  const int32_t* init;            // [channels rounded up to kPanel], in the tier's order
+  EpilogueBlock epilogue;         // of the first channels; multiplier and shift are as long as init, in the tier's order
+};
+
+// Place p of an interleaved panel holds channel interleave(p): the order that unpacking bytes within 128-bit lanes gives.
+static inline int interleave(int p) { return (p % kVector) / 4 * kVector + p / kVector * 4 + p % 4; }
+
+struct Tier {
+  const char* name;
+  bool (*available)();
+  int rows[5];                  // rows of a block for 1 to 4 vectors; rows[0] is not used
+  void (*gemm)(const GemmBlock&);
+  void (*epilogue)(const EpilogueBlock&);
+  // Nibbles to bytes: dst[2i] = low nibble of src[i], dst[2i+1] = high nibble, sign-extended. n: bytes of dst, even.
+  void (*unpack4)(const uint8_t* src, int8_t* dst, size_t n);
+  // GEMM with the panel in nibbles, for few rows; null where unpacking first is as good.
+  void (*gemm4)(const GemmBlock&);
+  // Packs depthwise weights [channels][kh][kw] and says how many bytes that takes; packed may be null.
+  size_t (*pack_depthwise)(const int8_t* weights, int kh, int kw, int channels, int8_t* packed);
+  void (*depthwise)(const DepthwiseBlock&);
+  bool interleaved;             // the depthwise kernel takes init, multiplier and shift interleaved
+  // About `repeats` million multiply-adds on registers with the instruction of the GEMM; gives how many it did.
+  int64_t (*peak)(int64_t repeats);
+};
+
+// The tiers that are compiled in, best first; null behind the last.
+const Tier* const* tiers();
+
+// The tier of new kernels: the one ONNXQ_ISA names, else the best that the CPU has. Throws when ONNXQ_ISA names one that
+// is not there.
+const Tier& chosen_tier();
+
+}  // namespace onnxq

@@ -1,0 +1,106 @@
+// What the operators that rescale have in common: the attributes of their output, its type in shape inference, and the
+// vectors of multipliers and shifts.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cpu/rescale.hpp"
+#include "ort/api.hpp"
+
+namespace onnxq {
+
+inline const char* type_name(int element) {
+  switch (element) {
+    case abi::kUint8: return "uint8";
+    case abi::kInt8: return "int8";
+    case abi::kInt32: return "int32";
+    case abi::kInt4: return "int4";
+    default: return "a type that onnxq does not compute with";
+  }
+}
+
+inline bool is_8bit(int element) { return element == abi::kUint8 || element == abi::kInt8; }
+
+inline IntType int_type(int element, const char* what) {
+  switch (element) {
+    case abi::kUint8: return IntType::U8;
+    case abi::kInt8: return IntType::S8;
+    case abi::kInt32: return IntType::S32;
+    default: throw Error(std::string(what) + " must be uint8, int8 or int32, not element type " + std::to_string(element));
+  }
+}
+
+inline IntType int_type_8bit(int element, const char* what) {
+  if (!is_8bit(element)) throw Error(std::string(what) + " must be uint8 or int8, not " + type_name(element));
+  return int_type(element, what);
+}
+
+// Attributes y_type, y_zero_point, qmin and qmax.
+inline OutputRange output_range(const Api& api, const abi::KernelInfo* info) {
+  OutputRange y{};
+  y.type = int_type(static_cast<int>(api.attribute(info, "y_type")), "y_type");
+  const int64_t low = y.type == IntType::U8 ? 0 : y.type == IntType::S8 ? -128 : INT32_MIN;
+  const int64_t high = y.type == IntType::U8 ? 255 : y.type == IntType::S8 ? 127 : INT32_MAX;
+  const int64_t qmin = api.attribute(info, "qmin"), qmax = api.attribute(info, "qmax");
+  const int64_t zero_point = api.attribute(info, "y_zero_point", 0);
+  if (qmin < low || qmax > high || qmin > qmax)
+    throw Error("[qmin, qmax] = [" + std::to_string(qmin) + ", " + std::to_string(qmax) + "] is no range of y's type");
+  if (zero_point < low || zero_point > high)
+    throw Error("y_zero_point " + std::to_string(zero_point) + " is outside y's type");
+  y.zero_point = static_cast<int32_t>(zero_point);
+  y.qmin = static_cast<int32_t>(qmin);
+  y.qmax = static_cast<int32_t>(qmax);
+  return y;
+}
+
+// The zero point of an 8-bit or int32 input.
+inline int32_t zero_point(const Api& api, const abi::KernelInfo* info, const char* name, IntType type) {
+  const int64_t z = api.attribute(info, name, 0);
+  const int64_t low = type == IntType::U8 ? 0 : type == IntType::S8 ? -128 : INT32_MIN;
+  const int64_t high = type == IntType::U8 ? 255 : type == IntType::S8 ? 127 : INT32_MAX;
+  if (z < low || z > high) throw Error(std::string(name) + " " + std::to_string(z) + " is outside the input's type");
+  return static_cast<int32_t>(z);
+}
+
+inline void check_multiplier(const std::vector<int32_t>& multiplier, const char* name) {
+  for (const int32_t b : multiplier)
+    if (b < 0) throw Error(std::string(name) + " " + std::to_string(b) + " is negative");
+}
+
+inline void check_shift(const std::vector<int32_t>& shift) {
+  for (const int32_t c : shift)
+    if (c < 1 || c > 62) throw Error("shift " + std::to_string(c) + " is not in 1 to 62");
+}
+
+// The vector at `index`, checked as multipliers.
+inline std::vector<int32_t> multipliers(const Api& api, const abi::KernelInfo* info, size_t index, const char* name) {
+  auto values = api.constant_vector(info, index, name);
+  check_multiplier(values, name);
+  return values;
+}
+
+inline std::vector<int32_t> shifts(const Api& api, const abi::KernelInfo* info, size_t index) {
+  auto values = api.constant_vector(info, index, "shift");
+  check_shift(values);
+  return values;
+}
+
+// One value for each of `count` channels from a vector of one or of as many.
+inline std::vector<int32_t> per_channel(std::vector<int32_t> values, size_t count, const char* name) {
+  if (values.size() == 1) return std::vector<int32_t>(count, values[0]);
+  if (values.size() != count)
+    throw Error(std::string(name) + " has " + std::to_string(values.size()) + " values for " + std::to_string(count) +
+                " channels");
+  return values;
+}
+
+// For Kernel::infer: y's type from y_type.
+inline int inferred_y_type(const Api& api, const abi::ShapeContext* context) {
+  const auto type = api.inferred_attribute(context, "y_type", {});
+  if (type.size() != 1) throw Error("attribute y_type must be there, an integer");
+  return static_cast<int>(type[0]);
+}
+
+}  // namespace onnxq
