@@ -92,26 +92,26 @@ def times(value: str, by: str, product: str) -> str:
     {product} = Mul ({value}, {by}_wide)"""
 
 
-def shifted(total: str, by: str = "shift") -> str:
-    """quotient = (total + 2^(c-1)) >> c: the floor of a division by 2^c, since ONNX's Div cuts towards zero."""
+def shifted(total: str, by: str = "shift", prefix: str = "") -> str:
+    """{prefix}quotient = (total + 2^(c-1)) >> c: the floor of a division by 2^c, since ONNX's Div cuts towards zero."""
     return f"""
-    c = Cast <to = 7> ({by})
-    c_less_1 = Sub (c, int64_1)
-    half = Pow (int64_2, c_less_1)
-    unit = Pow (int64_2, c)
-    numerator = Add ({total}, half)
-    rest = Mod (numerator, unit)
-    whole = Sub (numerator, rest)
-    quotient = Div (whole, unit)"""
+    {prefix}c = Cast <to = 7> ({by})
+    {prefix}c_less_1 = Sub ({prefix}c, int64_1)
+    {prefix}half = Pow (int64_2, {prefix}c_less_1)
+    {prefix}unit = Pow (int64_2, {prefix}c)
+    {prefix}numerator = Add ({total}, {prefix}half)
+    {prefix}rest = Mod ({prefix}numerator, {prefix}unit)
+    {prefix}whole = Sub ({prefix}numerator, {prefix}rest)
+    {prefix}quotient = Div ({prefix}whole, {prefix}unit)"""
 
 
-def saturated(value: str, y: str = "y") -> str:
+def saturated(value: str) -> str:
     """y = value + y_zero_point, limited to [qmin, qmax], in y's type."""
     return f"""
     with_zero_point = Add ({value}, y_zero_point)
     at_least = Max (with_zero_point, qmin)
     limited = Min (at_least, qmax)
-    {y} = Cast <to: int = @y_type> (limited)"""
+    y = Cast <to: int = @y_type> (limited)"""
 
 
 def rescaled(total: str, by: str = "shift", shape: str = "") -> str:
