@@ -22,7 +22,7 @@ def _concat(count: int) -> Schema:
     quotients = ", ".join(f"x_{i}_quotient" for i in range(count))
     return Schema(
         f"Concat{count}",
-        f"Concatenation of {count} tensors, each with its own scale.",
+        "Concatenation of tensors, each with its own scale.",
         (
             multiplier(f"[{count}]"),
             shift(f"[{count}]"),
@@ -40,6 +40,7 @@ def _concat(count: int) -> Schema:
         + f"\n    joined = Concat <axis: int = @axis> ({quotients})"
         + saturated("joined"),
         (RESCALE_NOTE,),
+        page="Concat",
     )
 
 

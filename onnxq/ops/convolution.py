@@ -31,8 +31,10 @@ ACCUMULATOR = f"""
     products = Transpose <perm = [0, 2, 3, 1]> (products_planes)
     groups = Range (int64_0, group, int64_1)
     filters = Gather <axis = 0> (w_planes, groups)
-    nothing = Mul (filters, uint8_0)
-    filters_of_ones = Add (nothing, uint8_1)
+    filters_int = Cast <to = 6> (filters)
+    nothing = Mul (filters_int, int32_0)
+    ones = Add (nothing, int32_1)
+    filters_of_ones = Cast <to = 2> (ones)
     sums_planes = ConvInteger <{WINDOW}> (x_planes, filters_of_ones, x_zp, uint8_0)
     sums_of_groups = Transpose <perm = [0, 2, 3, 1]> (sums_planes)
     channel_list = Shape <start = 0, end = 1> (w_u8)
@@ -62,7 +64,8 @@ acc[n, i, j, m] = bias[m] + sum over kh, kw, k of
 NOTES = (
     "Channels-last; 1-D convolutions are lowered with H = 1.",
     "Padding holds x_zero_point, so it adds nothing.",
-    "acc is int32; lowering proves that it cannot overflow. " + RESCALE_NOTE,
+    "acc is int32; lowering proves that it cannot overflow.",
+    RESCALE_NOTE,
     "b = 2, c = 1 and y_type 6 give the raw accumulator.",
 )
 INPUTS = layer_inputs("[N, H, W, C]", "[M, kH, kW, C/g]", "M")

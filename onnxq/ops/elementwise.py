@@ -63,7 +63,7 @@ def _sum(name: str, summary: str, sign: str) -> Schema:
         {times("b_centred", "b_multiplier_shaped", "b_term")}
         total = {name} (a_term, b_term)
         {rescaled("total", "shift_shaped", "y_shape")}""",
-        (VECTORS, "The two terms share the shift and the rounding (HAWQ-V3, eq. 9). " + RESCALE_NOTE),
+        (VECTORS, "The two terms share the shift and the rounding (HAWQ-V3, eq. 9).", RESCALE_NOTE),
     )
 
 

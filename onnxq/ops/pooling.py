@@ -24,6 +24,7 @@ PLACES = """\
     row    = i·strides[0] − pads[0] + kh·dilations[0]
     column = j·strides[1] − pads[1] + kw·dilations[1]"""
 
+# Pads go through an Identity: onnxruntime 1.23 reads a constant before its attribute is known, and finds no pads.
 # The shape of y, [N, OH, OW, C]: a convolution of the first channel with zeros says how many windows there are.
 Y_SHAPE = """
     first_channel = Gather <axis = 3> (x, list_0)
@@ -67,7 +68,8 @@ AVERAGE_POOL = Schema(
     "y = saturate(((sum·b + 2^(c−1)) >> c) + y_zero_point)          b, c of position (i, j)",
     f"""
     {centred("x", "x_zero_point")}
-    padded = Pad (x_centred, pads, int64_0, list_1_2)
+    padding = Identity (pads)
+    padded = Pad (x_centred, padding, int64_0, list_1_2)
     {Y_SHAPE}
     {_over_windows("ReduceSum", "padded", 1, "sums_of_rows")}
     {_over_windows("ReduceSum", "sums_of_rows", 2, "sums")}
@@ -76,7 +78,8 @@ AVERAGE_POOL = Schema(
     (
         "The divisor is in the multiplier. Where it varies with the position (padding that is not counted, ceil_mode), "
         "multiplier and shift have a value for each; ceil_mode itself is lowered into pads.",
-        "The sum is int32; lowering proves that it cannot overflow. " + RESCALE_NOTE,
+        "The sum is int32; lowering proves that it cannot overflow.",
+        RESCALE_NOTE,
     ),
 )
 
@@ -100,7 +103,8 @@ REDUCE_MEAN = Schema(
     {rescaled("term", "shift", "y_shape")}""",
     (
         "The divisor is in the multiplier. Over an axis of length 0 the sum is 0.",
-        "The sum is int32; lowering proves that it cannot overflow. " + RESCALE_NOTE,
+        "The sum is int32; lowering proves that it cannot overflow.",
+        RESCALE_NOTE,
     ),
 )
 
@@ -117,7 +121,8 @@ MAX_POOL = Schema(
     x_wrapped = Cast <to = 6> (x_128)
     x_least = Min (x_wrapped, int32_0)
     x_min = CastLike (x_least, x)
-    padded = Pad (x, pads, x_min, list_1_2)
+    padding = Identity (pads)
+    padded = Pad (x, padding, x_min, list_1_2)
     {Y_SHAPE}
     {_over_windows("ReduceMax", "padded", 1, "largest_of_rows")}
     {_over_windows("ReduceMax", "largest_of_rows", 2, "largest")}

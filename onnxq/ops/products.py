@@ -29,7 +29,8 @@ ACCUMULATOR = f"""
 INPUTS = layer_inputs("[..., K], rank at least 2", "[K, N]", "N")
 ACC_FORMULA = "acc[..., n] = bias[n] + sum over k of (x[..., k] − x_zero_point)·(w[k, n] − w_zero_point[n])"
 NOTES = (
-    "acc is int32; lowering proves that it cannot overflow. " + RESCALE_NOTE,
+    "acc is int32; lowering proves that it cannot overflow.",
+    RESCALE_NOTE,
     "b = 2, c = 1 and y_type 6 give the raw accumulator.",
 )
 
@@ -75,7 +76,7 @@ MATMUL = Schema(
     "acc[..., m, n] = sum over k of (a[..., m, k] − a_zero_point)·(b[..., k, n] − b_zero_point)\n"
     "y = saturate(((acc·b + 2^(c−1)) >> c) + y_zero_point)",
     unsigned("a") + unsigned("b") + "\n    acc = MatMulInteger (a_u8, b_u8, a_zp, b_zp)" + ACC_RESCALED,
-    ("Both factors have rank 2 or more.", "acc is int32; lowering proves that it cannot overflow. " + RESCALE_NOTE),
+    ("Both factors have rank 2 or more.", "acc is int32; lowering proves that it cannot overflow.", RESCALE_NOTE),
 )
 
 SCHEMAS = (GEMM, GEMM_ADD, MATMUL)

@@ -77,7 +77,8 @@ class Attribute:
 class Schema:
     """An operator of com.onnxq, version 1.
 
-    semantics: the exact integers it computes, as Markdown. body: statements of the function, see the module's text.
+    semantics: the exact integers it computes, as a formula in plain text. body: the statements of its function, see the
+    module's text. notes: sentences for its page. page: the documentation page, where it shares one with others.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Schema:
     semantics: str
     body: str
     notes: tuple[str, ...] = ()
+    page: str = ""
 
     def attribute(self, name: str) -> Attribute | None:
         """The attribute of this name, if it has one."""
