@@ -17,6 +17,7 @@ from onnxq.errors import OnnxqError
 if TYPE_CHECKING:
     from onnxq.accuracy import evaluate
     from onnxq.api import Quantized, quantize
+    from onnxq.benchmark import bench
     from onnxq.card import Card, read_card
     from onnxq.model import Model, load
     from onnxq.profile import Profile, load_profile
@@ -28,6 +29,7 @@ _PUBLIC = {
     "Model": "onnxq.model",
     "Profile": "onnxq.profile",
     "Quantized": "onnxq.api",
+    "bench": "onnxq.benchmark",
     "evaluate": "onnxq.accuracy",
     "library_path": "onnxq.runtime",
     "load": "onnxq.model",
@@ -38,7 +40,7 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "Card", "Model", "OnnxqError", "Profile", "Quantized", "evaluate", "library_path", "load",
+    "Card", "Model", "OnnxqError", "Profile", "Quantized", "bench", "evaluate", "library_path", "load",
     "load_profile", "quantize", "read_card", "session",
 ]  # fmt: skip
 

@@ -105,11 +105,12 @@ def run_session(session: Any, names: Sequence[str], feeds: Mapping[str, NDArray]
     narrow = any(array.dtype.name == BFLOAT16 for array in feeds.values())
     if not narrow and not any(o.type == f"tensor({BFLOAT16})" for o in session.get_outputs()):
         return list(session.run(list(names), dict(feeds)))
-    values = {name: _to_value(array) for name, array in feeds.items()}
+    values = {name: to_value(array) for name, array in feeds.items()}
     return [_from_value(value) for value in session.run_with_ort_values(list(names), values)]
 
 
-def _to_value(array: NDArray) -> Any:
+def to_value(array: NDArray) -> Any:
+    """An array as onnxruntime's own value, which bfloat16 must come as."""
     from onnxruntime import OrtValue
 
     if array.dtype.name != BFLOAT16:

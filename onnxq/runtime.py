@@ -31,6 +31,7 @@ LEVELS = {
     "none": "ORT_DISABLE_ALL",
 }
 ISA_VARIABLE = "ONNXQ_ISA"
+WEIGHTS_ENTRY = "session.optimized_model_external_initializers_file_name"
 LOG_FATAL = 4  # errors come as exceptions; printed too, they would not be one line
 # What onnxruntime puts before its messages: an error code, and for some the place in its own source.
 ORIGIN = re.compile(
@@ -131,6 +132,7 @@ def session(
     optimize: bool | str = "all",
     profile: bool | str | Path = False,
     config: Mapping[str, str] | None = None,
+    optimized: str | Path | None = None,
 ) -> ort.InferenceSession:
     """An onnxruntime session with the kernel library registered when there is one.
 
@@ -140,6 +142,7 @@ def session(
     optimize: all (or True), extended, basic, none (or False).
     profile: write onnxruntime's profile, under this prefix if it is one; `session.end_profiling()` returns the file.
     config: further entries of onnxruntime's session configuration.
+    optimized: write the graph that is executed here, its weights beside it (`.weights`), without its functions.
 
     Raises ModelError when onnxruntime refuses the model, ConfigError for an unknown provider or level, and
     MissingDependencyError without onnxruntime.
@@ -153,7 +156,11 @@ def session(
         options.enable_profiling = True
         if not isinstance(profile, bool):
             options.profile_file_prefix = str(profile)
-    for key, value in (config or {}).items():
+    external = {}
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+        external = {WEIGHTS_ENTRY: f"{Path(optimized).name}.weights"}  # a message holds 2 GiB
+    for key, value in (external | dict(config or {})).items():
         options.add_session_config_entry(key, value)
     if library := _find_library():
         _register(options, library)

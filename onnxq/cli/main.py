@@ -13,7 +13,8 @@ from onnxq.errors import InterruptedRun, OnnxqError
 
 # Subcommand → module in onnxq.cli that defines `command`. Loaded when asked for, so that each starts fast.
 COMMANDS = (
-    "calibrate", "card", "check", "compare", "demo", "eval", "inspect", "opt", "passes", "profiles", "quantize",
+    "bench", "calibrate", "card", "check", "compare", "demo", "eval", "inspect", "kernels", "opt", "passes",
+    "profiles", "quantize",
 )  # fmt: skip
 
 

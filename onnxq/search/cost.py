@@ -23,7 +23,7 @@ from onnxq.shapes import element_type
 BITS_KEY = "onnxq.bits"
 FLOAT_BITS = 32
 FLOAT_MIN = 16  # widths from here on are floating point
-_BITS: dict[int, int] = {
+ELEMENT_BITS: dict[int, int] = {
     TensorProto.DOUBLE: 64, TensorProto.INT64: 64, TensorProto.UINT64: 64, TensorProto.COMPLEX64: 64,
     TensorProto.FLOAT: 32, TensorProto.INT32: 32, TensorProto.UINT32: 32, TensorProto.COMPLEX128: 128,
     TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16, TensorProto.INT16: 16, TensorProto.UINT16: 16,
@@ -182,7 +182,7 @@ def tensor_bits(tensor: gs.Tensor) -> int:
 
 def type_bits(tensor: gs.Tensor) -> int:
     """Width of a tensor's element type, 32 if it is unknown."""
-    return _BITS.get(element_type(tensor), FLOAT_BITS)
+    return ELEMENT_BITS.get(element_type(tensor), FLOAT_BITS)
 
 
 def stored_bytes(constant: gs.Constant) -> int:

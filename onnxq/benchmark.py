@@ -1,0 +1,387 @@
+"""Latency of models side by side: one process, the same inputs, taking turns.
+
+Machines drift, so the models take turns, in reverse order every other round, and a ratio is that of two neighbours in
+time: the median over the rounds of the quotient of the round's medians. Inputs and outputs are bound once, so that no
+runtime is charged for copies between its memory and Python's.
+"""
+
+from __future__ import annotations
+
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from onnxq import runtime
+from onnxq.data.source import DataSource, InputSpec, batches, input_specs, open_data
+from onnxq.data.spec import BatchPlan
+from onnxq.errors import ConfigError, DataError, MissingDependencyError, ModelError, OnnxqError
+from onnxq.fetch import to_value
+from onnxq.layer_times import LayerTimes, Source, layer_times, runnable_source
+from onnxq.model import Model, load
+
+ROUNDS = 15
+RUNS_MIN, RUNS_MAX = 2 * ROUNDS, 100_000
+SECONDS = 2.0
+OPENVINO = "openvino"
+ONNXRUNTIME = "onnxruntime"
+# Threads of a session that has nothing to do would otherwise spin through the beginning of the next one's turn.
+NO_SPINNING = {"session.force_spinning_stop": "1"}
+Feeds = Mapping[str, NDArray]
+Run = Callable[[], Any]
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One model's latency. Times in ms for a run of the whole batch.
+
+    runtime: onnxruntime or openvino, with its version. runs: timed ones. ratio: to the first model, above 1 is slower
+    (the median over rounds of the quotients of the rounds' medians).
+    """
+
+    model: str
+    runtime: str
+    version: str
+    runs: int
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What `bench` found.
+
+    threads: as asked for, 0 is each runtime's default. isa: the chosen tier of kernels, None without a library.
+    inputs: "float32 1x3x224x224" by input name. layers: of the first model, when asked for. notes: what was assumed.
+    """
+
+    timings: tuple[Timing, ...]
+    batch_size: int
+    threads: int
+    isa: str | None
+    cpu: str
+    inputs: dict[str, str]
+    layers: LayerTimes | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        return asdict(self)
+
+
+def bench(
+    model: Source,
+    against: Sequence[Source] = (),
+    *,
+    data: Any = None,
+    preprocess: Any = None,
+    batch_size: int | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    threads: int = 0,
+    seconds: float = SECONDS,
+    repeats: int | None = None,
+    per_layer: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Time a model, and others on the same inputs, taking turns in this process.
+
+    against: further models; the text "openvino:m.onnx" runs m.onnx in OpenVINO (hint LATENCY, one stream, `threads`
+    threads). data: samples (see open_data) of which the first batch is fed; random ones of the model's types without.
+    shapes: of inputs with free dimensions. seconds: of timed runs a model; repeats: their number instead. per_layer:
+    also where the first model's time goes. Raises ConfigError where the models do not take the same inputs or a
+    dimension is unknown, ModelError where a runtime refuses a model, DataError where the data does not fit,
+    MissingDependencyError for OpenVINO when it is not installed.
+    """
+    if repeats is not None and repeats < 1:
+        raise ConfigError(f"{repeats} repeats: time one run at least")
+    if not seconds > 0:
+        raise ConfigError(f"{seconds} seconds: give a positive number")
+    kind, measured = _split(model)
+    if per_layer and kind == OPENVINO:
+        raise ConfigError("times per layer are onnxruntime's: give a first model that runs in it")
+    feeds, count, notes = _feeds(load(measured), data, preprocess, batch_size, shapes, seed)
+    sources = [model, *against]
+    names = _names(sources)
+    competitors = [open_competitor(s, feeds, threads=threads, name=n) for s, n in zip(sources, names, strict=True)]
+    rounds = measure([c.run for c in competitors], seconds=seconds, repeats=repeats, progress=progress)
+    timings = tuple(_timing(c, mine, rounds[0]) for c, mine in zip(competitors, rounds, strict=True))
+    del competitors
+    return Benchmark(
+        timings=timings,
+        batch_size=count,
+        threads=threads,
+        isa=_isa(),
+        cpu=cpu_name(),
+        inputs={n: f"{a.dtype.name} {'x'.join(map(str, a.shape)) or 'scalar'}" for n, a in feeds.items()},
+        layers=layer_times(measured, feeds, threads=threads, seconds=seconds) if per_layer else None,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """A model that is loaded, fed and ready: `run()` is one inference. profile: OpenVINO's own times (see
+    openvino_times)."""
+
+    name: str
+    runtime: str
+    version: str
+    run: Run
+    request: Any = None
+
+
+def open_competitor(
+    source: Source, feeds: Feeds, *, threads: int = 0, name: str = "model", profile: bool = False
+) -> Competitor:
+    """Load a model ("openvino:PATH" in OpenVINO), bind its inputs and run it once.
+
+    profile: let OpenVINO count per node. Raises what bench does.
+    """
+    kind, model = _split(source)
+    opened = (
+        _openvino(model, feeds, threads, name, profile)
+        if kind == OPENVINO
+        else _onnxruntime(model, feeds, threads, name)
+    )
+    try:
+        opened.run()
+    except Exception as err:  # the runtimes' own classes derive straight from Exception
+        raise DataError(f"{name}: {kind} cannot run it on these inputs: {_first_line(err)}") from err
+    return opened
+
+
+def measure(
+    runs: Sequence[Run], *, seconds: float = SECONDS, repeats: int | None = None, progress: Progress | None = None
+) -> list[list[list[float]]]:
+    """Seconds of every timed run, by candidate and round. The first run of a turn fills the caches and is not timed.
+
+    seconds: about so long for each candidate; repeats: so many timed runs for each instead.
+    """
+    counts = []
+    for run in runs:
+        started = time.perf_counter()
+        run()
+        once = max(time.perf_counter() - started, 1e-7)
+        counts.append(repeats or min(max(int(seconds / once), RUNS_MIN), RUNS_MAX))
+    rounds = min(ROUNDS, *counts)
+    found: list[list[list[float]]] = [[] for _ in runs]
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in range(rounds):
+            order = range(len(runs)) if turn % 2 == 0 else reversed(range(len(runs)))
+            for i in order:
+                share = counts[i] * (turn + 1) // rounds - counts[i] * turn // rounds
+                found[i].append(_turn(runs[i], share))
+            if progress:
+                progress(turn + 1, rounds)
+    finally:
+        if collecting:
+            gc.enable()
+    return found
+
+
+def _turn(run: Run, count: int) -> list[float]:
+    clock = time.perf_counter
+    run()
+    times = []
+    for _ in range(count):
+        started = clock()
+        run()
+        times.append(clock() - started)
+    return times
+
+
+def paired_ratio(rounds: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> float:
+    """Median over the rounds of the quotient of the rounds' medians."""
+    pairs = zip(rounds, reference, strict=True)
+    return statistics.median(statistics.median(mine) / statistics.median(theirs) for mine, theirs in pairs)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which this share of the values lies (the nearest one)."""
+    return sorted(values)[round(share * (len(values) - 1))]
+
+
+def cpu_name() -> str:
+    """What the operating system calls the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return name or platform.processor() or platform.machine()
+
+
+def openvino_times(competitor: Competitor) -> list[tuple[str, str, float]]:
+    """(node, kind, seconds) of every node that the last run of an OpenVINO competitor opened with profile executed."""
+    nodes = competitor.request.get_profiling_info()
+    return [(n.node_name, n.node_type, n.real_time.total_seconds()) for n in nodes if n.real_time.total_seconds()]
+
+
+def _timing(competitor: Competitor, rounds: list[list[float]], reference: list[list[float]]) -> Timing:
+    times = [1000.0 * t for turn in rounds for t in turn]
+    return Timing(
+        competitor.name,
+        competitor.runtime,
+        competitor.version,
+        len(times),
+        statistics.median(times),
+        quantile(times, 0.1),
+        quantile(times, 0.9),
+        paired_ratio(rounds, reference),
+    )
+
+
+def _split(source: Source) -> tuple[str, Source]:
+    if isinstance(source, str):
+        kind, colon, path = source.partition(":")
+        if colon and kind == OPENVINO:
+            return kind, path
+    return ONNXRUNTIME, source
+
+
+def _names(sources: Sequence[Source]) -> list[str]:
+    """File names; whole paths where two models in one runtime share theirs."""
+    split = [_split(s) for s in sources]
+    short = [(kind, Path(s).name if isinstance(s, (str, Path)) else _made_name(s)) for kind, s in split]
+    return [
+        str(s[1]) if short.count(n) > 1 and isinstance(s[1], (str, Path)) else n[1]
+        for s, n in zip(split, short, strict=True)
+    ]
+
+
+def _made_name(source: Source) -> str:
+    return source.name if isinstance(source, Model) else "model"
+
+
+def _feeds(
+    model: Model,
+    data: Any,
+    preprocess: Any,
+    batch_size: int | None,
+    shapes: Mapping[str, Sequence[int]] | None,
+    seed: int,
+) -> tuple[Feeds, int, tuple[str, ...]]:
+    """The first batch of the data, samples in it, and what was assumed."""
+    specs = input_specs(model.graph)
+    plan = BatchPlan.of(specs)
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"the batch size must be 1 or more, not {batch_size}")
+    if batch_size is not None and plan.fixed not in (None, batch_size):
+        raise ConfigError(
+            f"{model.name}: its batch is fixed to {plan.fixed}, it cannot run {batch_size} samples at once"
+        )
+    if batch_size is not None and batch_size > 1 and not plan.carriers:
+        raise ConfigError(f"{model.name}: none of its inputs has a batch axis, leave the batch size out")
+    if data is None:
+        return _random_feeds(specs, plan, batch_size, shapes, seed)
+    size = batch_size or plan.fixed or 1
+    source = (
+        data
+        if isinstance(data, DataSource)
+        else open_data(data, specs, preprocess=preprocess, limit=size, shapes=shapes)
+    )
+    batch = next(batches(source, specs, size), None)
+    if batch is None:
+        raise DataError("the data has no samples")
+    if batch.count < size:
+        raise DataError(
+            f"the data has {batch.count} sample(s) for a batch of {size}; give more, or a smaller batch size"
+        )
+    return batch.feeds, batch.count, tuple(source.notes)
+
+
+def _random_feeds(
+    specs: tuple[InputSpec, ...],
+    plan: BatchPlan,
+    batch_size: int | None,
+    shapes: Mapping[str, Sequence[int]] | None,
+    seed: int,
+) -> tuple[Feeds, int, tuple[str, ...]]:
+    given = {name: tuple(dims) for name, dims in (shapes or {}).items()}
+    rows = {given[name][0] for name in plan.carriers if given.get(name)}
+    if batch_size is not None and rows - {1, batch_size}:
+        raise ConfigError(f"the batch size is {batch_size}, but the input shapes say {max(rows)}; give one of the two")
+    size = plan.fixed or batch_size or max(rows, default=1)
+    single = {
+        name: (1, *dims[1:]) if name in plan.carriers and plan.fixed is None and dims else dims
+        for name, dims in given.items()
+    }
+    source = open_data(None, specs, random=size, seed=seed, shapes=single)
+    batch = next(batches(source, specs, size))
+    return batch.feeds, batch.count, tuple(source.notes)
+
+
+def _onnxruntime(model: Source, feeds: Feeds, threads: int, name: str) -> Competitor:
+    import onnxruntime
+
+    session = runtime.session(runnable_source(model), threads=threads, config=NO_SPINNING)
+    _same_inputs(name, [i.name for i in session.get_inputs()], feeds)
+    binding = session.io_binding()
+    for key, array in feeds.items():
+        binding.bind_ortvalue_input(key, to_value(array))
+    for output in session.get_outputs():
+        binding.bind_output(output.name)
+    return Competitor(name, ONNXRUNTIME, onnxruntime.__version__, lambda: session.run_with_iobinding(binding))
+
+
+def _openvino(model: Source, feeds: Feeds, threads: int, name: str, profile: bool) -> Competitor:
+    try:
+        import openvino
+    except ImportError as err:
+        raise MissingDependencyError(
+            "openvino is not installed: pip install openvino (or the extra 'onnxq[dev]')"
+        ) from err
+    config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    config |= {"INFERENCE_NUM_THREADS": str(threads)} if threads else {}
+    config |= {"PERF_COUNT": "YES"} if profile else {}
+    core = openvino.Core()
+    runnable = runnable_source(model)
+    if isinstance(runnable, (str, Path)) and not Path(runnable).is_file():
+        raise ModelError(f"{runnable}: no such file")
+    try:
+        read = core.read_model(runnable.SerializeToString() if isinstance(runnable, onnx.ModelProto) else runnable)
+        _same_inputs(name, [i.any_name for i in read.inputs], feeds)
+        if read.is_dynamic():
+            read.reshape({key: list(array.shape) for key, array in feeds.items()})
+        request = core.compile_model(read, "CPU", config).create_infer_request()
+        for key, array in feeds.items():
+            request.set_tensor(key, openvino.Tensor(array))
+    except OnnxqError:
+        raise
+    except Exception as err:  # RuntimeError and others, after what its C++ threw
+        raise ModelError(f"{name}: OpenVINO refuses the model: {_first_line(err)}") from err
+    return Competitor(name, OPENVINO, openvino.__version__.split("-")[0], request.infer, request)
+
+
+def _same_inputs(name: str, inputs: Sequence[str], feeds: Feeds) -> None:
+    if set(inputs) != set(feeds):
+        raise ConfigError(
+            f"{name} takes {', '.join(inputs)}, the first model takes {', '.join(feeds)}: they cannot be compared"
+        )
+
+
+def _isa() -> str | None:
+    try:
+        return runtime.kernel_isa() if runtime.has_library() else None
+    except OnnxqError:
+        return None
+
+
+def _first_line(err: BaseException) -> str:
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    # OpenVINO says first where in its source it threw, and then why.
+    said = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return runtime.ORIGIN.sub("", (said or lines or [type(err).__name__])[0])
