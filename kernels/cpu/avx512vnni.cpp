@@ -164,7 +164,7 @@ void gemm4(const GemmBlock& b) {
 enum class Shift { k32, kUniform, kVector };
 
 struct Constants {
-  __m512i even, odd;            // multipliers of the even and of the odd channels
+  __m512i even, odd;  // multipliers of the even and of the odd channels
   __m512i round_even, round_odd;
   __m512i shift_even, shift_odd;
   __m512i residual_even, residual_odd;
@@ -172,24 +172,32 @@ struct Constants {
 
 ONNXQ_INLINE __m512i odd_lanes(__m512i v) { return _mm512_shuffle_epi32(v, _MM_PERM_DDBB); }
 
+// Half a unit, and the zero point, which goes in with it: `narrow` says that there is room.
+ONNXQ_INLINE __m512i rounding(const EpilogueBlock& e, __m512i shift) {
+  const __m512i one = _mm512_set1_epi64(1);
+  const __m512i half = _mm512_sllv_epi64(one, _mm512_sub_epi64(shift, one));
+  return _mm512_add_epi64(half, _mm512_sllv_epi64(_mm512_set1_epi64(e.range.zero_point), shift));
+}
+
+template <Shift S, bool Residual>
 ONNXQ_INLINE Constants constants_of(const EpilogueBlock& e, int n) {
   Constants c;
-  const __m512i zero_point = _mm512_set1_epi64(e.range.zero_point);
-  const __m512i shift = _mm512_loadu_si512(e.shift + n), one = _mm512_set1_epi64(1);
   c.even = _mm512_loadu_si512(e.multiplier + n);
   c.odd = odd_lanes(c.even);
-  c.shift_even = _mm512_and_si512(shift, _mm512_set1_epi64(0xff));
-  c.shift_odd = _mm512_srli_epi64(shift, 32);
-  const __m512i half_even = _mm512_sllv_epi64(one, _mm512_sub_epi64(c.shift_even, one));
-  const __m512i half_odd = _mm512_sllv_epi64(one, _mm512_sub_epi64(c.shift_odd, one));
-  // With a shift of at most 40 the zero point goes in with the rounding constant; see `wide_shift`.
-  c.round_even = _mm512_add_epi64(half_even, _mm512_sllv_epi64(zero_point, c.shift_even));
-  c.round_odd = _mm512_add_epi64(half_odd, _mm512_sllv_epi64(zero_point, c.shift_odd));
-  if (e.residual) {
+  if (S == Shift::kVector) {
+    const __m512i shift = _mm512_loadu_si512(e.shift + n);
+    c.shift_even = _mm512_and_si512(shift, _mm512_set1_epi64(0xff));
+    c.shift_odd = _mm512_srli_epi64(shift, 32);
+    c.round_even = rounding(e, c.shift_even);
+    c.round_odd = rounding(e, c.shift_odd);
+  } else {
+    c.shift_even = c.shift_odd = _mm512_setzero_si512();
+    c.round_even = c.round_odd = rounding(e, _mm512_set1_epi64(e.uniform_shift));
+  }
+  c.residual_even = c.residual_odd = _mm512_setzero_si512();
+  if (Residual) {
     c.residual_even = _mm512_loadu_si512(e.residual_multiplier + n);
     c.residual_odd = odd_lanes(c.residual_even);
-  } else {
-    c.residual_even = c.residual_odd = _mm512_setzero_si512();
   }
   return c;
 }
@@ -244,7 +252,7 @@ void epilogue_general(const EpilogueBlock& e) {
   const __m128i count = _mm_cvtsi32_si128(e.uniform_shift);
   for (int n = 0; n < e.n; n += kVector) {
     const __mmask16 mask = mask16(e.n - n);
-    const Constants c = constants_of(e, n);
+    const Constants c = constants_of<S, Residual>(e, n);
     for (int i = 0; i < e.m; i++) {
       const __m512i acc = _mm512_load_si512(e.acc + i * kPanel + n);
       const __m512i residual = Residual ? load_residual(e, i * e.residual_stride + n, mask) : _mm512_setzero_si512();
@@ -258,7 +266,7 @@ template <Shift S, bool Residual, bool Signed, bool Interleaved, int V>
 void epilogue_bytes(const EpilogueBlock& e) {
   Constants c[V];
 #pragma GCC unroll 4
-  for (int v = 0; v < V; v++) c[v] = constants_of(e, kVector * v);
+  for (int v = 0; v < V; v++) c[v] = constants_of<S, Residual>(e, kVector * v);
   const __m128i count = _mm_cvtsi32_si128(e.uniform_shift);
   const __mmask64 mask = e.n >= 64 ? ~__mmask64{0} : (__mmask64{1} << e.n) - 1;
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -285,6 +293,57 @@ void epilogue_bytes(const EpilogueBlock& e) {
     }
     if (!Interleaved) bytes = _mm512_permutexvar_epi32(order, bytes);
     _mm512_mask_storeu_epi8(static_cast<uint8_t*>(e.y) + i * e.y_stride, mask, bytes);
+  }
+}
+
+// The interleaved epilogue of at most 32 channels: the lower halves of the registers.
+template <Shift S, bool Signed>
+void epilogue_half(const EpilogueBlock& e) {
+  const auto low_half = [](const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
+  const __m256i one = _mm256_set1_epi64x(1), zero_point = _mm256_set1_epi64x(e.range.zero_point);
+  __m256i multiplier[4], shift_even[4], shift_odd[4], round_even[4], round_odd[4];
+  const auto rounding = [&](__m256i shift) {
+    return _mm256_add_epi64(_mm256_sllv_epi64(one, _mm256_sub_epi64(shift, one)), _mm256_sllv_epi64(zero_point, shift));
+  };
+#pragma GCC unroll 4
+  for (int v = 0; v < 4; v++) {
+    multiplier[v] = low_half(e.multiplier + kVector * v);
+    if (S == Shift::kVector) {
+      const __m256i shift = low_half(e.shift + kVector * v);
+      shift_even[v] = _mm256_and_si256(shift, _mm256_set1_epi64x(0xff));
+      shift_odd[v] = _mm256_srli_epi64(shift, 32);
+    } else {
+      shift_even[v] = shift_odd[v] = _mm256_set1_epi64x(e.uniform_shift);
+    }
+    round_even[v] = rounding(shift_even[v]);
+    round_odd[v] = rounding(shift_odd[v]);
+  }
+  const __mmask32 mask = e.n >= 32 ? ~__mmask32{0} : (__mmask32{1} << e.n) - 1;
+  const __m256i low = _mm256_set1_epi8(static_cast<char>(e.range.qmin));
+  const __m256i high = _mm256_set1_epi8(static_cast<char>(e.range.qmax));
+  for (int i = 0; i < e.m; i++) {
+    __m256i y[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) {
+      const __m256i acc = low_half(e.acc + i * kPanel + kVector * v);
+      __m256i even = _mm256_add_epi64(_mm256_mul_epi32(acc, multiplier[v]), round_even[v]);
+      __m256i odd = _mm256_add_epi64(
+          _mm256_mul_epi32(_mm256_srli_epi64(acc, 32), _mm256_srli_epi64(multiplier[v], 32)), round_odd[v]);
+      if (S == Shift::k32) {
+        y[v] = _mm256_mask_shuffle_epi32(odd, 0x55, even, _MM_PERM_DDBB);
+      } else {
+        even = _mm256_srav_epi64(even, shift_even[v]);
+        odd = _mm256_srav_epi64(odd, shift_odd[v]);
+        y[v] = _mm256_mask_shuffle_epi32(even, 0xaa, odd, _MM_PERM_CCAA);
+      }
+    }
+    const __m256i words_low = _mm256_packs_epi32(y[0], y[1]), words_high = _mm256_packs_epi32(y[2], y[3]);
+    __m256i bytes;
+    if (Signed)
+      bytes = _mm256_min_epi8(_mm256_max_epi8(_mm256_packs_epi16(words_low, words_high), low), high);
+    else
+      bytes = _mm256_min_epu8(_mm256_max_epu8(_mm256_packus_epi16(words_low, words_high), low), high);
+    _mm256_mask_storeu_epi8(static_cast<uint8_t*>(e.y) + i * e.y_stride, mask, bytes);
   }
 }
 
@@ -330,6 +389,7 @@ void epilogue_shift(const EpilogueBlock& e) {
   const bool is_signed = e.range.type == IntType::S8;
   if (e.residual)
     return is_signed ? epilogue_vectors<S, true, true, false>(e) : epilogue_vectors<S, true, false, false>(e);
+  if (e.interleaved && e.n <= 32) return is_signed ? epilogue_half<S, true>(e) : epilogue_half<S, false>(e);
   if (e.interleaved)
     return is_signed ? epilogue_vectors<S, false, true, true>(e) : epilogue_vectors<S, false, false, true>(e);
   return is_signed ? epilogue_vectors<S, false, true, false>(e) : epilogue_vectors<S, false, false, false>(e);
@@ -349,19 +409,49 @@ void epilogue(const EpilogueBlock& e) {
 // of a channel: then vpdpbusd multiplies a whole column at once. The lanes stand in the order of `interleave`; packing the
 // results to bytes undoes it. Taller kernels take several columns ("quads"), with zero weights behind the last row.
 
-struct Column {
-  __m512i v[4];
+// 64 channels, or 32 where that is all there is: the instructions and the order of the lanes are the same, only the upper
+// halves of the registers are not there.
+struct Zmm {
+  using V = __m512i;
+  static V load(const uint8_t* p, __mmask64 mask) { return _mm512_maskz_loadu_epi8(mask, p); }
+  static V load(const void* p) { return _mm512_loadu_si512(p); }
+  static V zero() { return _mm512_setzero_si512(); }
+  static V low8(V a, V b) { return _mm512_unpacklo_epi8(a, b); }
+  static V high8(V a, V b) { return _mm512_unpackhi_epi8(a, b); }
+  static V low16(V a, V b) { return _mm512_unpacklo_epi16(a, b); }
+  static V high16(V a, V b) { return _mm512_unpackhi_epi16(a, b); }
+  static V dot(V sum, V x, V w) { return _mm512_dpbusd_epi32(sum, x, w); }
+  static void store(int32_t* p, V v) { _mm512_store_si512(p, v); }
 };
 
-ONNXQ_INLINE Column load_column(const uint8_t* const* rows, int n, int channel, __mmask64 mask) {
-  const __m512i a = _mm512_maskz_loadu_epi8(mask, rows[0] + channel);
-  const __m512i b = n > 1 ? _mm512_maskz_loadu_epi8(mask, rows[1] + channel) : _mm512_setzero_si512();
-  const __m512i c = n > 2 ? _mm512_maskz_loadu_epi8(mask, rows[2] + channel) : _mm512_setzero_si512();
-  const __m512i d = n > 3 ? _mm512_maskz_loadu_epi8(mask, rows[3] + channel) : _mm512_setzero_si512();
-  const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
-  const __m512i cd_low = _mm512_unpacklo_epi8(c, d), cd_high = _mm512_unpackhi_epi8(c, d);
-  return {{_mm512_unpacklo_epi16(ab_low, cd_low), _mm512_unpackhi_epi16(ab_low, cd_low),
-           _mm512_unpacklo_epi16(ab_high, cd_high), _mm512_unpackhi_epi16(ab_high, cd_high)}};
+struct Ymm {
+  using V = __m256i;
+  static V load(const uint8_t* p, __mmask64 mask) {
+    return _mm256_maskz_loadu_epi8(static_cast<__mmask32>(mask), p);
+  }
+  static V load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  static V zero() { return _mm256_setzero_si256(); }
+  static V low8(V a, V b) { return _mm256_unpacklo_epi8(a, b); }
+  static V high8(V a, V b) { return _mm256_unpackhi_epi8(a, b); }
+  static V low16(V a, V b) { return _mm256_unpacklo_epi16(a, b); }
+  static V high16(V a, V b) { return _mm256_unpackhi_epi16(a, b); }
+  static V dot(V sum, V x, V w) { return _mm256_dpbusd_epi32(sum, x, w); }
+  static void store(int32_t* p, V v) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), v); }
+};
+
+template <class R>
+struct Column {
+  typename R::V v[4];
+};
+
+template <class R>
+ONNXQ_INLINE Column<R> load_column(const uint8_t* const* rows, int n, int channel, __mmask64 mask) {
+  const auto a = R::load(rows[0] + channel, mask);
+  const auto b = n > 1 ? R::load(rows[1] + channel, mask) : R::zero();
+  const auto c = n > 2 ? R::load(rows[2] + channel, mask) : R::zero();
+  const auto d = n > 3 ? R::load(rows[3] + channel, mask) : R::zero();
+  const auto ab_low = R::low8(a, b), ab_high = R::high8(a, b), cd_low = R::low8(c, d), cd_high = R::high8(c, d);
+  return {{R::low16(ab_low, cd_low), R::high16(ab_low, cd_low), R::low16(ab_high, cd_high), R::high16(ab_high, cd_high)}};
 }
 
 constexpr int kPixels = 8;  // output pixels between two epilogues
@@ -380,28 +470,31 @@ ONNXQ_INLINE void finish_pixels(const DepthwiseBlock& b, const int32_t* acc, int
 }
 
 // 3×3, stride 1 or 2, dilation 1: each column is loaded once and serves up to three pixels.
-template <int Stride>
+template <class R, int Stride>
 void depthwise3x3(const DepthwiseBlock& b, int channel, __mmask64 mask, const int8_t* weights) {
   alignas(64) int32_t acc[kPixels * kPanel];
-  __m512i w[3][4], init[4];
+  typename R::V w[3][4], init[4];
+#pragma GCC unroll 3
   for (int j = 0; j < 3; j++)
-    for (int v = 0; v < 4; v++) w[j][v] = _mm512_loadu_si512(weights + (j * 4 + v) * 64);
-  for (int v = 0; v < 4; v++) init[v] = _mm512_loadu_si512(b.init + channel + 16 * v);
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) w[j][v] = R::load(weights + (j * 4 + v) * 64);
+#pragma GCC unroll 4
+  for (int v = 0; v < 4; v++) init[v] = R::load(b.init + channel + 16 * v);
   const auto column = [&](int x) __attribute__((always_inline)) {
-    return load_column(b.columns + ptrdiff_t{x} * 3, 3, channel, mask);
+    return load_column<R>(b.columns + ptrdiff_t{x} * 3, 3, channel, mask);
   };
-  Column left = column(0), middle = column(1);
+  Column<R> left = column(0), middle = column(1);
   for (int x0 = 0; x0 < b.width; x0 += kPixels) {
     const int count = b.width - x0 < kPixels ? b.width - x0 : kPixels;
     for (int i = 0; i < count; i++) {
       if (Stride == 2 && x0 + i > 0) middle = column((x0 + i) * 2 + 1);
-      const Column right = column((x0 + i) * Stride + 2);
+      const Column<R> right = column((x0 + i) * Stride + 2);
 #pragma GCC unroll 4
       for (int v = 0; v < 4; v++) {
-        __m512i sum = _mm512_dpbusd_epi32(init[v], left.v[v], w[0][v]);
-        sum = _mm512_dpbusd_epi32(sum, middle.v[v], w[1][v]);
-        sum = _mm512_dpbusd_epi32(sum, right.v[v], w[2][v]);
-        _mm512_store_si512(acc + i * kPanel + 16 * v, sum);
+        auto sum = R::dot(init[v], left.v[v], w[0][v]);
+        sum = R::dot(sum, middle.v[v], w[1][v]);
+        sum = R::dot(sum, right.v[v], w[2][v]);
+        R::store(acc + i * kPanel + 16 * v, sum);
       }
       if (Stride == 1) {
         left = middle;
@@ -414,28 +507,38 @@ void depthwise3x3(const DepthwiseBlock& b, int channel, __mmask64 mask, const in
   }
 }
 
+template <class R>
 void depthwise_any(const DepthwiseBlock& b, int channel, __mmask64 mask, const int8_t* weights) {
   alignas(64) int32_t acc[kPixels * kPanel];
   const int quads = (b.kh + 3) / 4;
   for (int x0 = 0; x0 < b.width; x0 += kPixels) {
     const int count = b.width - x0 < kPixels ? b.width - x0 : kPixels;
     for (int i = 0; i < count; i++) {
-      __m512i sum[4];
-      for (int v = 0; v < 4; v++) sum[v] = _mm512_loadu_si512(b.init + channel + 16 * v);
+      typename R::V sum[4];
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; v++) sum[v] = R::load(b.init + channel + 16 * v);
       const int8_t* w = weights;
       for (int j = 0; j < b.kw; j++) {
         const uint8_t* const* rows = b.columns + ptrdiff_t{(x0 + i) * b.stride + j * b.dilation} * b.kh;
         for (int q = 0; q < quads; q++, w += 256) {
-          const Column c = load_column(rows + 4 * q, b.kh - 4 * q, channel, mask);
+          const Column<R> c = load_column<R>(rows + 4 * q, b.kh - 4 * q, channel, mask);
 #pragma GCC unroll 4
-          for (int v = 0; v < 4; v++) sum[v] = _mm512_dpbusd_epi32(sum[v], c.v[v], _mm512_loadu_si512(w + 64 * v));
+          for (int v = 0; v < 4; v++) sum[v] = R::dot(sum[v], c.v[v], R::load(w + 64 * v));
         }
       }
 #pragma GCC unroll 4
-      for (int v = 0; v < 4; v++) _mm512_store_si512(acc + i * kPanel + 16 * v, sum[v]);
+      for (int v = 0; v < 4; v++) R::store(acc + i * kPanel + 16 * v, sum[v]);
     }
     finish_pixels(b, acc, channel, x0, count);
   }
+}
+
+template <class R>
+void depthwise_panel(const DepthwiseBlock& b, int channel, __mmask64 mask, const int8_t* weights) {
+  const bool is3x3 = b.kh == 3 && b.kw == 3 && b.dilation == 1;
+  if (is3x3 && b.stride == 1) return depthwise3x3<R, 1>(b, channel, mask, weights);
+  if (is3x3 && b.stride == 2) return depthwise3x3<R, 2>(b, channel, mask, weights);
+  depthwise_any<R>(b, channel, mask, weights);
 }
 
 size_t depthwise_bytes(int kh, int kw) { return static_cast<size_t>((kh + 3) / 4) * static_cast<size_t>(kw) * 256; }
@@ -446,13 +549,10 @@ void depthwise(const DepthwiseBlock& b) {
     const int left = b.channels - channel;
     const __mmask64 mask = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
     const int8_t* weights = b.weights + static_cast<size_t>(channel / kPanel) * bytes;
-    const bool is3x3 = b.kh == 3 && b.kw == 3 && b.dilation == 1;
-    if (is3x3 && b.stride == 1)
-      depthwise3x3<1>(b, channel, mask, weights);
-    else if (is3x3 && b.stride == 2)
-      depthwise3x3<2>(b, channel, mask, weights);
+    if (left > 32)
+      depthwise_panel<Zmm>(b, channel, mask, weights);
     else
-      depthwise_any(b, channel, mask, weights);
+      depthwise_panel<Ymm>(b, channel, mask, weights);
   }
 }
 
@@ -477,14 +577,18 @@ int64_t peak(int64_t repeats) {
   constexpr int64_t kInner = 1'000'000 / (kAccumulators * 64);
   __m512i acc[kAccumulators];
   const __m512i x = _mm512_set1_epi8(3), w = _mm512_set1_epi8(2);
-  for (auto& a : acc) a = _mm512_setzero_si512();
+#pragma GCC unroll 24
+  for (int k = 0; k < kAccumulators; k++) {
+    acc[k] = _mm512_setzero_si512();
+    __asm__ volatile("" : "+v"(acc[k]));  // else all would be one
+  }
   for (int64_t i = 0; i < repeats * kInner; i++) {
 #pragma GCC unroll 24
-    for (int k = 0; k < kAccumulators; k++) {
-      acc[k] = _mm512_dpbusd_epi32(acc[k], x, w);
-      __asm__ volatile("" : "+v"(acc[k]));
-    }
+    for (int k = 0; k < kAccumulators; k++) acc[k] = _mm512_dpbusd_epi32(acc[k], x, w);
+    __asm__ volatile("");
   }
+#pragma GCC unroll 24
+  for (int k = 0; k < kAccumulators; k++) __asm__ volatile("" : : "v"(acc[k]));
   return repeats * kInner * kAccumulators * 64;
 }
 

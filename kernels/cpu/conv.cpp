@@ -257,9 +257,12 @@ void Convolution::run(const Plan& p, size_t i, const void* x, const void* residu
     rows.first = u * unit_pixels;
     rows.count = (end - u) * unit_pixels;
     if (!copies_) {
-      for (int64_t q = u; q < end; q++) {
+      const uint8_t** pointer = rows.pointers;
+      for (int64_t q = u; q < end;) {  // an output row at a time
         const int64_t ox = q % p.ow, oy = q / p.ow % p.oh, image = q / p.ow / p.oh;
-        rows.pointers[q - u] = pixels + ((image * p.h + oy * s.stride_h) * p.w + ox * s.stride_w) * c;
+        const uint8_t* pixel = pixels + ((image * p.h + oy * s.stride_h) * p.w + ox * s.stride_w) * c;
+        const int64_t next = std::min(end, q + p.ow - ox);
+        for (; q < next; q++, pixel += s.stride_w * c) *pointer++ = pixel;
       }
     } else {
       uint8_t* to = scratch;
