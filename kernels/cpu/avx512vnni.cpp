@@ -83,50 +83,65 @@ void gemm(const GemmBlock& b) {
   }
 }
 
-// Sign-extends the nibbles of 32 bytes: the low ones of each byte first.
-ONNXQ_INLINE __m512i unpack64(const uint8_t* src) {
-  const __m512i wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(src)));
-  const __m512i nibbles =
-      _mm512_and_si512(_mm512_or_si512(wide, _mm512_slli_epi16(wide, 4)), _mm512_set1_epi16(0x0f0f));
-  const __m512i signs = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1));
-  return _mm512_shuffle_epi8(signs, nibbles);
+// The two lines of weights that a line of nibbles holds.
+ONNXQ_INLINE void unpack_line(const void* src, __m512i& first, __m512i& second) {
+  const __m512i signs =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1));
+  const __m512i mask = _mm512_set1_epi8(15), nibbles = _mm512_loadu_si512(src);
+  first = _mm512_shuffle_epi8(signs, _mm512_and_si512(nibbles, mask));
+  second = _mm512_shuffle_epi8(signs, _mm512_and_si512(_mm512_srli_epi16(nibbles, 4), mask));
 }
 
-void unpack4(const uint8_t* src, int8_t* dst, size_t n) {
-  size_t i = 0;
-  for (; i + 64 <= n; i += 64) _mm512_storeu_si512(dst + i, unpack64(src + i / 2));
-  for (; i < n; i += 2) {
-    const uint8_t byte = src[i / 2];
-    dst[i] = static_cast<int8_t>(static_cast<int8_t>(byte << 4) >> 4);
-    dst[i + 1] = static_cast<int8_t>(static_cast<int8_t>(byte) >> 4);
+void unpack4(const uint8_t* src, int8_t* dst, size_t lines) {
+  for (size_t i = 0; i < lines; i++) {
+    __m512i first, second;
+    unpack_line(src + 64 * i, first, second);
+    _mm512_storeu_si512(dst + 128 * i, first);
+    _mm512_storeu_si512(dst + 128 * i + 64, second);
   }
 }
 
-// For few rows, where reading the weights is what takes the time.
+// For few rows, where reading the weights is what takes the time. Two steps at a time, so that lines come in pairs for
+// every V.
 template <int M, int V>
 void gemm4_block(const GemmBlock& b) {
   __m512i acc[M][V];
-  for (int v = 0; v < V; v++) {
-    const __m512i init = _mm512_loadu_si512(b.init + 16 * v);
-    for (int i = 0; i < M; i++) acc[i][v] = init;
-  }
-  const auto* w = reinterpret_cast<const uint8_t*>(b.panel);
-  for (int t = 0; t < b.tap_count; t++) {
-    const ptrdiff_t end = ptrdiff_t{kStep} * b.steps;
-    for (ptrdiff_t k = 0; k < end; k += kStep, w += 32 * V) {
-      __m512i weights[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; v++) weights[v] = unpack64(w + 32 * v);
+  for (int v = 0; v < V; v++)
 #pragma GCC unroll 4
-      for (int i = 0; i < M; i++) {
-        const __m512i x = _mm512_set1_epi32(load4(b.rows[i] + b.taps[t] + k));
+    for (int i = 0; i < M; i++) acc[i][v] = _mm512_loadu_si512(b.init + 16 * v);
+  const int8_t* w = b.panel;
+  const uint8_t* row[M];
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) acc[i][v] = _mm512_dpbusd_epi32(acc[i][v], x, weights[v]);
-      }
+  for (int i = 0; i < M; i++) row[i] = b.rows[i] + b.taps[0];
+  for (int step = 0; step < b.steps; step += 2, w += 64 * V) {
+    const bool last = step + 1 == b.steps;  // an odd one: what lies behind the row must not be read
+    const int lines = last ? (V + 1) / 2 : V;
+    __m512i weights[2 * V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) {
+      if (v < lines)
+        unpack_line(w + 64 * v, weights[2 * v], weights[2 * v + 1]);
+      else
+        weights[2 * v] = weights[2 * v + 1] = _mm512_setzero_si512();
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < M; i++) {
+      const __m512i x = _mm512_set1_epi32(load4(row[i] + kStep * step));
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) acc[i][v] = _mm512_dpbusd_epi32(acc[i][v], x, weights[v]);
+    }
+    if (last) break;
+#pragma GCC unroll 4
+    for (int i = 0; i < M; i++) {
+      const __m512i x = _mm512_set1_epi32(load4(row[i] + kStep * (step + 1)));
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) acc[i][v] = _mm512_dpbusd_epi32(acc[i][v], x, weights[V + v]);
     }
   }
+#pragma GCC unroll 4
   for (int i = 0; i < M; i++)
+#pragma GCC unroll 4
     for (int v = 0; v < V; v++) _mm512_store_si512(b.acc + i * kPanel + 16 * v, acc[i][v]);
 }
 
@@ -140,7 +155,7 @@ void gemm4_vectors(const GemmBlock& b) {
   }
 }
 
-// Blocks of up to kMaxRows rows: four at a time.
+// Four rows at a time.
 void gemm4(const GemmBlock& b) {
   for (int i = 0; i < b.m; i += 4) {
     GemmBlock part = b;

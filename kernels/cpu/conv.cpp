@@ -15,6 +15,11 @@ constexpr size_t kSlack = 64;             // bytes behind a copied image that a 
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+constexpr size_t kLine = 64;  // bytes
+
+// Lines of nibbles that hold these many weights; see Tier::unpack4.
+size_t nibble_lines(size_t weights) { return (weights + 2 * kLine - 1) / (2 * kLine); }
+
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // a · x in 32 bits, wrapping as the kernels' accumulators do: the true sum is known to fit.
@@ -140,8 +145,10 @@ void Convolution::pack(const ConvSpec& spec) {
           }
       }
       if (nibbles_) {
-        for (size_t i = 0; i < bytes.size(); i += 2)
-          packed_.push_back(static_cast<int8_t>((bytes[i] & 15) | static_cast<int>(static_cast<unsigned>(bytes[i + 1]) << 4)));
+        bytes.resize(nibble_lines(bytes.size()) * 2 * kLine);
+        for (size_t i = 0; i < bytes.size(); i += 2 * kLine)
+          for (size_t k = i; k < i + kLine; k++)
+            packed_.push_back(static_cast<int8_t>((bytes[k] & 15) | (bytes[k + kLine] & 15) << 4));
       } else {
         packed_.insert(packed_.end(), bytes.begin(), bytes.end());
       }
@@ -175,6 +182,11 @@ void Convolution::pack_depthwise(const ConvSpec& spec) {
   ordered(init_, 0);
   ordered(multiplier_, 0);
   ordered(shift_, 1);
+}
+
+// Of the widest panel that nibbles are unpacked into.
+size_t Convolution::unpacked_bytes() const {
+  return nibble_lines(static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_) * kPanel * kStep) * 2 * kLine;
 }
 
 // What is cut into parts: output rows where rows are copied or built, else output pixels.
@@ -222,7 +234,7 @@ Convolution::Plan Convolution::plan(int64_t n, int64_t h, int64_t w) const {
     const int64_t rows = p.chunk * s.stride_h + images * ((s.kh - 1) * s.dilation_h + 1);
     p.scratch_bytes += aligned(static_cast<size_t>(rows * padded_w * s.in_channels) + kSlack);
   }
-  if (nibbles_) p.scratch_bytes += aligned(static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_) * kPanel * kStep);
+  if (nibbles_) p.scratch_bytes += unpacked_bytes();
   return p;
 }
 
@@ -246,7 +258,7 @@ void Convolution::run(const Plan& p, size_t i, const void* x, const void* residu
   rows.taps = reinterpret_cast<ptrdiff_t*>(scratch);
   scratch += aligned(static_cast<size_t>(tap_count_) * sizeof(ptrdiff_t));
   auto* unpacked = reinterpret_cast<int8_t*>(scratch);
-  if (nibbles_) scratch += aligned(static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_) * kPanel * kStep);
+  if (nibbles_) scratch += unpacked_bytes();
   for (int64_t t = 0; t < tap_count_; t++) {
     const int64_t dy = merged_ ? t : t / s.kw, dx = merged_ ? 0 : t % s.kw;
     rows.taps[t] = (dy * s.dilation_h * image_w + dx * s.dilation_w) * c;
@@ -319,11 +331,11 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
     const int most = tier_.rows[panel.vectors];
     auto gemm = tier_.gemm;
     if (nibbles_) {
-      if (tier_.gemm4 && rows.count <= most) {
+      if (tier_.gemm4 && rows.count <= most && tap_count_ == 1) {
         gemm = tier_.gemm4;
       } else {
         const size_t bytes = static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_ * panel.vectors) * kVector * kStep;
-        tier_.unpack4(reinterpret_cast<const uint8_t*>(block.panel), unpacked, bytes);
+        tier_.unpack4(reinterpret_cast<const uint8_t*>(block.panel), unpacked, nibble_lines(bytes));
         block.panel = unpacked;
       }
     }

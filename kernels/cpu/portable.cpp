@@ -33,12 +33,13 @@ void epilogue(const EpilogueBlock& e) {
     }
 }
 
-void unpack4(const uint8_t* src, int8_t* dst, size_t n) {
-  for (size_t i = 0; i < n; i += 2) {
-    const int low = src[i / 2] & 15, high = src[i / 2] >> 4;
-    dst[i] = static_cast<int8_t>(low < 8 ? low : low - 16);
-    dst[i + 1] = static_cast<int8_t>(high < 8 ? high : high - 16);
-  }
+void unpack4(const uint8_t* src, int8_t* dst, size_t lines) {
+  for (size_t line = 0; line < lines; line++, src += 64, dst += 128)
+    for (int i = 0; i < 64; i++) {
+      const int low = src[i] & 15, high = src[i] >> 4;
+      dst[i] = static_cast<int8_t>(low < 8 ? low : low - 16);
+      dst[64 + i] = static_cast<int8_t>(high < 8 ? high : high - 16);
+    }
 }
 
 // Weights as [kh][kw][channels].

@@ -71,9 +71,11 @@ struct Tier {
   int rows[5];                  // rows of a block for 1 to 4 vectors; rows[0] is not used
   void (*gemm)(const GemmBlock&);
   void (*epilogue)(const EpilogueBlock&);
-  // Nibbles to bytes: dst[2i] = low nibble of src[i], dst[2i+1] = high nibble, sign-extended. n: bytes of dst, even.
-  void (*unpack4)(const uint8_t* src, int8_t* dst, size_t n);
-  // GEMM with the panel in nibbles, for few rows; null where unpacking first is as good.
+  // Nibbles to bytes. A line of 64 bytes of src holds two of dst: the first in its low nibbles, the second in its high
+  // ones. lines: of src. dst: 128 bytes for each of them.
+  void (*unpack4)(const uint8_t* src, int8_t* dst, size_t lines);
+  // GEMM of one tap with the panel in nibbles, as unpack4 takes it, for up to rows[vectors] rows; null where unpacking
+  // first is as good.
   void (*gemm4)(const GemmBlock&);
   // Packs depthwise weights [channels][kh][kw] and says how many bytes that takes; packed may be null.
   size_t (*pack_depthwise)(const int8_t* weights, int kh, int kw, int channels, int8_t* packed);
