@@ -1,0 +1,160 @@
+"""Which operators to compute transposed: the choice that leaves the fewest bytes to Transposes.
+
+A region is a set of neighbouring operators that can all take the same change of order, grown from one that a Transpose
+stands beside. Each of them is computed as it is or transposed. Where a value is made in one order and read in another,
+the copy costs its bytes, once for all that read it so. That is a cheapest cut (onnxq.layout.mincut); the few cases that
+a cut cannot express are priced roughly there, and the result counts only when its exact price is lower than before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterator
+
+import onnx_graphsurgeon as gs
+
+from onnxq.layout.flip import Flip, Given
+from onnxq.layout.mincut import ENDLESS, SINK, SOURCE, Network
+from onnxq.layout.perms import Perm, inverse, is_identity, then
+from onnxq.layout.rules import propose
+from onnxq.layout.values import Value, values_of
+from onnxq.match import output_ids
+
+Choice = dict[int, tuple[gs.Node, Flip]]
+
+
+class Layouts:
+    """The values of a graph as it is now, and the search for a better choice."""
+
+    def __init__(self, graph: gs.Graph) -> None:
+        self.values = values_of(graph)
+        self.kept = frozenset(output_ids(graph))
+        self.own = {id(n) for n in graph.nodes}
+        self.where = {id(c.tensor): (value, c.layout) for value in self.values for c in value.copies}
+
+    def better(self) -> Choice | None:
+        """Nodes to transpose so that less is left to Transposes; None when no region gains by it."""
+        done: set[tuple[int, tuple, tuple]] = set()
+        for node, given in self._seeds():
+            region = self._grow(node, given, done)
+            if not region:
+                continue
+            done |= {(key, flip.inputs, flip.outputs) for key, (_, flip) in region.items()}
+            chosen = self._solve(region)
+            if chosen:
+                return {key: region[key] for key in chosen}
+        return None
+
+    def _seeds(self) -> Iterator[tuple[gs.Node, Given]]:
+        """Nodes beside a Transpose, with the permutation that would do away with it."""
+        for value in self.values:
+            for copy in value.copies[1:]:
+                if is_identity(copy.layout):
+                    continue
+                for reader in value.readers:
+                    if reader.layout == copy.layout:
+                        yield reader.node, Given(inverse(copy.layout), reader.index, False, self.kept)
+                if value.maker is not None:
+                    yield value.maker, Given(copy.layout, value.slot, True, self.kept)
+
+    def _grow(self, node: gs.Node, given: Given, done: Collection[tuple[int, tuple, tuple]]) -> Choice:
+        region: Choice = {}
+        todo = [(node, given)]
+        while todo:
+            node, given = todo.pop(0)
+            flip = None if id(node) in region or id(node) not in self.own else propose(node, given)
+            if not isinstance(flip, Flip) or not self._ranks_known(node, flip):
+                continue
+            if not region and (id(node), flip.inputs, flip.outputs) in done:
+                return {}
+            region[id(node)] = (node, flip)
+            for tensor, perm in zip((*node.inputs, *node.outputs), (*flip.inputs, *flip.outputs), strict=True):
+                if perm is None:
+                    continue
+                value, layout = self.where[id(tensor)]
+                if is_identity(layout) and value.maker is not None:
+                    todo.append((value.maker, Given(perm, value.slot, True, self.kept)))
+                todo += [(r.node, Given(perm, r.index, False, self.kept)) for r in value.readers if r.layout == layout]
+        return region
+
+    def _ranks_known(self, node: gs.Node, flip: Flip) -> bool:
+        for tensor, perm in zip((*node.inputs, *node.outputs), (*flip.inputs, *flip.outputs), strict=True):
+            if perm is not None and len(self.where.get(id(tensor), (None, ()))[1]) != len(perm):
+                return False
+        return True
+
+    def _touched(self, region: Choice) -> list[Value]:
+        return [v for v in self.values if id(v.maker) in region or any(id(r.node) in region for r in v.readers)]
+
+    def _solve(self, region: Choice) -> set[int]:
+        """The nodes of the region to transpose; empty when leaving all as they are costs no more."""
+        touched = self._touched(region)
+        count = any(v.elements() is None for v in touched)
+        network = Network()
+        for value in touched:
+            _add(network, value, region, count)
+        cut = {key for key in network.sink_side() if isinstance(key, int)}
+        prices = [
+            (sum(price(v, region, flipped, count) for v in touched), len(flipped), flipped)
+            for flipped in (set(), cut, set(region))
+        ]
+        return min(prices, key=lambda p: p[:2])[2]
+
+
+def made_in(value: Value, region: Choice, flipped: Collection[int]) -> Perm:
+    """The layout, relative to the present root, that the maker stores the value in."""
+    perm = region[id(value.maker)][1].outputs[value.slot] if id(value.maker) in flipped else None
+    return value.copies[0].layout if perm is None else perm
+
+
+def read_in(value: Value, region: Choice, flipped: Collection[int]) -> list[Perm]:
+    """The layout that each reader then wants."""
+    found = []
+    for reader in value.readers:
+        perm = region[id(reader.node)][1].inputs[reader.index] if id(reader.node) in flipped else None
+        found.append(reader.layout if perm is None else then(reader.layout, perm))
+    return found
+
+
+def price(value: Value, region: Choice, flipped: Collection[int], count: bool) -> int:
+    """What the copies of the value cost."""
+    stored = made_in(value, region, flipped)
+    wanted = {*read_in(value, region, flipped), *(c.layout for c in value.pinned)}
+    return sum(value.price(stored, layout, count) for layout in wanted)
+
+
+def _add(network: Network, value: Value, region: Choice, count: bool) -> None:
+    """Edges for the copies of a value. A node on the sink's side is transposed."""
+    maker = id(value.maker) if id(value.maker) in region else None
+    made = [made_in(value, region, ()), made_in(value, region, region)]
+    as_is, turned = read_in(value, region, ()), read_in(value, region, region)
+    readers = [(id(r.node), a, b) for r, a, b in zip(value.readers, as_is, turned, strict=True)]
+    always = {a for _, a, b in readers if a == b} | {c.layout for c in value.pinned}
+    for layout in {*always, *as_is, *turned}:
+        costs = [value.price(m, layout, count) for m in made]
+        if layout in always:
+            if maker is not None:
+                network.edge(SOURCE, maker, costs[1])
+                network.edge(maker, SINK, costs[0])
+            continue
+        least = min(costs)
+        for turned_too in (False, True):
+            keys = [key for key, a, b in readers if (b if turned_too else a) == layout]
+            rest = costs[0 if turned_too else 1] - least
+            if not keys:
+                continue
+            # Paid once if any of the readers is on this side: `least` whatever the maker does, and `rest` if the maker
+            # is on the other side. That it may cost more on the same side too (three orders at once) is left out.
+            for amount, other in ((least, SOURCE if turned_too else SINK), (rest, maker)):
+                if amount and other is not None:
+                    _once(network, keys, other, amount, turned_too, ("copy", id(value), layout, turned_too, other))
+
+
+def _once(network: Network, keys: list[int], other: Hashable, amount: int, turned: bool, joint: Hashable) -> None:
+    if turned:
+        network.edge(other, joint, amount)
+        for key in keys:
+            network.edge(joint, key, ENDLESS)
+    else:
+        network.edge(joint, other, amount)
+        for key in keys:
+            network.edge(key, joint, ENDLESS)

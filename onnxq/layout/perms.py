@@ -1,0 +1,70 @@
+"""Permutations of dimensions, as the perm attribute of Transpose says them: result.shape[i] = shape[perm[i]]."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+Perm = tuple[int, ...]
+
+
+def identity(rank: int) -> Perm:
+    """Every dimension where it is."""
+    return tuple(range(rank))
+
+
+def is_identity(perm: Perm) -> bool:
+    """Whether nothing moves."""
+    return perm == identity(len(perm))
+
+
+def inverse(perm: Perm) -> Perm:
+    """What undoes the permutation; also: where each dimension goes."""
+    found = [0] * len(perm)
+    for to, axis in enumerate(perm):
+        found[axis] = to
+    return tuple(found)
+
+
+def then(first: Perm, second: Perm) -> Perm:
+    """One permutation for two Transposes in a row."""
+    return tuple(first[i] for i in second)
+
+
+def permuted(values: Sequence[T], perm: Perm) -> list[T]:
+    """A shape, or anything else with an entry for each dimension, after the Transpose."""
+    return [values[axis] for axis in perm]
+
+
+def without(perm: Perm, axes: Collection[int]) -> Perm:
+    """The permutation of the dimensions that are left when these (of the tensor before it) are taken out."""
+    left = [axis for axis in perm if axis not in axes]
+    order = sorted(left)
+    return tuple(order.index(axis) for axis in left)
+
+
+def moves_nothing(perm: Perm, shape: Sequence[object] | None) -> bool:
+    """Whether only dimensions of size 1 change places: the elements then stay in the order they have in memory."""
+    if shape is None:
+        return is_identity(perm)
+    kept = [axis for axis in perm if shape[axis] != 1]
+    return kept == sorted(kept)
+
+
+def or_none(perm: Perm) -> Perm | None:
+    """None for a permutation that moves nothing."""
+    return None if is_identity(perm) else perm
+
+
+def to_text(perm: Perm) -> str:
+    """As node metadata has it: 0,2,3,1."""
+    return ",".join(map(str, perm))
+
+
+def from_text(text: str) -> Perm:
+    """Inverse of to_text. Raises ValueError for what is no permutation."""
+    perm = tuple(int(part) for part in text.split(","))
+    if sorted(perm) != list(range(len(perm))):
+        raise ValueError(f"{text!r} is not a permutation")
+    return perm

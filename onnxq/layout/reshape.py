@@ -1,0 +1,298 @@
+"""Moving Transposes through nodes that split and join dimensions: Reshape, Flatten, Squeeze, Unsqueeze.
+
+A Reshape pairs groups of neighbouring dimensions before it with groups after it that hold the same elements
+([N, C, H, W] → [N, C, HW]: N with N, C with C, H and W with HW). A Transpose moves through it when it keeps each group
+together and in order; the groups then change places behind it too. Dimensions of size 1 are nowhere in the way.
+
+Where a Reshape or Flatten to [N, K] joins dimensions that the Transpose takes apart, and only matrix products with
+constant weights read the result, the rows of those weights change places instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxq.layout.flip import Flip, Given, Refusal, integers, ints, known_rank, moved_axes, one_input
+from onnxq.layout.perms import Perm, is_identity, or_none, permuted, to_text, without
+from onnxq.match import Names, constant_values, consumers, is_op
+from onnxq.protos import OWN_DOMAIN
+
+Dims = list[int | str | None]  # None: nothing is known
+LAYOUT = "onnxq.layout"  # metadata: the tensors a node makes are what their names say, transposed by this
+FLATTENED = "onnxq.flattened"  # metadata: their last dimension joins dimensions "8,6,6|1,2,0", transposed by the second
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring dimensions before a Reshape, and those after it that hold the same elements."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def groups(before: Dims, after: Dims) -> list[Group]:
+    """Every dimension is in one group. A size that is not a number only equals itself. Refusal when that is unclear."""
+    found: list[Group] = []
+    i = j = 0
+    while i < len(before) and j < len(after):
+        start = i, j
+        if before[i] is not None and before[i] == after[j]:
+            i, j = i + 1, j + 1
+        else:
+            a, b, i, j = _number(before[i]), _number(after[j]), i + 1, j + 1
+            while a != b:
+                if a < b and i < len(before):
+                    a, i = a * _number(before[i]), i + 1
+                elif b < a and j < len(after):
+                    b, j = b * _number(after[j]), j + 1
+                else:
+                    raise Refusal("its shapes do not fit together")
+        found.append(Group(tuple(range(start[0], i)), tuple(range(start[1], j))))
+    rest = Group(tuple(range(i, len(before))), tuple(range(j, len(after))))
+    if any(before[k] != 1 for k in rest.before) or any(after[k] != 1 for k in rest.after):
+        raise Refusal("its shapes are not known well enough")
+    last = found.pop() if found else Group((), ())
+    return [*found, Group((*last.before, *rest.before), (*last.after, *rest.after))]
+
+
+def _dims(tensor: gs.Tensor) -> Dims:
+    """The shape; every dimension that has neither a size nor a name gets a name of its own."""
+    known_rank(tensor)
+    return [
+        d if (isinstance(d, int) and d >= 0) or (isinstance(d, str) and d) else f"?{i}"
+        for i, d in enumerate(tensor.shape)
+    ]
+
+
+def _number(size: int | str | None) -> int:
+    if not isinstance(size, int):
+        raise Refusal("its shapes are not known well enough")
+    return size
+
+
+def through(given: Perm, here: list[tuple[int, ...]], there: list[tuple[int, ...]], shape: Dims) -> Perm:
+    """The permutation on the other side of a Reshape. here, there: dimensions of each group on this side and on that.
+
+    shape: on this side. Refusal when the permutation takes a group apart.
+    """
+    owner = {axis: k for k, group in enumerate(here) for axis in group}
+    order: list[int] = []
+    seen: dict[int, list[int]] = {}
+    for axis in given:
+        if shape[axis] == 1:
+            continue
+        group = owner[axis]
+        if group in seen and order[-1] != group:
+            raise Refusal("it joins dimensions that the Transpose takes apart")
+        if group not in seen:
+            order.append(group)
+        seen.setdefault(group, []).append(axis)
+    if any(axes != sorted(axes) for axes in seen.values()):
+        raise Refusal("it joins dimensions that the Transpose takes apart")
+    for group in [owner[axis] for axis in given]:  # groups of ones follow the group before them
+        if group not in order:
+            before = [k for k in order if k < group]
+            order.insert(order.index(max(before)) + 1 if before else 0, group)
+    return tuple(axis for group in order for axis in there[group])
+
+
+def reshape(node: gs.Node, given: Given) -> Flip:
+    """Reshape with a constant target."""
+    perm = one_input(node, given)
+    target = integers(node, 1, "target shape")
+    if target is None or (0 in target and node.attrs.get("allowzero", 0)):
+        raise Refusal("its target shape holds a zero that is meant")
+    before = _dims(node.inputs[0])
+    after = _target_dims(before, target)
+    pairs = groups(before, after)
+    mine, theirs = [g.before for g in pairs], [g.after for g in pairs]
+    if given.output:
+        inner, outer = through(perm, theirs, mine, after), perm
+    else:
+        try:
+            inner, outer = perm, through(perm, mine, theirs, before)
+        except Refusal:
+            flip = _into_weights(node, given, after)
+            if flip is None:
+                raise
+            return flip
+    changes = {}
+    if not is_identity(outer) or 0 in target:
+        changes[1] = ints(_new_target(permuted(before, inner), permuted(after, outer)))
+    return Flip((or_none(inner), *[None] * (len(node.inputs) - 1)), (or_none(outer),), constants=changes)
+
+
+def _target_dims(before: Dims, target: list[int]) -> Dims:
+    """Dimensions of the result, with those that are copied by the name that they have before."""
+    after: Dims = [before[i] if t == 0 else t for i, t in enumerate(target)]
+    if -1 in target:
+        at = target.index(-1)
+        rest = after[:at] + after[at + 1 :]
+        unknown = [d for d in before if not isinstance(d, int) and d not in rest]
+        ahead, behind = (int(np.prod([d for d in dims if isinstance(d, int)])) for dims in (before, rest))
+        after[at] = None
+        if not unknown and behind and ahead % behind == 0:
+            after[at] = ahead // behind
+        elif len(unknown) == 1 and ahead == behind:
+            after[at] = unknown[0]
+    return after
+
+
+def _new_target(before: Dims, after: Dims) -> list[int]:
+    found = []
+    for i, size in enumerate(after):
+        if isinstance(size, int):
+            found.append(size)
+        else:
+            found.append(0 if size is not None and i < len(before) and before[i] == size else -1)
+    if found.count(-1) > 1:
+        raise Refusal("its shapes are not known well enough")
+    return found
+
+
+def flatten(node: gs.Node, given: Given) -> Flip:
+    """Flatten to two dimensions."""
+    if given.output:
+        raise Refusal("it joins dimensions")
+    perm = one_input(node, given)
+    shape, at = _dims(node.inputs[0]), int(node.attrs.get("axis", 1))
+    at = at + len(perm) if at < 0 else at
+    if sorted(perm[:at]) != list(range(at)):
+        raise Refusal("it joins dimensions that the Transpose takes apart")
+    halves = [tuple(range(at)), tuple(range(at, len(perm)))]
+    try:
+        for half in halves:
+            through(tuple(a for a in perm if a in half), [half], [(0,)], shape)
+    except Refusal:
+        flip = _into_weights(node, given, [shape[0], *_joined(shape)]) if at == 1 else None
+        if flip is None:
+            raise
+        return flip
+    return Flip((perm,), (None,))
+
+
+def _joined(shape: Dims) -> Dims:
+    sizes = [d for d in shape[1:] if isinstance(d, int)]
+    return [int(np.prod(sizes)) if len(sizes) == len(shape) - 1 else None]
+
+
+def squeeze(node: gs.Node, given: Given) -> Flip:
+    """Squeeze; the dimensions come back beside their neighbours where the permutation behind it is given."""
+    axes = integers(node, 1, "axes")
+    dims = known_rank(node.inputs[0])
+    if axes is None:
+        shape = node.inputs[0].shape
+        if not all(isinstance(d, int) for d in shape):
+            raise Refusal("its shape is not known")
+        axes = [i for i, d in enumerate(shape) if d == 1]
+    gone = {a % dims for a in axes}
+    if given.output:
+        outer = given.perm
+        perm = _with(outer, gone, dims)
+    else:
+        perm = one_input(node, given)
+        outer = without(perm, gone)
+    parameter = {1: ints(sorted(moved_axes(sorted(gone), perm)))}
+    return Flip((or_none(perm), *[None] * (len(node.inputs) - 1)), (or_none(outer),), constants=parameter)
+
+
+def unsqueeze(node: gs.Node, given: Given) -> Flip:
+    """Unsqueeze; the new dimensions go beside their neighbours where the permutation before it is given."""
+    axes = integers(node, 1, "axes")
+    assert axes is not None
+    dims = len(given.perm) if given.output else len(given.perm) + len(axes)
+    new = {a % dims for a in axes}
+    if given.output:
+        outer = given.perm
+        perm = without(outer, new)
+    else:
+        perm = one_input(node, given)
+        outer = _with(perm, new, dims)
+    parameter = {1: ints(sorted(moved_axes(sorted(new), outer)))}
+    return Flip((or_none(perm), None), (or_none(outer),), constants=parameter)
+
+
+def _with(perm: Perm, ones: set[int], dims: int) -> Perm:
+    """The permutation with dimensions of size 1 put in: each before the one that follows it, else behind the last."""
+    kept = [axis for axis in range(dims) if axis not in ones]
+    order = [kept[p] for p in perm]
+    for axis in sorted(ones, reverse=True):
+        order.insert(order.index(axis + 1) if axis + 1 in order else _behind(order, axis), axis)
+    return tuple(order)
+
+
+def _behind(order: list[int], axis: int) -> int:
+    lower = [a for a in order if a < axis]
+    return order.index(max(lower)) + 1 if lower else len(order)
+
+
+def _into_weights(node: gs.Node, given: Given, after: Dims) -> Flip | None:
+    """[N, C, H, W] → [N, CHW] → products with constant weights: their rows change places."""
+    perm, shape = given.perm, _dims(node.inputs[0])
+    joined = _joined(shape)[0]
+    if perm[0] != 0 or len(after) != 2 or not isinstance(joined, int) or after[1] != joined or after[0] != shape[0]:
+        return None
+    chain = _readers(node)
+    if chain is None or any(
+        id(n.outputs[0]) in given.kept or FLATTENED in getattr(n, "metadata", {}) for n, _ in chain
+    ):
+        return None
+    inner = tuple(p - 1 for p in perm[1:])
+    sizes = [d for d in shape[1:] if isinstance(d, int)]
+    rows = np.arange(joined).reshape(sizes).transpose(inner).reshape(-1)
+    note = f"{','.join(map(str, sizes))}|{to_text(inner)}"
+    return Flip(
+        (perm, *[None] * (len(node.inputs) - 1)), (None,), replace=lambda g, n, names: _permute(n, rows, note, names)
+    )
+
+
+def _readers(node: gs.Node) -> list[tuple[gs.Node, list[gs.Node]]] | None:
+    """[(node, products)]: from the Flatten through operators that look at each element alone, to matrix products.
+
+    None when anything else reads a tensor on the way.
+    """
+    chain: list[tuple[gs.Node, list[gs.Node]]] = []
+    while True:
+        result = node.outputs[0]
+        readers = consumers(result)
+        products = [n for n in readers if _product(n, result)]
+        chain.append((node, products))
+        others = [n for n in readers if all(n is not p for p in products)]
+        if not readers or len(others) > 1:
+            return None
+        if not others:
+            return chain
+        if not _elementwise(others[0], result):
+            return None
+        node = others[0]
+
+
+def _product(node: gs.Node, tensor: gs.Tensor) -> bool:
+    known = node.domain == OWN_DOMAIN and node.op in ("Gemm", "GemmAdd") and node.inputs[0] is tensor
+    return known and isinstance(node.inputs[1], gs.Constant) and all(t is not tensor for t in node.inputs[1:])
+
+
+def _elementwise(node: gs.Node, tensor: gs.Tensor) -> bool:
+    """Whether each element of the result depends on the element at its place alone, in the same way everywhere."""
+    if is_op(node, "Relu", "Identity"):
+        return True
+    if node.domain != OWN_DOMAIN or node.inputs[0] is not tensor:
+        return False
+    return node.op == "LookupTable" or (
+        node.op == "Requantize" and all(tuple(t.shape or ()) == (1,) for t in node.inputs[1:])
+    )
+
+
+def _permute(node: gs.Node, rows: NDArray, note: str, names: Names) -> None:
+    chain = _readers(node)
+    assert chain is not None
+    for link, products in chain:
+        link.metadata = {**getattr(link, "metadata", {}), FLATTENED: note}
+        for product in products:
+            weight = constant_values(product.inputs[1])
+            assert weight is not None
+            product.inputs[1] = gs.Constant(names.fresh(f"{product.inputs[1].name}_rows"), weight[rows])

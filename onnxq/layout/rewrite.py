@@ -1,0 +1,161 @@
+"""Carrying out a choice: nodes rewritten, each value stored in one order, one Transpose for each other order wanted."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.layout.choice import Choice, Layouts, made_in, read_in
+from onnxq.layout.own import CHANNELS_LAST
+from onnxq.layout.perms import Perm, from_text, inverse, is_identity, moves_nothing, permuted, then, to_text
+from onnxq.layout.reshape import LAYOUT
+from onnxq.layout.rules import is_own
+from onnxq.layout.values import Copy, Value
+from onnxq.match import Names, remove_nodes
+
+TO_LAST: Perm = (0, 2, 3, 1)
+
+
+def carry_out(graph: gs.Graph, layouts: Layouts, choice: Choice, names: Names) -> int:
+    """Transpose the chosen nodes, and leave no Transpose that is not needed; returns how many things changed."""
+    changed = len(choice)
+    for node, flip in choice.values():
+        node.attrs.update(flip.attrs)
+        for index, values in flip.constants.items():
+            while len(node.inputs) <= index:
+                node.inputs.append(gs.Variable.empty())
+            base = node.inputs[index].name or f"{node.name}_parameter"
+            node.inputs[index] = gs.Constant(names.fresh(base), values)
+        if (perm := next((p for p in flip.outputs if p is not None), None)) is not None:
+            note_layout(node, perm)
+    for value in layouts.values:
+        stored, wanted = made_in(value, choice, choice), read_in(value, choice, choice)
+        if stored != value.copies[0].layout or wanted != [r.layout for r in value.readers] or not _is_tidy(value):
+            changed += _settle(graph, value, stored, wanted, names)
+    for node, flip in choice.values():
+        if flip.replace is not None:
+            flip.replace(graph, node, names)
+    return changed
+
+
+def note_layout(node: gs.Node, perm: Perm) -> None:
+    """Say in the node's metadata that what it makes is now transposed (once more)."""
+    metadata = dict(getattr(node, "metadata", {}))
+    before = metadata.pop(LAYOUT, None)
+    total = perm if before is None else then(from_text(before), perm)
+    if not is_identity(total):
+        metadata[LAYOUT] = to_text(total)
+    node.metadata = metadata
+
+
+def _is_tidy(value: Value) -> bool:
+    """Whether every Transpose reads the root, does something, is used, and is the only one of its kind."""
+    read = {r.layout for r in value.readers}
+    pinned = {id(c.tensor) for c in value.pinned}
+    seen = {value.copies[0].layout}
+    for copy in value.copies[1:]:
+        if copy.node is None or copy.node.inputs[0] is not value.root:
+            return False
+        if id(copy.tensor) in pinned:
+            seen.add(copy.layout)
+        elif copy.layout in seen or copy.layout not in read:
+            return False
+        seen.add(copy.layout)
+    return True
+
+
+def _settle(graph: gs.Graph, value: Value, stored: Perm, wanted: list[Perm], names: Names) -> int:
+    """Give the value its one stored tensor and the copies that are wanted; returns how many Transposes are gone."""
+    before = sum(c.node is not None for c in value.copies)
+    kept = _stored(value, stored, names)
+    holders: dict[Perm, gs.Variable] = {stored: kept}
+    used: set[int] = set()
+    pinned = [c for c in value.pinned if c.tensor is not kept]
+    loose = [c for c in value.copies[1:] if c.tensor is not kept and all(c is not p for p in value.pinned)]
+    readable = {*wanted}
+    for copy in (*pinned, *loose):
+        is_pinned = any(copy is p for p in pinned)
+        if not is_pinned and (copy.layout in holders or copy.layout not in readable):
+            continue
+        used.add(id(_copy_node(graph, copy, kept, then(inverse(stored), copy.layout), names)))
+        holders.setdefault(copy.layout, copy.tensor)
+    for layout in wanted:
+        if layout not in holders:
+            perm = then(inverse(stored), layout)
+            shape = None if kept.shape is None else permuted(kept.shape, perm)
+            tensor = gs.Variable(names.fresh(f"{kept.name}_transposed"), kept.dtype, shape)
+            used.add(id(_copy_node(graph, Copy(tensor, layout, None), kept, perm, names)))
+            holders[layout] = tensor
+    for reader, layout in zip(value.readers, wanted, strict=True):
+        reader.node.inputs[reader.index] = holders[layout]
+    gone = [c.node for c in value.copies if c.node is not None and id(c.node) not in used]
+    remove_nodes(graph, gone)
+    return max(before - len(used), 0)
+
+
+def _stored(value: Value, stored: Perm, names: Names) -> gs.Variable:
+    """The tensor that the maker makes from now on, in layout `stored`."""
+    root = value.root
+    if stored == value.copies[0].layout:
+        return root
+    assert value.maker is not None
+    tensor = next((c.tensor for c in value.pinned if c.layout == stored), None)
+    shape = None if root.shape is None else permuted(root.shape, stored)
+    if tensor is None and any(c.tensor is root for c in value.pinned):
+        tensor = gs.Variable(names.fresh(f"{root.name}_transposed"), root.dtype, shape)
+    if tensor is None:
+        root.shape = shape
+        return root
+    tensor.inputs.clear()
+    value.maker.outputs[value.slot] = tensor
+    return tensor
+
+
+def _copy_node(graph: gs.Graph, copy: Copy, source: gs.Variable, perm: Perm, names: Names) -> gs.Node:
+    """The node that makes a copy: the one that made it before, or a new one."""
+    node = copy.node
+    if node is None:
+        node = gs.Node("", names.fresh(f"{copy.tensor.name}_transpose"), {}, [source], [copy.tensor])
+        graph.nodes.append(node)
+    node.inputs[0] = source
+    node.op, node.attrs = ("Identity", {}) if is_identity(perm) else ("Transpose", {"perm": list(perm)})
+    return node
+
+
+def name_by_layer(layouts: Layouts, names: Names) -> None:
+    """Let channels-last layers make the tensor that bears the name, and the Transposes behind them a copy of it.
+
+    Then what verification compares by name is what the next layer reads.
+    """
+    for value in layouts.values:
+        node = value.maker
+        if node is None or not is_own(node) or node.op not in CHANNELS_LAST or LAYOUT in getattr(node, "metadata", {}):
+            continue
+        copy = next((c for c in value.copies[1:] if c.layout == inverse(TO_LAST)), None)
+        if copy is None or any(c is copy or c.tensor is value.root for c in value.pinned):
+            continue
+        names.taken.discard(value.root.name)
+        value.root.name, copy.tensor.name = copy.tensor.name, names.fresh(f"{copy.tensor.name}_nchw")
+        note_layout(node, TO_LAST)
+
+
+def reshape_instead(graph: gs.Graph, layouts: Layouts, names: Names) -> int:
+    """Make a Reshape of every Transpose that moves only dimensions of size 1; returns how many."""
+    changed = 0
+    for value in layouts.values:
+        for copy in value.copies[1:]:
+            shape = value.root.shape
+            if shape is None or not moves_nothing(copy.layout, shape) or copy.node is None:
+                continue
+            sizes = permuted(shape, copy.layout)
+            target = [
+                d if isinstance(d, int) else 0 if axis == i else -1
+                for i, (d, axis) in enumerate(zip(sizes, copy.layout, strict=True))
+            ]
+            if target.count(-1) > 1 or copy.node.inputs[0] is not value.root:
+                continue
+            constant = gs.Constant(names.fresh(f"{copy.tensor.name}_shape"), np.asarray(target, np.int64))
+            copy.node.op, copy.node.attrs = "Reshape", {}
+            copy.node.inputs.append(constant)
+            changed += 1
+    return changed

@@ -1,0 +1,41 @@
+"""The rule of each operator: may a Transpose move through it, and what becomes of it then?"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.layout import own, standard
+from onnxq.layout.flip import Flip, Given, Refusal
+from onnxq.match import STANDARD_DOMAINS, constant_values, is_constant
+from onnxq.protos import OWN_DOMAIN
+
+
+def is_own(node: gs.Node | None) -> bool:
+    """Whether the node is an operator of domain com.onnxq."""
+    return node is not None and node.domain == OWN_DOMAIN
+
+
+def propose(node: gs.Node, given: Given) -> Flip | str:
+    """How the node computes with one operand transposed, or why it cannot. Constants are transposed at once."""
+    rules = own.RULES if is_own(node) else standard.RULES if node.domain in STANDARD_DOMAINS else {}
+    rule = rules.get(node.op)
+    if rule is None:
+        return "it needs the order of dimensions that it has"
+    try:
+        return _with_constants(node, rule(node, given))
+    except Refusal as why:
+        return str(why)
+
+
+def _with_constants(node: gs.Node, flip: Flip) -> Flip:
+    inputs, constants = list(flip.inputs), dict(flip.constants)
+    for i, perm in enumerate(flip.inputs):
+        if perm is not None and is_constant(node.inputs[i]):
+            values = constant_values(node.inputs[i])
+            assert values is not None
+            constants[i] = np.ascontiguousarray(values.transpose(perm))
+            inputs[i] = None
+    return dataclasses.replace(flip, inputs=tuple(inputs), constants=constants)

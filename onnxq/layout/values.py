@@ -1,0 +1,153 @@
+"""A graph seen as values: each computed tensor together with its transposed copies, and who reads which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxq.layout.perms import Perm, identity, inverse, moves_nothing, permuted, then
+from onnxq.layout.rules import is_own
+from onnxq.match import is_op, output_ids
+
+# What a Transpose costs beside the bytes it moves, in bytes: about 2 µs on one core. A Reshape moves nothing.
+TRANSPOSE, RESHAPE = 4096, 512
+# Weights of the cost: at a border, and between operators of ours, which are to stay channels-last.
+BORDER, INNER = 2, 3
+
+
+@dataclass(frozen=True)
+class Reader:
+    """An input of a node. layout: what it reads is the value's root transposed by this."""
+
+    node: gs.Node
+    index: int
+    layout: Perm
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A tensor that holds the root transposed by `layout`; made by the Transpose `node` (None for the root itself)."""
+
+    tensor: gs.Variable
+    layout: Perm
+    node: gs.Node | None
+
+
+@dataclass
+class Value:
+    """A tensor that is computed (or a graph input) and the copies that Transposes make of it, the root first.
+
+    maker: the node of this graph that makes the root, at output `slot`; None for inputs. pinned: copies that are graph
+    outputs. inner: both before and behind it there are operators of ours.
+    """
+
+    root: gs.Variable
+    maker: gs.Node | None
+    slot: int
+    copies: list[Copy]
+    readers: list[Reader] = field(default_factory=list)
+    pinned: list[Copy] = field(default_factory=list)
+    inner: bool = False
+
+    def wanted(self) -> set[Perm]:
+        """Every layout that is read or is a graph output."""
+        return {r.layout for r in self.readers} | {c.layout for c in self.pinned}
+
+    def price(self, stored: Perm, wanted: Perm, count: bool) -> int:
+        """Cost of one copy in layout `wanted` when the maker stores `stored`. count: all sizes count alike."""
+        if stored == wanted:
+            return 0
+        shape = self.root.shape
+        weight = INNER if self.inner else BORDER
+        if shape is not None and moves_nothing(then(inverse(stored), wanted), permuted(shape, stored)):
+            return RESHAPE * weight
+        return (TRANSPOSE + item_size(self.root) * (1 if count else self.elements() or 1)) * weight
+
+    def elements(self) -> int | None:
+        """Number of elements for one sample (a first dimension without a size counts as one); None when not known."""
+        shape = self.root.shape
+        if shape is None:
+            return None
+        sizes = [1 if i == 0 and not isinstance(d, int) else d for i, d in enumerate(shape)]
+        return int(np.prod(sizes)) if all(isinstance(d, int) for d in sizes) else None
+
+
+def item_size(tensor: gs.Tensor) -> int:
+    """Bytes of an element; 4 when the type is not known."""
+    if tensor.dtype is None:
+        return 4
+    kind = tensor.dtype
+    return int((onnx.helper.tensor_dtype_to_np_dtype(kind) if isinstance(kind, int) else np.dtype(kind)).itemsize)
+
+
+def perm_of(node: gs.Node) -> Perm | None:
+    """The permutation of a Transpose of a computed tensor; None for other nodes and where it is not known."""
+    if not is_op(node, "Transpose") or not isinstance(node.inputs[0], gs.Variable):
+        return None
+    if node.attrs.get("perm"):
+        return tuple(int(p) for p in node.attrs["perm"])
+    dims = [t.shape for t in (node.inputs[0], node.outputs[0]) if t.shape is not None]
+    return tuple(range(len(dims[0])))[::-1] if dims else None
+
+
+def values_of(graph: gs.Graph) -> list[Value]:
+    """Every value of the graph, in the order of its nodes. Nodes of subgraphs are readers like others."""
+    own = {id(n) for n in graph.nodes}
+    moves = {id(n): perm for n in graph.nodes if (perm := perm_of(n)) is not None}
+    outputs = output_ids(graph)
+    before, behind = _ours_before(graph), _ours_behind(graph)
+    found = [_value(t, None, 0) for t in graph.inputs]
+    found += [
+        _value(t, n, slot) for n in graph.nodes if id(n) not in moves for slot, t in enumerate(n.outputs) if t.name
+    ]
+    for value in found:
+        todo = list(value.copies)
+        while todo:
+            copy = todo.pop(0)
+            if id(copy.tensor) in outputs:
+                value.pinned.append(copy)
+            for node in _distinct(copy.tensor.outputs):
+                if id(node) in moves and id(node) in own:
+                    todo.append(Copy(node.outputs[0], then(copy.layout, moves[id(node)]), node))
+                    value.copies.append(todo[-1])
+                else:
+                    value.readers += [
+                        Reader(node, i, copy.layout) for i, t in enumerate(node.inputs) if t is copy.tensor
+                    ]
+        value.inner = (
+            value.maker is not None and id(value.maker) in before and any(id(r.node) in behind for r in value.readers)
+        )
+    return found
+
+
+def _value(tensor: gs.Variable, maker: gs.Node | None, slot: int) -> Value:
+    """A value of which nothing is known but its root; without a rank, what its Transposes say, its layout is ()."""
+    perms = (perm_of(n) for n in tensor.outputs)
+    rank = len(tensor.shape) if tensor.shape is not None else next((len(p) for p in perms if p is not None), 0)
+    return Value(tensor, maker, slot, [Copy(tensor, identity(rank), None)])
+
+
+def _distinct(nodes: Iterable[gs.Node]) -> list[gs.Node]:
+    return list({id(n): n for n in nodes}.values())
+
+
+def _ours_before(graph: gs.Graph) -> set[int]:
+    """ids of the nodes that are operators of ours, or depend on one. The graph is sorted."""
+    found: set[int] = set()
+    for node in graph.nodes:
+        if is_own(node) or any(id(p) in found for t in node.inputs for p in t.inputs):
+            found.add(id(node))
+    return found
+
+
+def _ours_behind(graph: gs.Graph) -> set[int]:
+    """ids of the nodes that are operators of ours, or that one depends on."""
+    found: set[int] = set()
+    for node in reversed(graph.nodes):
+        if is_own(node) or any(id(n) in found for t in node.outputs for n in t.outputs):
+            found.add(id(node))
+    return found

@@ -1,0 +1,91 @@
+"""Channels-last between our operators: Transposes move through what can take them, and cancel.
+
+Lowering puts Transpose(0,2,3,1) before and Transpose(0,3,1,2) behind each convolution and pool, which are channels-last
+always. Here every operator between them is looked at (onnxq.layout): may it compute the same on transposed operands,
+with its axes, pads and constants rewritten? Of all such choices the one is taken that leaves the fewest bytes to
+Transposes (where sizes are not known, the fewest Transposes), those between operators of ours counting half more:
+
+1. Conv → T → Add ← T ← Conv,  Add → T⁻¹ → Conv        Add computes channels-last; no Transpose is left
+2. x → T → QuantizeLinear                              x → QuantizeLinear → T: a quarter of the bytes
+3. T → Flatten → Gemm with constant weights            Flatten → Gemm with the rows of its weights permuted
+4. T of [N, 1, 1, C], T⁻¹ of [N, C, 1, 1]              a Reshape, which moves nothing, or nothing at all
+
+Graph inputs and outputs keep their names, order and types. The tensor that a channels-last layer makes takes the name
+of its channels-first copy, and a node whose tensors are no longer in the order that their names stand for says so:
+metadata `onnxq.layout` = "0,2,3,1" means transposed by this; `onnxq.flattened` = "8,6,6|1,2,0" means that the last
+dimension, which joins dimensions of sizes 8, 6, 6, joins them transposed by 1, 2, 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_graphsurgeon as gs
+
+from onnxq import topology
+from onnxq.context import PassContext
+from onnxq.errors import PreconditionError
+from onnxq.layout.choice import Layouts
+from onnxq.layout.flip import Given
+from onnxq.layout.perms import inverse
+from onnxq.layout.rewrite import carry_out, name_by_layer, reshape_instead
+from onnxq.layout.rules import propose
+from onnxq.layout.values import Copy, Value
+from onnxq.match import MatchFailure, Names
+from onnxq.pipeline import Pass, PassResult
+
+OPSET_MIN = 18  # from here on axes are inputs of all reductions
+
+
+@dataclass(frozen=True)
+class LayoutNhwc(Pass):
+    """Keep tensors channels-last between operators of ours: Transposes move to the borders of the integer part."""
+
+    name: ClassVar[str] = "layout-nhwc"
+    preserves_values: ClassVar[bool] = True
+
+    def requires(self, graph: gs.Graph, ctx: PassContext) -> None:
+        """Opset 18 or later."""
+        if int(graph.opset) < OPSET_MIN:
+            raise PreconditionError(
+                f"opset {graph.opset}: this pass reads {OPSET_MIN} and later; run convert-opset{{version=21}} before it"
+            )
+
+    def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
+        """Until nothing is to be gained."""
+        names = Names(graph)
+        name_by_layer(Layouts(graph), names)
+        changed = carry_out(graph, Layouts(graph), {}, names)
+        while True:
+            topology.toposort(graph)
+            layouts = Layouts(graph)
+            choice = layouts.better()
+            step = carry_out(graph, layouts, choice, names) if choice else reshape_instead(graph, layouts, names)
+            changed += step
+            if not step:
+                return PassResult(changed, tuple(_held(layouts)))
+
+
+def _held(layouts: Layouts) -> list[MatchFailure]:
+    """Why Transposes between operators of ours stay."""
+    found = []
+    for value in layouts.values:
+        for copy in value.copies[1:] if value.inner else ():
+            if copy.node is not None:
+                found.append(MatchFailure("; ".join(_holders(layouts, value, copy)), copy.node.name))
+    return found
+
+
+def _holders(layouts: Layouts, value: Value, copy: Copy) -> list[str]:
+    sides = [(r.node, Given(inverse(copy.layout), r.index, False, layouts.kept)) for r in value.readers]
+    readers = [side for side, r in zip(sides, value.readers, strict=True) if r.layout == copy.layout]
+    assert value.maker is not None
+    maker = (value.maker, Given(copy.layout, value.slot, True, layouts.kept))
+    told = []
+    for node, given in (maker, *readers):
+        flip = propose(node, given)
+        told.append(
+            f"{node.op} {node.name}: {flip if isinstance(flip, str) else 'it could be moved, at a higher cost'}"
+        )
+    return told

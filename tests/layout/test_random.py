@@ -1,0 +1,38 @@
+"""layout-nhwc on graphs that nobody would draw: every output keeps every bit, and Transposes never cost more."""
+
+from __future__ import annotations
+
+import os
+
+import integers
+import random_integers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxq.layout.choice import Layouts
+from onnxq.model import Model, load
+from onnxq.passes.layout_nhwc import LayoutNhwc
+
+EXAMPLES = int(os.environ.get("ONNXQ_LAYOUT_EXAMPLES", "60"))
+
+
+def cost(model: Model) -> int:
+    """What the choice is made by, before anything is merged."""
+    total = 0
+    for value in Layouts(model.graph).values:
+        stored = value.copies[0].layout
+        total += sum(value.price(stored, copy.layout, count=False) for copy in value.copies[1:])
+    return total
+
+
+@settings(max_examples=EXAMPLES)
+@given(seed=st.integers(0, 10**6), steps=st.integers(4, 24), known=st.booleans())
+def test_random_graphs(seed, steps, known):
+    proto = random_integers.network(seed, steps, known)
+    model = load(proto)
+    before, count = cost(model), sum(n.op == "Transpose" for n in model.graph.nodes)
+    proof = integers.prove(model, LayoutNhwc(), [random_integers.feed(proto, seed)])
+    if known:
+        assert cost(model) <= before
+    else:
+        assert len(proof.transposes) <= count
