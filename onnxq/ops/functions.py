@@ -42,19 +42,18 @@ def attach_functions(model: onnx.ModelProto) -> None:
     own = {f.name: f for f in model.functions if f.domain == DOMAIN and f.name not in SCHEMAS}
     others = [f for f in model.functions if f.domain != DOMAIN]
     nodes = [*_own_nodes(model.graph.node), *(n for f in others for n in _own_nodes(f.node))]
-    for function_of_own in own.values():
-        nodes += _own_nodes(function_of_own.node) if any(n.op_type == function_of_own.name for n in nodes) else []
+    for name, unknown in own.items():
+        nodes += _own_nodes(unknown.node) if any(n.op_type == name for n in nodes) else []
     used = sorted({n.op_type for n in nodes})
     known = [name for name in used if name in SCHEMAS]
     opset = _body_opset(model, known) if known else OPSET
     for node in nodes:
         if node.op_type in SCHEMAS:
             _complete(node, SCHEMAS[node.op_type])
-    bodies = [
-        function(name, opset) if name in SCHEMAS else own[name] for name in used if name in SCHEMAS or name in own
-    ]
+    bodies = [function(name, opset) for name in known]
+    kept = [own[name] for name in used if name in own]
     del model.functions[:]
-    model.functions.extend([*others, *bodies])
+    model.functions.extend([*bodies, *kept, *others])  # ReferenceEvaluator wants a function before those that use it
     if used and not any(o.domain == DOMAIN for o in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
 

@@ -38,7 +38,9 @@ SOFTMAX = Schema(
     numerator = Add (e_twice, sum_scaled)
     denominator = Mul (sum_scaled, int64_2)
     quotient = Div (numerator, denominator)
-    {saturated("quotient")}""",
+    y_shape = Shape (x)
+    reshaped = Reshape <allowzero = 1> (quotient, y_shape)
+    {saturated("reshaped")}""",
     (
         "1/s_y ≈ b/2^c with c ≤ 16. The quotient is rounded once, half up. Everything fits 64-bit integers for rows of "
         "up to 2²⁹ values.",

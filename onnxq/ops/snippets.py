@@ -106,11 +106,16 @@ def shifted(total: str, by: str = "shift", prefix: str = "") -> str:
 
 
 def saturated(value: str) -> str:
-    """y = value + y_zero_point, limited to [qmin, qmax], in y's type."""
+    """y = value + y_zero_point, limited to [qmin, qmax], in y's type.
+
+    Comparisons, because Min, Max and Clip of int64 are wrong beyond 32 bits in onnxruntime (seen in 1.23 and 1.31).
+    """
     return f"""
     with_zero_point = Add ({value}, y_zero_point)
-    at_least = Max (with_zero_point, qmin)
-    limited = Min (at_least, qmax)
+    too_small = Less (with_zero_point, qmin)
+    at_least = Where (too_small, qmin, with_zero_point)
+    too_large = Greater (at_least, qmax)
+    limited = Where (too_large, qmax, at_least)
     y = Cast <to: int = @y_type> (limited)"""
 
 
