@@ -55,13 +55,16 @@ inline OutputRange output_range(const Api& api, const abi::KernelInfo* info) {
   return y;
 }
 
-// The zero point of an 8-bit or int32 input.
-inline int32_t zero_point(const Api& api, const abi::KernelInfo* info, const char* name, IntType type) {
-  const int64_t z = api.attribute(info, name, 0);
+// A zero point of an 8-bit or int32 input, checked.
+inline int32_t zero_point(int64_t z, const std::string& name, IntType type) {
   const int64_t low = type == IntType::U8 ? 0 : type == IntType::S8 ? -128 : INT32_MIN;
   const int64_t high = type == IntType::U8 ? 255 : type == IntType::S8 ? 127 : INT32_MAX;
-  if (z < low || z > high) throw Error(std::string(name) + " " + std::to_string(z) + " is outside the input's type");
+  if (z < low || z > high) throw Error(name + " " + std::to_string(z) + " is outside the input's type");
   return static_cast<int32_t>(z);
+}
+
+inline int32_t zero_point(const Api& api, const abi::KernelInfo* info, const char* name, IntType type) {
+  return zero_point(api.attribute(info, name, 0), name, type);
 }
 
 inline void check_multiplier(const std::vector<int32_t>& multiplier, const char* name) {
@@ -94,6 +97,12 @@ inline std::vector<int32_t> per_channel(std::vector<int32_t> values, size_t coun
     throw Error(std::string(name) + " has " + std::to_string(values.size()) + " values for " + std::to_string(count) +
                 " channels");
   return values;
+}
+
+// The value of a vector that must have one.
+inline int32_t one_value(const std::vector<int32_t>& values, const char* name) {
+  if (values.size() != 1) throw Error(std::string(name) + " must be one value, it has " + std::to_string(values.size()));
+  return values[0];
 }
 
 // For Kernel::infer: y's type from y_type.

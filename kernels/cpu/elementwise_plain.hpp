@@ -1,0 +1,161 @@
+// The inner loops in plain C++. Everything is static: each file that includes this compiles its own for its instruction
+// set, and the compiler vectorises.
+#pragma once
+
+#include "cpu/elementwise.hpp"
+
+namespace onnxq {
+namespace {
+
+// Calls f with a value of the C++ type behind `type`.
+template <class F>
+static inline void with_type(IntType type, const F& f) {
+  switch (type) {
+    case IntType::U8: return f(uint8_t{});
+    case IntType::S8: return f(int8_t{});
+    default: return f(int32_t{});
+  }
+}
+
+static inline int64_t wrap_multiply(int64_t a, int64_t b) {
+  return static_cast<int64_t>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b));
+}
+
+static inline int64_t wrap_add(int64_t a, int64_t b) {
+  return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
+}
+
+static inline int32_t saturated(int64_t value, const OutputRange& range) {
+  return static_cast<int32_t>(value < range.qmin ? range.qmin : value > range.qmax ? range.qmax : value);
+}
+
+template <class A, class B, class Y>
+static inline void sum_of_types(const SumRow& r, const A* a, const B* b, Y* y) {
+  const OutputRange range = r.range;
+  if (r.uniform) {
+    const int64_t a_multiplier = *r.a_multiplier, b_multiplier = b ? *r.b_multiplier : 0, offset = *r.offset;
+    const int32_t shift = *r.shift;
+    for (int64_t i = 0; i < r.n; i++) {
+      int64_t sum = wrap_add(wrap_multiply(a[i], a_multiplier), offset);
+      if (b) sum = wrap_add(sum, wrap_multiply(b[i], b_multiplier));
+      y[i] = static_cast<Y>(saturated((sum >> shift) + range.zero_point, range));
+    }
+    return;
+  }
+  for (int64_t i = 0; i < r.n; i++) {
+    int64_t sum = wrap_add(wrap_multiply(a[i], r.a_multiplier[i]), r.offset[i]);
+    if (b) sum = wrap_add(sum, wrap_multiply(b[i], r.b_multiplier[i]));
+    y[i] = static_cast<Y>(saturated((sum >> r.shift[i]) + range.zero_point, range));
+  }
+}
+
+static void plain_sum(const SumRow& r) {
+  with_type(r.range.type, [&](auto y) {
+    with_type(r.a_type, [&](auto a) {
+      const auto* from_a = static_cast<const decltype(a)*>(r.a);
+      auto* to = static_cast<decltype(y)*>(r.y);
+      if (!r.b) return sum_of_types(r, from_a, static_cast<const uint8_t*>(nullptr), to);
+      with_type(r.b_type, [&](auto b) { sum_of_types(r, from_a, static_cast<const decltype(b)*>(r.b), to); });
+    });
+  });
+}
+
+template <class A, class B, class Y>
+static inline void byte_sum_of_types(const ByteSum& s, const A* a, const B* b, Y* y, int64_t n) {
+  const int32_t zero_point = s.range.zero_point, qmin = s.range.qmin, qmax = s.range.qmax;
+  for (int64_t i = 0; i < n; i++) {
+    const int32_t high = a[i] * s.a_high + b[i] * s.b_high + s.high;
+    const int32_t low = a[i] * s.a_low + b[i] * s.b_low + s.low;
+    const int32_t value = ((high + (low >> 16)) >> s.shift) + zero_point;
+    y[i] = static_cast<Y>(value < qmin ? qmin : value > qmax ? qmax : value);
+  }
+}
+
+static void plain_byte_sum(const ByteSum& s, const void* a, const void* b, void* y, int64_t n) {
+  const auto with_sign = [](bool is_signed, const auto& f) { is_signed ? f(int8_t{}) : f(uint8_t{}); };
+  with_sign(s.range.type == IntType::S8, [&](auto c) {
+    with_sign(s.a_signed, [&](auto p) {
+      with_sign(s.b_signed, [&](auto q) {
+        byte_sum_of_types(s, static_cast<const decltype(p)*>(a), static_cast<const decltype(q)*>(b),
+                          static_cast<decltype(c)*>(y), n);
+      });
+    });
+  });
+}
+
+template <class A, class B, class Y>
+static inline void product_of_types(const ProductRow& r, const A* a, const B* b, Y* y) {
+  const OutputRange range = r.range;
+  const int64_t half = int64_t{1} << (r.shift - 1);
+  for (int64_t i = 0; i < r.n; i++) {
+    const int32_t product = (a[i] - r.a_zero_point) * (b[i] - r.b_zero_point);
+    const int64_t sum = int64_t{product} * r.multiplier + half;
+    y[i] = static_cast<Y>(saturated((sum >> r.shift) + range.zero_point, range));
+  }
+}
+
+static void plain_product(const ProductRow& r) {
+  const auto with_sign = [](IntType type, const auto& f) { type == IntType::S8 ? f(int8_t{}) : f(uint8_t{}); };
+  with_type(r.range.type, [&](auto y) {
+    with_sign(r.a_type, [&](auto a) {
+      with_sign(r.b_type, [&](auto b) {
+        product_of_types(r, static_cast<const decltype(a)*>(r.a), static_cast<const decltype(b)*>(r.b),
+                         static_cast<decltype(y)*>(r.y));
+      });
+    });
+  });
+}
+
+static void plain_lookup(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = table[x[i]];
+}
+
+template <class T>
+static inline void max_rows_of_type(const T* x, ptrdiff_t stride, int64_t count, T* y, int64_t n) {
+  constexpr int64_t kBlock = 256;  // what stays in registers or the nearest cache
+  for (int64_t i0 = 0; i0 < n; i0 += kBlock) {
+    const int64_t size = n - i0 < kBlock ? n - i0 : kBlock;
+    T best[kBlock];
+    for (int64_t i = 0; i < size; i++) best[i] = x[i0 + i];
+    for (int64_t k = 1; k < count; k++) {
+      const T* const row = x + k * stride + i0;
+      for (int64_t i = 0; i < size; i++) best[i] = best[i] > row[i] ? best[i] : row[i];
+    }
+    for (int64_t i = 0; i < size; i++) y[i0 + i] = best[i];
+  }
+}
+
+static void plain_max_rows(const uint8_t* x, ptrdiff_t stride, int64_t count, bool is_signed, uint8_t* y, int64_t n) {
+  if (is_signed)
+    return max_rows_of_type(reinterpret_cast<const int8_t*>(x), stride, count, reinterpret_cast<int8_t*>(y), n);
+  max_rows_of_type(x, stride, count, y, n);
+}
+
+template <class T>
+static inline void sum_rows_of_type(const T* x, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc, int64_t n) {
+  constexpr int64_t kBlock = 256;
+  for (int64_t i0 = 0; i0 < n; i0 += kBlock) {
+    const int64_t size = n - i0 < kBlock ? n - i0 : kBlock;
+    uint32_t sum[kBlock];
+    for (int64_t i = 0; i < size; i++) sum[i] = static_cast<uint32_t>(init);
+    for (int64_t k = 0; k < count; k++) {
+      const T* const row = x + k * stride + i0;
+      for (int64_t i = 0; i < size; i++) sum[i] += static_cast<uint32_t>(int32_t{row[i]});
+    }
+    for (int64_t i = 0; i < size; i++) acc[i0 + i] = static_cast<int32_t>(sum[i]);
+  }
+}
+
+static void plain_sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc,
+                           int64_t n) {
+  with_type(type, [&](auto t) {
+    const auto* const from = static_cast<const decltype(t)*>(x);
+    if (n != 1 || stride != 1) return sum_rows_of_type(from, stride, count, init, acc, n);
+    auto sum = static_cast<uint32_t>(init);  // values side by side
+    for (int64_t k = 0; k < count; k++) sum += static_cast<uint32_t>(int32_t{from[k]});
+    *acc = static_cast<int32_t>(sum);
+  });
+}
+
+}  // namespace
+}  // namespace onnxq

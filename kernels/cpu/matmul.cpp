@@ -1,0 +1,145 @@
+#include "cpu/matmul.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace onnxq {
+namespace {
+
+constexpr size_t kSlack = 64;  // bytes behind copied rows that a step may read
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+int64_t steps_of(int64_t k) { return ceil_div(k, kStep); }
+
+// A panel in memory: sums of its columns, then the values as GemmBlock wants them.
+constexpr size_t kSumBytes = kPanel * sizeof(int32_t);
+
+size_t panel_bytes(int64_t k) { return kSumBytes + static_cast<size_t>(steps_of(k)) * kStep * kPanel; }
+
+// The rows as they are can be read: unsigned, and whole steps long.
+bool readable(bool flip, int64_t k) { return !flip && k % kStep == 0; }
+
+int32_t wrapped(int64_t a) { return static_cast<int32_t>(static_cast<uint64_t>(a)); }
+
+}  // namespace
+
+int64_t MatMul::Size::panels() const { return ceil_div(n, kPanel); }
+size_t MatMul::Size::packed_bytes() const { return static_cast<size_t>(panels()) * panel_bytes(k); }
+
+size_t MatMul::Size::scratch_bytes(int64_t rows) const {
+  rows = std::min(rows, kRows);
+  return aligned(static_cast<size_t>(rows) * sizeof(void*)) + aligned(static_cast<size_t>(rows) * sizeof(int32_t)) +
+         aligned(static_cast<size_t>(rows * steps_of(k) * kStep) + kSlack);
+}
+
+MatMul::MatMul(const Tier& tier, const MatMulSpec& spec)
+    : tier_(tier),
+      flip_a_(spec.a_type == IntType::S8),
+      flip_b_(spec.b_type == IntType::U8),
+      a_zero_point_(spec.a_zero_point + (flip_a_ ? 128 : 0)),
+      b_zero_point_(spec.b_zero_point - (flip_b_ ? 128 : 0)),
+      multiplier_(kPanel, spec.multiplier),
+      shift_(kPanel, spec.shift) {
+  epilogue_.range = spec.range;
+  epilogue_.uniform_shift = spec.shift;
+  const double largest = 2147483648.0 * spec.multiplier / std::ldexp(1.0, spec.shift);
+  epilogue_.narrow = largest + std::abs(double{1} * spec.range.zero_point) + 2 < 2147483647.0 &&
+                     spec.shift <= 61 - (spec.range.type == IntType::S32 ? 32 : 9);
+  epilogue_.identity = spec.range.type == IntType::S32 && spec.range.zero_point == 0 && spec.range.qmin == INT32_MIN &&
+                       spec.range.qmax == INT32_MAX && spec.shift <= 30 && spec.multiplier == int32_t{1} << spec.shift;
+}
+
+void MatMul::pack(const Size& size, const void* b, uint8_t* packed, int64_t begin, int64_t end) const {
+  const auto* const from = static_cast<const uint8_t*>(b);
+  const uint8_t flip = flip_b_ ? 0x80 : 0;
+  for (int64_t panel = begin; panel < end; panel++) {
+    uint8_t* const to = packed + static_cast<size_t>(panel) * panel_bytes(size.k);
+    const int64_t n0 = panel * kPanel, columns = std::min<int64_t>(kPanel, size.n - n0);
+    const int64_t width = ceil_div(columns, kVector) * kVector;
+    auto* const sums = reinterpret_cast<int32_t*>(to);
+    std::memset(sums, 0, kSumBytes);
+    uint8_t* line = to + kSumBytes;
+    for (int64_t k = 0; k < size.k; k += kStep, line += width * kStep) {
+      const int64_t rows = std::min<int64_t>(kStep, size.k - k);
+      if (rows < kStep || columns < width) std::memset(line, 0, static_cast<size_t>(width * kStep));
+      for (int64_t r = 0; r < rows; r++) {
+        const uint8_t* const row = from + (k + r) * size.n + n0;
+        for (int64_t n = 0; n < columns; n++) {
+          const auto value = static_cast<uint8_t>(row[n] ^ flip);
+          line[n * kStep + r] = value;
+          sums[n] += static_cast<int8_t>(value);
+        }
+      }
+    }
+    // What the accumulators start with; the sum over a comes when its rows are there.
+    const int64_t both = size.k * a_zero_point_ * b_zero_point_;
+    for (int64_t n = 0; n < columns; n++) sums[n] = wrapped(both - int64_t{a_zero_point_} * sums[n]);
+  }
+}
+
+void MatMul::multiply(const Size& size, const void* a, const uint8_t* packed, void* y, int64_t begin, int64_t end,
+                      uint8_t* scratch) const {
+  alignas(64) int32_t acc[kMaxRows * kPanel];
+  const int64_t most = std::min(end - begin, kRows), length = steps_of(size.k) * kStep;
+  auto** const pointers = reinterpret_cast<const uint8_t**>(scratch);
+  scratch += aligned(static_cast<size_t>(most) * sizeof(void*));
+  auto* const sums = reinterpret_cast<int32_t*>(scratch);
+  uint8_t* const copy = scratch + aligned(static_cast<size_t>(most) * sizeof(int32_t));
+  const bool copies = !readable(flip_a_, size.k);
+  const uint8_t flip = flip_a_ ? 0x80 : 0;
+  const ptrdiff_t tap = 0;
+  for (int64_t row0 = begin; row0 < end; row0 += kRows) {
+    const int64_t rows = std::min(kRows, end - row0);
+    for (int64_t i = 0; i < rows; i++) {
+      const uint8_t* const from = static_cast<const uint8_t*>(a) + (row0 + i) * size.k;
+      pointers[i] = copies ? copy + i * length : from;
+      if (copies) {
+        uint8_t* const to = copy + i * length;
+        for (int64_t k = 0; k < size.k; k++) to[k] = from[k] ^ flip;
+        for (int64_t k = size.k; k < length; k++) to[k] = 0;
+      }
+      if (b_zero_point_) {
+        int32_t sum = 0;
+        for (int64_t k = 0; k < size.k; k++) sum += pointers[i][k];
+        sums[i] = wrapped(int64_t{sum} * b_zero_point_);
+      }
+    }
+    for (int64_t panel = 0; panel < size.panels(); panel++) {
+      const uint8_t* const values = packed + static_cast<size_t>(panel) * panel_bytes(size.k);
+      const int64_t columns = std::min<int64_t>(kPanel, size.n - panel * kPanel);
+      GemmBlock block{};
+      block.taps = &tap;
+      block.tap_count = 1;
+      block.steps = static_cast<int>(steps_of(size.k));
+      block.vectors = static_cast<int>(ceil_div(columns, kVector));
+      block.panel = reinterpret_cast<const int8_t*>(values + kSumBytes);
+      block.init = reinterpret_cast<const int32_t*>(values);
+      block.acc = acc;
+      EpilogueBlock e = epilogue_;
+      e.acc = acc;
+      e.n = static_cast<int>(columns);
+      e.multiplier = e.residual_multiplier = multiplier_.data();
+      e.shift = shift_.data();
+      e.y_stride = size.n;
+      const int64_t blocks = ceil_div(rows, tier_.rows[block.vectors]);
+      for (int64_t i = 0; i < blocks; i++) {
+        const int64_t m0 = rows * i / blocks, m1 = rows * (i + 1) / blocks;
+        block.rows = pointers + m0;
+        block.m = e.m = static_cast<int>(m1 - m0);
+        tier_.gemm(block);
+        for (int64_t m = m0; b_zero_point_ && m < m1; m++) {
+          int32_t* const line = acc + (m - m0) * kPanel;
+          for (int64_t n = 0; n < columns; n++) line[n] = wrapped(int64_t{line[n]} - sums[m]);
+        }
+        const int64_t at = (row0 + m0) * size.n + panel * kPanel;
+        e.y = static_cast<uint8_t*>(y) + at * size_of(e.range.type);
+        tier_.epilogue(e);
+      }
+    }
+  }
+}
+
+}  // namespace onnxq
