@@ -31,6 +31,10 @@ class CalibrationError(OnnxqError):
     """Statistics that cannot be collected, merged or turned into ranges."""
 
 
+class NumericError(OnnxqError):
+    """Integers that cannot hold a value: a rescale out of range, or a sum that could overflow."""
+
+
 class InterruptedRun(OnnxqError):
     """Long work stopped by the user; the message says what was kept and how to resume."""
 
