@@ -23,7 +23,8 @@ integers (Reshape, Transpose, Slice and the like) stays a standard ONNX operator
   arithmetic shift, with one rounding (half up), limited to [qmin, qmax] before it is narrowed to the type of y.
 * A saved model carries for each of them a function of the same name in standard ONNX operators (opset 21, and the same
   in later ones), which gives the same integers. onnxruntime takes the kernel where onnxq's library is registered and
-  the function where it is not; other runtimes take the function.
+  the function where it is not; other runtimes take the function. Functions run in onnxruntime from 1.20 on, those with
+  INT4 weights from 1.23 on.
 
 | operator | |
 |---|---|
