@@ -30,10 +30,9 @@ from onnxq.model import Model, load
 from onnxq.numeric.quantize import along_axis
 from onnxq.qdq import describe, entry
 from onnxq.save import model_dir, runnable
+from onnxq.steps import StepTally
 
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish")
-# A graph output without a QuantizeLinear has no step of its own: that of a symmetric 8-bit one is taken.
-FLOAT_STEPS = 127
 
 Progress = Callable[[int, int | None], None]
 
@@ -145,31 +144,15 @@ def _layer(tensor: gs.Tensor) -> tuple[str, str]:
     return node.name, "+".join([node.op, *reversed(ops)])
 
 
-class _Tally:
-    """Differences of one layer, summed over batches."""
+class _Tally(StepTally):
+    """The tally of one layer."""
 
     def __init__(self, end: _End) -> None:
+        super().__init__(end.scale)
         self.end = end
-        self.largest = self.reference = 0.0
-        self.differ = self.elements = 0
-
-    def add(self, expected: NDArray, found: NDArray) -> None:
-        """One batch of equal shapes."""
-        apart = np.abs(expected.astype(np.float64) - found.astype(np.float64))
-        self.elements += apart.size
-        if self.end.scale is not None:
-            apart = np.rint(apart / self.end.scale)
-            self.differ += int(np.count_nonzero(apart))
-        else:
-            self.reference = max(self.reference, float(np.abs(expected).max(initial=0.0)))
-            self.differ += int(np.count_nonzero(apart > self.reference / FLOAT_STEPS / 2))
-        self.largest = max(self.largest, float(apart.max(initial=0.0)))
 
     def result(self) -> LayerConsistency:
         """The layer's row."""
         end = self.end
-        step = 1.0 if end.scale is not None else self.reference / FLOAT_STEPS or 1.0
-        share = self.differ / self.elements if self.elements else 0.0
-        return LayerConsistency(
-            end.layer, end.op, end.expected, end.scale is not None, self.largest / step, share, self.elements
-        )
+        quantized = end.scale is not None
+        return LayerConsistency(end.layer, end.op, end.expected, quantized, self.max_lsb, self.share, self.elements)

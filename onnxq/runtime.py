@@ -133,6 +133,7 @@ def session(
     profile: bool | str | Path = False,
     config: Mapping[str, str] | None = None,
     optimized: str | Path | None = None,
+    kernels: bool = True,
 ) -> ort.InferenceSession:
     """An onnxruntime session with the kernel library registered when there is one.
 
@@ -143,6 +144,7 @@ def session(
     profile: write onnxruntime's profile, under this prefix if it is one; `session.end_profiling()` returns the file.
     config: further entries of onnxruntime's session configuration.
     optimized: write the graph that is executed here, its weights beside it (`.weights`), without its functions.
+    kernels: False leaves the library out, so that operators of com.onnxq run on their function bodies.
 
     Raises ModelError when onnxruntime refuses the model, ConfigError for an unknown provider or level, and
     MissingDependencyError without onnxruntime.
@@ -162,7 +164,7 @@ def session(
         external = {WEIGHTS_ENTRY: f"{Path(optimized).name}.weights"}  # a message holds 2 GiB
     for key, value in (external | dict(config or {})).items():
         options.add_session_config_entry(key, value)
-    if library := _find_library():
+    if kernels and (library := _find_library()):
         _register(options, library)
     providers = [_provider(provider, ort.get_available_providers())]
 

@@ -1,0 +1,45 @@
+"""Differences of a tensor from what it should be, in steps (LSB) of its codes, summed over batches."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A float tensor has no step of its own: that of a symmetric 8-bit one is taken.
+FLOAT_STEPS = 127
+
+
+class StepTally:
+    """Running counts of one tensor.
+
+    scale: what a step is worth, shaped to broadcast; 1 for tensors of codes. None for float tensors: a step is then
+    1/127 of the largest magnitude so far, and an element differs when it is off by more than half of that.
+    """
+
+    def __init__(self, scale: NDArray | float | None) -> None:
+        self.scale = scale
+        self.largest = self.reference = 0.0
+        self.differ = self.elements = 0
+
+    def add(self, expected: NDArray, found: NDArray) -> None:
+        """One batch of equal shapes."""
+        apart = np.abs(expected.astype(np.float64) - found.astype(np.float64))
+        self.elements += apart.size
+        if self.scale is not None:
+            apart = np.rint(apart / self.scale)
+            self.differ += int(np.count_nonzero(apart))
+        else:
+            self.reference = max(self.reference, float(np.abs(expected).max(initial=0.0)))
+            self.differ += int(np.count_nonzero(apart > self.reference / FLOAT_STEPS / 2))
+        self.largest = max(self.largest, float(apart.max(initial=0.0)))
+
+    @property
+    def max_lsb(self) -> float:
+        """Largest difference, in steps."""
+        step = 1.0 if self.scale is not None else self.reference / FLOAT_STEPS or 1.0
+        return self.largest / step
+
+    @property
+    def share(self) -> float:
+        """Elements that differ, of all."""
+        return self.differ / self.elements if self.elements else 0.0
