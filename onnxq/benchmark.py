@@ -111,9 +111,11 @@ def bench(
     if per_layer and kind == OPENVINO:
         raise ConfigError("times per layer are onnxruntime's: give a first model that runs in it")
     feeds, count, notes = _feeds(load(measured), data, preprocess, batch_size, shapes, seed)
-    sources = [model, *against]
-    names = _names(sources)
-    competitors = [open_competitor(s, feeds, threads=threads, name=n) for s, n in zip(sources, names, strict=True)]
+    names = _names([model, *against])
+    competitors = [
+        open_competitor(source, feeds, threads=threads, name=name, openvino=kind == OPENVINO)
+        for (kind, source), name in zip(map(_split, [model, *against]), names, strict=True)
+    ]
     rounds = measure([c.run for c in competitors], seconds=seconds, repeats=repeats, progress=progress)
     timings = tuple(_timing(c, mine, rounds[0]) for c, mine in zip(competitors, rounds, strict=True))
     del competitors
@@ -131,8 +133,7 @@ def bench(
 
 @dataclass(frozen=True)
 class Competitor:
-    """A model that is loaded, fed and ready: `run()` is one inference. profile: OpenVINO's own times (see
-    openvino_times)."""
+    """A model that is loaded, fed and ready: `run()` is one inference. request: OpenVINO's, for openvino_times."""
 
     name: str
     runtime: str
@@ -142,22 +143,23 @@ class Competitor:
 
 
 def open_competitor(
-    source: Source, feeds: Feeds, *, threads: int = 0, name: str = "model", profile: bool = False
+    model: Source,
+    feeds: Feeds,
+    *,
+    threads: int = 0,
+    name: str = "model",
+    openvino: bool = False,
+    profile: bool = False,
 ) -> Competitor:
-    """Load a model ("openvino:PATH" in OpenVINO), bind its inputs and run it once.
+    """Load a model, bind its inputs and run it once.
 
-    profile: let OpenVINO count per node. Raises what bench does.
+    openvino: in OpenVINO instead of onnxruntime; profile: let it count per node. Raises what bench does.
     """
-    kind, model = _split(source)
-    opened = (
-        _openvino(model, feeds, threads, name, profile)
-        if kind == OPENVINO
-        else _onnxruntime(model, feeds, threads, name)
-    )
+    opened = _openvino(model, feeds, threads, name, profile) if openvino else _onnxruntime(model, feeds, threads, name)
     try:
         opened.run()
     except Exception as err:  # the runtimes' own classes derive straight from Exception
-        raise DataError(f"{name}: {kind} cannot run it on these inputs: {_first_line(err)}") from err
+        raise DataError(f"{name}: {opened.runtime} cannot run it on these inputs: {_first_line(err)}") from err
     return opened
 
 

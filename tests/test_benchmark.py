@@ -148,7 +148,7 @@ class TestOpenvino:
     def test_counts_its_nodes_when_asked(self, folder: Path) -> None:
         pytest.importorskip("openvino", reason="needs the dev extra: OpenVINO")
         feeds = {"x": np.ones((64, 6), np.float32)}
-        opened = benchmark.open_competitor(f"openvino:{folder / 'a.onnx'}", feeds, threads=1, profile=True)
+        opened = benchmark.open_competitor(folder / "a.onnx", feeds, threads=1, openvino=True, profile=True)
         kinds = {kind for _, kind, _ in benchmark.openvino_times(opened)}
         assert kinds & {"FullyConnected", "MatMul"}
 
