@@ -1,0 +1,50 @@
+"""Conv: convolutions of one and two dimensions, with groups, bias, and the activation behind them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.lowering import images, output
+from onnxq.lowering.layers import accumulate, bias_reals, per_channel, stored
+from onnxq.lowering.rescale import IDENTITY, rescale
+from onnxq.lowering.values import RefusedError, weight_of
+from onnxq.lowering.windows import sizes_of, windows_of
+from onnxq.lowering.work import Work
+from onnxq.match import input_at
+
+
+def lower_conv(work: Work, node: gs.Node) -> None:
+    """A Conv of codes with a constant weight. Raises RefusedError."""
+    x = work.codes(node.inputs[0])
+    weight = weight_of(node.inputs[1])
+    spatial = weight.codes.ndim - 2
+    if spatial not in (1, 2):
+        raise RefusedError(f"it is a {spatial}-D convolution")
+    channels = weight.codes.shape[0]
+    scale, zero = per_channel(weight, 0, channels)
+    codes, zero_codes, kind = weight.signed()
+    zero_points = np.asarray(zero - (weight.zero_point.flat[0] - zero_codes.flat[0])).reshape(-1)
+    centred = codes - zero_points.reshape(-1, *[1] * (codes.ndim - 1))
+    bias = bias_reals(input_at(node, 2), channels)
+    acc = accumulate(x, centred, np.asarray(x.scale * scale), bias)
+    windows = windows_of(node, list(weight.codes.shape[2:]), sizes_of(node.inputs[0], spatial))
+
+    made = output.plan(work, node.outputs[0], acc.scale, 1, acc.low, acc.high, may_be_raw=True)
+    how = IDENTITY if made.raw else rescale(work.form, [acc.scale / made.scale], [acc.bounds])
+    limits = (acc.low, acc.high) if made.raw and made.axis is not None else (None, None)
+    sources = [node, *made.nodes()]
+    picture = images.image(work, x.tensor, spatial)
+    groups = int(node.attrs.get("group", 1))
+    target = output.settle(work, made, [node], *limits)
+    written = images.new_image(work, target, spatial)
+    arranged = np.moveaxis(codes if spatial == 2 else codes[:, :, None], 1, -1)
+    constants = [
+        stored(work, weight, arranged, kind, "ohwi"),
+        work.constant(f"{target.name}_bias", acc.bias.astype(np.int32)),
+        *work.vectors(target.name, how),
+        work.constant(f"{target.name}_w_zero_point", zero_points.astype(np.int8)),
+    ]
+    attrs = {**windows.attributes(), "group": groups, "x_zero_point": x.zero_point, **made.attributes()}
+    work.own("Conv", [picture, *constants], written, attrs, sources, how, target)
+    images.leave(work, written, target, spatial)

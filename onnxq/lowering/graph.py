@@ -1,0 +1,147 @@
+"""Lower a whole graph: every node in order, by the handler of its operator; what has none, or refuses, stays float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq import topology
+from onnxq.lowering import tables
+from onnxq.lowering.arithmetic import lower_batchnorm, lower_product, lower_sum
+from onnxq.lowering.concat import lower_join
+from onnxq.lowering.conv import lower_conv
+from onnxq.lowering.linear import lower_gemm, lower_matmul
+from onnxq.lowering.movers import JOINERS, MOVERS, PICKERS
+from onnxq.lowering.passthrough import lower_mover
+from onnxq.lowering.pooling import lower_average_pool, lower_mean
+from onnxq.lowering.requantize import lower_clamp, lower_quantize
+from onnxq.lowering.values import RefusedError, dequantized
+from onnxq.lowering.work import Work
+from onnxq.match import STANDARD_DOMAINS, MatchFailure, is_constant, producer
+from onnxq.numeric.dyadic import Form
+from onnxq.ops import DOMAIN
+from onnxq.qdq import is_dequantize, is_quantize, pair
+
+Handler = Callable[[Work, gs.Node], None]
+HANDLERS: dict[str, Handler] = {
+    "Conv": lower_conv,
+    "Gemm": lower_gemm,
+    "MatMul": lower_matmul,
+    **dict.fromkeys(("Add", "Sub", "Sum"), lower_sum),
+    **dict.fromkeys(("Mul", "Div"), lower_product),
+    "BatchNormalization": lower_batchnorm,
+    **dict.fromkeys(("Relu", "Clip"), lower_clamp),
+    "AveragePool": lower_average_pool,
+    **dict.fromkeys(("GlobalAveragePool", "ReduceMean", "ReduceSum"), lower_mean),
+    **dict.fromkeys((*MOVERS, *PICKERS), lower_mover),
+    **dict.fromkeys(JOINERS, lower_join),
+    **dict.fromkeys(("Pow", *tables.UNARY), tables.lower_function),
+}
+ONLY_SHAPE = ("Shape", "Size")
+
+
+def lower_graph(graph: gs.Graph, form: Form = "auto") -> Work:
+    """Replace what can be computed in integers, in place; the result tells what was done and what was not.
+
+    form: of the multipliers, "auto", "fixed" or "general" (lowering.rescale). Subgraphs stay as they are.
+    """
+    topology.toposort(graph)
+    work = Work(graph, form)
+    for node in list(graph.nodes):
+        if id(node) in work.taken:
+            continue
+        work.current = node
+        try:
+            _lower(work, node)
+        except RefusedError as err:
+            work.reasons[id(node)] = str(err)
+    _dequantize_the_rest(work)
+    work.finish()
+    topology.toposort(graph)
+    topology.remove_dead(graph)
+    return work
+
+
+def _lower(work: Work, node: gs.Node) -> None:
+    if is_quantize(node):
+        lower_quantize(work, node)
+    elif is_dequantize(node):
+        _read_dequantize(work, node)
+    elif node.domain in STANDARD_DOMAINS and any(_in_integers(work, t) for t in node.inputs):
+        if node.op in ONLY_SHAPE:
+            value = work.values.get(id(node.inputs[0]))
+            if value is not None:
+                node.inputs[0] = value.tensor
+        elif node.op in HANDLERS:
+            HANDLERS[node.op](work, node)
+
+
+def _in_integers(work: Work, tensor: gs.Tensor) -> bool:
+    """Whether a tensor is known in integers, or a constant behind a DequantizeLinear."""
+    if id(tensor) in work.values or id(tensor) in work.functions:
+        return True
+    made_by = producer(tensor)
+    return made_by is not None and is_dequantize(made_by) and is_constant(made_by.inputs[0])
+
+
+def _read_dequantize(work: Work, node: gs.Node) -> None:
+    """A DequantizeLinear of an activation: what its result is in integers."""
+    source = node.inputs[0]
+    quantize = pair(node)
+    if is_constant(source) or (quantize is not None and is_constant(quantize.inputs[0])):
+        return  # a weight, a bias or another constant
+    low, high = work.limits.get(id(source), (None, None))
+    value = dequantized(node, low, high)
+    if value is not None:
+        work.values[id(node.outputs[0])] = value
+
+
+def _dequantize_the_rest(work: Work) -> None:
+    """A DequantizeLinear for every float tensor that is read still although the node that made it went."""
+    for tensor in work.tensors:
+        value = work.values.get(id(tensor))
+        if value is None or tensor.inputs or not (tensor.outputs or id(tensor) in work.outputs):
+            continue
+        work.values.pop(id(tensor))
+        scale = work.constant(f"{tensor.name}_scale", value.scale.astype(np.dtype(tensor.dtype or np.float32)))
+        inputs = [value.tensor, scale]
+        if not value.wide:
+            zero = np.full(value.scale.shape, value.zero_point, np.dtype(value.type))
+            inputs.append(work.constant(f"{tensor.name}_zero_point", zero))
+        attrs = {} if value.axis is None else {"axis": value.axis}
+        work.current = None
+        work.node("DequantizeLinear", inputs, [tensor], attrs, name=f"{tensor.name}_DequantizeLinear")
+
+
+def islands(graph: gs.Graph, work: Work) -> list[MatchFailure]:
+    """The operators that stay float, each with its reason."""
+    return [MatchFailure(work.reasons.get(id(n)) or _reason(n), n.name) for n in graph.nodes if is_float_op(n)]
+
+
+def is_float_op(node: gs.Node) -> bool:
+    """Whether the node computes floats: neither Q/DQ, nor one of ours, nor one that only handles shapes and indices."""
+    if is_quantize(node) or is_dequantize(node) or node.domain == DOMAIN or node.op == "Constant":
+        return False
+    return any(_is_real(t) for t in node.outputs if not t.is_empty())
+
+
+def _is_real(tensor: gs.Tensor) -> bool:
+    if tensor.dtype is None:
+        return True
+    if isinstance(tensor.dtype, int):
+        return True  # float8 and the like
+    return np.dtype(tensor.dtype).kind == "f" or np.dtype(tensor.dtype).name == "bfloat16"
+
+
+def _reason(node: gs.Node) -> str:
+    if any(isinstance(a, gs.Graph) for a in node.attrs.values()):
+        return "it has a body of its own, which stays as it is"
+    if node.domain not in STANDARD_DOMAINS:
+        return f"it is of domain {node.domain}"
+    if node.op in ("Pow", *tables.UNARY):
+        return "no QuantizeLinear stands behind it, and a table has codes as results"
+    if node.op not in HANDLERS:
+        return f"{node.op} has no integer operator"
+    return "its input is not quantized"

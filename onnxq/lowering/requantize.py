@@ -1,0 +1,131 @@
+"""QuantizeLinear of what is in integers already, Relu and Clip between codes: another scale, another range."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.lowering import output, tables
+from onnxq.lowering.output import Plan, activation_bounds
+from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
+from onnxq.lowering.values import RANGES, Codes, Integers, RefusedError, codes_of
+from onnxq.lowering.work import Work
+
+
+def lower_quantize(work: Work, node: gs.Node) -> None:
+    """A QuantizeLinear of a tensor that is in integers: its codes, under its name. Raises RefusedError."""
+    value, function = work.values.get(id(node.inputs[0])), work.functions.get(id(node.inputs[0]))
+    if value is None and function is None:
+        return  # one of the first: it stays
+    codes = codes_of(node)
+    if codes is None:
+        raise RefusedError("its codes are not 8 bits with one constant scale")
+    target = node.outputs[0]
+    made = _to(codes, target)
+    how = None if value is None or codes.holds(value) else _rescale(work, value, made)
+    target.dtype = np.dtype(codes.type)
+    work.take(node)
+    if value is None:
+        assert function is not None
+        tables.emit(work, function, codes, target, [node])
+    elif how is not None:
+        _emit(work, value, made, how, target, [node])
+    elif work.anonymous(value.tensor):
+        work.adopt(value, target)
+    else:
+        work.replacement("Identity", [value.tensor], [target], {}, node.name)
+    work.limits[id(target)] = _limits(codes, value)
+
+
+def lower_clamp(work: Work, node: gs.Node) -> None:
+    """A Relu or Clip between codes, or of a wide value that others read unclipped. Raises RefusedError."""
+    bounds = activation_bounds(node)
+    if bounds is None:
+        raise RefusedError("its bounds are computed at run time")
+    if id(node.inputs[0]) in work.functions:
+        tables.lower_function(work, node)
+        return
+    value = work.integers(node.inputs[0])
+    made = output.plan(
+        work, node.outputs[0], value.scale, value.axis, value.low - value.zero_point, value.high - value.zero_point,
+        may_be_raw=value.wide, within=bounds,
+    )  # fmt: skip
+    if made.type == "int32" and not value.wide and value.axis is None:
+        made = _on_its_grid(value, made) or made
+    how = _rescale(work, value, made)
+    limits = (value.low - value.zero_point, value.high - value.zero_point) if made.raw else (None, None)
+    if made.raw and not value.wide:
+        limits = (value.low, value.high)
+    sources = [node, *made.nodes()]
+    target = output.settle(work, made, [node], *limits)
+    _emit(work, value, made, how, target, sources)
+
+
+def to_codes(work: Work, value: Integers, codes: Codes, base: str, sources: list[gs.Node]) -> Integers:
+    """The value in these codes: itself, or through a Requantize in front of what reads it."""
+    if codes.holds(value):
+        return value
+    target = work.variable(f"{base}_codes", codes.type, value.tensor.shape)
+    made = _to(codes, target)
+    _emit(work, value, made, _rescale(work, value, made), target, sources)
+    least, most = _limits(codes, value)
+    return Integers(target, np.asarray(codes.scale), codes.zero_point, None, np.asarray(least), np.asarray(most))
+
+
+def one_scale(
+    work: Work, value: Integers, base: str, sources: list[gs.Node], reach: float = output.WIDE_REACH
+) -> Integers:
+    """The value with one scale for the whole tensor and |q| ≤ reach: itself, or a wide one through a Requantize."""
+    if value.axis is None and (not value.wide or value.reach <= reach):
+        return value
+    low, high = value.reals()
+    scale = output.wide_scale(low, high, reach=reach)
+    target = work.variable(f"{base}_wide", "int32", value.tensor.shape)
+    end = output.End(target, (), -math.inf, math.inf, 1.0)
+    made = Plan(end, None, np.asarray(scale), 0, "int32", *RANGES["int32"], None, False)
+    _emit(work, value, made, _rescale(work, value, made), target, sources)
+    ends = (np.asarray(math.floor(v / scale) + d) for v, d in ((low, 0), (high, 1)))
+    return Integers(target, np.asarray(scale), 0, None, *ends)
+
+
+def _rescale(work: Work, value: Integers, made: Plan) -> Rescale:
+    return IDENTITY if made.raw else rescale(work.form, [value.scale / made.scale], [value.reach])
+
+
+def _emit(work: Work, value: Integers, made: Plan, how: Rescale, target: gs.Tensor, sources: list[gs.Node]) -> None:
+    attrs = {
+        "x_zero_point": value.zero_point,
+        "axis": value.axis if value.axis is not None else -1,
+        **made.attributes(),
+    }
+    work.own("Requantize", [value.tensor, *work.vectors(target.name, how)], target, attrs, sources, how)
+
+
+def _to(codes: Codes, target: gs.Tensor) -> Plan:
+    end = output.End(target, (), -math.inf, math.inf, 1.0)
+    return Plan(end, None, np.asarray(codes.scale), codes.zero_point, codes.type, codes.qmin, codes.qmax, None, False)
+
+
+def _on_its_grid(value: Integers, made: Plan) -> Plan | None:
+    """The clipped value in its own 8-bit codes, where the bounds are codes; None where they lie between two."""
+    codes = Codes(float(value.scale), value.zero_point, value.type, *RANGES[value.type])
+    clipped = codes.clipped(made.end.low, made.end.high)
+
+    def real(code: int) -> float:
+        return float(np.float32(codes.scale) * np.float32(code - codes.zero_point))
+
+    low, high = made.end.low, made.end.high
+    exact = low <= real(int(value.low)) or low == real(clipped.qmin)
+    exact = exact and (high >= real(int(value.high)) or high == real(clipped.qmax))
+    if not exact or made.end.factor != 1.0:
+        return None
+    return Plan(made.end, None, value.scale, codes.zero_point, codes.type, clipped.qmin, clipped.qmax, None, True)
+
+
+def _limits(codes: Codes, value: Integers | None) -> tuple[int, int]:
+    if value is None or not codes.same_grid(value):
+        return codes.qmin, codes.qmax
+    least, most = max(codes.qmin, int(np.min(value.low))), min(codes.qmax, int(np.max(value.high)))
+    return (least, most) if least <= most else (codes.qmin, codes.qmax)

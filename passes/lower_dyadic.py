@@ -1,0 +1,57 @@
+"""Replace Q/DQ and what lies between by integer operators of domain com.onnxq (HAWQ-V3, section III).
+
+Every QuantizeLinear point stays, under its name; the first QuantizeLinears and the last DequantizeLinears stay as they
+are. What cannot be computed in integers stays float between DequantizeLinear and QuantizeLinear, with its reason.
+The work is in onnxq/lowering.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_graphsurgeon as gs
+
+from onnxq.context import PassContext
+from onnxq.errors import PostconditionError, PreconditionError
+from onnxq.lowering.graph import islands, lower_graph
+from onnxq.ops import DOMAIN, check_node
+from onnxq.pipeline import Pass, PassResult
+from onnxq.qdq import has_qdq
+
+OPSET = 21  # INT4 weights; the function bodies of the operators
+
+
+@dataclass(frozen=True)
+class LowerDyadic(Pass):
+    """Replace Q/DQ and the operators between by integer operators of com.onnxq.
+
+    rescale: form of the multipliers: fixed (shift 32 for all of a node), general (a shift each), or auto: fixed
+    wherever it is as exact.
+    """
+
+    name: ClassVar[str] = "lower-dyadic"
+    rescale: Literal["auto", "fixed", "general"] = "auto"
+
+    def requires(self, graph: gs.Graph, ctx: PassContext) -> None:
+        """There must be Q/DQ, and an opset that the operators' function bodies can be written in."""
+        if not has_qdq(graph):
+            raise PreconditionError("the model has no QuantizeLinear: quantize it first (onnxq quantize)")
+        if graph.opset < OPSET:
+            raise PreconditionError(f"the model has opset {graph.opset}: run convert-opset{{version={OPSET}}} before")
+
+    def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
+        """Lower what can be, and say why the rest cannot."""
+        work = lower_graph(graph, self.rescale)
+        skipped = islands(graph, work)
+        forms = ", ".join(f"{count} {form}" for form, count in sorted(work.forms.items()))
+        notes = [f"rescales: {forms}"] if forms else []
+        return PassResult(work.lowered, tuple(skipped), (*notes, *work.notes))
+
+    def ensures(self, graph: gs.Graph, ctx: PassContext) -> None:
+        """Every operator of com.onnxq is as its schema says."""
+        for node in graph.nodes:
+            if node.domain == DOMAIN:
+                problems = check_node(node)
+                if problems:
+                    raise PostconditionError(f"node {node.name} ({node.op}): {problems[0]}")

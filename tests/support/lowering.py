@@ -1,0 +1,180 @@
+"""Helpers of the lowering tests: every Q point of a QDQ model against the integer model, fed the QDQ model's codes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from onnxq import ops, pipeline
+from onnxq.context import PassContext
+from onnxq.model import Model, from_proto, load, to_proto
+from onnxq.pipeline import PassReport
+
+Feed = Mapping[str, NDArray]
+LOWER = "convert-opset{version=21},lower-dyadic"
+DOMAIN = "com.onnxq"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One Q point: how far its codes are off, and how many elements differ of how many."""
+
+    name: str
+    max_lsb: int
+    differ: int
+    elements: int
+
+    @property
+    def share(self) -> float:
+        return self.differ / max(self.elements, 1)
+
+
+@dataclass
+class Lowered:
+    """A QDQ model, the integer model made of it, and the reports of the passes."""
+
+    qdq: onnx.ModelProto
+    model: Model
+    reports: list[PassReport]
+    proto: onnx.ModelProto = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.proto = to_proto(self.model)
+        ops.attach_functions(self.proto)
+
+    @property
+    def report(self) -> PassReport:
+        """Of lower-dyadic."""
+        return next(r for r in self.reports if r.text.startswith("lower-dyadic"))
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why nodes stayed float, by node."""
+        return {failure.node: failure.reason for failure in self.report.skipped}
+
+    @property
+    def ops(self) -> dict[str, int]:
+        """How many of each operator, ours as "onnxq.Conv"."""
+        return dict(Counter(label(n) for n in self.proto.graph.node))
+
+    def node(self, op: str) -> onnx.NodeProto:
+        """The only node of an operator, named as in `ops`."""
+        (found,) = (n for n in self.proto.graph.node if label(n) == op)
+        return found
+
+
+def label(node: onnx.NodeProto) -> str:
+    """The operator, ours as "onnxq.Conv"."""
+    return f"onnxq.{node.op_type}" if node.domain == DOMAIN else node.op_type
+
+
+def lower(qdq: onnx.ModelProto | Model, text: str = LOWER) -> Lowered:
+    """Run the lowering passes on a copy of a QDQ model."""
+    proto = to_proto(qdq) if isinstance(qdq, Model) else qdq
+    model = from_proto(proto)
+    reports = pipeline.run(model, pipeline.parse(text), PassContext(model))
+    lowered = Lowered(proto, model, reports)
+    onnx.checker.check_model(lowered.proto, full_check=True)
+    return lowered
+
+
+def again(lowered: Lowered, text: str = LOWER) -> int:
+    """How much a second run over the result changes."""
+    model = load(lowered.proto)
+    return sum(r.changed for r in pipeline.run(model, pipeline.parse(text), PassContext(model)))
+
+
+def session(proto: onnx.ModelProto, optimize: bool = False) -> ort.InferenceSession:
+    """Plain onnxruntime, no kernel library: com.onnxq runs on its function bodies."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def q_points(proto: onnx.ModelProto) -> list[str]:
+    """The codes of every activation in a QDQ model, by name."""
+    constants = {t.name for t in proto.graph.initializer}
+    return [n.output[0] for n in proto.graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants]
+
+
+def run(proto: onnx.ModelProto, feed: Feed, names: Sequence[str] = ()) -> dict[str, NDArray]:
+    """Outputs and these tensors, by name, without onnxruntime's optimizations."""
+    observed = onnx.ModelProto()
+    observed.CopyFrom(proto)
+    present = {o.name for o in observed.graph.output}
+    observed.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in present)
+    opened = session(observed)
+    return dict(zip([o.name for o in opened.get_outputs()], opened.run(None, dict(feed)), strict=True))
+
+
+def cut(proto: onnx.ModelProto, codes: Mapping[str, NDArray]) -> onnx.ModelProto:
+    """The integer model with every reader of these tensors fed from outside, and the tensors as outputs."""
+    found = onnx.ModelProto()
+    found.CopyFrom(proto)
+    graph = found.graph
+    made = {name for node in graph.node for name in node.output}
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if name in codes:
+                node.input[i] = f"{name}_fed"
+    for name, values in codes.items():
+        assert name in made, f"the integer model has no tensor {name}"
+        kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+        graph.input.append(onnx.helper.make_tensor_value_info(f"{name}_fed", kind, [None] * values.ndim))
+        if name not in {o.name for o in graph.output}:
+            graph.output.append(onnx.helper.make_tensor_value_info(name, kind, [None] * values.ndim))
+    return found
+
+
+def compare(lowered: Lowered, feeds: Iterable[Feed]) -> list[Point]:
+    """Each layer of the integer model, fed the QDQ model's own codes, against the codes that the QDQ model makes next.
+
+    Float outputs count as codes of the float output's own scale where it is dequantized; others in steps of 1/127 of
+    their largest magnitude.
+    """
+    names = q_points(lowered.qdq)
+    tally: dict[str, list[int]] = {}
+    opened = None
+    for feed in feeds:
+        expected = run(lowered.qdq, feed, names)
+        codes = {n: expected[n] for n in names}
+        if opened is None:
+            opened = session(cut(lowered.proto, codes))
+        wanted = [o.name for o in opened.get_outputs()]
+        found = dict(
+            zip(wanted, opened.run(wanted, {**feed, **{f"{n}_fed": v for n, v in codes.items()}}), strict=True)
+        )
+        for name in wanted:
+            apart = _steps(expected[name], found[name])
+            row = tally.setdefault(name, [0, 0, 0])
+            row[0] = max(row[0], int(apart.max(initial=0)))
+            row[1] += int(np.count_nonzero(apart))
+            row[2] += apart.size
+    return [Point(name, *row) for name, row in tally.items()]
+
+
+def _steps(expected: NDArray, found: NDArray) -> NDArray[np.int64]:
+    assert expected.shape == found.shape, (expected.shape, found.shape)
+    assert expected.dtype == found.dtype, (expected.dtype, found.dtype)
+    if expected.dtype.kind != "f":
+        return np.abs(expected.astype(np.int64) - found.astype(np.int64))
+    step = float(np.abs(expected).max(initial=0.0)) / 127 or 1.0
+    return np.rint(np.abs(expected.astype(np.float64) - found.astype(np.float64)) / step).astype(np.int64)
+
+
+def assert_same(lowered: Lowered, feeds: Iterable[Feed], share: float = 0.001) -> list[Point]:
+    """At most 1 LSB, in at most `share` of each layer's elements (or one element of a small layer)."""
+    points = compare(lowered, feeds)
+    for point in points:
+        assert point.max_lsb <= 1, point
+        assert point.differ <= max(1, share * point.elements), point
+    return points
