@@ -20,16 +20,22 @@ ONNXQ_INLINE int32_t load4(const uint8_t* p) {
   return v;
 }
 
+// The instruction itself: through the intrinsic GCC copies accumulators to the stack and back.
+ONNXQ_INLINE void multiply_add(__m512i& acc, __m512i x, __m512i w) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(x), "v"(w));
+}
+
 template <int M, int V>
 void gemm_block(const GemmBlock& b) {
   __m512i acc[M][V];
-  for (int v = 0; v < V; v++) {
-    const __m512i init = _mm512_loadu_si512(b.init + 16 * v);
-    for (int i = 0; i < M; i++) acc[i][v] = init;
-  }
+#pragma GCC unroll 4
+  for (int v = 0; v < V; v++)
+#pragma GCC unroll 16
+    for (int i = 0; i < M; i++) acc[i][v] = _mm512_loadu_si512(b.init + 16 * v);
   const int8_t* w = b.panel;
   for (int t = 0; t < b.tap_count; t++) {
     const uint8_t* row[M];
+#pragma GCC unroll 16
     for (int i = 0; i < M; i++) row[i] = b.rows[i] + b.taps[t];
     const ptrdiff_t end = ptrdiff_t{kStep} * b.steps;
     for (ptrdiff_t k = 0; k < end; k += kStep, w += 64 * V) {
@@ -40,11 +46,13 @@ void gemm_block(const GemmBlock& b) {
       for (int i = 0; i < M; i++) {
         const __m512i x = _mm512_set1_epi32(load4(row[i] + k));
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) acc[i][v] = _mm512_dpbusd_epi32(acc[i][v], x, weights[v]);
+        for (int v = 0; v < V; v++) multiply_add(acc[i][v], x, weights[v]);
       }
     }
   }
+#pragma GCC unroll 16
   for (int i = 0; i < M; i++)
+#pragma GCC unroll 4
     for (int v = 0; v < V; v++) _mm512_store_si512(b.acc + i * kPanel + 16 * v, acc[i][v]);
 }
 
@@ -177,6 +185,7 @@ void gemm4(const GemmBlock& b) {
 // shifted and merged again. With a shift of 32 the shift is no instruction at all: the high halves are taken.
 
 enum class Shift { k32, kUniform, kVector };
+enum class Residual { kNone, kU8, kS8, kS32 };
 
 struct Constants {
   __m512i even, odd;  // multipliers of the even and of the odd channels
@@ -194,7 +203,7 @@ ONNXQ_INLINE __m512i rounding(const EpilogueBlock& e, __m512i shift) {
   return _mm512_add_epi64(half, _mm512_sllv_epi64(_mm512_set1_epi64(e.range.zero_point), shift));
 }
 
-template <Shift S, bool Residual>
+template <Shift S, Residual R>
 ONNXQ_INLINE Constants constants_of(const EpilogueBlock& e, int n) {
   Constants c;
   c.even = _mm512_loadu_si512(e.multiplier + n);
@@ -210,19 +219,26 @@ ONNXQ_INLINE Constants constants_of(const EpilogueBlock& e, int n) {
     c.round_even = c.round_odd = rounding(e, _mm512_set1_epi64(e.uniform_shift));
   }
   c.residual_even = c.residual_odd = _mm512_setzero_si512();
-  if (Residual) {
+  if (R != Residual::kNone) {
     c.residual_even = _mm512_loadu_si512(e.residual_multiplier + n);
     c.residual_odd = odd_lanes(c.residual_even);
+    // The residual's zero point goes in with the rounding constant too. It may be any int32: 64-bit products.
+    const __m512i zero_point = _mm512_set1_epi64(int64_t{e.residual_zero_point} * (int64_t{1} << e.residual_shift));
+    const __m512i mask = _mm512_set1_epi64(0xffffffff);
+    c.round_even = _mm512_sub_epi64(
+        c.round_even, _mm512_mullo_epi64(zero_point, _mm512_and_si512(c.residual_even, mask)));
+    c.round_odd =
+        _mm512_sub_epi64(c.round_odd, _mm512_mullo_epi64(zero_point, _mm512_and_si512(c.residual_odd, mask)));
   }
   return c;
 }
 
 // The scaled int32 of 16 channels, zero point included.
-template <Shift S, bool Residual>
+template <Shift S, Residual R>
 ONNXQ_INLINE __m512i scale16(__m512i acc, __m512i residual, const Constants& c, __m128i count) {
   __m512i even = _mm512_add_epi64(_mm512_mul_epi32(acc, c.even), c.round_even);
   __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(odd_lanes(acc), c.odd), c.round_odd);
-  if (Residual) {
+  if (R != Residual::kNone) {
     even = _mm512_add_epi64(even, _mm512_mul_epi32(residual, c.residual_even));
     odd = _mm512_add_epi64(odd, _mm512_mul_epi32(odd_lanes(residual), c.residual_odd));
   }
@@ -237,18 +253,17 @@ ONNXQ_INLINE __m512i scale16(__m512i acc, __m512i residual, const Constants& c, 
   return _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
 }
 
-ONNXQ_INLINE __m512i load_residual(const EpilogueBlock& e, ptrdiff_t i, __mmask16 mask) {
-  __m512i r;
-  switch (e.residual_type) {
-    case IntType::U8:
-      r = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, static_cast<const uint8_t*>(e.residual) + i));
-      break;
-    case IntType::S8:
-      r = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, static_cast<const int8_t*>(e.residual) + i));
-      break;
-    default: r = _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t*>(e.residual) + i);
+// 16 values of the residual, times 2^k. at: the row's first, in elements.
+template <Residual R>
+ONNXQ_INLINE __m512i load_residual(const void* residual, ptrdiff_t at, __mmask16 mask, __m128i k) {
+  switch (R) {
+    case Residual::kU8:
+      return _mm512_sll_epi32(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, static_cast<const uint8_t*>(residual) + at)), k);
+    case Residual::kS8:
+      return _mm512_sll_epi32(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, static_cast<const int8_t*>(residual) + at)), k);
+    case Residual::kS32: return _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t*>(residual) + at);
+    default: return _mm512_setzero_si512();
   }
-  return _mm512_sub_epi32(r, _mm512_set1_epi32(e.residual_zero_point));
 }
 
 ONNXQ_INLINE __mmask16 mask16(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
@@ -262,40 +277,44 @@ ONNXQ_INLINE void store16(const EpilogueBlock& e, ptrdiff_t i, __m512i y, __mmas
 }
 
 // 16 channels at a time, every type, shift and residual.
-template <Shift S, bool Residual>
+template <Shift S, Residual R>
 void epilogue_general(const EpilogueBlock& e) {
-  const __m128i count = _mm_cvtsi32_si128(e.uniform_shift);
+  const __m128i count = _mm_cvtsi32_si128(e.uniform_shift), k = _mm_cvtsi32_si128(e.residual_shift);
   for (int n = 0; n < e.n; n += kVector) {
     const __mmask16 mask = mask16(e.n - n);
-    const Constants c = constants_of<S, Residual>(e, n);
+    const Constants c = constants_of<S, R>(e, n);
     for (int i = 0; i < e.m; i++) {
       const __m512i acc = _mm512_load_si512(e.acc + i * kPanel + n);
-      const __m512i residual = Residual ? load_residual(e, i * e.residual_stride + n, mask) : _mm512_setzero_si512();
-      store16(e, i * e.y_stride + n, scale16<S, Residual>(acc, residual, c, count), mask);
+      const __m512i residual = load_residual<R>(e.residual, i * e.residual_stride + n, mask, k);
+      store16(e, i * e.y_stride + n, scale16<S, R>(acc, residual, c, count), mask);
     }
   }
 }
 
 // 64 channels at a time, to 8 bits. V: vectors that hold channels.
-template <Shift S, bool Residual, bool Signed, bool Interleaved, int V>
+template <Shift S, Residual R, bool Signed, bool Interleaved, int V>
 void epilogue_bytes(const EpilogueBlock& e) {
   Constants c[V];
+  __mmask16 masks[V];
 #pragma GCC unroll 4
-  for (int v = 0; v < V; v++) c[v] = constants_of<S, Residual>(e, kVector * v);
-  const __m128i count = _mm_cvtsi32_si128(e.uniform_shift);
+  for (int v = 0; v < V; v++) {
+    c[v] = constants_of<S, R>(e, kVector * v);
+    masks[v] = mask16(e.n - kVector * v);
+  }
+  const __m128i count = _mm_cvtsi32_si128(e.uniform_shift), k = _mm_cvtsi32_si128(e.residual_shift);
   const __mmask64 mask = e.n >= 64 ? ~__mmask64{0} : (__mmask64{1} << e.n) - 1;
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   const __m512i low = _mm512_set1_epi8(static_cast<char>(e.range.qmin));
   const __m512i high = _mm512_set1_epi8(static_cast<char>(e.range.qmax));
-  for (int i = 0; i < e.m; i++) {
+  const int32_t* acc = e.acc;
+  auto* to = static_cast<uint8_t*>(e.y);
+  ptrdiff_t at = 0;
+  for (int i = 0; i < e.m; i++, acc += kPanel, to += e.y_stride, at += e.residual_stride) {
     __m512i y[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++) {
-      const __m512i acc = _mm512_load_si512(e.acc + i * kPanel + kVector * v);
-      const __m512i residual = Residual ? load_residual(e, i * e.residual_stride + kVector * v,
-                                                        mask16(e.n - kVector * v))
-                                        : _mm512_setzero_si512();
-      y[v] = scale16<S, Residual>(acc, residual, c[v], count);
+      const __m512i residual = load_residual<R>(e.residual, at + kVector * v, masks[v], k);
+      y[v] = scale16<S, R>(_mm512_load_si512(acc + kVector * v), residual, c[v], count);
     }
     const __m512i words_low = _mm512_packs_epi32(y[0], y[1]), words_high = _mm512_packs_epi32(y[2], y[3]);
     __m512i bytes;
@@ -307,7 +326,7 @@ void epilogue_bytes(const EpilogueBlock& e) {
       bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, low), high);
     }
     if (!Interleaved) bytes = _mm512_permutexvar_epi32(order, bytes);
-    _mm512_mask_storeu_epi8(static_cast<uint8_t*>(e.y) + i * e.y_stride, mask, bytes);
+    _mm512_mask_storeu_epi8(to, mask, bytes);
   }
 }
 
@@ -381,33 +400,47 @@ void epilogue_plain(const EpilogueBlock& e) {
       int64_t sum = int64_t{e.acc[i * kPanel + p]} * e.multiplier[p];
       if (e.residual)
         sum += (int64_t{load(e.residual, e.residual_type, i * e.residual_stride + n)} - e.residual_zero_point) *
-               e.residual_multiplier[p];
+               (int64_t{1} << e.residual_shift) * e.residual_multiplier[p];
       store(e.y, e.range.type, i * e.y_stride + n, finish(sum, e.shift[p], e.range));
     }
 }
 
-template <Shift S, bool Residual, bool Signed, bool Interleaved>
+template <Shift S, Residual R, bool Signed>
 void epilogue_vectors(const EpilogueBlock& e) {
-  if (Interleaved) return epilogue_bytes<S, Residual, Signed, Interleaved, 4>(e);
   switch ((e.n + kVector - 1) / kVector) {
-    case 1: return epilogue_bytes<S, Residual, Signed, Interleaved, 1>(e);
-    case 2: return epilogue_bytes<S, Residual, Signed, Interleaved, 2>(e);
-    case 3: return epilogue_bytes<S, Residual, Signed, Interleaved, 3>(e);
-    default: return epilogue_bytes<S, Residual, Signed, Interleaved, 4>(e);
+    case 1: return epilogue_bytes<S, R, Signed, false, 1>(e);
+    case 2: return epilogue_bytes<S, R, Signed, false, 2>(e);
+    case 3: return epilogue_bytes<S, R, Signed, false, 3>(e);
+    default: return epilogue_bytes<S, R, Signed, false, 4>(e);
+  }
+}
+
+template <Shift S, Residual R>
+void epilogue_residual(const EpilogueBlock& e) {
+  switch (e.range.type) {
+    case IntType::U8: return epilogue_vectors<S, R, false>(e);
+    case IntType::S8: return epilogue_vectors<S, R, true>(e);
+    default: return epilogue_general<S, R>(e);
   }
 }
 
 template <Shift S>
-void epilogue_shift(const EpilogueBlock& e) {
-  if (e.range.type == IntType::S32)
-    return e.residual ? epilogue_general<S, true>(e) : epilogue_general<S, false>(e);
+void epilogue_interleaved(const EpilogueBlock& e) {
   const bool is_signed = e.range.type == IntType::S8;
-  if (e.residual)
-    return is_signed ? epilogue_vectors<S, true, true, false>(e) : epilogue_vectors<S, true, false, false>(e);
-  if (e.interleaved && e.n <= 32) return is_signed ? epilogue_half<S, true>(e) : epilogue_half<S, false>(e);
-  if (e.interleaved)
-    return is_signed ? epilogue_vectors<S, false, true, true>(e) : epilogue_vectors<S, false, false, true>(e);
-  return is_signed ? epilogue_vectors<S, false, true, false>(e) : epilogue_vectors<S, false, false, false>(e);
+  if (e.n <= 32) return is_signed ? epilogue_half<S, true>(e) : epilogue_half<S, false>(e);
+  return is_signed ? epilogue_bytes<S, Residual::kNone, true, true, 4>(e)
+                   : epilogue_bytes<S, Residual::kNone, false, true, 4>(e);
+}
+
+template <Shift S>
+void epilogue_shift(const EpilogueBlock& e) {
+  if (e.interleaved) return epilogue_interleaved<S>(e);
+  if (!e.residual) return epilogue_residual<S, Residual::kNone>(e);
+  switch (e.residual_type) {
+    case IntType::U8: return epilogue_residual<S, Residual::kU8>(e);
+    case IntType::S8: return epilogue_residual<S, Residual::kS8>(e);
+    default: return epilogue_residual<S, Residual::kS32>(e);
+  }
 }
 
 void epilogue(const EpilogueBlock& e) {

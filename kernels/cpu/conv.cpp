@@ -90,6 +90,7 @@ Convolution::Convolution(const Tier& tier, const ConvSpec& spec)
   epilogue_.uniform_shift =
       std::all_of(shift_.begin(), shift_.end(), [&](int32_t c) { return c == shift_[0]; }) ? shift_[0] : 0;
   epilogue_.narrow = proven_narrow(bound);
+  prefer_shift_32();
   epilogue_.identity = spec.range.type == IntType::S32 && spec.range.zero_point == 0 && spec.range.qmin == INT32_MIN &&
                        spec.range.qmax == INT32_MAX && spec.residual_multiplier.empty();
   for (size_t m = 0; m < multiplier_.size(); m++)
@@ -120,6 +121,19 @@ bool Convolution::proven_narrow(const std::vector<double>& acc_bound) const {
     if (sum >= 9.2e18 || sum / scale >= 2.1e9) return false;
   }
   return true;
+}
+
+// (Σ + 2^(c−1)) >> c = (2^k·Σ + 2^31) >> 32 for c + k = 32. Where the sum is narrow, 2^k times it still fits 64 bits.
+void Convolution::prefer_shift_32() {
+  const int k = 32 - epilogue_.uniform_shift;
+  if (!epilogue_.narrow || !epilogue_.uniform_shift || k <= 0 || k > 20) return;
+  if (!residual_multiplier_.empty() && epilogue_.residual_type == IntType::S32) return;
+  const bool fits = std::all_of(multiplier_.begin(), multiplier_.end(), [k](int32_t b) { return b >> (31 - k) == 0; });
+  if (!fits) return;
+  for (int32_t& b : multiplier_) b <<= k;
+  std::fill(shift_.begin(), shift_.end(), 32);
+  epilogue_.uniform_shift = 32;
+  epilogue_.residual_shift = k;
 }
 
 void Convolution::pack(const ConvSpec& spec) {
@@ -347,18 +361,24 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
     e.residual_multiplier = residual_multiplier_.data() + (residual_multiplier_.empty() ? 0 : panel.channel);
     e.residual_stride = e.y_stride = ld;
 
-    // Blocks as even as possible: 49 rows of at most 6 are 4 of 6 and 5 of 5, not 8 of 6 and 1.
+    // Blocks as even as possible: 49 rows of at most 6 are 4 of 6 and 5 of 5, not 8 of 6 and 1. The epilogue takes
+    // several at a time, as it begins with work of its own.
     const int64_t blocks = ceil_div(rows.count, most);
+    int64_t done = 0;
     for (int64_t b = 0; b < blocks; b++) {
       const int64_t m0 = rows.count * b / blocks, m1 = rows.count * (b + 1) / blocks;
       block.rows = rows.pointers + m0;
-      block.m = e.m = static_cast<int>(m1 - m0);
+      block.m = static_cast<int>(m1 - m0);
+      block.acc = acc + (m0 - done) * kPanel;
       gemm(block);
       if (affine_) correct_zero_points(block, panel);
-      const int64_t at = (rows.first + m0) * ld + panel.channel;
+      if (b + 1 < blocks && m1 - done + most <= kMaxRows) continue;
+      const int64_t at = (rows.first + done) * ld + panel.channel;
+      e.m = static_cast<int>(m1 - done);
       e.y = static_cast<uint8_t*>(y) + at * size_of(e.range.type);
       e.residual = residual ? static_cast<const uint8_t*>(residual) + at * size_of(e.residual_type) : nullptr;
       tier_.epilogue(e);
+      done = m1;
     }
   }
   const ptrdiff_t back = group * (s.in_channels / s.groups);

@@ -68,6 +68,7 @@ class Convolution {
   void pack(const ConvSpec& spec);
   void pack_depthwise(const ConvSpec& spec);
   bool proven_narrow(const std::vector<double>& acc_bound) const;
+  void prefer_shift_32();
   int64_t units(const Plan& plan) const;
   size_t unpacked_bytes() const;
   void run_dense(const Plan& plan, const Rows& rows, int64_t panel0, int64_t panel1, const void* residual, void* y,

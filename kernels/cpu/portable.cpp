@@ -28,7 +28,7 @@ void epilogue(const EpilogueBlock& e) {
       int64_t sum = int64_t{e.acc[i * kPanel + n]} * e.multiplier[n];
       if (e.residual)
         sum += (int64_t{load(e.residual, e.residual_type, i * e.residual_stride + n)} - e.residual_zero_point) *
-               e.residual_multiplier[n];
+               (int64_t{1} << e.residual_shift) * e.residual_multiplier[n];
       store(e.y, e.range.type, i * e.y_stride + n, finish(sum, e.shift[n], e.range));
     }
 }

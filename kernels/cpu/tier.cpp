@@ -7,6 +7,12 @@
 
 #include "cpu/portable.hpp"
 #include "export.hpp"
+#if defined(ONNXQ_AVX2)
+#include "cpu/avx2.hpp"
+#endif
+#if defined(ONNXQ_AVXVNNI)
+#include "cpu/avxvnni.hpp"
+#endif
 #if defined(ONNXQ_AVX512VNNI)
 #include "cpu/avx512vnni.hpp"
 #endif
@@ -17,6 +23,12 @@ const Tier* const* tiers() {
   static const Tier* const all[] = {
 #if defined(ONNXQ_AVX512VNNI)
       &kAvx512Vnni,
+#endif
+#if defined(ONNXQ_AVXVNNI)
+      &kAvxVnni,
+#endif
+#if defined(ONNXQ_AVX2)
+      &kAvx2,
 #endif
       &kPortable,
       nullptr,

@@ -42,6 +42,7 @@ struct EpilogueBlock {
   ptrdiff_t residual_stride;    // in elements
   IntType residual_type;
   int32_t residual_zero_point;
+  int residual_shift;           // k; not 0 only for 8-bit residuals
   OutputRange range;
   void* y;
   ptrdiff_t y_stride;           // in elements
