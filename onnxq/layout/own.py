@@ -25,8 +25,6 @@ from onnxq.layout.flip import (
 from onnxq.layout.perms import identity, or_none, without
 
 CONCATS = tuple(f"Concat{n}" for n in range(2, 9))
-# Operators whose first input and output are [N, H, W, C], whatever is around them.
-CHANNELS_LAST = ("Conv", "ConvAdd", "AveragePool", "MaxPool")
 
 
 def _sum(node: gs.Node, given: Given) -> Flip:

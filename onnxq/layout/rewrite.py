@@ -6,14 +6,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.layout.choice import Choice, Layouts, made_in, read_in
-from onnxq.layout.own import CHANNELS_LAST
 from onnxq.layout.perms import Perm, from_text, inverse, is_identity, moves_nothing, permuted, then, to_text
 from onnxq.layout.reshape import LAYOUT
-from onnxq.layout.rules import is_own
 from onnxq.layout.values import Copy, Value
 from onnxq.match import Names, remove_nodes
 
-TO_LAST: Perm = (0, 2, 3, 1)
+STANDS_FOR = "onnxq.tensor"  # metadata: the tensor of the QDQ model that a node's result stands for
 
 
 def carry_out(graph: gs.Graph, layouts: Layouts, choice: Choice, names: Names) -> int:
@@ -123,20 +121,20 @@ def _copy_node(graph: gs.Graph, copy: Copy, source: gs.Variable, perm: Perm, nam
 
 
 def name_by_layer(layouts: Layouts, names: Names) -> None:
-    """Let channels-last layers make the tensor that bears the name, and the Transposes behind them a copy of it.
+    """Let the operator itself make the tensor that bears the name, and the Transposes behind it a copy of that.
 
-    Then what verification compares by name is what the next layer reads.
+    Lowering says in metadata which tensor of the QDQ model an operator stands for. What verification compares by name
+    is then what the next operator reads.
     """
     for value in layouts.values:
         node = value.maker
-        if node is None or not is_own(node) or node.op not in CHANNELS_LAST or LAYOUT in getattr(node, "metadata", {}):
-            continue
-        copy = next((c for c in value.copies[1:] if c.layout == inverse(TO_LAST)), None)
-        if copy is None or any(c is copy or c.tensor is value.root for c in value.pinned):
+        meant = getattr(node, "metadata", {}).get(STANDS_FOR)
+        copy = next((c for c in value.copies[1:] if c.tensor.name == meant), None)
+        if node is None or copy is None or any(c is copy or c.tensor is value.root for c in value.pinned):
             continue
         names.taken.discard(value.root.name)
-        value.root.name, copy.tensor.name = copy.tensor.name, names.fresh(f"{copy.tensor.name}_nchw")
-        note_layout(node, TO_LAST)
+        value.root.name, copy.tensor.name = copy.tensor.name, names.fresh(f"{copy.tensor.name}_transposed")
+        note_layout(node, inverse(copy.layout))
 
 
 def reshape_instead(graph: gs.Graph, layouts: Layouts, names: Names) -> int:

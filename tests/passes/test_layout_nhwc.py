@@ -51,7 +51,7 @@ def test_a_residual_of_the_input_reads_the_transposed_input_too():
         {layer("d", "a")} [dq] y = DequantizeLinear(d, s) }}"""
     proof = prove(text, PASS)
     assert proof.ops["Transpose"] == 2
-    assert names(proof, "Transpose") == ["xq -> c_x", "d -> d_nchw"]
+    assert names(proof, "Transpose") == ["xq -> c_x", "d -> d_transposed"]
     assert names(proof, "Add") == ["c -> a"]
     assert proof.node("add").inputs[1].name == "c_x"
     assert proof.node("add").attrs["axis"] == -1

@@ -64,8 +64,13 @@ def _constant(rng: np.random.Generator, name: str, dtype: np.dtype, shape: list[
 
 
 def model(text: str, seed: int = 0, **values: Any) -> Model:
-    """`proto` as a Model."""
-    return load(proto(text, seed, **values))
+    """`proto` as a Model. Operators that make t_nhwc stand for t of the QDQ model, as lowering says it."""
+    made = load(proto(text, seed, **values))
+    for node in made.graph.nodes:
+        stem, found, _ = node.outputs[0].name.rpartition("_nhwc")
+        if found and node.domain == OWN_DOMAIN:
+            node.metadata = {"onnxq.tensor": stem}
+    return made
 
 
 def feeds(source: Model, count: int = 2, seed: int = 1, free: int = 2) -> list[Feed]:
