@@ -12,7 +12,8 @@ constexpr size_t kSlack = 64;  // bytes behind copied rows that a step may read
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-int64_t steps_of(int64_t k) { return ceil_div(k, kStep); }
+// At least one: the GEMM knows no empty rows.
+int64_t steps_of(int64_t k) { return std::max<int64_t>(ceil_div(k, kStep), 1); }
 
 // A panel in memory: sums of its columns, then the values as GemmBlock wants them.
 constexpr size_t kSumBytes = kPanel * sizeof(int32_t);
@@ -20,7 +21,7 @@ constexpr size_t kSumBytes = kPanel * sizeof(int32_t);
 size_t panel_bytes(int64_t k) { return kSumBytes + static_cast<size_t>(steps_of(k)) * kStep * kPanel; }
 
 // The rows as they are can be read: unsigned, and whole steps long.
-bool readable(bool flip, int64_t k) { return !flip && k % kStep == 0; }
+bool readable(bool flip, int64_t k) { return !flip && k > 0 && k % kStep == 0; }
 
 int32_t wrapped(int64_t a) { return static_cast<int32_t>(static_cast<uint64_t>(a)); }
 
@@ -62,7 +63,7 @@ void MatMul::pack(const Size& size, const void* b, uint8_t* packed, int64_t begi
     auto* const sums = reinterpret_cast<int32_t*>(to);
     std::memset(sums, 0, kSumBytes);
     uint8_t* line = to + kSumBytes;
-    for (int64_t k = 0; k < size.k; k += kStep, line += width * kStep) {
+    for (int64_t k = 0; k < steps_of(size.k) * kStep; k += kStep, line += width * kStep) {
       const int64_t rows = std::min<int64_t>(kStep, size.k - k);
       if (rows < kStep || columns < width) std::memset(line, 0, static_cast<size_t>(width * kStep));
       for (int64_t r = 0; r < rows; r++) {

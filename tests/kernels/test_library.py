@@ -16,10 +16,10 @@ from onnxq import runtime
 pytestmark = pytest.mark.skipif(not runtime.has_library(), reason="onnxq was built without the kernel library")
 
 MODEL = """
-<ir_version: 8, opset_import: ["": 17, "com.onnxq": 1]>
+<ir_version: 10, opset_import: ["": 21, "com.onnxq": 1]>
 g (int32[n, 2] x) => (uint8[n, 2] y)
-<int32 multiplier = {1073741824}, int32 shift = {31}, uint8 zero_point = {128}>
-{ y = com.onnxq.Requantize (x, multiplier, shift, zero_point) }
+<int32[1] multiplier = {1073741824}, int32[1] shift = {31}>
+{ y = com.onnxq.Requantize <y_zero_point = 128, qmin = 0, qmax = 255, y_type = 2> (x, multiplier, shift) }
 """
 
 
