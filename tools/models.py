@@ -68,17 +68,22 @@ def resnet(depth: int = 50, *, size: int = 224, width: int = 64, classes: int = 
 
 
 def images(count: int, size: int = 224, seed: int = 0) -> NDArray[np.float32]:
-    """Generated images [count, 3, size, size] with the spectrum of natural ones (amplitude ∝ 1/frequency)."""
-    rng = np.random.default_rng([seed, 17])
+    """Generated images [count, 3, size, size] with the spectrum of natural ones (amplitude ∝ 1/frequency).
+
+    Image i depends on size, seed and i only.
+    """
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     amplitude = 1.0 / np.maximum(frequency, 1.0 / size)
-    shape = (count, 3, *amplitude.shape)
-    spectrum = amplitude * (rng.standard_normal(shape) + 1j * rng.standard_normal(shape))
-    plain = np.fft.irfft2(spectrum, s=(size, size))
-    plain -= plain.mean(axis=(2, 3), keepdims=True)
-    plain /= plain.std(axis=(2, 3), keepdims=True)
-    contrast, brightness = rng.uniform(0.5, 1.2, (count, 1, 1, 1)), rng.normal(0.0, 0.4, (count, 3, 1, 1))
-    return np.asarray(contrast * plain + brightness, np.float32)
+    made = np.empty((count, 3, size, size), np.float32)
+    for i in range(count):
+        rng = np.random.default_rng([seed, i])
+        shape = (3, *amplitude.shape)
+        spectrum = amplitude * (rng.standard_normal(shape) + 1j * rng.standard_normal(shape))
+        plain = np.fft.irfft2(spectrum, s=(size, size))
+        plain -= plain.mean(axis=(1, 2), keepdims=True)
+        plain /= plain.std(axis=(1, 2), keepdims=True)
+        made[i] = rng.uniform(0.5, 1.2) * plain + rng.normal(0.0, 0.4, (3, 1, 1))
+    return made
 
 
 def free_batch(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -37,7 +37,7 @@ def test_the_same_seed_gives_the_same_bytes(small: onnx.ModelProto) -> None:
     again, other = (models.resnet(10, size=64, width=16, classes=50, seed=s) for s in (0, 1))
     assert again.SerializeToString() == small.SerializeToString()
     assert other.SerializeToString() != small.SerializeToString()
-    np.testing.assert_array_equal(models.images(3, 16), models.images(3, 16))
+    np.testing.assert_array_equal(models.images(3, 16)[:2], models.images(2, 16))
 
 
 def test_activations_have_a_trained_networks_spread_and_images_differ(small: onnx.ModelProto) -> None:
@@ -59,7 +59,7 @@ def test_images_have_the_spectrum_of_natural_ones() -> None:
     assert 0.7 < pixels.std() < 1.2
     plain = pixels - pixels.mean(axis=(2, 3), keepdims=True)
     neighbours = (plain[..., 1:] * plain[..., :-1]).mean() / (plain**2).mean()
-    assert neighbours > 0.7
+    assert neighbours > 0.6
 
 
 def test_the_shared_models_take_any_batch(shared: Path) -> None:
