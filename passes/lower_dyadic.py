@@ -44,9 +44,9 @@ class LowerDyadic(Pass):
         """Lower what can be, and say why the rest cannot."""
         work = lower_graph(graph, self.rescale)
         skipped = islands(graph, work)
-        forms = ", ".join(f"{count} {form}" for form, count in sorted(work.forms.items()))
+        forms = ", ".join(f"{count} {form}" for form, count in sorted(work.forms().items()))
         notes = [f"rescales: {forms}"] if forms else []
-        return PassResult(work.lowered, tuple(skipped), (*notes, *work.notes))
+        return PassResult(work.lowered, tuple(skipped), tuple(notes))
 
     def ensures(self, graph: gs.Graph, ctx: PassContext) -> None:
         """Every operator of com.onnxq is as its schema says."""

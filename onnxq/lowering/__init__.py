@@ -1,9 +1,11 @@
 """From Q/DQ to integers, operator by operator (passes/lower_dyadic.py runs it).
 
 values       what is known of a tensor in integers
-work         the graph while it is lowered: who is what, new nodes, reasons
+emitter      new nodes and tensors; work: that and who is what while a graph is lowered
 output       where a result goes: to the codes of the QuantizeLinear behind it, or wide where there is none
 rescale      ratios of scales to multipliers and shifts, with the form that was used
 conv, linear, arithmetic, concat, pooling, tables, passthrough, requantize
-             one module a family of operators, each a table of handlers
+             one module a family of operators; graph: the whole graph, node by node
+layers, windows, images, movers, functions
+             what those share
 """

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.lowering.work import Work
+from onnxq.lowering.emitter import Emitter
 
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 HEIGHT = 2  # the axis that a 1-D tensor [N, C, L] gets: [N, C, 1, L]
 
 
-def image(work: Work, tensor: gs.Tensor, spatial: int) -> gs.Tensor:
+def image(work: Emitter, tensor: gs.Tensor, spatial: int) -> gs.Tensor:
     """The tensor channels-last, with H = 1 where it has one spatial axis. Made once for all its readers."""
     found = work.images.get(id(tensor))
     if found is None:
@@ -27,12 +27,12 @@ def image(work: Work, tensor: gs.Tensor, spatial: int) -> gs.Tensor:
     return found
 
 
-def new_image(work: Work, tensor: gs.Tensor, spatial: int) -> gs.Variable:
+def new_image(work: Emitter, tensor: gs.Tensor, spatial: int) -> gs.Variable:
     """A new channels-last tensor that `leave` will make into this one."""
     return work.variable(f"{tensor.name}_nhwc", np.dtype(tensor.dtype).name, _permuted(_shape(tensor, spatial)))
 
 
-def leave(work: Work, picture: gs.Tensor, tensor: gs.Tensor, spatial: int) -> None:
+def leave(work: Emitter, picture: gs.Tensor, tensor: gs.Tensor, spatial: int) -> None:
     """Make the tensor from its channels-last twin."""
     if spatial == 2:
         work.node("Transpose", [picture], [tensor], {"perm": list(TO_FIRST)})

@@ -1,24 +1,19 @@
-"""The graph while it is lowered: what each float tensor is in integers, the new nodes, and why a node stays float."""
+"""The graph while it is lowered: what each float tensor is in integers, and why a node stays float."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.lowering.rescale import Rescale
+from onnxq.lowering.emitter import RESCALE, RESULT, Emitter
 from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError
-from onnxq.match import Names, consumers, output_ids, producer, unlink
+from onnxq.match import consumers, producer
 from onnxq.numeric.dyadic import Form
-from onnxq.ops import DOMAIN
-
-SOURCE = "onnxq.source"  # metadata: the nodes of the QDQ model that a node comes from, separated by spaces
-RESULT = "onnxq.tensor"  # metadata: the tensor of the QDQ model that the node's result stands for
-RESCALE = "onnxq.rescale"  # metadata: the form of its multipliers, "fixed" or "general"
 
 
 @dataclass(frozen=True)
@@ -29,40 +24,30 @@ class Function:
     reals: NDArray[np.float64]
 
 
-@dataclass
-class Work:
+class Work(Emitter):
     """State of one run over a graph.
 
-    values: float tensor (by id) → the integers that stand for it. functions: likewise, where a table will.
-    limits: integer tensor (by id) → smallest and largest code.
-    taken: ids of nodes that went into new ones. reasons: node (by id) → why it stays float.
+    form: of the multipliers. values: float tensor (by id) → the integers that stand for it. functions: likewise, where
+    a table will. limits: integer tensor (by id) → smallest and largest code. reasons: node (by id) → why it stays
+    float. weights: source and layout → what is stored. tensors: those that were there before.
     """
 
-    graph: gs.Graph
-    form: Form = "auto"
-    values: dict[int, Integers] = field(default_factory=dict)
-    functions: dict[int, Function] = field(default_factory=dict)
-    limits: dict[int, tuple[int, int]] = field(default_factory=dict)
-    taken: set[int] = field(default_factory=set)
-    reasons: dict[int, str] = field(default_factory=dict)
-    forms: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
-    lowered: int = 0
+    def __init__(self, graph: gs.Graph, form: Form = "auto") -> None:
+        super().__init__(graph)
+        self.form: Form = form
+        self.values: dict[int, Integers] = {}
+        self.functions: dict[int, Function] = {}
+        self.limits: dict[int, tuple[int, int]] = {}
+        self.reasons: dict[int, str] = {}
+        self.weights: dict[tuple[int, str], gs.Constant] = {}
+        self.tensors = list({id(t): t for n in graph.nodes for t in (*n.inputs, *n.outputs)}.values())
+        self._made: set[int] = set()
 
-    def __post_init__(self) -> None:
-        self.names = Names(self.graph)
-        self.outputs = output_ids(self.graph)
-        self.current: gs.Node | None = None
-        self._new: dict[int, list[gs.Node]] = {}
-        self._released: set[str] = set()
-        self._made: dict[int, gs.Tensor] = {}  # by id; held, so that ids stay theirs
-        self._results: dict[str, gs.Node] = {}
-        self.images: dict[int, gs.Tensor] = {}  # tensor (by id) → its channels-last twin
-        self.weights: dict[tuple[int, str], gs.Constant] = {}  # source and layout → what is stored
-        # Tensors that were there before, by id: they live as long as this, so ids stay theirs.
-        self.tensors = [t for n in self.graph.nodes for t in (*n.inputs, *n.outputs)]
-
-    # What a node reads
+    def variable(self, base: str, dtype: str, shape: Sequence | None) -> gs.Variable:
+        """A new tensor, whose name may still change."""
+        made = super().variable(base, dtype, shape)
+        self._made.add(id(made))
+        return made
 
     def integers(self, tensor: gs.Tensor, what: str = "its input") -> Integers:
         """The integers of an operand, of 8 bits or wide. Raises RefusedError."""
@@ -82,94 +67,6 @@ class Work:
             raise RefusedError(f"{what} {tensor.name} has a scale for each channel")
         return found
 
-    # What is made
-
-    def take(self, *nodes: gs.Node) -> None:
-        """These nodes are part of what is emitted now: they leave the graph."""
-        for node in nodes:
-            self.taken.add(id(node))
-            unlink(node)
-
-    def variable(self, base: str, dtype: str, shape: Sequence | None) -> gs.Variable:
-        """A new tensor."""
-        made = gs.Variable(self.names.fresh(base), np.dtype(dtype), None if shape is None else list(shape))
-        self._made[id(made)] = made
-        return made
-
-    def constant(self, base: str, values: NDArray) -> gs.Constant:
-        """A new constant."""
-        return gs.Constant(self.names.fresh(base), values)
-
-    def node(
-        self,
-        op: str,
-        inputs: Sequence[gs.Tensor],
-        outputs: Sequence[gs.Tensor],
-        attrs: Mapping[str, object] | None = None,
-        *,
-        name: str = "",
-        domain: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-    ) -> gs.Node:
-        """A new node at the place of the one that is being lowered."""
-        made = gs.Node(
-            op, self.names.fresh(name or f"{outputs[0].name}_{op}"), dict(attrs or {}), list(inputs), list(outputs)
-        )
-        made.domain = domain
-        made.metadata = dict(metadata or {})
-        made.doc_string = ""
-        self._new.setdefault(id(self.current), []).append(made)
-        if RESULT in made.metadata:
-            self._results[made.metadata[RESULT]] = made
-        return made
-
-    def own(
-        self,
-        op: str,
-        inputs: Sequence[gs.Tensor],
-        output: gs.Tensor,
-        attrs: Mapping[str, object],
-        sources: Iterable[gs.Node | str],
-        rescale: Rescale | None = None,
-        result: gs.Tensor | None = None,
-    ) -> gs.Node:
-        """A new operator of com.onnxq, called like the first of the nodes it comes from.
-
-        result: the tensor whose values it computes, where that is not `output` (another layout).
-        """
-        names = list(dict.fromkeys(s if isinstance(s, str) else s.name for s in sources))
-        metadata = {SOURCE: " ".join(names), RESULT: (result if result is not None else output).name}
-        if rescale is not None:
-            metadata[RESCALE] = rescale.form
-            self.forms[rescale.form] += 1
-        self.lowered += 1
-        self._release(names[0])
-        return self.node(op, inputs, [output], attrs, name=names[0], domain=DOMAIN, metadata=metadata)
-
-    def vectors(self, base: str, rescale: Rescale, prefixes: Sequence[str] = ("",)) -> list[gs.Constant]:
-        """The multipliers, one for each prefix, and the shift of a rescale as constants."""
-        found = [
-            self.constant(f"{base}_{prefix}multiplier", values)
-            for prefix, values in zip(prefixes, rescale.multipliers, strict=True)
-        ]
-        return [*found, self.constant(f"{base}_shift", rescale.shift)]
-
-    def replacement(
-        self, op: str, inputs: Sequence[gs.Tensor], outputs: Sequence[gs.Tensor], attrs: Mapping[str, object], name: str
-    ) -> gs.Node:
-        """A standard operator on integers in place of the one of this name on floats."""
-        self._release(name)
-        self.lowered += 1
-        return self.node(op, inputs, outputs, attrs, name=name, metadata={SOURCE: name, RESULT: outputs[0].name})
-
-    def _release(self, name: str) -> None:
-        """The first new node takes over the name of the one that it comes from."""
-        if name not in self._released:
-            self._released.add(name)
-            self.names.taken.discard(name)
-
-    # Who is what
-
     def define(self, tensor: gs.Tensor, value: Integers) -> None:
         """From now on the float tensor is these integers."""
         self.values[id(tensor)] = value
@@ -186,13 +83,13 @@ class Work:
                 if t is old:
                     reader.inputs[i] = result
         maker.outputs[slot] = result
-        if old.name in self._results:
-            self._results[old.name].metadata[RESULT] = result.name
+        if old.name in self.results:
+            self.results[old.name].metadata[RESULT] = result.name
         if id(old) in self.images:
             self.images[id(result)] = self.images.pop(id(old))
         if result.shape is None:
             result.shape = old.shape
-        self._made.pop(id(old))
+        self._made.discard(id(old))
         for other in self.values.values():
             if other.tensor is old:
                 other.tensor = result
@@ -201,13 +98,7 @@ class Work:
         """Whether the tensor was made here and may change its name."""
         return id(tensor) in self._made
 
-    def finish(self) -> None:
-        """Write the new nodes into the graph, each at the place of the node it comes from."""
-        nodes: list[gs.Node] = []
-        for node in self.graph.nodes:
-            nodes += self._new.pop(id(node), [])
-            if id(node) not in self.taken:
-                nodes.append(node)
-        for rest in self._new.values():
-            nodes += rest
-        self.graph.nodes[:] = nodes
+    def forms(self) -> Counter[str]:
+        """How many of the new nodes have multipliers of each form."""
+        found = (getattr(n, "metadata", {}).get(RESCALE) for n in self.graph.nodes)
+        return Counter(form for form in found if form)

@@ -1,0 +1,135 @@
+"""New nodes and tensors in a graph that is being rewritten, each written at the place of the node it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxq.lowering.rescale import Rescale
+from onnxq.match import Names, output_ids, unlink
+from onnxq.ops import DOMAIN
+
+SOURCE = "onnxq.source"  # metadata: names of the nodes of the QDQ model that a node comes from, one a line
+RESULT = "onnxq.tensor"  # metadata: the tensor of the QDQ model that the node's result stands for
+RESCALE = (
+    "onnxq.rescale"  # metadata: the form of its multipliers, "fixed", "general" or "identity"
+)
+
+
+class Emitter:
+    """Collects new nodes at the place of `current` and writes them into the graph with `finish`.
+
+    names: fresh ones. outputs: match.output_ids. taken: ids of nodes that leave. lowered: how many new ones there are.
+    images: tensor (by id) → its channels-last twin.
+    """
+
+    def __init__(self, graph: gs.Graph) -> None:
+        self.graph = graph
+        self.names = Names(graph)
+        self.outputs = output_ids(graph)
+        self.current: gs.Node | None = None
+        self.taken: set[int] = set()
+        self.images: dict[int, gs.Tensor] = {}
+        self.lowered = 0
+        self.results: dict[str, gs.Node] = {}  # metadata RESULT → its node
+        self._new: dict[int, list[gs.Node]] = {}
+        self._released: set[str] = set()
+        self._held: list[object] = []  # so that ids stay theirs
+
+    def take(self, *nodes: gs.Node) -> None:
+        """These nodes are part of what is emitted now: they leave the graph."""
+        for node in nodes:
+            self.taken.add(id(node))
+            self._held.append(node)
+            unlink(node)
+
+    def variable(self, base: str, dtype: str, shape: Sequence | None) -> gs.Variable:
+        """A new tensor."""
+        made = gs.Variable(self.names.fresh(base), np.dtype(dtype), None if shape is None else list(shape))
+        self._held.append(made)
+        return made
+
+    def constant(self, base: str, values: NDArray) -> gs.Constant:
+        """A new constant."""
+        return gs.Constant(self.names.fresh(base), values)
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[gs.Tensor],
+        outputs: Sequence[gs.Tensor],
+        attrs: Mapping[str, object] | None = None,
+        *,
+        name: str = "",
+        domain: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> gs.Node:
+        """A new node at the place of the one that is being lowered."""
+        made = gs.Node(
+            op, self.names.fresh(name or f"{outputs[0].name}_{op}"), dict(attrs or {}), list(inputs), list(outputs)
+        )
+        made.domain = domain
+        made.metadata = dict(metadata or {})
+        made.doc_string = ""
+        self._new.setdefault(id(self.current), []).append(made)
+        if RESULT in made.metadata:
+            self.results[made.metadata[RESULT]] = made
+        return made
+
+    def own(
+        self,
+        op: str,
+        inputs: Sequence[gs.Tensor],
+        output: gs.Tensor,
+        attrs: Mapping[str, object],
+        sources: Iterable[gs.Node | str],
+        rescale: Rescale | None = None,
+        result: gs.Tensor | None = None,
+    ) -> gs.Node:
+        """A new operator of com.onnxq, called like the first of the nodes it comes from.
+
+        result: the tensor whose values it computes, where that is not `output` (another layout).
+        """
+        names = list(dict.fromkeys(s if isinstance(s, str) else s.name for s in sources))
+        metadata = {SOURCE: "\n".join(names), RESULT: (result if result is not None else output).name}
+        if rescale is not None:
+            metadata[RESCALE] = rescale.form
+        self.lowered += 1
+        self._release(names[0])
+        return self.node(op, inputs, [output], attrs, name=names[0], domain=DOMAIN, metadata=metadata)
+
+    def vectors(self, base: str, rescale: Rescale, prefixes: Sequence[str] = ("",)) -> list[gs.Constant]:
+        """The multipliers, one for each prefix, and the shift of a rescale as constants."""
+        found = [
+            self.constant(f"{base}_{prefix}multiplier", values)
+            for prefix, values in zip(prefixes, rescale.multipliers, strict=True)
+        ]
+        return [*found, self.constant(f"{base}_shift", rescale.shift)]
+
+    def replacement(
+        self, op: str, inputs: Sequence[gs.Tensor], outputs: Sequence[gs.Tensor], attrs: Mapping[str, object], name: str
+    ) -> gs.Node:
+        """A standard operator on integers in place of the one of this name on floats."""
+        self._release(name)
+        self.lowered += 1
+        return self.node(op, inputs, outputs, attrs, name=name, metadata={SOURCE: name, RESULT: outputs[0].name})
+
+    def _release(self, name: str) -> None:
+        """The first new node takes over the name of the one that it comes from."""
+        if name not in self._released:
+            self._released.add(name)
+            self.names.taken.discard(name)
+
+    def finish(self) -> None:
+        """Write the new nodes into the graph, each at the place of the node it comes from."""
+        nodes: list[gs.Node] = []
+        for node in self.graph.nodes:
+            nodes += self._new.pop(id(node), [])
+            if id(node) not in self.taken:
+                nodes.append(node)
+        for rest in self._new.values():
+            nodes += rest
+        self.graph.nodes[:] = nodes
