@@ -291,9 +291,10 @@ void epilogue_general(const EpilogueBlock& e) {
   }
 }
 
-// 64 channels at a time, to 8 bits. V: vectors that hold channels.
+// To 8 bits, 64 bytes at a time: 4 rows of 16 channels, 2 of 32 or 1 of 64 (or of 48).
 template <Shift S, Residual R, bool Signed, bool Interleaved, int V>
 void epilogue_bytes(const EpilogueBlock& e) {
+  constexpr int kRows = V == 1 ? 4 : V == 2 ? 2 : 1;
   Constants c[V];
   __mmask16 masks[V];
 #pragma GCC unroll 4
@@ -303,30 +304,57 @@ void epilogue_bytes(const EpilogueBlock& e) {
   }
   const __m128i count = _mm_cvtsi32_si128(e.uniform_shift), k = _mm_cvtsi32_si128(e.residual_shift);
   const __mmask64 mask = e.n >= 64 ? ~__mmask64{0} : (__mmask64{1} << e.n) - 1;
+  const bool whole = e.n == kVector * V;
+  const bool clips = e.range.qmax - e.range.qmin != 255;  // else packing saturates already
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   const __m512i low = _mm512_set1_epi8(static_cast<char>(e.range.qmin));
   const __m512i high = _mm512_set1_epi8(static_cast<char>(e.range.qmax));
-  const int32_t* acc = e.acc;
-  auto* to = static_cast<uint8_t*>(e.y);
-  ptrdiff_t at = 0;
-  for (int i = 0; i < e.m; i++, acc += kPanel, to += e.y_stride, at += e.residual_stride) {
+  for (int i = 0; i < e.m; i += kRows) {
     __m512i y[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
 #pragma GCC unroll 4
-    for (int v = 0; v < V; v++) {
-      const __m512i residual = load_residual<R>(e.residual, at + kVector * v, masks[v], k);
-      y[v] = scale16<S, R>(_mm512_load_si512(acc + kVector * v), residual, c[v], count);
+    for (int r = 0; r < kRows; r++) {
+      const ptrdiff_t row = i + r < e.m ? i + r : e.m - 1;
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) {
+        const __m512i residual = load_residual<R>(e.residual, row * e.residual_stride + kVector * v, masks[v], k);
+        y[r * V + v] = scale16<S, R>(_mm512_load_si512(e.acc + row * kPanel + kVector * v), residual, c[v], count);
+      }
     }
     const __m512i words_low = _mm512_packs_epi32(y[0], y[1]), words_high = _mm512_packs_epi32(y[2], y[3]);
     __m512i bytes;
     if (Signed) {
       bytes = _mm512_packs_epi16(words_low, words_high);
-      bytes = _mm512_min_epi8(_mm512_max_epi8(bytes, low), high);
+      if (clips) bytes = _mm512_min_epi8(_mm512_max_epi8(bytes, low), high);
     } else {
       bytes = _mm512_packus_epi16(words_low, words_high);
-      bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, low), high);
+      if (clips) bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, low), high);
     }
     if (!Interleaved) bytes = _mm512_permutexvar_epi32(order, bytes);
-    _mm512_mask_storeu_epi8(to, mask, bytes);
+    auto* to = static_cast<uint8_t*>(e.y) + i * e.y_stride;
+    if (V == 1) {
+      const __m128i rows[4] = {_mm512_castsi512_si128(bytes), _mm512_extracti32x4_epi32(bytes, 1),
+                               _mm512_extracti32x4_epi32(bytes, 2), _mm512_extracti32x4_epi32(bytes, 3)};
+#pragma GCC unroll 4
+      for (int r = 0; r < 4 && i + r < e.m; r++) {
+        if (whole)
+          _mm_storeu_si128(reinterpret_cast<__m128i*>(to + r * e.y_stride), rows[r]);
+        else
+          _mm_mask_storeu_epi8(to + r * e.y_stride, static_cast<__mmask16>(mask), rows[r]);
+      }
+    } else if (V == 2) {
+      const __m256i rows[2] = {_mm512_castsi512_si256(bytes), _mm512_extracti64x4_epi64(bytes, 1)};
+#pragma GCC unroll 2
+      for (int r = 0; r < 2 && i + r < e.m; r++) {
+        if (whole)
+          _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + r * e.y_stride), rows[r]);
+        else
+          _mm256_mask_storeu_epi8(to + r * e.y_stride, static_cast<__mmask32>(mask), rows[r]);
+      }
+    } else if (V == 4 && whole) {
+      _mm512_storeu_si512(to, bytes);
+    } else {
+      _mm512_mask_storeu_epi8(to, mask, bytes);
+    }
   }
 }
 
