@@ -335,7 +335,8 @@ void epilogue_bytes(const EpilogueBlock& e) {
       const __m128i rows[4] = {_mm512_castsi512_si128(bytes), _mm512_extracti32x4_epi32(bytes, 1),
                                _mm512_extracti32x4_epi32(bytes, 2), _mm512_extracti32x4_epi32(bytes, 3)};
 #pragma GCC unroll 4
-      for (int r = 0; r < 4 && i + r < e.m; r++) {
+      for (int r = 0; r < 4; r++) {
+        if (i + r >= e.m) break;
         if (whole)
           _mm_storeu_si128(reinterpret_cast<__m128i*>(to + r * e.y_stride), rows[r]);
         else
@@ -344,7 +345,8 @@ void epilogue_bytes(const EpilogueBlock& e) {
     } else if (V == 2) {
       const __m256i rows[2] = {_mm512_castsi512_si256(bytes), _mm512_extracti64x4_epi64(bytes, 1)};
 #pragma GCC unroll 2
-      for (int r = 0; r < 2 && i + r < e.m; r++) {
+      for (int r = 0; r < 2; r++) {
+        if (i + r >= e.m) break;
         if (whole)
           _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + r * e.y_stride), rows[r]);
         else
