@@ -1,0 +1,140 @@
+"""Softmax and LayerNorm of com.onnxq in NumPy, after I-BERT (Kim et al., 2021), and the constants they take.
+
+I-BERT approximates exp by a polynomial; an 8-bit input has a table instead. The integer square root (Newton's, as there) is
+that of a number brought into [2⁶⁰, 2⁶²), so that a small variance is as exact as a large one.
+result: y_zero_point (default 0), qmin, qmax and y_type, as `integer_output.rescaled` takes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from onnxq.errors import NumericError
+from onnxq.numeric.dyadic import INT32_MAX, SHIFT_MAX, SHIFT_MIN, dyadic
+from onnxq.numeric.integer_output import Integers, centred, saturated
+
+# exp(0) in the table of Softmax: 16 bits, so that sums of 2²⁹ of them and all that follows fit 64 bits.
+EXP_ONE = 1 << 16
+SOFTMAX_SHIFT_MAX = 16
+# LayerNorm: values of x are limited to 16 bits, rows to 2¹⁵ of them; then nothing below exceeds 63 bits.
+LAYER_NORM_LIMIT = 1 << 15
+LAYER_NORM_LENGTH = 1 << 15
+EPSILON_MAX = 1 << 61
+BETA_MAX = 1 << 62
+FRACTION_BITS = 20  # of a normalized value, which is at most sqrt(2¹⁵)
+
+
+def softmax(
+    x: Integers, table: Integers, multiplier: Integers, shift: Integers, *, axis: int = -1, **result: int
+) -> Integers:
+    """Softmax along an axis: e = table[max − x], y = sat(floor(e·b / (S·2^c) + 1/2) + y_zero_point), S = Σ e.
+
+    x: 8-bit, any shape. table: int32 [256], see `exp_table`. multiplier b, shift c ≤ 16: [1], 1/s_y ≈ b/2^c. It is one
+    integer division, so one rounding, half up. Rows of up to 2²⁹ values.
+    """
+    below = x.max(axis=axis, keepdims=True).astype(np.int64) - x
+    e = table[below].astype(np.int64)
+    unit = e.sum(axis=axis, keepdims=True) << int(shift.item())
+    return saturated((2 * e * int(multiplier.item()) + unit) // (2 * unit), **result)
+
+
+def exp_table(x_scale: float) -> NDArray[np.int32]:
+    """int32 [256]: entry d is round(exp(−x_scale · d) · 2¹⁶), what d steps below the largest value count."""
+    return np.rint(np.exp(-float(x_scale) * np.arange(256)) * EXP_ONE).astype(np.int32)
+
+
+def softmax_multiplier(y_scale: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """(multiplier, shift) of Softmax, int32 [1] each: 1/y_scale ≈ b/2^c with c ≤ 16. Raises NumericError below 2⁻³⁰."""
+    return dyadic([1.0 / y_scale], SOFTMAX_SHIFT_MAX)
+
+
+def layer_norm(
+    x: Integers,
+    gamma: Integers,
+    beta: Integers,
+    shift: Integers,
+    *,
+    epsilon: int,
+    x_zero_point: int = 0,
+    center: int = 1,
+    **result: int,
+) -> Integers:
+    """Normalization of rows of n values along the last axis: LayerNorm, or with center = 0 RMSNorm.
+
+    x: 8-bit or int32 [..., n], n ≤ 2¹⁵; x − x_zero_point saturates to 16 bits. gamma: int32, of either sign, [n] or
+    [1]. beta: int64, |beta| ≤ 2⁶², likewise. shift: int32 [1]. epsilon: 0 … 2⁶¹. `layer_norm_constants` makes them.
+
+    S = Σ x (0 without center), d_i = n·x_i − S, V = max(n·Σx² − S² + epsilon, 1), which is n² times the variance;
+    z_i = d_i / sqrt(V), rounded half up to 20 fraction bits, from the reciprocal of floor(sqrt(V · 4^h)) ≥ 2³⁰;
+    y_i = sat(((z_i·gamma_i + beta_i + 2^(shift−1)) >> shift) + y_zero_point).
+    """
+    n = x.shape[-1]
+    if n > LAYER_NORM_LENGTH or not 0 <= epsilon <= EPSILON_MAX:
+        raise NumericError(f"rows of {n} values, or an epsilon of {epsilon}: at most 2¹⁵ and 2⁶¹")
+    values = np.clip(centred(x, x_zero_point), -LAYER_NORM_LIMIT, LAYER_NORM_LIMIT - 1)
+    total = values.sum(axis=-1, keepdims=True) * (1 if center else 0)
+    square = np.maximum(n * (values * values).sum(axis=-1, keepdims=True) - total * total + epsilon, 1)
+    normal, power = _normalized(square)
+    reciprocal = (1 << 61) // integer_sqrt(normal)
+    unit = (1 << (61 - FRACTION_BITS)) // power
+    z = ((n * values - total) * reciprocal + unit // 2) // unit
+    c = int(shift.item())
+    return saturated((z * gamma.astype(np.int64) + beta + (1 << (c - 1))) >> c, **result)
+
+
+def _normalized(v: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(v · 4^h in [2⁶⁰, 2⁶²), 2^h) of integers 1 ≤ v < 2⁶²."""
+    power = np.ones_like(v)
+    for k in (16, 8, 4, 2, 1):
+        short = v < np.int64(1) << (62 - 2 * k)
+        v = np.where(short, v << (2 * k), v)
+        power = np.where(short, power << k, power)
+    return v, power
+
+
+def integer_sqrt(v: NDArray[np.int64]) -> NDArray[np.int64]:
+    """floor(sqrt(v)) of integers 2⁶⁰ ≤ v < 2⁶², exact: three steps of Newton's iteration and a correction.
+
+    It starts from the tangent at 1.5 · 2³⁰, at most 8.4 % above the root. A step squares the relative error and halves
+    it, and never falls below floor(sqrt(v)); after three it is at most 1 above that.
+    """
+    root = (3 << 28) + v // (3 << 30)
+    for _ in range(3):
+        root = (root + v // root) // 2
+    return root - (root * root > v)
+
+
+@dataclass(frozen=True)
+class LayerNormConstants:
+    """What LayerNorm takes besides x. gamma int32 [n] or [1], beta int64 likewise, shift int32 [1], epsilon an int."""
+
+    gamma: NDArray[np.int32]
+    beta: NDArray[np.int64]
+    shift: NDArray[np.int32]
+    epsilon: int
+
+
+def layer_norm_constants(
+    gamma: ArrayLike, beta: ArrayLike, epsilon: float, n: int, x_scale: float, y_scale: float
+) -> LayerNormConstants:
+    """The integers for y = gamma · (x − mean) / sqrt(variance + epsilon) + beta over rows of n values.
+
+    gamma, beta: real, scalars or (n,). The shift is the largest with |gamma| ≤ 2³¹ − 1 and |beta| ≤ 2⁶².
+    Raises NumericError for rows that are too long and for numbers that do not fit.
+    """
+    g = np.atleast_1d(np.asarray(gamma, np.float64)) / y_scale / (1 << FRACTION_BITS)
+    b = np.atleast_1d(np.asarray(beta, np.float64)) / y_scale
+    ratio = epsilon / float(x_scale) ** 2 * n**2
+    if not (np.isfinite(g).all() and np.isfinite(b).all() and 0 <= ratio <= EPSILON_MAX and n <= LAYER_NORM_LENGTH):
+        raise NumericError(f"a normalization over {n} values with epsilon {epsilon}, scales {x_scale} and {y_scale}")
+    shift = SHIFT_MAX
+    while np.rint(np.ldexp(np.abs(g).max(), shift)) > INT32_MAX or np.ldexp(np.abs(b).max(), shift) > BETA_MAX:
+        shift -= 1
+    if shift < SHIFT_MIN:
+        raise NumericError(f"a normalization whose result has a scale of {y_scale}: far too small for gamma or beta")
+    whole_gamma = np.rint(np.ldexp(g, shift)).astype(np.int32)
+    whole_beta = np.rint(np.ldexp(b, shift)).astype(np.int64)
+    return LayerNormConstants(whole_gamma, whole_beta, np.asarray([shift], np.int32), round(ratio))
