@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onnxq.api import Quantized, quantize
     from onnxq.benchmark import bench
     from onnxq.card import Card, read_card
+    from onnxq.layerwise import verify
     from onnxq.model import Model, load
     from onnxq.profile import Profile, load_profile
     from onnxq.runtime import library_path, session
@@ -37,11 +38,12 @@ _PUBLIC = {
     "quantize": "onnxq.api",
     "read_card": "onnxq.card",
     "session": "onnxq.runtime",
+    "verify": "onnxq.layerwise",
 }
 
 __all__ = [
     "Card", "Model", "OnnxqError", "Profile", "Quantized", "bench", "evaluate", "library_path", "load",
-    "load_profile", "quantize", "read_card", "session",
+    "load_profile", "quantize", "read_card", "session", "verify",
 ]  # fmt: skip
 
 

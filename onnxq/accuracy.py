@@ -91,7 +91,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only; numbers that JSON has no word for (infinite, not a number) are None."""
-        return _plain(asdict(self))
+        return plain(asdict(self))
 
 
 def evaluate(
@@ -333,9 +333,12 @@ def _standard_error(share: float | None, n: int) -> float | None:
     return math.sqrt(share * (1.0 - share) / n) if share is not None else None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value with None in place of numbers that are infinite or not a number, in dicts and lists too."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

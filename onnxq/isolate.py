@@ -1,7 +1,8 @@
-"""Cut a QDQ model open at its QuantizeLinear nodes, so that every layer can be fed what we choose."""
+"""Cut a model open at its quantized tensors, so that every layer can be fed what we choose."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -61,6 +62,37 @@ def cut_model(model: Model) -> tuple[onnx.ModelProto, list[Cut]]:
     del graph.node[:]
     graph.node.extend(ordered)
     return proto, cuts
+
+
+def cut_tensors(model: Model, names: Sequence[str]) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """A model in which whatever reads one of these tensors reads a new graph input, and each of them is an output.
+
+    names: tensors that nodes of the top level make. Returns the names of the new inputs too. Subgraphs follow.
+    """
+    proto = to_proto(model)
+    graph = proto.graph
+    tensors = model.graph.tensors()
+    taken = {name for node in graph.node for name in (*node.input, *node.output)} | {i.name for i in graph.input}
+    present = {o.name for o in graph.output}
+    fed: dict[str, str] = {}
+    for name in names:
+        fed[name] = _fresh(f"{name}_fed", taken)
+        graph.input.append(_value_info(fed[name], tensors[name]))
+        if name not in present:
+            graph.output.append(_value_info(name, tensors[name]))
+    _rename_inputs(graph.node, fed)
+    return proto, fed
+
+
+def _rename_inputs(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
+    for node in nodes:
+        for i, name in enumerate(node.input):
+            node.input[i] = names.get(name, name)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _rename_inputs(attribute.g.node, names)
+                for output in attribute.g.output:
+                    output.name = names.get(output.name, output.name)
 
 
 def _chain(quantize: gs.Node) -> list[gs.Node]:

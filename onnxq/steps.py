@@ -24,6 +24,7 @@ class StepTally:
     def add(self, expected: NDArray, found: NDArray) -> None:
         """One batch of equal shapes."""
         apart = np.abs(expected.astype(np.float64) - found.astype(np.float64))
+        apart[np.isnan(apart)] = np.inf  # NaN on one side; or infinite on both, which is no answer either
         self.elements += apart.size
         if self.scale is not None:
             apart = np.rint(apart / self.scale)

@@ -14,7 +14,7 @@ from onnxq.errors import InterruptedRun, OnnxqError
 # Subcommand → module in onnxq.cli that defines `command`. Loaded when asked for, so that each starts fast.
 COMMANDS = (
     "bench", "calibrate", "card", "check", "compare", "demo", "eval", "inspect", "kernels", "opt", "passes",
-    "profiles", "quantize",
+    "profiles", "quantize", "verify",
 )  # fmt: skip
 
 
