@@ -1,7 +1,7 @@
 """Softmax and LayerNorm of com.onnxq in NumPy, after I-BERT (Kim et al., 2021), and the constants they take.
 
-I-BERT approximates exp by a polynomial; an 8-bit input has a table instead. The integer square root (Newton's, as there) is
-that of a number brought into [2⁶⁰, 2⁶²), so that a small variance is as exact as a large one.
+I-BERT approximates exp by a polynomial; an 8-bit input has a table instead. The integer square root, by Newton's
+iteration as there, is that of a number brought into [2⁶⁰, 2⁶²): a small variance is as exact as a large one.
 result: y_zero_point (default 0), qmin, qmax and y_type, as `integer_output.rescaled` takes them.
 """
 

@@ -148,18 +148,17 @@ def _conv(
     # [kH · kW, group, C/group, M/group]
     weights = weights.reshape(group, m // group, height * width, inner).transpose(2, 0, 3, 1)
     acc: NDArray[np.float64] | None = None
-    for tap, matrices in zip(
-        taps(x.astype(np.float64) - x_zero_point, (height, width), strides, pads, dilations, 0.0), weights, strict=True
-    ):
-        shape = tap.shape[:3]
+    pixels = x.astype(np.float64) - x_zero_point
+    for tap, matrices in zip(taps(pixels, (height, width), strides, pads, dilations, 0.0), weights, strict=True):
+        if acc is None:
+            acc = np.broadcast_to(bias.astype(np.float64), (*tap.shape[:3], m)).copy()
         if inner == 1 and m == group:
-            product = tap * matrices[:, 0, 0]
+            acc += tap * matrices[:, 0, 0]
         else:
-            pixels = tap.reshape(-1, group, inner).transpose(1, 0, 2)
-            product = np.matmul(pixels, matrices).transpose(1, 0, 2).reshape(*shape, m)
-        acc = product if acc is None else acc + product
+            by_group = tap.reshape(-1, group, inner).transpose(1, 0, 2)
+            acc += np.matmul(by_group, matrices).transpose(1, 0, 2).reshape(acc.shape)
     assert acc is not None, "a window has an element at least"
-    return accumulated(acc + bias, "the convolution")
+    return accumulated(acc, "the convolution")
 
 
 def _gemm(x: Integers, w: Integers, bias: Integers, w_zero_point: Integers, x_zero_point: int) -> NDArray[np.int64]:
