@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxq.benchmark import bench
     from onnxq.card import Card, read_card
     from onnxq.layerwise import verify
+    from onnxq.lowered import Lowered, lower
     from onnxq.model import Model, load
     from onnxq.profile import Profile, load_profile
     from onnxq.runtime import library_path, session
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # Name → module it lives in: loaded when first used, so that `import onnxq` stays light.
 _PUBLIC = {
     "Card": "onnxq.card",
+    "Lowered": "onnxq.lowered",
     "Model": "onnxq.model",
     "Profile": "onnxq.profile",
     "Quantized": "onnxq.api",
@@ -35,6 +37,7 @@ _PUBLIC = {
     "library_path": "onnxq.runtime",
     "load": "onnxq.model",
     "load_profile": "onnxq.profile",
+    "lower": "onnxq.lowered",
     "quantize": "onnxq.api",
     "read_card": "onnxq.card",
     "session": "onnxq.runtime",
@@ -42,8 +45,8 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "Card", "Model", "OnnxqError", "Profile", "Quantized", "bench", "evaluate", "library_path", "load",
-    "load_profile", "quantize", "read_card", "session", "verify",
+    "Card", "Lowered", "Model", "OnnxqError", "Profile", "Quantized", "bench", "evaluate", "library_path", "load",
+    "load_profile", "lower", "quantize", "read_card", "session", "verify",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The main job in one call: float model in, calibrated QDQ model and its card out."""
+"""The main job in one call: float model in, calibrated QDQ or integer-only model and its card out."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from onnxq.card import Card, build_card, card_path, describe_float, embed
 from onnxq.context import PassContext, silent
 from onnxq.data.source import DataSource, input_specs, open_data
 from onnxq.errors import ConfigError, ModelError
+from onnxq.lowered import lower
 from onnxq.model import Model, all_graphs, load, to_proto
 from onnxq.pipeline import Pass, PassReport
 from onnxq.profile import Profile, load_profile
@@ -49,7 +50,7 @@ class Quantized:
 
     @property
     def model(self) -> onnx.ModelProto:
-        """The QDQ model, with the card in its metadata."""
+        """The QDQ or integer-only model, with the card in its metadata."""
         return to_proto(self.graph_model)
 
     def save(self, path: str | Path) -> None:
@@ -91,6 +92,7 @@ def quantize(
     threads: int = 0,
     resume: str | Path | None = None,
     requantize: bool = False,
+    qdq: bool = False,
     verify: bool = False,
     save_after: tuple[str, str | Path] | None = None,
     progress: Progress | None = None,
@@ -107,7 +109,8 @@ def quantize(
     weight_range: "max" or "mse" for weights; None is max at 8 bits, mse below. overrides: {"node or regex":
     {"weight_bits": 4, "activation_bits": 8} | "float"}, or a .toml/.json file of them. exclude: nodes (names or
     regular expressions) left float. statistics: of an earlier calibration, instead of data. requantize: strip
-    Q/DQ first when the model has some. verify: prove every value-preserving pass on inputs.
+    Q/DQ first when the model has some. qdq: stop at the QDQ model also where the profile goes on to an integer-only
+    one. verify: prove every value-preserving pass on inputs.
     Raises an OnnxqError that says what is wrong.
     """
     started = time.perf_counter()
@@ -170,6 +173,10 @@ def quantize(
         input_shapes=shapes,
     )
     embed(model, card)
+    if target.graph.lowered and not qdq:
+        found = lower(model, verify=verify, say=say, on_report=on_report)
+        card = found.card or card
+        reports = [*reports, *found.reports]
     return Quantized(model, card, ctx.statistics, reports)
 
 

@@ -74,6 +74,7 @@ class GraphRule:
     absorb_activations: a Relu or Clip is dropped where the following QuantizeLinear saturates alike.
     matmul_bias: an Add of one constant a channel behind a MatMul is that layer's bias: no Q/DQ in between, int32.
     residual_kept: what the residual sum is kept in when lowered to integers.
+    lowered: the target runs integer-only models, so quantizing goes on to one.
     """
 
     scheme: Literal[1, 2, 3]
@@ -85,6 +86,7 @@ class GraphRule:
     absorb_activations: bool = False
     matmul_bias: bool = False
     residual_kept: Literal["int8", "int16", "int32", "float"] = "float"
+    lowered: bool = False
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ class FuseResidual(Pass):
 
 def _layer(add: gs.Node, index: int, outputs: set[int]) -> Layer | None:
     """The layer whose accumulator an input of the Add is, if nothing else reads it."""
-    tensor, through = add.inputs[index], []
+    tensor = add.inputs[index]
+    through: list[gs.Node] = []
     node = producer(tensor)
     while node is not None and is_op(node, "Transpose", "Squeeze"):
         if sole_consumer(tensor, outputs) is None:

@@ -69,7 +69,7 @@ def signature(model: onnx.ModelProto) -> list[tuple[str, Any]]:
 def check(kind: Kind, profile: str, **settings: Any) -> onnxq.Quantized:
     """Quantize one kind and hold the result against the float model."""
     source, feeds = kind.model(), kind.feeds()
-    result = onnxq.quantize(source, feeds, profile=profile, calibration="max", **settings)
+    result = onnxq.quantize(source, feeds, profile=profile, calibration="max", qdq=True, **settings)
     made = result.model
     onnx.checker.check_model(made, full_check=True)
     assert signature(made) == signature(source)

@@ -103,7 +103,7 @@ def test_quantize(name: str, profile: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", quick(*QUICK))
 def test_with_random_weights_the_quantized_model_follows(name: str, profile: str) -> None:
     model = alive(name)
-    made = onnxq.quantize(model, random_data=4, profile=profile, calibration="max").model
+    made = onnxq.quantize(model, random_data=4, profile=profile, calibration="max", qdq=True).model
     x = np.random.default_rng(9).standard_normal(published_shape(name)).astype(np.float32)
     expected = run(model, x)
     assert expected.std() > 0.05
@@ -116,7 +116,7 @@ def test_with_random_weights_the_quantized_model_follows(name: str, profile: str
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in HUGE])
 def test_every_profile_on_random_weights(name: str, profile: str) -> None:
     model = alive(name)
-    made = onnxq.quantize(model, random_data=4, profile=profile, calibration="max").model
+    made = onnxq.quantize(model, random_data=4, profile=profile, calibration="max", qdq=True).model
     x = np.random.default_rng(9).standard_normal(published_shape(name)).astype(np.float32)
     # one scale a tensor, and powers of two, cost most of the margin
     assert sqnr_db(run(model, x), run(made, x)) > (15 if profile in ("tvm", "snpe") else 25)

@@ -31,7 +31,13 @@ def test_random_network(seed: int) -> None:
     for profile in builtin_names():
         for settings in ({}, *((FEW,) if profile in ("onnxruntime-cpu", "onnxq") else ())):
             made = onnxq.quantize(
-                model, feeds(seed), profile=profile, calibration="max", verify=profile == "tensorrt", **settings
+                model,
+                feeds(seed),
+                profile=profile,
+                calibration="max",
+                qdq=True,
+                verify=profile == "tensorrt",
+                **settings,
             ).model
             onnx.checker.check_model(made, full_check=True)
             for optimize in (False, True):
@@ -39,7 +45,7 @@ def test_random_network(seed: int) -> None:
                     assert sqnr_db(want, got) > (LEAST_FEW if settings else LEAST), profile
             assert max(c.max_lsb for c in optimization_consistency(made, feeds(seed), 2, threads=1)) <= 1, profile
             again = onnxq.quantize(
-                made, feeds(seed), profile=profile, calibration="max", requantize=True, **settings
+                made, feeds(seed), profile=profile, calibration="max", qdq=True, requantize=True, **settings
             ).model
             assert _ops(again) == _ops(made), profile
 

@@ -72,7 +72,7 @@ def least(reference: list[NDArray[Any]], test: list[NDArray[Any]]) -> float:
 def test_the_demo_in_every_profile_and_runtime(profile: str) -> None:
     """Residuals, depthwise convolution, Concat and Gemm: all runtimes lose about the same."""
     feeds = [{"image": VALIDATION}]
-    made = onnxq.quantize(demo.model_path(), {"image": CALIBRATION}, profile=profile).model
+    made = onnxq.quantize(demo.model_path(), {"image": CALIBRATION}, profile=profile, qdq=True).model
     expected = run(demo.model_path(), feeds)
     plain, optimized = (least(expected, run(made, feeds, level)) for level in (False, True))
     assert plain > (22 if profile == "tvm" else 29)
@@ -83,7 +83,7 @@ def test_the_demo_in_every_profile_and_runtime(profile: str) -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_optimization_changes_codes_by_one_step_at_most(profile: str) -> None:
     """Each layer fed the same integers at ORT_DISABLE_ALL and ORT_ENABLE_ALL."""
-    made = onnxq.quantize(demo.model_path(), {"image": CALIBRATION}, profile=profile).model
+    made = onnxq.quantize(demo.model_path(), {"image": CALIBRATION}, profile=profile, qdq=True).model
     found = optimization_consistency(made, {"image": VALIDATION[:8]}, threads=1)
     assert len(found) >= 10
     assert max(layer.max_lsb for layer in found) <= 1
@@ -94,7 +94,7 @@ def test_fewer_bits_in_every_runtime(bits: int) -> None:
     feeds = [{"image": VALIDATION}]
     settings = {"weight_bits": bits, "activation_bits": bits, "first_last_bits": None}
     for profile in ("onnxruntime-cpu", "onnxq"):
-        made = onnxq.quantize(demo.model_path(), {"image": CALIBRATION}, profile=profile, **settings).model
+        made = onnxq.quantize(demo.model_path(), {"image": CALIBRATION}, profile=profile, qdq=True, **settings).model
         assert max(c.max_lsb for c in optimization_consistency(made, {"image": VALIDATION[:4]}, threads=1)) <= 1
         expected, plain = run(demo.model_path(), feeds), run(made, feeds)
         assert least(expected, run_openvino(made, feeds)) > least(expected, plain) - 1.5
@@ -115,7 +115,9 @@ def test_every_kind_of_model_in_openvino(kind: str, profiles: Sequence[str]) -> 
     refused, wrong = set(), set()
     for profile in profiles:
         for bits, settings in ((8, {}), *(((4, FEW),) if profile in TAKE_FEW else ())):
-            made = onnxq.quantize(KINDS[kind].model(), feeds, profile=profile, calibration="max", **settings).model
+            made = onnxq.quantize(
+                KINDS[kind].model(), feeds, profile=profile, calibration="max", qdq=True, **settings
+            ).model
             try:
                 found = run_openvino(made, feeds)
             except RuntimeError:
@@ -160,7 +162,9 @@ def test_real_models(name: str, profile: str, shared: Path) -> None:
     data, preprocess = REAL[name]
     model = shared / "models" / f"{name}.onnx"
     calibration, validation = (shared / "data" / data.format(part) for part in ("calib", "val"))
-    made = onnxq.quantize(model, calibration, preprocess=preprocess, limit=8, profile=profile, threads=2).model
+    made = onnxq.quantize(
+        model, calibration, preprocess=preprocess, limit=8, profile=profile, qdq=True, threads=2
+    ).model
     found = optimization_consistency(made, validation, 2, preprocess=preprocess, threads=2)
     assert len(found) >= 18
     assert max(layer.max_lsb for layer in found) <= 1

@@ -83,6 +83,7 @@ def bench(name: str, ref: Reference, args: argparse.Namespace) -> list[dict]:
                 statistics=statistics,
                 weight_bits=args.weight_bits,
                 activation_bits=args.activation_bits,
+                qdq=True,
             )
             found = quantized.evaluate(
                 path,

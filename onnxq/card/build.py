@@ -156,8 +156,11 @@ def _float_file_bytes(model: Model, total: Totals) -> int:
 
 def _quantized_file_bytes(model: Model, total: Totals) -> int:
     """Size of the file to come, without a card in it; of its constants where they go to a file of their own."""
-    if model.external or total.size > INLINE_LIMIT:
-        return total.size
+    return total.size if model.external or total.size > INLINE_LIMIT else file_bytes(model)
+
+
+def file_bytes(model: Model) -> int:
+    """Size of the model as a file, without a card in it."""
     proto = to_proto(model)
     kept = [p for p in proto.metadata_props if not p.key.startswith("onnxq.card")]
     del proto.metadata_props[:]

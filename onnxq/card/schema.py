@@ -229,8 +229,22 @@ class ProfileRecord:
 
 
 @dataclass(frozen=True)
+class Lowering:
+    """The integer-only form. operators: how many of each of com.onnxq. rescales: how many of them have multipliers of
+    each form. islands: float operators between integers.
+    """
+
+    operators: dict[str, int]
+    rescales: dict[str, int]
+    islands: tuple[FloatNode, ...]
+
+
+@dataclass(frozen=True)
 class Card:
-    """A quantization card. Equal inputs give equal cards, apart from what `measured` lists."""
+    """A quantization card. Equal inputs give equal cards, apart from what `measured` lists.
+
+    lowering: only of a model that was lowered to integer operators.
+    """
 
     versions: dict[str, str]
     profile: ProfileRecord
@@ -245,6 +259,7 @@ class Card:
     float_nodes: tuple[FloatNode, ...]
     widened_biases: dict[str, int]
     remarks: tuple[Remark, ...]
+    lowering: Lowering | None = None
     evaluation: dict[str, Any] | None = None
     schema: int = field(default=SCHEMA)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxq.card import units
-from onnxq.card.schema import Card, Change, DataUse, NumberFormat, WidthCount
+from onnxq.card.schema import Card, Change, DataUse, Lowering, NumberFormat, WidthCount
 
 MAX_SHAPES = 4
 
@@ -28,6 +28,7 @@ def sections(card: Card) -> list[Section]:
         _method(card),
         _operations(card),
         _precision(card),
+        *([_lowering(card.lowering)] if card.lowering is not None else []),
         _resources(card),
         _provenance(card),
     ]
@@ -184,6 +185,19 @@ def _precision(card: Card) -> Section:
 
 def _list(bits: tuple[int, ...]) -> str:
     return ", ".join(map(str, sorted(bits)))
+
+
+def _lowering(lowering: Lowering) -> Section:
+    def counts(table: dict[str, int]) -> str:
+        return ", ".join(f"{name} ({count})" for name, count in table.items()) or "none"
+
+    islands = "; ".join(f"{n.name} ({n.op}): {n.reason}" for n in lowering.islands)
+    rows = [
+        ("operators of com.onnxq", counts(lowering.operators)),
+        ("multipliers b / 2^c", counts(lowering.rescales)),
+        ("float operators between integers", islands or "none"),
+    ]
+    return Section("Integer-only form", tuple(rows))
 
 
 def data_text(use: DataUse) -> str:

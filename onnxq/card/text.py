@@ -33,6 +33,12 @@ def summary(card: Card) -> str:
         f"calibrated by {card.method.activations.clipping} on {'; '.join(map(data_text, card.resources.data)) or '?'}",
         f"took {units.seconds(card.resources.seconds)}, peak memory {units.size(card.resources.peak_rss_bytes)}",
     ]
+    if card.lowering is not None:
+        operators, islands = sum(card.lowering.operators.values()), len(card.lowering.islands)
+        lines.append(
+            f"{operators} integer operators, "
+            + (f"{islands} float operator(s) between them" if islands else "no float operator between them")
+        )
     if card.evaluation:
         lines.append("; ".join(f"{label} {text}" for label, text in evaluation_rows(card) if label not in DETAILS))
     if card.random_data:

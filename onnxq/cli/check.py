@@ -18,18 +18,28 @@ NAMED = 2  # nodes named in one row
 
 @click.command("check")
 @click.argument("model")
-@click.option("--profile", required=True, help="Hardware profile: a name or a .toml file.")
+@click.option("--profile", help="Hardware profile: a name or a .toml file.")
+@click.option(
+    "--integer-only", is_flag=True, help="Prove that no float operator stands between the first Q and the last DQ."
+)
 @click.option("--strict", is_flag=True, help="Exit with 1 for remarks too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, one for each node.")
-def command(model: str, profile: str, strict: bool, as_json: bool) -> None:
+def command(model: str, profile: str | None, integer_only: bool, strict: bool, as_json: bool) -> None:
     """Would this target take MODEL (float or QDQ)? What it rejects, leaves in float or unfused, and the fix.
 
-    Exit code 1 when the target would reject something.
+    Exit code 1 when the target would reject something, or with --integer-only when there is a float operator between
+    the first QuantizeLinear and the last DequantizeLinear.
     """
+    if integer_only == (profile is not None):
+        raise click.UsageError("give --profile NAME or --integer-only")
+    if integer_only:
+        _integer_only(model, as_json)
+        return
     from onnxq.check import check
     from onnxq.model import load
     from onnxq.profile import load_profile
 
+    assert profile is not None
     target, loaded = load_profile(profile), load(model)
     findings = check(loaded, target)
     rejected = sum(f.severity == "reject" for f in findings)
@@ -50,6 +60,42 @@ def command(model: str, profile: str, strict: bool, as_json: bool) -> None:
         verdict = "would reject it" if rejected else "takes it"
         click.echo(f"{loaded.name}: {target.name} {verdict}; {rejected} rejected, {remarks} remark(s)")
     if rejected or (strict and remarks):
+        sys.exit(1)
+
+
+def _integer_only(model: str, as_json: bool) -> None:
+    """Print the float operators between integers, each with its reason; exit with 1 if there are any."""
+    from onnxq.check_integer import check_integer
+    from onnxq.model import load
+    from onnxq.qdq import has_qdq
+
+    loaded = load(model)
+    found = check_integer(loaded)
+    quantized = has_qdq(loaded.graph)
+    if as_json:
+        report = {
+            "model": loaded.name,
+            "quantized": quantized,
+            "integer_only": quantized and not found,
+            "float": [f.to_dict() for f in found],
+        }
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    elif not quantized:
+        click.echo(f"{loaded.name} is not integer-only: it is not quantized")
+    elif found:
+        table(
+            "",
+            [(h, "left") for h in ("node", "operator", "why it is float")],
+            [[f.node, f.op, f.reason] for f in found],
+        )
+        click.echo()
+        click.echo(f"{loaded.name} is not integer-only: {len(found)} float operator(s) between integers")
+    else:
+        click.echo(
+            f"{loaded.name} is integer-only: no float operator between the first QuantizeLinear and the last "
+            "DequantizeLinear"
+        )
+    if found or not quantized:
         sys.exit(1)
 
 

@@ -16,7 +16,7 @@ from onnxq.settings import DEFAULT_CALIBRATION
 
 @click.command("quantize")
 @click.argument("model")
-@click.option("-o", "--output", required=True, help="Where the QDQ model goes; its card is written beside it.")
+@click.option("-o", "--output", required=True, help="Where the model goes; its card is written beside it.")
 @click.option("--profile", default="onnxruntime-cpu", show_default=True, help="A name or a .toml file.")
 @click.option("--calibration", default=DEFAULT_CALIBRATION, show_default=True, help="max, percentile:P, entropy, mse.")
 @click.option("--weight-bits", type=int, help="2 to 8, for every layer.  [default: the profile's]")
@@ -29,13 +29,17 @@ from onnxq.settings import DEFAULT_CALIBRATION
 @click.option("--stats", help="Statistics of `onnxq calibrate` instead of data.")
 @click.option("--resume", help="Statistics file to continue from.  [default: OUTPUT.calibration, gone on success]")
 @click.option("--requantize", is_flag=True, help="Strip the Q/DQ of a quantized model first.")
+@click.option("--qdq", is_flag=True, help="Stop at the QDQ model where the profile goes on to an integer-only one.")
 @click.option("--verify", is_flag=True, help="Prove every value-preserving pass on inputs.")
 @click.option("--save-after", metavar="PASS=FILE", help="Save the model after this pass as well.")
 @click.option("--eval-data", help="Labelled or unlabelled samples; accuracy and agreement go into the card.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @data_options
 def command(model: str, output: str, quiet: bool, **options: Any) -> None:
-    """Quantize MODEL for a hardware profile: calibrate, insert Q/DQ, validate, write it with its card."""
+    """Quantize MODEL for a hardware profile: calibrate, insert Q/DQ, validate, write it with its card.
+
+    Profile onnxq goes on to an integer-only model, as `onnxq lower` makes it.
+    """
     from onnxq import api, pipeline
     from onnxq.card import card_path
     from onnxq.model import load
@@ -70,6 +74,7 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
             threads=options["threads"],
             resume=resume,
             requantize=options["requantize"],
+            qdq=options["qdq"],
             verify=options["verify"],
             save_after=save_after(options["save_after"]),
             progress=None if quiet else bar,

@@ -108,9 +108,8 @@ def test_lost_marks_are_made_up_for_by_the_card(tmp_path):
     from onnxq import api
 
     write(qdq.proto(NET), tmp_path / "m.onnx")
-    result = api.quantize(
-        tmp_path / "m.onnx", random_data=4, profile="onnxq", weight_bits=5, activation_bits=6, first_last_bits=None
-    )
+    widths = {"weight_bits": 5, "activation_bits": 6, "first_last_bits": None}
+    result = api.quantize(tmp_path / "m.onnx", random_data=4, profile="onnxq", qdq=True, **widths)
     proto = result.model
     for node in proto.graph.node:
         del node.metadata_props[:]

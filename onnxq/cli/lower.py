@@ -1,0 +1,59 @@
+"""`onnxq lower`."""
+
+from __future__ import annotations
+
+import click
+
+from onnxq.cli.common import output_path, say
+
+
+@click.command("lower")
+@click.argument("model")
+@click.option("-o", "--output", required=True, help="Where the integer-only model goes.")
+@click.option(
+    "--rescale",
+    type=click.Choice(["auto", "fixed", "general"]),
+    default="auto",
+    show_default=True,
+    help="Form of the multipliers: shift 32, a shift each, or shift 32 where it is as exact.",
+)
+@click.option("--verify", is_flag=True, help="Prove on inputs that the passes behind the lowering keep every value.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+def command(model: str, output: str, rescale: str, verify: bool, quiet: bool) -> None:
+    """Make MODEL, with Q/DQ of any tool, integer-only: no float operator between its first Q and its last DQ.
+
+    Operators that cannot be lowered stay float between integers and are listed with the reason; the exit code is 0.
+    """
+    from onnxq import pipeline
+    from onnxq.card import card_path
+    from onnxq.lowered import lower
+
+    target = output_path(output)
+    output_path(str(card_path(target)))
+    tell = (lambda _message: None) if quiet else say
+    lowered = lower(
+        model,
+        rescale=rescale,  # type: ignore[arg-type]
+        verify=verify,
+        say=tell,
+        on_report=lambda report: tell(pipeline.describe(report)),
+    )
+    lowered.save(target)
+    if not quiet:
+        for line in describe(lowered.operators, lowered.rescales, [str(f) for f in lowered.inside()]):
+            click.echo(line)
+        click.echo(f"wrote {target}")
+
+
+def describe(operators: dict[str, int], rescales: dict[str, int], inside: list[str]) -> list[str]:
+    """The result for the terminal: operators, forms of multipliers, and the float operators that are left."""
+    counts = ", ".join(f"{count} {op}" for op, count in operators.items())
+    lines = [f"{sum(operators.values())} integer operators: {counts}"]
+    if rescales:
+        lines.append("multipliers: " + ", ".join(f"{count} {form}" for form, count in rescales.items()))
+    if inside:
+        lines.append(f"{len(inside)} float operator(s) between integers:")
+        lines += [f"  {text}" for text in inside]
+    else:
+        lines.append("integer-only: no float operator between the first QuantizeLinear and the last DequantizeLinear")
+    return lines

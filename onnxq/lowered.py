@@ -1,0 +1,135 @@
+"""From a QDQ model to an integer-only one in one call: lower, fuse residuals, keep tensors channels-last."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+
+from onnxq import pipeline, save
+from onnxq.card import Card, card_path, embed, read_card
+from onnxq.card.lowered import with_lowering
+from onnxq.check import INTEGER_OPS
+from onnxq.check_integer import FloatOp, check_integer
+from onnxq.context import PassContext, silent
+from onnxq.errors import ConfigError, ModelError
+from onnxq.lowering.emitter import RESCALE
+from onnxq.match import MatchFailure
+from onnxq.model import Model, all_graphs, load, to_proto
+from onnxq.numeric.dyadic import Form
+from onnxq.ops import DOMAIN
+from onnxq.pipeline import Pass, PassReport
+from onnxq.qdq import has_qdq
+
+OPSET = 21
+FORMS = ("auto", "fixed", "general")
+
+
+@dataclass
+class Lowered:
+    """An integer-only model, or one with islands of float operators.
+
+    reports: one a pass. islands: nodes that stayed float, each with its reason, also before and behind the integer
+    part. card: that of the QDQ model, updated; None without one.
+    """
+
+    graph_model: Model
+    reports: list[PassReport] = field(default_factory=list)
+    islands: tuple[MatchFailure, ...] = ()
+    card: Card | None = None
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The model, with the function bodies of the operators it uses."""
+        return to_proto(self.graph_model)
+
+    @property
+    def operators(self) -> dict[str, int]:
+        """How many of each operator of com.onnxq."""
+        return dict(sorted(Counter(n.op for n in self.graph_model.graph.nodes if n.domain == DOMAIN).items()))
+
+    @property
+    def rescales(self) -> dict[str, int]:
+        """How many operators have multipliers of each form: fixed, general, or identity (none)."""
+        forms = (getattr(n, "metadata", {}).get(RESCALE) for n in self.graph_model.graph.nodes)
+        return dict(sorted(Counter(f for f in forms if f).items()))
+
+    def inside(self) -> list[FloatOp]:
+        """Float operators between the first QuantizeLinear and the last DequantizeLinear; none: integer-only."""
+        reasons = {failure.node: failure.reason for failure in self.islands}
+        return check_integer(self.graph_model, reasons)
+
+    def save(self, path: str | Path) -> None:
+        """Validate and write the model, and its card beside it where it has one. Raises ModelError or OutputError."""
+        target = save.check_writable(path)
+        beside = {}
+        if self.card is not None:
+            beside[save.check_writable(card_path(target)).name] = self.card.to_json()
+        save.save(self.graph_model, target, beside=beside)
+
+
+def lower(
+    source: str | Path | bytes | onnx.ModelProto | Model,
+    *,
+    rescale: Form = "auto",
+    verify: bool = False,
+    say: Callable[[str], None] = silent,
+    on_report: Callable[[PassReport], None] | None = None,
+) -> Lowered:
+    """Lower a QDQ model, of onnxq or of another tool, to integer operators.
+
+    source: path, bytes, ModelProto, or a loaded Model, which is changed in place. rescale: form of the multipliers,
+    "fixed" (shift 32), "general", or "auto": fixed where it is as exact. verify: prove on inputs that the passes behind
+    lower-dyadic keep every value. What cannot be lowered stays float, with its reason in `islands`.
+    Raises ModelError for a model that is not QDQ, and ConfigError for an unknown form.
+    """
+    if rescale not in FORMS:
+        raise ConfigError(f"rescale {rescale!r}: {', '.join(FORMS)} are possible")
+    model = load(source)
+    _check_quantized(model)
+    for note in model.notes:
+        say(note)
+    passes = lower_pipeline(rescale)
+    reports = pipeline.run(model, passes, PassContext(model, say=say), verify=verify, on_report=on_report)
+    islands = next(r.skipped for r in reports if r.text.startswith("lower-dyadic"))
+    lowered = Lowered(model, reports, islands)
+    card = _card(model)
+    if card is not None:
+        lowered.card = with_lowering(
+            card, model, passes, reports, lowered.operators, lowered.rescales, lowered.inside()
+        )
+        embed(model, lowered.card)
+    return lowered
+
+
+def lower_pipeline(rescale: Form = "auto") -> tuple[Pass, ...]:
+    """The passes that `lower` runs."""
+    option = "" if rescale == "auto" else f"{{rescale={rescale}}}"
+    return pipeline.parse(f"convert-opset{{version={OPSET}}},lower-dyadic{option},fuse-residual,layout-nhwc")
+
+
+def _check_quantized(model: Model) -> None:
+    if any(has_qdq(g) for g in all_graphs(model.graph)):
+        return
+    integer = next((n for g in all_graphs(model.graph) for n in g.nodes if n.op in INTEGER_OPS), None)
+    if integer is not None:
+        raise ModelError(
+            f"{model.name}: its operators hold integers themselves (node {integer.name}, {integer.op}); what is "
+            "lowered is the QDQ form, with QuantizeLinear and DequantizeLinear around operators in float"
+        )
+    raise ModelError(
+        f"{model.name} is a float model, there is nothing to lower: quantize it first (onnxq quantize --profile onnxq)"
+    )
+
+
+def _card(model: Model) -> Card | None:
+    try:
+        return read_card(model)
+    except ModelError:
+        return None
+
+
+__all__ = ["Lowered", "lower", "lower_pipeline"]
