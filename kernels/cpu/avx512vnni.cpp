@@ -33,12 +33,14 @@ void gemm_block(const GemmBlock& b) {
 #pragma GCC unroll 16
     for (int i = 0; i < M; i++) acc[i][v] = _mm512_loadu_si512(b.init + 16 * v);
   const int8_t* w = b.panel;
+  const int8_t* next = b.prefetch;
   for (int t = 0; t < b.tap_count; t++) {
     const uint8_t* row[M];
 #pragma GCC unroll 16
     for (int i = 0; i < M; i++) row[i] = b.rows[i] + b.taps[t];
     const ptrdiff_t end = ptrdiff_t{kStep} * b.steps;
-    for (ptrdiff_t k = 0; k < end; k += kStep, w += 64 * V) {
+    for (ptrdiff_t k = 0; k < end; k += kStep, w += 64 * V, next += 64) {
+      _mm_prefetch(next, _MM_HINT_T1);
       __m512i weights[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; v++) weights[v] = _mm512_loadu_si512(w + 64 * v);

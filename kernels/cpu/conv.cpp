@@ -10,6 +10,7 @@ namespace {
 
 constexpr int64_t kPartMacs = 6'000'000;  // about 25 µs: what a part must hold to be worth handing to a thread
 constexpr int64_t kMaxParts = 64;
+constexpr int kFewRows = 8;               // for which nibbles are not unpacked first
 constexpr int64_t kChunkPixels = 512;     // a chunk's inputs and row pointers stay in the second-level cache
 constexpr size_t kSlack = 64;             // bytes behind a copied image that a step may read
 
@@ -334,6 +335,7 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
   const ConvShape& s = shape_;
   alignas(64) int32_t acc[kMaxRows * kPanel];
   const int64_t ld = s.out_channels;
+  if (tier_.begin) tier_.begin(tap_count_, steps_);
   int64_t group = 0;
   for (int64_t i = panel0; i < panel1; i++) {
     const Panel& panel = panels_[static_cast<size_t>(i)];
@@ -342,11 +344,11 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
     group = panel.group;
 
     GemmBlock block{nullptr, rows.taps, 0, tap_count_, steps_, panel.vectors, packed_.data() + panel.offset,
-                    init_.data() + panel.channel, acc};
+                    init_.data() + panel.channel, acc, nullptr};
     const int most = tier_.rows[panel.vectors];
     auto gemm = tier_.gemm;
     if (nibbles_) {
-      if (tier_.gemm4 && rows.count <= most && tap_count_ == 1) {
+      if (tier_.gemm4 && rows.count <= std::min(most, kFewRows) && tap_count_ == 1) {
         gemm = tier_.gemm4;
       } else {
         const size_t bytes = static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_ * panel.vectors) * kVector * kStep;
@@ -364,16 +366,22 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
 
     // Blocks as even as possible: 49 rows of at most 6 are 4 of 6 and 5 of 5, not 8 of 6 and 1. The epilogue takes
     // several at a time, as it begins with work of its own.
+    // Weights come from memory: each block of the first few fetches a share of the next panel, also where that is another
+    // part's, which most often follows on the same thread.
     const int64_t blocks = ceil_div(rows.count, most);
+    const auto following = std::min(static_cast<size_t>(i) + 1, panels_.size() - 1);
+    const int8_t* const next = packed_.data() + panels_[following].offset;
+    const int64_t share = int64_t{tap_count_} * steps_ * static_cast<int64_t>(kLine);
     int64_t done = 0;
     for (int64_t b = 0; b < blocks; b++) {
       const int64_t m0 = rows.count * b / blocks, m1 = rows.count * (b + 1) / blocks;
       block.rows = rows.pointers + m0;
       block.m = static_cast<int>(m1 - m0);
       block.acc = acc + (m0 - done) * kPanel;
+      block.prefetch = next + std::min<int64_t>(b, panel.vectors) * share;
       gemm(block);
       if (affine_) correct_zero_points(block, panel);
-      if (b + 1 < blocks && m1 - done + most <= kMaxRows) continue;
+      if (m1 < rows.count && m1 - done + most <= kMaxRows) continue;
       const int64_t at = (rows.first + done) * ld + panel.channel;
       e.m = static_cast<int>(m1 - done);
       e.y = static_cast<uint8_t*>(y) + at * size_of(e.range.type);
@@ -384,6 +392,7 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
   }
   const ptrdiff_t back = group * (s.in_channels / s.groups);
   for (int64_t t = 0; t < tap_count_; t++) rows.taps[t] -= back;
+  if (tier_.end) tier_.end();
 }
 
 // acc −= w_zero_point · Σ (x − x_zero_point)

@@ -84,7 +84,7 @@ int64_t peak(int64_t repeats) {
   const uint8_t* rows[4] = {x, x, x, x};
   const ptrdiff_t tap = 0;
   constexpr int64_t kMacs = 4 * 64 * kPanel * kStep, kInner = 1'000'000 / kMacs;
-  for (int64_t i = 0; i < repeats * kInner; i++) gemm({rows, &tap, 4, 1, 64, 4, panel, init, acc});
+  for (int64_t i = 0; i < repeats * kInner; i++) gemm({rows, &tap, 4, 1, 64, 4, panel, init, acc, panel});
   return repeats * kInner * kMacs;
 }
 

@@ -19,7 +19,7 @@ constexpr int kStep = 4;         // k values that lie side by side for a channel
 
 // A block of accumulators: acc[i][n] = init[n] + Σ over taps and k of rows[i][taps[t] + k] · panel[t][k / 4][n][k % 4].
 struct GemmBlock {
-  const uint8_t* const* rows;   // `m` of them
+  const uint8_t* const* rows;   // `m` of them, of one image in memory: ascending, and what lies between them may be read
   const ptrdiff_t* taps;        // byte offsets from a row to the start of each tap
   int m;
   int tap_count;
@@ -28,6 +28,7 @@ struct GemmBlock {
   const int8_t* panel;          // [tap][step][vectors * 16][4]
   const int32_t* init;          // [vectors * 16]
   int32_t* acc;                 // [m][kPanel], 64-byte aligned
+  const int8_t* prefetch;       // what will be needed next: 64 bytes a step may be fetched from here on
 };
 
 // Rescales a block of accumulators and writes it: y = sat(((acc·b + (r − zp_r)·b_r + 2^(c−1)) >> c) + zp).
@@ -84,6 +85,11 @@ struct Tier {
   bool interleaved;             // the depthwise kernel takes init, multiplier and shift interleaved
   // About `repeats` million multiply-adds on registers with the instruction of the GEMM; gives how many it did.
   int64_t (*peak)(int64_t repeats);
+  // Around calls of gemm on one thread, all with these taps and steps; null where there is nothing to prepare.
+  void (*begin)(int tap_count, int steps) = nullptr;
+  void (*end)() = nullptr;
+  // How many of the `count` rows from block.rows on make a good block, at most rows[vectors]; null: all numbers are as good.
+  int (*take)(const GemmBlock& block, int64_t count) = nullptr;
 };
 
 // The tiers that are compiled in, best first; null behind the last.
