@@ -41,12 +41,11 @@ HEADS = (
     "onnxruntime float",
     "SQNR dB",
 )
-LOWERING = "convert-opset{version=21},lower-dyadic,layout-nhwc"
 
 
 @dataclass(frozen=True)
 class Files:
-    """The versions of a network. qdq: of profile onnxruntime-cpu. ours: integer-only, from Q/DQ of profile onnxq."""
+    """The versions of a network. qdq: of profile onnxruntime-cpu. ours: integer-only, of profile onnxq."""
 
     floating: Path
     qdq: Path
@@ -123,19 +122,8 @@ def prepare(name: str, workdir: Path, images: int) -> Files:
     onnx.save(models.build(name), str(files.floating))
     onnxq.quantize(files.floating, samples(files, name, images), profile="onnxruntime-cpu").save(files.qdq)
     onnxq.quantize(files.floating, samples(files, name, images), profile="onnxq").save(files.ours)
-    lower(files.ours)
     stored.write_text(key)
     return files
-
-
-def lower(path: Path) -> None:
-    """A Q/DQ file to an integer-only one, in place."""
-    from onnxq import pipeline, save
-    from onnxq.context import PassContext
-
-    model = onnxq.load(path)
-    pipeline.run(model, pipeline.parse(LOWERING), PassContext(model))
-    save.save(model, path)
 
 
 def samples(files: Files, name: str, count: int) -> DataSource:

@@ -41,6 +41,7 @@ def test_models_are_made_once(small: list[str], tmp_path: Path, monkeypatch: pyt
     assert lowered["QuantizeLinear"] == 1
     assert lowered["DequantizeLinear"] == 1
     assert not {"Conv", "Gemm", "Add", "Relu"} & set(lowered)
+    assert lowered["com.onnxq.ConvAdd"] == 4
     assert sum(count for op, count in lowered.items() if op in ("com.onnxq.Conv", "com.onnxq.ConvAdd")) == 12
     for path in (files.qdq, files.ours):
         assert bench_models.sqnr(files, path, "resnet18") > 15
