@@ -105,7 +105,7 @@ def _dequantize_the_rest(work: Work) -> None:
         if value is None or tensor.inputs or not (tensor.outputs or id(tensor) in work.outputs):
             continue
         work.values.pop(id(tensor))
-        scale = work.constant(f"{tensor.name}_scale", value.scale.astype(np.dtype(tensor.dtype or np.float32)))
+        scale = work.constant(f"{tensor.name}_scale", np.asarray(value.scale, np.dtype(tensor.dtype or np.float32)))
         inputs = [value.tensor, scale]
         if not value.wide:
             zero = np.full(value.scale.shape, value.zero_point, np.dtype(value.type))
