@@ -373,9 +373,9 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
     const int8_t* const next = packed_.data() + panels_[following].offset;
     const int64_t share = int64_t{tap_count_} * steps_ * static_cast<int64_t>(kLine);
     int64_t done = 0;
-    for (int64_t b = 0; b < blocks; b++) {
-      const int64_t m0 = rows.count * b / blocks, m1 = rows.count * (b + 1) / blocks;
+    for (int64_t b = 0, m0 = 0, m1 = 0; m0 < rows.count; b++, m0 = m1) {
       block.rows = rows.pointers + m0;
+      m1 = tier_.take ? m0 + tier_.take(block, rows.count - m0) : rows.count * (b + 1) / blocks;
       block.m = static_cast<int>(m1 - m0);
       block.acc = acc + (m0 - done) * kPanel;
       block.prefetch = next + std::min<int64_t>(b, panel.vectors) * share;

@@ -7,6 +7,9 @@
 
 #include "cpu/portable.hpp"
 #include "export.hpp"
+#if defined(ONNXQ_AMX)
+#include "cpu/amx.hpp"
+#endif
 #if defined(ONNXQ_AVX2)
 #include "cpu/avx2.hpp"
 #endif
@@ -21,6 +24,9 @@ namespace onnxq {
 
 const Tier* const* tiers() {
   static const Tier* const all[] = {
+#if defined(ONNXQ_AMX)
+      &kAmx,
+#endif
 #if defined(ONNXQ_AVX512VNNI)
       &kAvx512Vnni,
 #endif

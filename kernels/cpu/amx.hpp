@@ -1,0 +1,9 @@
+#pragma once
+
+#include "cpu/tier.hpp"
+
+namespace onnxq {
+
+extern const Tier kAmx;
+
+}  // namespace onnxq
