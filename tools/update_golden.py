@@ -1,5 +1,6 @@
-"""Write tests/golden/*.txt anew: where each profile puts Q/DQ in four small blocks. Read the diff before committing it.
+"""Write tests/golden/*.txt anew: where each profile puts Q/DQ in small blocks. Read the diff before committing it.
 
+tests/golden/integer/*.txt: the same blocks, and some more, as integer models: lowered, fused, channels-last.
 The ranges are made up (every tensor has one of its own), so nothing is run and the text is the same everywhere.
 A line a node; weights and other larger constants are shown by their type, scalars by their value.
 """
@@ -92,10 +93,56 @@ head (float[1,8,6,6] x) => (float[1,10] logits)
 }""",
 }
 
+# Of interest once they are integers: what layouts move through.
+INTEGER_BLOCKS = BLOCKS | {
+    "squeeze and excite": """
+squeeze_excite (float[1,8,6,6] x) => (float[1,8,6,6] y)
+<float[16,8,1,1] w1, float[16] b1, float[4,16,1,1] w2, float[4] b2, float[16,4,1,1] w3, float[16] b3,
+ float[8,16,1,1] we>
+{
+    [expand] e = Conv(x, w1, b1)
+    [expand_gate] s = Sigmoid(e)
+    [swish] h = Mul(e, s)
+    [pool] p = GlobalAveragePool(h)
+    [reduce] r = Conv(p, w2, b2)
+    [reduce_relu] rr = Relu(r)
+    [excite] t = Conv(rr, w3, b3)
+    [gate] g = HardSigmoid(t)
+    [scale] m = Mul(h, g)
+    [next] y = Conv(m, we)
+}""",
+    "flatten head": """
+flatten_head (float[1,8,6,6] x) => (float[1,10] logits)
+<float[16,8,3,3] wc, float[16] bc, float[10,144] wg, float[10] bg>
+{
+    [conv] c = Conv<pads=[1,1,1,1]>(x, wc, bc)
+    [relu] r = Relu(c)
+    [pool] p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r)
+    [flatten] f = Flatten(p)
+    [fc] logits = Gemm<transB=1>(f, wg, bg)
+}""",
+    "upsample and concat": """
+upsample (float[1,8,6,6] x) => (float[1,4,6,6] y)
+<float[8,8,3,3] w1, float[8] b1, float[8,8,3,3] w2, float[8] b2, float[4,16,3,3] w3, float[4] b3,
+ float[4] scales = {1, 1, 2, 2}>
+{
+    [down] d = Conv<pads=[1,1,1,1], strides=[2,2]>(x, w1, b1)
+    [down_relu] dr = Relu(d)
+    [up] u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(dr, , scales)
+    [side] s = Conv<pads=[1,1,1,1]>(x, w2, b2)
+    [cat] c = Concat<axis=1>(u, s)
+    [out] y = Conv<pads=[1,1,1,1]>(c, w3, b3)
+}""",
+}
+# Unsigned and signed activations, wide residuals and residuals in float.
+INTEGER_PROFILES = ("onnxq", "tensorrt")
+INTEGER = "convert-opset{version=21},lower-dyadic,fuse-residual,layout-nhwc"
+TOLD = ("onnxq.layout", "onnxq.flattened")  # metadata that the text shows
+
 
 def block(name: str) -> Model:
-    """One of BLOCKS as a model; constants that the text gives no value are drawn from a fixed seed."""
-    proto = onnx.parser.parse_model(HEADER + BLOCKS[name])
+    """One of the blocks as a model; constants that the text gives no value are drawn from a fixed seed."""
+    proto = onnx.parser.parse_model(HEADER + INTEGER_BLOCKS[name])
     rng = np.random.default_rng(0)
     for value in proto.graph.value_info:
         shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
@@ -124,6 +171,13 @@ def quantized(name: str, profile: str) -> Model:
     return model
 
 
+def integer(name: str, profile: str) -> Model:
+    """A block as an integer model."""
+    model = quantized(name, profile)
+    pipeline.run(model, pipeline.parse(INTEGER), PassContext(model))
+    return model
+
+
 def render(proto: onnx.ModelProto) -> str:
     """A graph with one line a node: scalar constants by their value, larger ones by their type."""
     graph = proto.graph
@@ -133,7 +187,8 @@ def render(proto: onnx.ModelProto) -> str:
     for node in graph.node:
         arguments = ", ".join(constants.get(name, name) for name in node.input)
         attributes = "".join(f" {a.name}={onnx.helper.get_attribute_value(a)}" for a in node.attribute)
-        lines.append(f"    {', '.join(node.output)} = {node.op_type}({arguments}){attributes.replace(', ', ',')}")
+        told = "".join(f"  # {p.key} {p.value}" for p in node.metadata_props if p.key in TOLD)
+        lines.append(f"    {', '.join(node.output)} = {node.op_type}({arguments}){attributes.replace(', ', ',')}{told}")
     return "\n".join(lines)
 
 
@@ -159,7 +214,18 @@ def golden(profile: str) -> str:
     return f"Profile {profile}; written by tools/update_golden.py.\n\n" + "\n".join(parts)
 
 
+def golden_integer(profile: str) -> str:
+    """The golden file of a profile's integer models."""
+    parts = [f"# {name}\n{render(to_proto(integer(name, profile)))}\n" for name in INTEGER_BLOCKS]
+    return f"Profile {profile}, {INTEGER}; written by tools/update_golden.py.\n\n" + "\n".join(parts)
+
+
 def main() -> None:
+    for profile in INTEGER_PROFILES:
+        file = GOLDEN / "integer" / f"{profile}.txt"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(golden_integer(profile), encoding="utf-8")
+        print(file)
     for profile in builtin_names():
         (GOLDEN / f"{profile}.txt").write_text(golden(profile), encoding="utf-8")
         print(GOLDEN / f"{profile}.txt")

@@ -22,7 +22,7 @@ from onnxq.layout.flip import (
     moved_axis,
     one_input,
 )
-from onnxq.layout.perms import identity, or_none, without
+from onnxq.layout.perms import or_none, without
 
 CONCATS = tuple(f"Concat{n}" for n in range(2, 9))
 
@@ -82,10 +82,8 @@ def _mean(node: gs.Node, given: Given) -> Flip:
 
 
 def _layer_norm(node: gs.Node, given: Given) -> Flip:
-    """It normalizes the last dimensions: those must stay the last, in their order."""
     perm = one_input(node, given)
-    first = int(node.attrs.get("axis", -1)) % len(perm)
-    if perm[first:] != identity(len(perm))[first:]:
+    if perm[-1] != len(perm) - 1:
         raise Refusal("it normalizes the last dimension")
     return alike(node, perm)
 

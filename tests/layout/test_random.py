@@ -13,7 +13,7 @@ from onnxq.layout.choice import Layouts
 from onnxq.model import Model, load
 from onnxq.passes.layout_nhwc import LayoutNhwc
 
-EXAMPLES = int(os.environ.get("ONNXQ_LAYOUT_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("ONNXQ_LAYOUT_EXAMPLES", "30"))
 
 
 def cost(model: Model) -> int:

@@ -1,0 +1,77 @@
+"""Blocks of networks as integer models: golden text, and that Transposes stand at the borders alone.
+
+The text is written by tools/update_golden.py and read by a person before it is committed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import integers
+import onnx_graphsurgeon as gs
+import pytest
+
+from onnxq.model import Model
+from onnxq.profile import builtin_names
+from onnxq.protos import OWN_DOMAIN
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("update_golden", ROOT / "tools" / "update_golden.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TOOL = _tool()
+CASES = [(profile, block) for profile in builtin_names() for block in TOOL.INTEGER_BLOCKS]
+
+
+@pytest.mark.parametrize("profile", TOOL.INTEGER_PROFILES)
+def test_golden(profile: str) -> None:
+    expected = (TOOL.GOLDEN / "integer" / f"{profile}.txt").read_text(encoding="utf-8")
+    assert TOOL.golden_integer(profile) == expected, "read the difference, then run tools/update_golden.py"
+
+
+def own(node: gs.Node) -> bool:
+    return node.domain == OWN_DOMAIN
+
+
+def inner_transposes(model: Model) -> list[str]:
+    """Transposes with operators of ours on both sides, however far away."""
+    before, behind = set(), set()
+    for node in model.graph.nodes:
+        if any(own(p) or p.name in before for t in node.inputs for p in t.inputs):
+            before.add(node.name)
+    for node in reversed(model.graph.nodes):
+        if any(own(c) or c.name in behind for t in node.outputs for c in t.outputs):
+            behind.add(node.name)
+    return [n.name for n in model.graph.nodes if n.op == "Transpose" and n.name in before & behind]
+
+
+@pytest.mark.parametrize(("profile", "block"), CASES)
+def test_transposes_stand_at_the_borders(profile: str, block: str) -> None:
+    """Of every profile's blocks: behind the first QuantizeLinear and before the last DequantizeLinear."""
+    model = TOOL.integer(block, profile)
+    island = [n.op for n in model.graph.nodes if n.op in ("GlobalAveragePool", "Conv", "Add") and not own(n)]
+    moved = [n for n in model.graph.nodes if n.op == "Transpose"]
+    if island:  # what acl leaves float there needs channels-first
+        assert (profile, block) in (("acl", "squeeze and excite"), ("acl", "inverted residual"))
+        return
+    assert inner_transposes(model) == []
+    assert len(moved) <= 2
+    for node in moved:
+        assert node.inputs[0].dtype.kind in "iu"
+
+
+@pytest.mark.parametrize("block", TOOL.INTEGER_BLOCKS)
+def test_nothing_but_the_form_changes(block: str) -> None:
+    model = TOOL.quantized(block, "onnxq")
+    passes = TOOL.pipeline.parse(TOOL.INTEGER)
+    TOOL.pipeline.run(model, passes[:-1], TOOL.PassContext(model))
+    integers.prove(model, passes[-1])
