@@ -49,7 +49,7 @@ static inline void sum_of_types(const SumRow& r, const A* a, const B* b, Y* y) {
   }
 }
 
-static void plain_sum(const SumRow& r) {
+[[maybe_unused]] static void plain_sum(const SumRow& r) {
   with_type(r.range.type, [&](auto y) {
     with_type(r.a_type, [&](auto a) {
       const auto* from_a = static_cast<const decltype(a)*>(r.a);
@@ -71,7 +71,7 @@ static inline void byte_sum_of_types(const ByteSum& s, const A* a, const B* b, Y
   }
 }
 
-static void plain_byte_sum(const ByteSum& s, const void* a, const void* b, void* y, int64_t n) {
+[[maybe_unused]] static void plain_byte_sum(const ByteSum& s, const void* a, const void* b, void* y, int64_t n) {
   const auto with_sign = [](bool is_signed, const auto& f) { is_signed ? f(int8_t{}) : f(uint8_t{}); };
   with_sign(s.range.type == IntType::S8, [&](auto c) {
     with_sign(s.a_signed, [&](auto p) {
@@ -94,7 +94,7 @@ static inline void product_of_types(const ProductRow& r, const A* a, const B* b,
   }
 }
 
-static void plain_product(const ProductRow& r) {
+[[maybe_unused]] static void plain_product(const ProductRow& r) {
   const auto with_sign = [](IntType type, const auto& f) { type == IntType::S8 ? f(int8_t{}) : f(uint8_t{}); };
   with_type(r.range.type, [&](auto y) {
     with_sign(r.a_type, [&](auto a) {
@@ -106,7 +106,7 @@ static void plain_product(const ProductRow& r) {
   });
 }
 
-static void plain_lookup(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t n) {
+[[maybe_unused]] static void plain_lookup(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t n) {
   for (int64_t i = 0; i < n; i++) y[i] = table[x[i]];
 }
 
@@ -125,7 +125,7 @@ static inline void max_rows_of_type(const T* x, ptrdiff_t stride, int64_t count,
   }
 }
 
-static void plain_max_rows(const uint8_t* x, ptrdiff_t stride, int64_t count, bool is_signed, uint8_t* y, int64_t n) {
+[[maybe_unused]] static void plain_max_rows(const uint8_t* x, ptrdiff_t stride, int64_t count, bool is_signed, uint8_t* y, int64_t n) {
   if (is_signed)
     return max_rows_of_type(reinterpret_cast<const int8_t*>(x), stride, count, reinterpret_cast<int8_t*>(y), n);
   max_rows_of_type(x, stride, count, y, n);
@@ -146,7 +146,7 @@ static inline void sum_rows_of_type(const T* x, ptrdiff_t stride, int64_t count,
   }
 }
 
-static void plain_sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc,
+[[maybe_unused]] static void plain_sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc,
                            int64_t n) {
   with_type(type, [&](auto t) {
     const auto* const from = static_cast<const decltype(t)*>(x);

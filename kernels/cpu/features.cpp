@@ -60,6 +60,7 @@ CpuFeatures detect() {
   f.avxvnni = f.avx2 && bit(leaf7_1.eax, 4);
   const bool avx512 = bit(leaf7.ebx, 16) && bit(leaf7.ebx, 17) && bit(leaf7.ebx, 30) && bit(leaf7.ebx, 31);
   f.avx512vnni = zmm && avx512 && bit(leaf7.ecx, 11);
+  f.avx512vbmi = f.avx512vnni && bit(leaf7.ecx, 1);
   f.amx_int8 = tiles && bit(leaf7.edx, 24) && bit(leaf7.edx, 25) && tile_permission();
   return f;
 }

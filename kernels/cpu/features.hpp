@@ -7,6 +7,7 @@ struct CpuFeatures {
   bool avx2 = false;
   bool avxvnni = false;     // 256-bit vpdpbusd, VEX encoded
   bool avx512vnni = false;  // with the F, BW, DQ and VL parts that the kernels use
+  bool avx512vbmi = false;    // beside avx512vnni
   bool amx_int8 = false;    // tiles, and the process has the permission to use them
 };
 
