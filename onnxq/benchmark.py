@@ -32,8 +32,8 @@ RUNS_MIN, RUNS_MAX = 2 * ROUNDS, 100_000
 SECONDS = 2.0
 OPENVINO = "openvino"
 ONNXRUNTIME = "onnxruntime"
-# Threads of a session that has nothing to do would otherwise spin through the beginning of the next one's turn.
-NO_SPINNING = {"session.force_spinning_stop": "1"}
+# onnxruntime's threads spin for some 30 ms after a run, which would take the next one's CPUs at the start of its turn.
+SETTLE = 0.05
 Feeds = Mapping[str, NDArray]
 Run = Callable[[], Any]
 Progress = Callable[[int, int | None], None]
@@ -116,7 +116,8 @@ def bench(
         open_competitor(source, feeds, threads=threads, name=name, openvino=kind == OPENVINO)
         for (kind, source), name in zip(map(_split, [model, *against]), names, strict=True)
     ]
-    rounds = measure([c.run for c in competitors], seconds=seconds, repeats=repeats, progress=progress)
+    runs = [c.run for c in competitors]
+    rounds = measure(runs, seconds=seconds, repeats=repeats, settle=settle(threads), progress=progress)
     timings = tuple(_timing(c, mine, rounds[0]) for c, mine in zip(competitors, rounds, strict=True))
     del competitors
     return Benchmark(
@@ -164,12 +165,19 @@ def open_competitor(
 
 
 def measure(
-    runs: Sequence[Run], *, seconds: float = SECONDS, repeats: int | None = None, progress: Progress | None = None
+    runs: Sequence[Run],
+    *,
+    seconds: float = SECONDS,
+    repeats: int | None = None,
+    settle: float = 0.0,
+    progress: Progress | None = None,
 ) -> list[list[list[float]]]:
     """Seconds of every timed run, by candidate and round. The first run of a turn fills the caches and is not timed.
 
-    seconds: about so long for each candidate; repeats: so many timed runs for each instead.
+    seconds: about so long for each candidate; repeats: so many timed runs for each instead. settle: seconds of rest
+    before each turn of several candidates.
     """
+    rest = settle if len(runs) > 1 else 0.0
     counts = []
     for run in runs:
         started = time.perf_counter()
@@ -185,7 +193,7 @@ def measure(
             order = range(len(runs)) if turn % 2 == 0 else reversed(range(len(runs)))
             for i in order:
                 share = counts[i] * (turn + 1) // rounds - counts[i] * turn // rounds
-                found[i].append(_turn(runs[i], share))
+                found[i].append(_turn(runs[i], share, rest))
             if progress:
                 progress(turn + 1, rounds)
     finally:
@@ -194,8 +202,15 @@ def measure(
     return found
 
 
-def _turn(run: Run, count: int) -> list[float]:
+def settle(threads: int) -> float:
+    """Seconds of rest before a turn: candidates on one thread leave nothing that spins."""
+    return 0.0 if threads == 1 else SETTLE
+
+
+def _turn(run: Run, count: int, rest: float) -> list[float]:
     clock = time.perf_counter
+    if rest:
+        time.sleep(rest)
     run()
     times = []
     for _ in range(count):
@@ -329,7 +344,7 @@ def _random_feeds(
 def _onnxruntime(model: Source, feeds: Feeds, threads: int, name: str) -> Competitor:
     import onnxruntime
 
-    session = runtime.session(runnable_source(model), threads=threads, config=NO_SPINNING)
+    session = runtime.session(runnable_source(model), threads=threads)
     _same_inputs(name, [i.name for i in session.get_inputs()], feeds)
     binding = session.io_binding()
     for key, array in feeds.items():

@@ -10,7 +10,6 @@ import ctypes
 import os
 import re
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +130,6 @@ def session(
     provider: str = "cpu",
     optimize: bool | str = "all",
     profile: bool | str | Path = False,
-    config: Mapping[str, str] | None = None,
     optimized: str | Path | None = None,
     kernels: bool = True,
 ) -> ort.InferenceSession:
@@ -142,7 +140,6 @@ def session(
     provider: cpu, cuda, or any name that onnxruntime lists.
     optimize: all (or True), extended, basic, none (or False).
     profile: write onnxruntime's profile, under this prefix if it is one; `session.end_profiling()` returns the file.
-    config: further entries of onnxruntime's session configuration.
     optimized: write the graph that is executed here, its weights beside it (`.weights`), without its functions.
     kernels: False leaves the library out, so that operators of com.onnxq run on their function bodies.
 
@@ -158,12 +155,9 @@ def session(
         options.enable_profiling = True
         if not isinstance(profile, bool):
             options.profile_file_prefix = str(profile)
-    external = {}
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
-        external = {WEIGHTS_ENTRY: f"{Path(optimized).name}.weights"}  # a message holds 2 GiB
-    for key, value in (external | dict(config or {})).items():
-        options.add_session_config_entry(key, value)
+        options.add_session_config_entry(WEIGHTS_ENTRY, f"{Path(optimized).name}.weights")  # a message holds 2 GiB
     if kernels and (library := _find_library()):
         _register(options, library)
     providers = [_provider(provider, ort.get_available_providers())]

@@ -30,7 +30,11 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.log: list[str] = []
-        monkeypatch.setattr(benchmark, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(benchmark, "time", SimpleNamespace(perf_counter=lambda: self.now, sleep=self.rest))
+
+    def rest(self, seconds: float) -> None:
+        self.log.append("-")
+        self.now += seconds
 
     def candidate(self, name: str, seconds: float, after_others: float = 0.0, drift: float = 0.0) -> Callable[[], None]:
         """Takes `seconds`, `after_others` more when another ran before it, and `drift` times the clock more."""
@@ -64,6 +68,17 @@ class TestTurns:
         one, other = "aaabbbccc", "cccbbbaaa"  # a run to warm up and two that are timed
         assert turns == (one + other) * 7 + one
         assert [[len(turn) for turn in mine] for mine in rounds] == [[2] * 15] * 3
+
+    def test_threads_that_spin_are_waited_for(self, clock: Clock) -> None:
+        runs = [clock.candidate(name, 1.0) for name in "ab"]
+        found = benchmark.measure(runs, repeats=2, settle=7.0)
+        assert "".join(clock.log) == "ab" + "-aa" + "-bb" + "-bb" + "-aa"
+        assert found == [[[1.0], [1.0]]] * 2
+        clock.log.clear()
+        benchmark.measure(runs[:1], repeats=2, settle=7.0)
+        assert "-" not in clock.log
+        assert benchmark.settle(1) == 0.0
+        assert benchmark.settle(0) == benchmark.settle(2) > 0.03
 
     @pytest.mark.parametrize(("repeats", "rounds"), [(1, 1), (7, 7), (15, 15), (16, 15), (100, 15)])
     def test_the_number_of_runs_is_what_was_asked_for(self, repeats: int, rounds: int, clock: Clock) -> None:

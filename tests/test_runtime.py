@@ -143,9 +143,12 @@ class TestOptions:
         assert written.parent == tmp_path
         assert '"Add"' in written.read_text()
 
-    def test_configuration(self, proto: onnx.ModelProto) -> None:
-        options = runtime.session(proto, config={"session.force_spinning_stop": "1"}).get_session_options()
-        assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    def test_the_graph_that_is_executed(self, tmp_path: Path) -> None:
+        path, weights = external_model(tmp_path)
+        runtime.session(path, optimized=tmp_path / "made.onnx")
+        assert sorted(p.name for p in tmp_path.iterdir() if "made" in p.name) == ["made.onnx", "made.onnx.weights"]
+        made = onnx.load(str(tmp_path / "made.onnx"))
+        np.testing.assert_array_equal(numpy_helper.to_array(made.graph.initializer[0]), weights)
 
 
 class TestLibrary:

@@ -28,7 +28,7 @@ from kernel_models import COPIES, LAYERS, Layer, feed, integer_products, onnxrun
 
 import onnxq
 from onnxq import runtime
-from onnxq.benchmark import Competitor, measure, open_competitor, openvino_times, paired_ratio
+from onnxq.benchmark import Competitor, measure, open_competitor, openvino_times, paired_ratio, settle
 
 PRODUCTS = ("Convolution", "GroupConvolution", "FullyConnected", "MatMul")
 PEERS = ("onnxruntime", "matmulinteger", "openvino")
@@ -98,7 +98,7 @@ def bench(layer: Layer, bits: int, batch: int, threads: int, peers: list[str], s
         peer = open_competitor(qdq(layer, v), turned, threads=threads, openvino=True, profile=True)
         runs.append(_counting(peer, counted))
     before = runtime.peak_macs()
-    rounds = measure(runs, seconds=seconds)
+    rounds = measure(runs, seconds=seconds, settle=settle(threads))
     ceiling = max(before, runtime.peak_macs()) * threads
     times = {
         name: statistics.median(statistics.median(turn) for turn in mine) / COPIES

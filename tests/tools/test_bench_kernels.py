@@ -11,6 +11,7 @@ import pytest
 from kernel_models import LAYERS, Layer
 
 from onnxq import runtime
+from onnxq.layer_times import layer_times
 
 needs_library = pytest.mark.skipif(not runtime.has_library(), reason="onnxq was built without the kernel library")
 SMALL = [
@@ -50,6 +51,19 @@ def test_a_row_has_every_figure() -> None:
     assert row["max_lsb"] <= 1
     cells = bench_kernels.cells({"environment": bench_report.environment(), "rows": [row]})
     assert [len(line) for line in cells] == [len(bench_kernels.HEADS)]
+
+
+@needs_library
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("layer", SMALL, ids=str)
+def test_the_profile_counts_what_the_layer_says(layer: Layer, bits: int) -> None:
+    """Work and traffic of our operators, as `onnxq bench --per-layer` sees them; 4-bit weights take half a byte."""
+    v = kernel_models.values(layer, 2, bits)
+    found = layer_times(kernel_models.ours(layer, v, bits), kernel_models.feed(layer, v), threads=1, seconds=0.001)
+    assert [x.macs for x in found.layers] == [layer.macs(2)] * kernel_models.COPIES
+    vectors = 4 * 2 * layer.channels + 4 + 1  # biases and multipliers, one shift, one zero point
+    assert {x.bytes_moved for x in found.layers} == {layer.bytes_moved(2, bits) + vectors}
+    assert found.ceiling == f"inner loop of the {runtime.kernel_isa()} kernels on 1 thread(s)"
 
 
 def test_work_of_the_lists_is_that_of_the_networks() -> None:
