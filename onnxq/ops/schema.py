@@ -2,7 +2,8 @@
 
 A body is written in ONNX's textual form with two shorthands that `function_text` spells out as Constant nodes:
 
-* a constant named by its type and value: `int64_2`, `int32_128`, `uint8_0` are scalars, `list_1_2` is int64 [1, 2];
+* a constant named by its type and value: `int64_2`, `int32_128`, `uint8_0` are scalars, `power_61` is the int64 2^61,
+  `list_1_2` is int64 [1, 2];
 * an attribute of the operator where a tensor is expected: `y_zero_point` is an int64 scalar or vector with its value.
 """
 
@@ -20,8 +21,7 @@ ANY_WIDTH = ("uint8", "int8", "int32")
 WEIGHT = ("int8", "int4")
 INT32 = ("int32",)
 
-CONSTANT = re.compile(r"\b(int32|int64|uint8|list)((?:_\d+)+)\b")
-ELEMENT = {"int32": "int32", "int64": "int64", "uint8": "uint8"}
+CONSTANT = re.compile(r"\b(int32|int64|uint8|power|list)((?:_\d+)+)\b")
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,12 @@ def _named_constants(lines: list[str]) -> list[str]:
     for name in found:
         kind, *values = name.split("_")
         if kind == "list":
-            texts.append(f"{name} = Constant <value_ints = [{', '.join(values)}]> ()")
+            value = f"value_ints = [{', '.join(values)}]"
+        elif kind == "power":
+            value = f"value_int = {1 << int(values[0])}"
         elif kind == "int64":
-            texts.append(f"{name} = Constant <value_int = {values[0]}> ()")
+            value = f"value_int = {values[0]}"
         else:
-            texts.append(f"{name} = Constant <value = {ELEMENT[kind]} {{{values[0]}}}> ()")
+            value = f"value = {kind} {{{values[0]}}}"
+        texts.append(f"{name} = Constant <{value}> ()")
     return texts

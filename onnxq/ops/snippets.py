@@ -92,31 +92,43 @@ def times(value: str, by: str, product: str) -> str:
     {product} = Mul ({value}, {by}_wide)"""
 
 
+def floor_divided(numerator: str, divisor: str, quotient: str) -> str:
+    """quotient = floor(numerator / divisor), for divisors above 0. ONNX's Div cuts towards zero, its Mod floors."""
+    return f"""
+    {quotient}_rest = Mod ({numerator}, {divisor})
+    {quotient}_whole = Sub ({numerator}, {quotient}_rest)
+    {quotient} = Div ({quotient}_whole, {divisor})"""
+
+
 def shifted(total: str, by: str = "shift", prefix: str = "") -> str:
-    """{prefix}quotient = (total + 2^(c-1)) >> c: the floor of a division by 2^c, since ONNX's Div cuts towards zero."""
+    """{prefix}quotient = (total + 2^(c-1)) >> c."""
     return f"""
     {prefix}c = Cast <to = 7> ({by})
     {prefix}c_less_1 = Sub ({prefix}c, int64_1)
     {prefix}half = Pow (int64_2, {prefix}c_less_1)
     {prefix}unit = Pow (int64_2, {prefix}c)
     {prefix}numerator = Add ({total}, {prefix}half)
-    {prefix}rest = Mod ({prefix}numerator, {prefix}unit)
-    {prefix}whole = Sub ({prefix}numerator, {prefix}rest)
-    {prefix}quotient = Div ({prefix}whole, {prefix}unit)"""
+    {floor_divided(f"{prefix}numerator", f"{prefix}unit", f"{prefix}quotient")}"""
 
 
-def saturated(value: str) -> str:
-    """y = value + y_zero_point, limited to [qmin, qmax], in y's type.
+def limited(value: str, low: str, high: str, result: str) -> str:
+    """result = value limited to [low, high], int64.
 
     Comparisons, because Min, Max and Clip of int64 are wrong beyond 32 bits in onnxruntime (seen in 1.23 and 1.31).
     """
     return f"""
+    {result}_too_small = Less ({value}, {low})
+    {result}_at_least = Where ({result}_too_small, {low}, {value})
+    {result}_too_large = Greater ({result}_at_least, {high})
+    {result} = Where ({result}_too_large, {high}, {result}_at_least)"""
+
+
+def saturated(value: str) -> str:
+    """y = value + y_zero_point, limited to [qmin, qmax], in y's type."""
+    return f"""
     with_zero_point = Add ({value}, y_zero_point)
-    too_small = Less (with_zero_point, qmin)
-    at_least = Where (too_small, qmin, with_zero_point)
-    too_large = Greater (at_least, qmax)
-    limited = Where (too_large, qmax, at_least)
-    y = Cast <to: int = @y_type> (limited)"""
+    {limited("with_zero_point", "qmin", "qmax", "y_wide")}
+    y = Cast <to: int = @y_type> (y_wide)"""
 
 
 def rescaled(total: str, by: str = "shift", shape: str = "") -> str:

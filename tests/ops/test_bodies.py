@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-from exact import compute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_cases import Case, Draw
@@ -217,7 +216,7 @@ def test_halves_go_up_and_the_64_bit_value_saturates() -> None:
     c = np.array([1, 1, 1, 31, 1, 29, 29, 62], np.int32)
     attributes = {"qmin": -128, "qmax": 127, "y_type": 3}
     case = Case("Requantize", {"x": x, "multiplier": b, "shift": c}, attributes)
-    assert compute(case.op, case.arrays, attributes).tolist() == [1, 0, -1, 2, 127, 127, -128, -1]
+    assert case.expected().tolist() == [1, 0, -1, 2, 127, 127, -128, -1]
     check_body(case)
 
 
@@ -250,7 +249,7 @@ def test_average_pool(x: str, window: dict) -> None:
     for shape, y in zip(((2, 6, 7, 3), (1, 6, 7, 1), (0, 6, 7, 3)), ALL, strict=True):
         case = draw.average_pool(shape, x=x, y=y, **window)
         check_body(case)
-        places = compute(case.op, case.arrays, case.attributes).shape[1:3]
+        places = case.expected().shape[1:3]
         check_body(draw.average_pool(shape, x=x, y=y, lengths=(*places, 1), **window))
 
 
@@ -285,3 +284,37 @@ def test_softmax(x: str, y: str) -> None:
         check_body(draw.softmax((2, 5, 7), x=x, y=y, axis=axis, scale=0.01 if axis < 0 else 0.5))
     check_body(draw.softmax((1000,), x=x, y=y, scale=0.0001))
     check_body(draw.softmax((0, 4), x=x, y=y))
+
+
+@pytest.mark.parametrize("x", ALL)
+@pytest.mark.parametrize("y", ALL)
+@pytest.mark.parametrize("center", [0, 1])
+def test_layer_norm(x: str, y: str, center: int) -> None:
+    draw = Draw(16)
+    for limit in (3, 2**14, 2**31):
+        check_body(draw.layer_norm((2, 3, 40), x=x, y=y, limit=limit, center=center, epsilon=limit))
+    check_body(draw.layer_norm((5,), x=x, y=y, vectors=False, center=center, epsilon=2**61))
+    check_body(draw.layer_norm((3, 1), x=x, y=y, center=center))
+    check_body(draw.layer_norm((0, 4), x=x, y=y, center=center))
+
+
+@pytest.mark.parametrize("values", [(0, 0), (32767, 32767), (-32768, 32767), (0, 1), (-(2**31), 2**31 - 1)])
+def test_layer_norm_of_the_longest_rows(values: tuple[int, int]) -> None:
+    case = Draw(17).layer_norm((1, 2**15), x="int32", y="int32", epsilon=2**61)
+    x = np.where(np.arange(2**15) % 2, *values).astype(np.int32).reshape(1, -1)
+    for changes in ({}, {"epsilon": 0}, {"center": 0, "x_zero_point": 0}):
+        check_body(Case("LayerNorm", case.arrays | {"x": x}, case.attributes | changes))
+
+
+@few
+@given(data=st.data())
+def test_layer_norm_drawn(data: st.DataObject) -> None:
+    shape = data.draw(st.tuples(st.integers(1, 20), st.integers(1, 40)), "shape")
+    case = Draw(data.draw(st.integers(0, 2**32), "seed")).layer_norm(
+        shape,
+        x=data.draw(st.sampled_from(ALL), "x"),
+        y=data.draw(st.sampled_from(ALL), "y"),
+        limit=2 ** data.draw(st.integers(1, 31), "bits"),
+        epsilon=data.draw(st.one_of(st.integers(0, 9), st.integers(0, 2**61)), "epsilon"),
+    )
+    check_body(case)

@@ -21,6 +21,10 @@ class Case:
     arrays: dict[str, np.ndarray]
     attributes: dict[str, Any]
 
+    def expected(self) -> np.ndarray:
+        """The output, exact."""
+        return compute(self.op, self.arrays, self.attributes)
+
 
 class Draw:
     """Values from a seed."""
@@ -98,8 +102,8 @@ class Draw:
         group = x_shape[3] // w_shape[3]
         given = attributes | ({"group": group} if group > 1 else {}) | {"x_zero_point": self.zero_point(x)}
         if residual:
+            shape = Case("Conv", arrays, given | self.result(y)).expected().shape
             given["residual_zero_point"] = self.zero_point(residual)
-            shape = compute("Conv", arrays, given | self.result(y)).shape
             arrays |= self.residual(residual, shape, w_shape[0] if vectors else 1)
         return Case("ConvAdd" if residual else "Conv", arrays, given | self.result(y))
 
@@ -211,3 +215,25 @@ class Draw:
             "shift": self.shift(1, 6, 8),
         }
         return Case("Softmax", arrays, {"axis": axis} | self.result(y))
+
+    def layer_norm(
+        self,
+        shape: Shape,
+        *,
+        x: str = "uint8",
+        y: str = "uint8",
+        limit: int = 2**31,
+        vectors: bool = True,
+        epsilon: int = 0,
+        **attributes: Any,
+    ) -> Case:
+        """limit: of the values of x. vectors: gamma and beta for every place."""
+        count = shape[-1] if vectors else 1
+        arrays = {
+            "x": self.tensor(x, shape, limit),
+            "gamma": self.tensor("int32", (count,)),
+            "beta": self.rng.integers(-(2**50), 2**50, count),
+            "shift": self.shift(1, 44, 46),
+        }
+        given = {"epsilon": epsilon, "x_zero_point": self.zero_point(x)} | attributes
+        return Case("LayerNorm", arrays, given | self.result(y))
