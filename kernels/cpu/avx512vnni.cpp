@@ -255,17 +255,14 @@ ONNXQ_INLINE __m512i scale16(__m512i acc, __m512i residual, const Constants& c, 
   return _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
 }
 
-// 16 values of the residual, times 2^k. at: the row's first, in elements.
+// 16 values of the residual, times 2^k. at: the first, in elements. Masked loads of bytes are slow: only where a row ends.
 template <Residual R>
-ONNXQ_INLINE __m512i load_residual(const void* residual, ptrdiff_t at, __mmask16 mask, __m128i k) {
-  switch (R) {
-    case Residual::kU8:
-      return _mm512_sll_epi32(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, static_cast<const uint8_t*>(residual) + at)), k);
-    case Residual::kS8:
-      return _mm512_sll_epi32(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, static_cast<const int8_t*>(residual) + at)), k);
-    case Residual::kS32: return _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t*>(residual) + at);
-    default: return _mm512_setzero_si512();
-  }
+ONNXQ_INLINE __m512i load_residual(const void* residual, ptrdiff_t at, bool whole, __mmask16 mask, __m512i k) {
+  if (R == Residual::kNone) return _mm512_setzero_si512();
+  if (R == Residual::kS32) return _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t*>(residual) + at);
+  const auto* bytes = static_cast<const uint8_t*>(residual) + at;
+  const __m128i r = whole ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)) : _mm_maskz_loadu_epi8(mask, bytes);
+  return _mm512_sllv_epi32(R == Residual::kU8 ? _mm512_cvtepu8_epi32(r) : _mm512_cvtepi8_epi32(r), k);
 }
 
 ONNXQ_INLINE __mmask16 mask16(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
@@ -281,13 +278,14 @@ ONNXQ_INLINE void store16(const EpilogueBlock& e, ptrdiff_t i, __m512i y, __mmas
 // 16 channels at a time, every type, shift and residual.
 template <Shift S, Residual R>
 void epilogue_general(const EpilogueBlock& e) {
-  const __m128i count = _mm_cvtsi32_si128(e.uniform_shift), k = _mm_cvtsi32_si128(e.residual_shift);
+  const __m128i count = _mm_cvtsi32_si128(e.uniform_shift);
+  const __m512i k = _mm512_set1_epi32(e.residual_shift);
   for (int n = 0; n < e.n; n += kVector) {
     const __mmask16 mask = mask16(e.n - n);
     const Constants c = constants_of<S, R>(e, n);
     for (int i = 0; i < e.m; i++) {
       const __m512i acc = _mm512_load_si512(e.acc + i * kPanel + n);
-      const __m512i residual = load_residual<R>(e.residual, i * e.residual_stride + n, mask, k);
+      const __m512i residual = load_residual<R>(e.residual, i * e.residual_stride + n, false, mask, k);
       store16(e, i * e.y_stride + n, scale16<S, R>(acc, residual, c, count), mask);
     }
   }
@@ -295,7 +293,8 @@ void epilogue_general(const EpilogueBlock& e) {
 
 // To 8 bits, 64 bytes at a time: 4 rows of 16 channels, 2 of 32 or 1 of 64 (or of 48).
 template <Shift S, Residual R, bool Signed, bool Interleaved, int V>
-void epilogue_bytes(const EpilogueBlock& e) {
+void epilogue_bytes(const EpilogueBlock& block) {
+  const EpilogueBlock e = block;  // a copy: stores of bytes may not change it
   constexpr int kRows = V == 1 ? 4 : V == 2 ? 2 : 1;
   Constants c[V];
   __mmask16 masks[V];
@@ -304,7 +303,8 @@ void epilogue_bytes(const EpilogueBlock& e) {
     c[v] = constants_of<S, R>(e, kVector * v);
     masks[v] = mask16(e.n - kVector * v);
   }
-  const __m128i count = _mm_cvtsi32_si128(e.uniform_shift), k = _mm_cvtsi32_si128(e.residual_shift);
+  const __m128i count = _mm_cvtsi32_si128(e.uniform_shift);
+  const __m512i k = _mm512_set1_epi32(e.residual_shift);
   const __mmask64 mask = e.n >= 64 ? ~__mmask64{0} : (__mmask64{1} << e.n) - 1;
   const bool whole = e.n == kVector * V;
   const bool clips = e.range.qmax - e.range.qmin != 255;  // else packing saturates already
@@ -318,7 +318,7 @@ void epilogue_bytes(const EpilogueBlock& e) {
       const ptrdiff_t row = i + r < e.m ? i + r : e.m - 1;
 #pragma GCC unroll 4
       for (int v = 0; v < V; v++) {
-        const __m512i residual = load_residual<R>(e.residual, row * e.residual_stride + kVector * v, masks[v], k);
+        const __m512i residual = load_residual<R>(e.residual, row * e.residual_stride + kVector * v, whole, masks[v], k);
         y[r * V + v] = scale16<S, R>(_mm512_load_si512(e.acc + row * kPanel + kVector * v), residual, c[v], count);
       }
     }
