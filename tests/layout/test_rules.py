@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from integers import Proof, prove
 
+from onnxq.layout.own import RULES
+from onnxq.ops import SCHEMAS
 from onnxq.passes.layout_nhwc import LayoutNhwc
 
 PASS = LayoutNhwc()
@@ -133,3 +135,24 @@ RANK_CHANGES = [
 def test_changes_of_rank(source, op, output, constants, left):
     proof = between(op, output, constants, source)
     assert proof.transposes == left, proof.reasons
+
+
+def test_every_operator_of_ours_has_a_rule_or_holds():
+    """A new operator needs a decision here."""
+    holding = {"AveragePool", "Conv", "ConvAdd", "Gemm", "GemmAdd", "MatMul", "MaxPool"}
+    assert set(SCHEMAS) - set(RULES) == holding
+    assert set(RULES) <= set(SCHEMAS)
+
+
+@pytest.mark.parametrize(("perm", "left"), [("1,0,2", 0), ("0,2,1", 2)])
+def test_layer_norm_keeps_its_last_dimension(perm, left):
+    size = 4 if left else 6
+    text = f"""g (uint8[5,4,6] x) => (uint8[5,4,6] y) <uint8[6,6] m, int32[{size}] gamma, int64[{size}] beta,
+        int32[1] mul, int32[1] sh, int32[1] shift = {{24}}> {{
+        [first] a = own.MatMul<qmin=0, qmax=255, y_type=2>(x, m, mul, sh) [t1] b = Transpose<perm=[{perm}]>(a)
+        [norm] c = own.LayerNorm<epsilon=1, qmin=0, qmax=255, y_type=2, y_zero_point=128>(b, gamma, beta, shift)
+        [t2] d = Transpose<perm=[{perm}]>(c) [last] y = own.MatMul<qmin=0, qmax=255, y_type=2>(d, m, mul, sh) }}"""
+    proof = prove(text, PASS, gamma=1 << 16, beta=3 << 16, sh=35)
+    assert len(proof.transposes) == left
+    if left:
+        assert "LayerNorm norm: it normalizes the last dimension" in proof.reasons["t1"]
