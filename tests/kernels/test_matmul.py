@@ -89,7 +89,7 @@ def drawn(draw: st.DrawFn) -> Case:
 
 
 @on_every_tier
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(cases=st.lists(drawn(), min_size=1, max_size=6))
 def test_drawn_shapes(tier: str, cases: list[Case]) -> None:
     with chosen(tier):

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exact import compute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_runs import Bundle, bundle, check, chosen, lone, needs_library, on_every_tier, refusal, run_refusal
@@ -44,7 +43,7 @@ def averages() -> list[Case]:
                 y = ALL[i % 3]
                 case = draw.average_pool(shape, x=x, y=y, **window)
                 cases.append(case)
-                places = compute(case.op, case.arrays, case.attributes).shape[1:3]
+                places = case.expected().shape[1:3]
                 if all(places):
                     cases.append(draw.average_pool(shape, x=x, y=y, lengths=(*places, 1), **window))
     wide = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1)}
@@ -125,7 +124,7 @@ def drawn(draw: st.DrawFn) -> Case:
 
 
 @on_every_tier
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(cases=st.lists(drawn(), min_size=1, max_size=6))
 def test_drawn_shapes(tier: str, cases: list[Case]) -> None:
     with chosen(tier):
