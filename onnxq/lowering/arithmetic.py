@@ -5,6 +5,9 @@ A product with positive constants costs nothing: the integers stay, they only st
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
@@ -18,8 +21,8 @@ from onnxq.match import constant_values, is_constant
 from onnxq.numeric.affine import batch_norm
 from onnxq.qdq import constant_reals, dequantizer, is_quantized_constant
 
-# Steps from 0 to the largest value of a float constant: far finer than the codes it is added to.
-CONSTANT_REACH = float(2**24)
+# A float constant is added in steps of 2^-FINER of the result's: its multiplier is exact, and they are fine enough.
+FINER = 12
 
 
 def lower_sum(work: Work, node: gs.Node) -> None:
@@ -31,18 +34,18 @@ def lower_sum(work: Work, node: gs.Node) -> None:
         raise RefusedError("it has one input")
     rank = _rank(node.outputs[0])
     terms = [_term(work, t, rank) for t in node.inputs]
-    if all(is_constant(t.tensor) for t in terms):
+    if not any(isinstance(t, Integers) and not is_constant(t.tensor) for t in terms):
         raise RefusedError("all its inputs are constant")
     while len(terms) > 2:
         terms = [_partial(work, node, terms[0], terms[1], rank), *terms[2:]]
     _lower_pair(work, node, terms[0], terms[1], rank, "Sub" if node.op == "Sub" else "Add")
 
 
-def _lower_pair(work: Work, node: gs.Node, a: Integers, b: Integers, rank: int, op: str = "Add") -> None:
-    low, high = _extremes(a, b, op)
+def _lower_pair(work: Work, node: gs.Node, first: Term, second: Term, rank: int, op: str = "Add") -> None:
+    low, high = _extremes(first, second, op)
     made = output.plan(work, node.outputs[0], np.asarray(1.0), None, np.asarray(low), np.asarray(high))
     sources = [node, *made.nodes()]
-    a, b = _one_axis(work, node, a, b, rank)
+    a, b = _one_axis(work, node, _in_integers(work, first, made), _in_integers(work, second, made), rank)
     how = _rescale_pair(work, a, b, made)
     target = output.settle(work, made, [node])
     _emit_sum(work, op, a, b, made, how, target, rank, sources)
@@ -52,8 +55,23 @@ def _rescale_pair(work: Work, a: Integers, b: Integers, made: output.Plan) -> Re
     return rescale(work.form, [a.scale / made.scale, b.scale / made.scale], [a.reach, b.reach])
 
 
-def _term(work: Work, tensor: gs.Tensor, rank: int) -> Integers:
-    """An operand of a sum: the integers of an activation, the codes of a constant, or a float constant in int32."""
+@dataclass(frozen=True)
+class Constant:
+    """A float constant in a sum: its integers depend on the scale of the result."""
+
+    name: str
+    values: NDArray[np.float64]
+
+    def reals(self) -> tuple[float, float]:
+        """The smallest and the largest real number."""
+        return float(self.values.min(initial=0.0)), float(self.values.max(initial=0.0))
+
+
+Term = Integers | Constant
+
+
+def _term(work: Work, tensor: gs.Tensor, rank: int) -> Term:
+    """An operand of a sum: the integers of an activation, the codes of a constant, or a float constant."""
     if not is_constant(tensor) and not is_quantized_constant(tensor):
         return work.integers(tensor)
     node = dequantizer(tensor)
@@ -69,16 +87,20 @@ def _term(work: Work, tensor: gs.Tensor, rank: int) -> Integers:
         raise RefusedError(f"its input {tensor.name} is computed at run time from constants")
     if not np.isfinite(reals).all():
         raise RefusedError("a constant input holds NaN or infinity")
-    return _constant(work, f"{tensor.name}_wide", reals)
+    return Constant(tensor.name, reals.astype(np.float64))
 
 
-def _constant(work: Work, name: str, reals: NDArray) -> Integers:
-    """A float constant in int32, in steps so fine that they do not count."""
-    largest = float(np.abs(reals).max(initial=0.0))
-    scale = largest / CONSTANT_REACH if largest > 0 else 1.0
-    values = np.rint(reals.astype(np.float64) / scale).astype(np.int32)
+def _in_integers(work: Work, term: Term, made: output.Plan) -> Integers:
+    """A float constant in int32, in steps of the result's divided by a power of two, so that its factor is exact."""
+    if isinstance(term, Integers):
+        return term
+    step = float(made.scale)
+    largest = float(np.abs(term.values).max(initial=0.0)) / step
+    room = 30 - math.frexp(largest)[1]  # largest · 2^room < 2^30
+    scale = step * 2.0 ** -(min(FINER, room) if made.type != "int32" else min(0, room))
+    values = np.rint(term.values / scale).astype(np.int32)
     ends = (np.asarray(int(v)) for v in (values.min(initial=0), values.max(initial=0)))
-    return Integers(work.constant(name, values), np.asarray(scale), 0, None, *ends)
+    return Integers(work.constant(f"{term.name}_wide", values), np.asarray(scale), 0, None, *ends)
 
 
 def _rank(tensor: gs.Tensor) -> int:
@@ -87,7 +109,7 @@ def _rank(tensor: gs.Tensor) -> int:
     return len(tensor.shape)
 
 
-def _extremes(a: Integers, b: Integers, op: str) -> tuple[float, float]:
+def _extremes(a: Term, b: Term, op: str) -> tuple[float, float]:
     (a_low, a_high), (b_low, b_high) = a.reals(), b.reals()
     return (a_low + b_low, a_high + b_high) if op == "Add" else (a_low - b_high, a_high - b_low)
 
@@ -125,16 +147,14 @@ def _emit_sum(
     work.own(op, [a.tensor, b.tensor, *vectors], target, attrs, sources, how)
 
 
-def _partial(work: Work, node: gs.Node, a: Integers, b: Integers, rank: int, op: str = "Add") -> Integers:
-    """a + b (or a − b) as a wide value: one step of a longer sum."""
-    low, high = _extremes(a, b, op)
-    made = output.free(low, high)
-    a, b = _one_axis(work, node, a, b, rank)
+def _partial(work: Work, node: gs.Node, first: Term, second: Term, rank: int, op: str = "Add") -> Integers:
+    """first + second (or the difference) as a wide value: one step of a longer sum."""
+    made = output.free(*_extremes(first, second, op))
+    a, b = _one_axis(work, node, _in_integers(work, first, made), _in_integers(work, second, made), rank)
     how = _rescale_pair(work, a, b, made)
     target = work.variable(f"{node.outputs[0].name}_partial", "int32", node.outputs[0].shape)
     _emit_sum(work, op, a, b, made, how, target, rank, [node])
-    ends = (np.asarray(int(np.rint(v / float(made.scale)))) for v in (low, high))
-    return Integers(target, made.scale, 0, None, *ends)
+    return output.integers(made, target)
 
 
 def lower_product(work: Work, node: gs.Node) -> None:
@@ -232,7 +252,7 @@ def lower_batchnorm(work: Work, node: gs.Node) -> None:
     rank = _rank(node.outputs[0])
     if value.axis is not None and value.axis != 1:
         raise RefusedError("its input has scales along another axis than its channels")
-    shift = _constant(work, f"{node.name}_shift", step.b.reshape(-1, *[1] * (rank - 2)))
+    shift = Constant(f"{node.name}_shift", step.b.reshape(-1, *[1] * (rank - 2)))
     if np.all(step.a >= 0):
         _lower_pair(work, node, value.scaled(step.a, 1), shift, rank)
         return

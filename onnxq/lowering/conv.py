@@ -32,11 +32,10 @@ def lower_conv(work: Work, node: gs.Node) -> None:
 
     made = output.plan(work, node.outputs[0], acc.scale, 1, acc.low, acc.high, may_be_raw=True)
     how = IDENTITY if made.raw else rescale(work.form, [acc.scale / made.scale], [acc.bounds])
-    limits = (acc.low, acc.high) if made.raw and made.axis is not None else (None, None)
     sources = [node, *made.nodes()]
     picture = images.image(work, x.tensor, spatial)
     groups = int(node.attrs.get("group", 1))
-    target = output.settle(work, made, [node], *limits)
+    target = output.settle(work, made, [node])
     written = images.new_image(work, target, spatial)
     arranged = np.moveaxis(codes if spatial == 2 else codes[:, :, None], 1, -1)
     constants = [

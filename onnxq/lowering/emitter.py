@@ -14,9 +14,7 @@ from onnxq.ops import DOMAIN
 
 SOURCE = "onnxq.source"  # metadata: names of the nodes of the QDQ model that a node comes from, one a line
 RESULT = "onnxq.tensor"  # metadata: the tensor of the QDQ model that the node's result stands for
-RESCALE = (
-    "onnxq.rescale"  # metadata: the form of its multipliers, "fixed", "general" or "identity"
-)
+RESCALE = "onnxq.rescale"  # metadata: the form of its multipliers, "fixed", "general" or "identity"
 
 
 class Emitter:
@@ -54,7 +52,7 @@ class Emitter:
 
     def constant(self, base: str, values: NDArray) -> gs.Constant:
         """A new constant."""
-        return gs.Constant(self.names.fresh(base), values)
+        return gs.Constant(self.names.fresh(base), np.asarray(values))
 
     def node(
         self,

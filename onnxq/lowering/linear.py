@@ -81,9 +81,8 @@ def _lower(
     axis = None if result.shape is None else len(result.shape) - 1
     made = output.plan(work, result, acc.scale, axis, acc.low, acc.high, may_be_raw=axis is not None)
     how = IDENTITY if made.raw else rescale(work.form, [acc.scale / made.scale], [acc.bounds])
-    limits = (acc.low, acc.high) if made.raw and made.axis is not None else (None, None)
     sources = [node, *behind, *made.nodes()]
-    target = output.settle(work, made, [node, *behind], *limits)
+    target = output.settle(work, made, [node, *behind])
     source = x.tensor
     if transpose:
         shape = None if source.shape is None else list(reversed(source.shape))
@@ -120,8 +119,7 @@ def _lower_product(work: Work, node: gs.Node) -> None:
     made = output.plan(work, node.outputs[0], scale, None, np.asarray(-reach), np.asarray(reach), may_be_raw=True)
     how = IDENTITY if made.raw else rescale(work.form, [scale / made.scale], [reach])
     sources = [node, *made.nodes()]
-    limits = (np.asarray(-reach), np.asarray(reach)) if made.raw else (None, None)
-    target = output.settle(work, made, [node], *limits)
+    target = output.settle(work, made, [node])
     attrs = {"a_zero_point": a.zero_point, "b_zero_point": b.zero_point, **made.attributes()}
     work.own("MatMul", [a.tensor, b.tensor, *work.vectors(target.name, how)], target, attrs, sources, how)
 

@@ -51,7 +51,8 @@ class Plan:
     """What an operator is to make.
 
     quantize: the QuantizeLinear whose output is written, if there is one at once. scale, zero_point, type, axis, qmin,
-    qmax: of the result. raw: it is the accumulator itself.
+    qmax: of the result. low, high: of its integers, closer than [qmin, qmax] where that is known, int64 () or
+    (channels,). raw: it is the accumulator itself.
     """
 
     end: End
@@ -62,7 +63,9 @@ class Plan:
     qmin: int
     qmax: int
     axis: int | None
-    raw: bool
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    raw: bool = False
 
     def nodes(self) -> list[gs.Node]:
         """The nodes behind the operator that its result takes in."""
@@ -197,7 +200,10 @@ def plan(
     unbounded = end.high == math.inf and end.low in (-math.inf, 0.0)
     if may_be_raw and unbounded and (scale.ndim == 0 or _takes_channels(work, end.tensor)):
         floor = WIDE_LOW if end.low < 0 else 0
-        return Plan(end, None, scale, 0, "int32", floor, WIDE_HIGH, axis if scale.ndim else None, True)
+        if scale.ndim == 0:
+            low, high, axis = np.min(low), np.max(high), None
+        least, most = (np.asarray(np.clip(v, floor, WIDE_HIGH)) for v in (low, high))
+        return Plan(end, None, scale, 0, "int32", floor, WIDE_HIGH, axis, least, most, raw=True)
     return free(float(np.min(scale * low)), float(np.max(scale * high)), end, WIDE_REACH / _crowd(end.tensor))
 
 
@@ -205,8 +211,15 @@ def planned(end: End, codes: Codes) -> Plan:
     """The plan to make codes, clipped to the bounds of the activations before them."""
     codes = codes.clipped(end.low, end.high)
     quantize = direct_quantize(end.tensor, codes)
+    return in_codes(codes, end, quantize)
+
+
+def in_codes(codes: Codes, end: End | None = None, quantize: gs.Node | None = None) -> Plan:
+    """The plan to make codes and nothing else."""
+    least, most = np.asarray(codes.qmin), np.asarray(codes.qmax)
+    scale, nothing = np.asarray(codes.scale), End(gs.Variable.empty(), (), -math.inf, math.inf, 1.0)
     return Plan(
-        end, quantize, np.asarray(codes.scale), codes.zero_point, codes.type, codes.qmin, codes.qmax, None, False
+        end or nothing, quantize, scale, codes.zero_point, codes.type, codes.qmin, codes.qmax, None, least, most
     )
 
 
@@ -216,18 +229,38 @@ def free(low: float, high: float, end: End | None = None, reach: float = WIDE_RE
     own = wide_scale(low, high, end.low, end.high, reach)
     qmin = WIDE_LOW if end.low == -math.inf else _wide_code(end.low, own)
     qmax = WIDE_HIGH if end.high == math.inf else _wide_code(end.high, own)
-    return Plan(end, None, np.asarray(own), 0, "int32", qmin, max(qmin, qmax), None, False)
+    qmax = max(qmin, qmax)
+    least, most = (np.asarray(min(max(v, qmin), qmax)) for v in (math.floor(low / own), math.ceil(high / own)))
+    return Plan(end, None, np.asarray(own), 0, "int32", qmin, qmax, None, least, most)
 
 
 def _crowd(tensor: gs.Tensor) -> int:
     """How many elements of a wide tensor a reader adds up, at most: their sum must be an int32 as well."""
     most = 1
     for node in consumers(tensor):
+        sizes: list = []
         if is_op(node, "AveragePool"):
-            most = max(most, int(np.prod(node.attrs["kernel_shape"])))
-        elif is_op(node, "GlobalAveragePool", "ReduceMean", "ReduceSum") and tensor.shape is not None:
-            most = max(most, int(np.prod([d for d in tensor.shape[1:] if isinstance(d, int)])))
+            sizes = node.attrs["kernel_shape"]
+        elif is_op(node, "GlobalAveragePool") and tensor.shape is not None:
+            sizes = tensor.shape[2:]
+        elif is_op(node, "ReduceMean", "ReduceSum") and tensor.shape is not None:
+            axes = reduced_axes(node, len(tensor.shape))
+            sizes = [tensor.shape[i] for i in axes or ()]
+        most = max(most, math.prod(d for d in sizes if isinstance(d, int)))
     return most
+
+
+def reduced_axes(node: gs.Node, rank: int) -> list[int] | None:
+    """The axes that a reduction goes over, sorted and not negative; None where they are computed at run time."""
+    tensor, listed = input_at(node, 1), node.attrs.get("axes")
+    if tensor is not None:
+        values = constant_values(tensor)
+        if values is None:
+            return None
+        listed = values.reshape(-1).tolist()
+    if not listed:
+        listed = [] if int(node.attrs.get("noop_with_empty_axes", 0)) else range(rank)
+    return sorted({int(a) % rank for a in listed})
 
 
 def wide_scale(
@@ -254,13 +287,8 @@ def _takes_channels(work: Work, tensor: gs.Tensor) -> bool:
     return True
 
 
-def settle(
-    work: Work, made: Plan, nodes: list[gs.Node], low: NDArray | None = None, high: NDArray | None = None
-) -> gs.Variable:
-    """Take the nodes and what belongs to them out of the graph; the tensor that the new operator is to write.
-
-    low, high: of the results before they saturate, where that is closer than [qmin, qmax].
-    """
+def settle(work: Work, made: Plan, nodes: list[gs.Node]) -> gs.Variable:
+    """Take the nodes and what belongs to them out of the graph; the tensor that the new operator is to write."""
     end = made.end
     shape = end.tensor.shape
     if made.quantize is not None:
@@ -270,8 +298,11 @@ def settle(
             target.shape = shape
     else:
         target = work.variable(f"{end.tensor.name}_{'wide' if made.type == 'int32' else 'codes'}", made.type, shape)
-    least = np.asarray(made.qmin if low is None else np.clip(low, made.qmin, made.qmax))
-    most = np.asarray(made.qmax if high is None else np.clip(high, made.qmin, made.qmax))
-    work.define(end.tensor, Integers(target, made.scale, made.zero_point, made.axis, least, most))
+    work.define(end.tensor, integers(made, target))
     work.take(*nodes, *made.nodes())
     return target
+
+
+def integers(made: Plan, target: gs.Tensor) -> Integers:
+    """What the tensor that is made as planned stands for."""
+    return Integers(target, made.scale, made.zero_point, made.axis, made.low, made.high)

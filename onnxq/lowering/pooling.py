@@ -13,7 +13,6 @@ from onnxq.lowering.rescale import Rescale, rescale
 from onnxq.lowering.values import Integers, RefusedError
 from onnxq.lowering.windows import Windows, outputs, sizes_of, valid_counts, windows_of
 from onnxq.lowering.work import Work
-from onnxq.match import constant_values, input_at
 
 
 def lower_average_pool(work: Work, node: gs.Node) -> None:
@@ -118,16 +117,10 @@ def _axes(node: gs.Node, rank: int) -> tuple[list[int], bool]:
     """The axes that a node reduces, sorted and not negative, and whether they stay with length 1."""
     if node.op == "GlobalAveragePool":
         return list(range(2, rank)), True
-    tensor = input_at(node, 1)
-    listed = node.attrs.get("axes")
-    if tensor is not None:
-        values = constant_values(tensor)
-        if values is None:
-            raise RefusedError("its axes are computed at run time")
-        listed = values.reshape(-1).tolist()
-    if not listed:
-        listed = [] if int(node.attrs.get("noop_with_empty_axes", 0)) else range(rank)
-    return sorted({int(a) % rank for a in listed}), bool(int(node.attrs.get("keepdims", 1)))
+    axes = output.reduced_axes(node, rank)
+    if axes is None:
+        raise RefusedError("its axes are computed at run time")
+    return axes, bool(int(node.attrs.get("keepdims", 1)))
 
 
 def _summable(work: Work, node: gs.Node, value: Integers, elements: int) -> Integers:

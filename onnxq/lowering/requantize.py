@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -23,7 +23,7 @@ def lower_quantize(work: Work, node: gs.Node) -> None:
     if codes is None:
         raise RefusedError("its codes are not 8 bits with one constant scale")
     target = node.outputs[0]
-    made = _to(codes, target)
+    made = output.in_codes(codes)
     how = None if value is None or codes.holds(value) else _rescale(work, value, made)
     target.dtype = np.dtype(codes.type)
     work.take(node)
@@ -55,11 +55,8 @@ def lower_clamp(work: Work, node: gs.Node) -> None:
     if made.type == "int32" and not value.wide and value.axis is None:
         made = _on_its_grid(value, made) or made
     how = _rescale(work, value, made)
-    limits = (value.low - value.zero_point, value.high - value.zero_point) if made.raw else (None, None)
-    if made.raw and not value.wide:
-        limits = (value.low, value.high)
     sources = [node, *made.nodes()]
-    target = output.settle(work, made, [node], *limits)
+    target = output.settle(work, made, [node])
     _emit(work, value, made, how, target, sources)
 
 
@@ -68,7 +65,7 @@ def to_codes(work: Work, value: Integers, codes: Codes, base: str, sources: list
     if codes.holds(value):
         return value
     target = work.variable(f"{base}_codes", codes.type, value.tensor.shape)
-    made = _to(codes, target)
+    made = output.in_codes(codes)
     _emit(work, value, made, _rescale(work, value, made), target, sources)
     least, most = _limits(codes, value)
     return Integers(target, np.asarray(codes.scale), codes.zero_point, None, np.asarray(least), np.asarray(most))
@@ -80,14 +77,10 @@ def one_scale(
     """The value with one scale for the whole tensor and |q| ≤ reach: itself, or a wide one through a Requantize."""
     if value.axis is None and (not value.wide or value.reach <= reach):
         return value
-    low, high = value.reals()
-    scale = output.wide_scale(low, high, reach=reach)
+    made = output.free(*value.reals(), reach=reach)
     target = work.variable(f"{base}_wide", "int32", value.tensor.shape)
-    end = output.End(target, (), -math.inf, math.inf, 1.0)
-    made = Plan(end, None, np.asarray(scale), 0, "int32", *RANGES["int32"], None, False)
     _emit(work, value, made, _rescale(work, value, made), target, sources)
-    ends = (np.asarray(math.floor(v / scale) + d) for v, d in ((low, 0), (high, 1)))
-    return Integers(target, np.asarray(scale), 0, None, *ends)
+    return output.integers(made, target)
 
 
 def _rescale(work: Work, value: Integers, made: Plan) -> Rescale:
@@ -103,11 +96,6 @@ def _emit(work: Work, value: Integers, made: Plan, how: Rescale, target: gs.Tens
     work.own("Requantize", [value.tensor, *work.vectors(target.name, how)], target, attrs, sources, how)
 
 
-def _to(codes: Codes, target: gs.Tensor) -> Plan:
-    end = output.End(target, (), -math.inf, math.inf, 1.0)
-    return Plan(end, None, np.asarray(codes.scale), codes.zero_point, codes.type, codes.qmin, codes.qmax, None, False)
-
-
 def _on_its_grid(value: Integers, made: Plan) -> Plan | None:
     """The clipped value in its own 8-bit codes, where the bounds are codes; None where they lie between two."""
     codes = Codes(float(value.scale), value.zero_point, value.type, *RANGES[value.type])
@@ -121,7 +109,9 @@ def _on_its_grid(value: Integers, made: Plan) -> Plan | None:
     exact = exact and (high >= real(int(value.high)) or high == real(clipped.qmax))
     if not exact or made.end.factor != 1.0:
         return None
-    return Plan(made.end, None, value.scale, codes.zero_point, codes.type, clipped.qmin, clipped.qmax, None, True)
+    plan = output.in_codes(clipped, made.end)
+    least, most = (np.asarray(np.clip(v, clipped.qmin, clipped.qmax)) for v in (value.low, value.high))
+    return replace(plan, low=least, high=most, raw=True)
 
 
 def _limits(codes: Codes, value: Integers | None) -> tuple[int, int]:
