@@ -242,9 +242,12 @@ def cpu_name() -> str:
 
 
 def openvino_times(competitor: Competitor) -> list[tuple[str, str, float]]:
-    """(node, kind, seconds) of every node that the last run of an OpenVINO competitor opened with profile executed."""
-    nodes = competitor.request.get_profiling_info()
-    return [(n.node_name, n.node_type, n.real_time.total_seconds()) for n in nodes if n.real_time.total_seconds()]
+    """(kind, implementation, seconds) of every node that the last run of an OpenVINO competitor with profile executed.
+
+    implementation: OpenVINO's name for it, with the precision it computed in: "brgconv_avx512_I8".
+    """
+    nodes = [(n.node_type, n.exec_type, n.real_time.total_seconds()) for n in competitor.request.get_profiling_info()]
+    return [node for node in nodes if node[2]]
 
 
 def _timing(competitor: Competitor, rounds: list[list[float]], reference: list[list[float]]) -> Timing:

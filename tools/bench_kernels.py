@@ -1,5 +1,4 @@
-"""Kernels one by one: a convolution or matrix product as the only operator of a model, beside onnxruntime's and
-OpenVINO's.
+"""Kernels one by one: convolutions and matrix products as a model of their own, beside onnxruntime's and OpenVINO's.
 
     python tools/bench_kernels.py                                     # every layer, one thread
     python tools/bench_kernels.py --nets resnet50,bert --threads 1,2 --batch 8 --isa best,portable --json kernels.json
@@ -9,7 +8,8 @@ The ceiling is the machine's own: the inner instruction loop of the chosen tier,
 larger counts) on one thread, times the number of threads. Ours and onnxruntime's times are those of whole runs divided
 by the number of nodes (kernel_models.COPIES), onnxruntime's operators on channels-last tensors as its optimizer makes
 them. OpenVINO adds transposes at the borders, so there its own counters of the nodes are taken (whole microseconds,
-rounded down). Candidates take turns; figures are medians of rounds and, for counters, means of the middle half.
+rounded down); behind them stands the precision where it is not int8: it computes strided 1×1 convolutions in bf16 or
+float32. Candidates take turns; figures are medians of rounds and, for counters, means of the middle half.
 """
 
 from __future__ import annotations
@@ -93,10 +93,11 @@ def bench(layer: Layer, bits: int, batch: int, threads: int, peers: list[str], s
         candidates["matmulinteger"] = open_competitor(integer_products(v), given, threads=threads)
     runs = [c.run for c in candidates.values()]
     counted: list[float] = []
+    implementations: set[str] = set()
     if "openvino" in peers:
         turned = feed(layer, v, channels_first=True)
         peer = open_competitor(qdq(layer, v), turned, threads=threads, openvino=True, profile=True)
-        runs.append(_counting(peer, counted))
+        runs.append(_counting(peer, counted, implementations))
     before = runtime.peak_macs()
     rounds = measure(runs, seconds=seconds, settle=settle(threads))
     ceiling = max(before, runtime.peak_macs()) * threads
@@ -122,16 +123,19 @@ def bench(layer: Layer, bits: int, batch: int, threads: int, peers: list[str], s
         "ops_per_second": 2 * macs / times["ours"],
         "ceiling_ops_per_second": 2 * ceiling,
         "share_of_ceiling": macs / times["ours"] / ceiling if ceiling else None,
+        "openvino_implementations": sorted(implementations),
         "max_lsb": _difference(layer, v, bits),
     }
 
 
-def _counting(competitor: Competitor, counted: list[float]) -> Callable[[], None]:
-    """A run that also notes what OpenVINO says its products took."""
+def _counting(competitor: Competitor, counted: list[float], implementations: set[str]) -> Callable[[], None]:
+    """A run that also notes what OpenVINO says its products took, and what they were computed by."""
 
     def run() -> None:
         competitor.run()
-        counted.append(sum(seconds for _, kind, seconds in openvino_times(competitor) if kind in PRODUCTS))
+        nodes = [node for node in openvino_times(competitor) if node[0] in PRODUCTS]
+        counted.append(sum(seconds for _, _, seconds in nodes))
+        implementations.update(implementation for _, implementation, _ in nodes)
 
     return run
 
@@ -178,11 +182,20 @@ def cells(result: dict[str, Any]) -> list[list[str]]:
                 f"{1e-9 * row['bytes_moved'] / seconds['ours']:.1f}",
                 *(
                     f"{1e6 * seconds[peer]:.1f} ({row['ratios'][peer]:.2f}×)" if peer in seconds else ""
-                    for peer in PEERS
+                    for peer in PEERS[:-1]
                 ),
+                _openvino_cell(row),
             ]
         )
     return out
+
+
+def _openvino_cell(row: dict[str, Any]) -> str:
+    if "openvino" not in row["seconds"]:
+        return ""
+    said = f"{1e6 * row['seconds']['openvino']:.1f} ({row['ratios']['openvino']:.2f}×)"
+    floating = {i.rpartition("_")[2] for i in row["openvino_implementations"] if not i.endswith("_I8")}
+    return f"{said} {' '.join(sorted(floating))}".strip()
 
 
 if __name__ == "__main__":
