@@ -142,5 +142,7 @@ def test_activation_by_hand() -> None:
     assert activation("Sigmoid")(x).tolist() == [0.0, pytest.approx(1 / (1 + np.e)), 0.5, pytest.approx(0.8807971), 1.0]
     assert activation("Clip", {"min": 3.0, "max": 1.0})(x).tolist() == [1.0] * 5
     assert activation("PRelu", {"alpha": 0.5})(x).tolist() == [-400.0, -0.5, 0.0, 2.0, 800.0]
+    assert activation("Gelu", {"approximate": "tanh"})(np.array([2.0])) == pytest.approx(1.954597694087775, rel=1e-12)
+    assert activation("Gelu")(np.array([2.0])) == pytest.approx(1.9544997361036416, rel=1e-12)
     with pytest.raises(KeyError):
         activation("Frobnicate")
