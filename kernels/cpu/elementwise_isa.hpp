@@ -1,4 +1,4 @@
-// The inner loops of each instruction set. Those of AVX2 are the plain ones, compiled for it.
+// The inner loops of each instruction set.
 #pragma once
 
 #include "cpu/elementwise.hpp"

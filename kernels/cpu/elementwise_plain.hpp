@@ -25,8 +25,12 @@ static inline int64_t wrap_add(int64_t a, int64_t b) {
   return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
 }
 
+// Two statements: with one the compiler makes branches of it, which random values mispredict.
 static inline int32_t saturated(int64_t value, const OutputRange& range) {
-  return static_cast<int32_t>(value < range.qmin ? range.qmin : value > range.qmax ? range.qmax : value);
+  const int64_t low = range.qmin, high = range.qmax;
+  value = value < low ? low : value;
+  value = value > high ? high : value;
+  return static_cast<int32_t>(value);
 }
 
 template <class A, class B, class Y>
@@ -61,13 +65,16 @@ static inline void sum_of_types(const SumRow& r, const A* a, const B* b, Y* y) {
 }
 
 template <class A, class B, class Y>
-static inline void byte_sum_of_types(const ByteSum& s, const A* a, const B* b, Y* y, int64_t n) {
+static inline void byte_sum_of_types(const ByteSum& sum, const A* a, const B* b, Y* y, int64_t n) {
+  const ByteSum s = sum;  // a copy that y cannot overlap
   const int32_t zero_point = s.range.zero_point, qmin = s.range.qmin, qmax = s.range.qmax;
   for (int64_t i = 0; i < n; i++) {
     const int32_t high = a[i] * s.a_high + b[i] * s.b_high + s.high;
     const int32_t low = a[i] * s.a_low + b[i] * s.b_low + s.low;
-    const int32_t value = ((high + (low >> 16)) >> s.shift) + zero_point;
-    y[i] = static_cast<Y>(value < qmin ? qmin : value > qmax ? qmax : value);
+    int32_t value = ((high + (low >> 16)) >> s.shift) + zero_point;
+    value = value < qmin ? qmin : value;
+    value = value > qmax ? qmax : value;
+    y[i] = static_cast<Y>(value);
   }
 }
 
@@ -84,7 +91,8 @@ static inline void byte_sum_of_types(const ByteSum& s, const A* a, const B* b, Y
 }
 
 template <class A, class B, class Y>
-static inline void product_of_types(const ProductRow& r, const A* a, const B* b, Y* y) {
+static inline void product_of_types(const ProductRow& row, const A* a, const B* b, Y* y) {
+  const ProductRow r = row;  // a copy that y cannot overlap
   const OutputRange range = r.range;
   const int64_t half = int64_t{1} << (r.shift - 1);
   for (int64_t i = 0; i < r.n; i++) {
