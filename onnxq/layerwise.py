@@ -39,6 +39,7 @@ from onnxq.match import is_constant, producer
 from onnxq.model import Model, load
 from onnxq.numeric.classification import Scores, top_classes
 from onnxq.numeric.metrics import ErrorSums
+from onnxq.protos import OWN_DOMAIN
 from onnxq.qdq import dequantizer, entry, is_quantize
 from onnxq.save import model_dir, runnable
 from onnxq.steps import StepTally
@@ -204,6 +205,10 @@ def _inputs(reference: Model, tested: Model) -> tuple[InputSpec, ...]:
 
 def _points(reference: Model, tested: Model) -> tuple[list[_Point], tuple[str, ...]]:
     """Every quantized activation of the QDQ model that the integer model has under its name, and those it lacks."""
+    if any(n.domain == OWN_DOMAIN for n in reference.graph.nodes):
+        raise ConfigError(
+            f"{reference.name} is an integer model already; the QDQ model comes first, the one lowered from it second"
+        )
     makers = {t.name: n for n in tested.graph.nodes for t in n.outputs}
     points, missing = [], []
     for node in reference.graph.nodes:
@@ -274,7 +279,6 @@ def _opened(
     if missing:
         raise ConfigError(f"output {missing[0]} of {tested.name} is no output of {reference.name}")
     names = [*(p.expected for p in points), *outputs]
-    proto, fed_names = cut_tensors(tested, [p.found for p in points])
     found = [*(p.found for p in points), *outputs]
     with contextlib.ExitStack() as stack:
 
@@ -282,6 +286,7 @@ def _opened(
             return runtime.session(stack.enter_context(runnable(proto, model_dir(model))), threads=threads, **how)
 
         plain = session(observed_model(reference, names), reference, optimize=False)
+        proto, fed_names = cut_tensors(tested, [p.found for p in points])
         cut = session(proto, tested, kernels=not bodies)
         whole = session(observed_model(tested, found), tested, kernels=not bodies)
         own = {i.name for i in cut.get_inputs()}

@@ -71,8 +71,8 @@ def _held(layouts: Layouts) -> list[MatchFailure]:
     """Why Transposes between operators of ours stay."""
     found = []
     for value in layouts.values:
-        for copy in value.copies[1:] if value.inner else ():
-            if copy.node is not None:
+        for copy in value.copies[1:]:
+            if copy.node is not None and any(r.inner and r.layout == copy.layout for r in value.readers):
                 found.append(MatchFailure("; ".join(_holders(layouts, value, copy)), copy.node.name))
     return found
 

@@ -261,6 +261,11 @@ def test_models_that_do_not_belong_together(qdq):
         verified(qdq, found)
 
 
+def test_an_integer_model_is_no_reference():
+    with pytest.raises(ConfigError, match="g is an integer model already; the QDQ model comes first"):
+        verified(integer(), integer())
+
+
 def test_no_samples(qdq):
     with pytest.raises(DataError, match="no samples"):
         onnxq.verify(qdq, integer(), [])

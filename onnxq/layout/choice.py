@@ -118,8 +118,10 @@ def read_in(value: Value, region: Choice, flipped: Collection[int]) -> list[Perm
 def price(value: Value, region: Choice, flipped: Collection[int], count: bool) -> int:
     """What the copies of the value cost."""
     stored = made_in(value, region, flipped)
-    wanted = {*read_in(value, region, flipped), *(c.layout for c in value.pinned)}
-    return sum(value.price(stored, layout, count) for layout in wanted)
+    wanted = dict.fromkeys((c.layout for c in value.pinned), False)
+    for reader, layout in zip(value.readers, read_in(value, region, flipped), strict=True):
+        wanted[layout] = wanted.get(layout, False) or reader.inner
+    return sum(value.price(stored, layout, inner, count) for layout, inner in wanted.items())
 
 
 def _add(network: Network, value: Value, region: Choice, count: bool) -> None:
@@ -130,7 +132,8 @@ def _add(network: Network, value: Value, region: Choice, count: bool) -> None:
     readers = [(id(r.node), a, b) for r, a, b in zip(value.readers, as_is, turned, strict=True)]
     always = {a for _, a, b in readers if a == b} | {c.layout for c in value.pinned}
     for layout in {*always, *as_is, *turned}:
-        costs = [value.price(m, layout, count) for m in made]
+        inner = any(r.inner and layout in (a, b) for r, a, b in zip(value.readers, as_is, turned, strict=True))
+        costs = [value.price(m, layout, inner, count) for m in made]
         if layout in always:
             if maker is not None:
                 network.edge(SOURCE, maker, costs[1])

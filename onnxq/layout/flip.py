@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.layout.perms import Perm, identity, inverse, or_none
-from onnxq.match import Names, constant_values, input_at, is_constant, rank
+from onnxq.match import Names, constant_values, input_at, is_constant, is_op, rank
 
 
 class Refusal(Exception):
@@ -89,6 +89,18 @@ def known_rank(tensor: gs.Tensor) -> int:
     if found is None:
         raise Refusal(f"the number of dimensions of {tensor.name} is not known")
     return found
+
+
+def breaks_before_movement(node: gs.Node | None) -> bool:
+    """Whether the node is a DequantizeLinear that nothing but arithmetic may read: of int32, or int8 with a zero point.
+
+    onnxruntime 1.31 moves a DequantizeLinear behind the Transpose, Reshape, Slice… that reads it, with a QuantizeLinear
+    before that. From opset 21 on it then refuses its own QuantizeLinear, unless that makes uint8.
+    """
+    if node is None or not is_op(node, "DequantizeLinear"):
+        return False
+    kind = node.inputs[0].dtype
+    return kind == np.int32 or (kind != np.uint8 and input_at(node, 2) is not None)
 
 
 def ints(values: Sequence[int]) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from onnxq.layout.flip import (
     Refusal,
     Rule,
     alike,
+    breaks_before_movement,
     broadcast,
     integers,
     ints,
@@ -23,7 +24,7 @@ from onnxq.layout.flip import (
 )
 from onnxq.layout.perms import Perm, inverse, or_none, permuted, without
 from onnxq.layout.reshape import flatten, reshape, squeeze, unsqueeze
-from onnxq.match import Names, constant_values, input_at, remove_nodes
+from onnxq.match import Names, constant_values, input_at, is_op, producer, remove_nodes
 
 UNARY = (
     "Abs", "BitwiseNot", "Cast", "Ceil", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",
@@ -198,11 +199,20 @@ def _blocks(node: gs.Node, given: Given, to_space: bool) -> Flip:
     perm = one_input(node, given)
     if perm != CHANNELS_FIRST_TO_LAST:
         raise Refusal("it takes channels from dimension 1")
+    if _breaks(node):
+        raise Refusal("onnxruntime cannot have a Reshape behind the DequantizeLinear before it")
     shape = node.inputs[0].shape or ()
     known = [isinstance(d, int) for d in shape]
     if len(known) != 4 or not known[1] or not any(known[2:]):
         raise Refusal("its shape is not known")
     return alike(node, perm, replace=lambda g, n, names: _through_six_dimensions(g, n, to_space, names))
+
+
+def _breaks(node: gs.Node) -> bool:
+    maker = producer(node.inputs[0])
+    while maker is not None and is_op(maker, "Transpose"):
+        maker = producer(maker.inputs[0])
+    return breaks_before_movement(maker)
 
 
 def _through_six_dimensions(graph: gs.Graph, node: gs.Node, to_space: bool, names: Names) -> None:

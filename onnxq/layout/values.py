@@ -9,23 +9,29 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from onnxq.layout.flip import breaks_before_movement
 from onnxq.layout.perms import Perm, identity, inverse, moves_nothing, permuted, then
 from onnxq.layout.rules import is_own
 from onnxq.match import is_op, output_ids
 
 # What a Transpose costs beside the bytes it moves, in bytes: about 2 µs on one core. A Reshape moves nothing.
 TRANSPOSE, RESHAPE = 4096, 512
-# Weights of the cost: at a border, and between operators of ours, which are to stay channels-last.
-BORDER, INNER = 2, 3
+# Weights of the cost: at a border; between operators of ours, which are to stay channels-last; and where onnxruntime
+# would refuse the model.
+BORDER, INNER, FATAL = 2, 3, 1000
 
 
 @dataclass(frozen=True)
 class Reader:
-    """An input of a node. layout: what it reads is the value's root transposed by this."""
+    """An input of a node. layout: what it reads is the value's root transposed by this.
+
+    inner: there are operators of ours both before it and behind it.
+    """
 
     node: gs.Node
     index: int
     layout: Perm
+    inner: bool
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Value:
     """A tensor that is computed (or a graph input) and the copies that Transposes make of it, the root first.
 
     maker: the node of this graph that makes the root, at output `slot`; None for inputs. pinned: copies that are graph
-    outputs. inner: both before and behind it there are operators of ours.
+    outputs. fatal: a copy makes onnxruntime refuse the model (flip.breaks_before_movement).
     """
 
     root: gs.Variable
@@ -51,18 +57,21 @@ class Value:
     copies: list[Copy]
     readers: list[Reader] = field(default_factory=list)
     pinned: list[Copy] = field(default_factory=list)
-    inner: bool = False
+    fatal: bool = False
 
     def wanted(self) -> set[Perm]:
         """Every layout that is read or is a graph output."""
         return {r.layout for r in self.readers} | {c.layout for c in self.pinned}
 
-    def price(self, stored: Perm, wanted: Perm, count: bool) -> int:
-        """Cost of one copy in layout `wanted` when the maker stores `stored`. count: all sizes count alike."""
+    def price(self, stored: Perm, wanted: Perm, inner: bool, count: bool) -> int:
+        """Cost of one copy in layout `wanted` when the maker stores `stored`.
+
+        inner: it has operators of ours on both sides. count: all sizes count alike.
+        """
         if stored == wanted:
             return 0
         shape = self.root.shape
-        weight = INNER if self.inner else BORDER
+        weight = FATAL if self.fatal else INNER if inner else BORDER
         if shape is not None and moves_nothing(then(inverse(stored), wanted), permuted(shape, stored)):
             return RESHAPE * weight
         return (TRANSPOSE + item_size(self.root) * (1 if count else self.elements() or 1)) * weight
@@ -106,6 +115,7 @@ def values_of(graph: gs.Graph) -> list[Value]:
     ]
     for value in found:
         todo = list(value.copies)
+        ours = value.maker is not None and id(value.maker) in before
         while todo:
             copy = todo.pop(0)
             if id(copy.tensor) in outputs:
@@ -116,11 +126,11 @@ def values_of(graph: gs.Graph) -> list[Value]:
                     value.copies.append(todo[-1])
                 else:
                     value.readers += [
-                        Reader(node, i, copy.layout) for i, t in enumerate(node.inputs) if t is copy.tensor
+                        Reader(node, i, copy.layout, ours and id(node) in behind)
+                        for i, t in enumerate(node.inputs)
+                        if t is copy.tensor
                     ]
-        value.inner = (
-            value.maker is not None and id(value.maker) in before and any(id(r.node) in behind for r in value.readers)
-        )
+        value.fatal = breaks_before_movement(value.maker)
     return found
 
 

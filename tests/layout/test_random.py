@@ -9,7 +9,7 @@ import random_integers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxq.layout.choice import Layouts
+from onnxq.layout.choice import Layouts, price
 from onnxq.model import Model, load
 from onnxq.passes.layout_nhwc import LayoutNhwc
 
@@ -17,12 +17,8 @@ EXAMPLES = int(os.environ.get("ONNXQ_LAYOUT_EXAMPLES", "30"))
 
 
 def cost(model: Model) -> int:
-    """What the choice is made by, before anything is merged."""
-    total = 0
-    for value in Layouts(model.graph).values:
-        stored = value.copies[0].layout
-        total += sum(value.price(stored, copy.layout, count=False) for copy in value.copies[1:])
-    return total
+    """What the choice is made by."""
+    return sum(price(value, {}, (), count=False) for value in Layouts(model.graph).values)
 
 
 @settings(max_examples=EXAMPLES)

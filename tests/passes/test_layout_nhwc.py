@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from integers import Proof, model, prove
+from integers import Proof, feeds, model, prove, run
 
 from onnxq import pipeline
 from onnxq.context import PassContext
@@ -88,8 +88,8 @@ def test_outputs_on_the_way_keep_their_order_and_names():
     text = f"""g (uint8[2,8,5,5] x) => (uint8[2,8,5,5] c, uint8[2,8,5,5] l, uint8[2,5,5,8] d_x, uint8[2,8,5,5] d)
         <{LAYER}, uint8[256] t> {{ {layer("c", "x")} [lut] l = own.LookupTable(c, t) {layer("d", "l")} }}"""
     proof = prove(text, PASS)
-    assert sorted(names(proof, "Transpose")) == ["c_nhwc -> c", "d_nhwc -> d", "l -> d_x", "x -> c_x"]
-    assert names(proof, "LookupTable") == ["c -> l"]
+    assert sorted(names(proof, "Transpose")) == ["c_nhwc -> c", "d_nhwc -> d", "d_x -> l", "x -> c_x"]
+    assert names(proof, "LookupTable") == ["c_nhwc -> d_x"]
 
 
 def test_two_outputs_of_the_same_values():
@@ -106,6 +106,29 @@ def test_transposes_of_one_tensor_are_merged_and_chains_become_one():
     proof = prove(text, PASS)
     assert proof.transposes == [[0, 2, 3, 1], [1, 3, 0, 2]]
     assert names(proof, "Transpose") == ["x -> a", "x -> c"]
+
+
+@pytest.mark.parametrize("move", ["DepthToSpace<blocksize=2>(f)", "Transpose<perm=[1,0,2,3]>(f)"])
+@pytest.mark.parametrize(
+    ("attributes", "dequantize"),
+    [
+        ("qmin=-2147483648, qmax=2147483647, y_type=6", "DequantizeLinear(w, s)"),
+        ("qmin=-2147483648, qmax=2147483647, y_type=6", "DequantizeLinear<axis=1>(w, many)"),
+        ("qmin=-128, qmax=127, y_type=3", "DequantizeLinear(w, s, z)"),
+    ],
+)
+def test_nothing_moves_what_onnxruntime_cannot_requantize(attributes, dequantize, move):
+    """Its optimizer would take these DequantizeLinears behind a Transpose or Reshape, and then refuse the model."""
+    text = f"""g (uint8[2,3,5,5] x) => (float[A,B,C,D] y)
+        <int8[4,1,1,3] k, int32[4] b, int32[1] mul, int32[1] sh, int8[1] zw, float s, int8 z = {{3}}, float[4] many> {{
+        [in] c = Transpose<{TO_LAST}>(x) [conv] w_nhwc = own.Conv<{attributes}>(c, k, b, mul, sh, zw)
+        [out] w = Transpose<{TO_FIRST}>(w_nhwc) [dq] f = {dequantize} [move] y = {move} }}"""
+    source = model(text)
+    given = feeds(source)
+    before = [run(source, feed)["y"] for feed in given]
+    proof = prove(source, PASS)
+    for feed, expected in zip(given, before, strict=True):
+        np.testing.assert_array_equal(run(proof.model, feed, optimize=True)["y"], expected)
 
 
 def test_squeeze_and_excite():
