@@ -37,11 +37,12 @@ def lower_sum(work: Work, node: gs.Node) -> None:
     if not any(isinstance(t, Integers) and not is_constant(t.tensor) for t in terms):
         raise RefusedError("all its inputs are constant")
     while len(terms) > 2:
-        terms = [_partial(work, node, terms[0], terms[1], rank), *terms[2:]]
-    _lower_pair(work, node, terms[0], terms[1], rank, "Sub" if node.op == "Sub" else "Add")
+        terms = [partial_sum(work, node, terms[0], terms[1], rank), *terms[2:]]
+    lower_pair(work, node, terms[0], terms[1], rank, "Sub" if node.op == "Sub" else "Add")
 
 
-def _lower_pair(work: Work, node: gs.Node, first: Term, second: Term, rank: int, op: str = "Add") -> None:
+def lower_pair(work: Work, node: gs.Node, first: Term, second: Term, rank: int, op: str = "Add") -> None:
+    """first + second or first − second in place of the node. Raises RefusedError."""
     low, high = _extremes(first, second, op)
     made = output.plan(work, node.outputs[0], np.asarray(1.0), None, np.asarray(low), np.asarray(high))
     sources = [node, *made.nodes()]
@@ -147,9 +148,9 @@ def _emit_sum(
     work.own(op, [a.tensor, b.tensor, *vectors], target, attrs, sources, how)
 
 
-def _partial(work: Work, node: gs.Node, first: Term, second: Term, rank: int, op: str = "Add") -> Integers:
+def partial_sum(work: Work, node: gs.Node, first: Term, second: Term, rank: int, op: str = "Add") -> Integers:
     """first + second (or the difference) as a wide value: one step of a longer sum."""
-    made = output.free(*_extremes(first, second, op))
+    made = output.free(*_extremes(first, second, op), step=output.next_step(node.outputs[0]))
     a, b = _one_axis(work, node, _in_integers(work, first, made), _in_integers(work, second, made), rank)
     how = _rescale_pair(work, a, b, made)
     target = work.variable(f"{node.outputs[0].name}_partial", "int32", node.outputs[0].shape)
@@ -204,7 +205,7 @@ def _lower_factor(work: Work, node: gs.Node, value: Integers, constant: gs.Tenso
         raise RefusedError("its constant factor is empty, not finite, or computed at run time")
     with np.errstate(divide="ignore"):
         factors = 1.0 / reals.astype(np.float64) if node.op == "Div" else reals.astype(np.float64)
-    found = _by_channel(factors, rank)
+    found = by_channel(factors, rank)
     shape = value.tensor.shape
     if found is None or shape is None or len(shape) != rank:
         return False
@@ -221,7 +222,7 @@ def _lower_factor(work: Work, node: gs.Node, value: Integers, constant: gs.Tenso
     return True
 
 
-def _by_channel(values: NDArray[np.float64], rank: int) -> tuple[NDArray[np.float64], int | None] | None:
+def by_channel(values: NDArray[np.float64], rank: int) -> tuple[NDArray[np.float64], int | None] | None:
     """Values that are all equal, as (); or differ along one axis, as (channels,) with it; else None."""
     if values.ndim > rank:
         return None
@@ -234,7 +235,7 @@ def _by_channel(values: NDArray[np.float64], rank: int) -> tuple[NDArray[np.floa
 def _lower_signed(work: Work, node: gs.Node, value: Integers, factor: NDArray[np.float64], axis: int | None) -> None:
     """Factors of both signs: the tensor minus itself, each with the multipliers of its sign."""
     plus, minus = value.scaled(np.maximum(factor, 0.0), axis), value.scaled(np.maximum(-factor, 0.0), axis)
-    _lower_pair(work, node, plus, minus, _rank(node.outputs[0]), "Sub")
+    lower_pair(work, node, plus, minus, _rank(node.outputs[0]), "Sub")
 
 
 def lower_batchnorm(work: Work, node: gs.Node) -> None:
@@ -254,10 +255,10 @@ def lower_batchnorm(work: Work, node: gs.Node) -> None:
         raise RefusedError("its input has scales along another axis than its channels")
     shift = Constant(f"{node.name}_shift", step.b.reshape(-1, *[1] * (rank - 2)))
     if np.all(step.a >= 0):
-        _lower_pair(work, node, value.scaled(step.a, 1), shift, rank)
+        lower_pair(work, node, value.scaled(step.a, 1), shift, rank)
         return
     plus, minus = value.scaled(np.maximum(step.a, 0.0), 1), value.scaled(np.maximum(-step.a, 0.0), 1)
-    _lower_pair(work, node, _partial(work, node, plus, minus, rank, "Sub"), shift, rank)
+    lower_pair(work, node, partial_sum(work, node, plus, minus, rank, "Sub"), shift, rank)
 
 
-__all__ = ["lower_batchnorm", "lower_product", "lower_sum"]
+__all__ = ["by_channel", "lower_batchnorm", "lower_pair", "lower_product", "lower_sum", "partial_sum"]

@@ -12,11 +12,14 @@ from onnxq.lowering import tables
 from onnxq.lowering.arithmetic import lower_batchnorm, lower_product, lower_sum
 from onnxq.lowering.concat import lower_join
 from onnxq.lowering.conv import lower_conv
+from onnxq.lowering.leaky import lower_leaky
 from onnxq.lowering.linear import lower_gemm, lower_matmul
 from onnxq.lowering.movers import JOINERS, MOVERS, PICKERS
+from onnxq.lowering.normalization import lower_layer_norm, lower_softmax
 from onnxq.lowering.passthrough import lower_mover
 from onnxq.lowering.pooling import lower_average_pool, lower_mean
 from onnxq.lowering.requantize import lower_clamp, lower_quantize
+from onnxq.lowering.transposed import lower_transposed
 from onnxq.lowering.values import RefusedError, dequantized
 from onnxq.lowering.work import Work
 from onnxq.match import STANDARD_DOMAINS, MatchFailure, is_constant, producer
@@ -27,6 +30,7 @@ from onnxq.qdq import is_dequantize, is_quantize, pair
 Handler = Callable[[Work, gs.Node], None]
 HANDLERS: dict[str, Handler] = {
     "Conv": lower_conv,
+    "ConvTranspose": lower_transposed,
     "Gemm": lower_gemm,
     "MatMul": lower_matmul,
     **dict.fromkeys(("Add", "Sub", "Sum"), lower_sum),
@@ -38,6 +42,9 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys((*MOVERS, *PICKERS), lower_mover),
     **dict.fromkeys(JOINERS, lower_join),
     **dict.fromkeys(("Pow", *tables.UNARY), tables.lower_function),
+    **dict.fromkeys(("LeakyRelu", "PRelu"), lower_leaky),
+    "Softmax": lower_softmax,
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), lower_layer_norm),
 }
 ONLY_SHAPE = ("Shape", "Size")
 

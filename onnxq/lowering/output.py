@@ -22,13 +22,17 @@ from onnxq.match import constant_values, consumers, input_at, is_op, scalar_valu
 from onnxq.qdq import is_quantize
 
 WIDE_LOW, WIDE_HIGH = RANGES["int32"]
-# A wide result of its own scale uses this much of int32, so that a sum of two of them still has a bit to spare.
+# A wide result of its own scale uses at most this much of int32, so that a sum of two has a bit to spare.
 WIDE_REACH = float(2**30)
+# It has steps of 2^-FINER of those of the codes behind it: rounding to them does not count, and neither does the error
+# of a multiplier (2^-32 where the other term of a sum needs a shift of 31) times so few of them.
+FINER = 14
+NEAR = 64  # nodes behind a tensor that are looked at for the next codes
 # Readers that need one scale for the whole tensor; the others take one for each channel.
 ONE_SCALE = (
     "Concat", "AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum", "Mul", "Div", "Clip", "Reshape", "Flatten",
     "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Pad", "Expand", "Tile", "DepthToSpace", "SpaceToDepth",
-    "Resize", "MaxPool", "GlobalMaxPool", "Where", "Max", "Min", "LeakyRelu",
+    "Resize", "MaxPool", "GlobalMaxPool", "Where", "Max", "Min", "LayerNormalization", "RMSNormalization",
 )  # fmt: skip
 
 
@@ -186,11 +190,12 @@ def plan(
     *,
     may_be_raw: bool = False,
     within: tuple[float, float] = (-math.inf, math.inf),
+    reach: float = WIDE_REACH,
 ) -> Plan:
     """What an operator whose exact results are scale · [low, high] is to make; nothing is changed.
 
     result: its float output. scale: float64 () or (channels,) along `axis` of that. may_be_raw: the integers themselves
-    may be the result (accumulators). within: bounds that the operator itself clips to.
+    may be the result (accumulators). within: bounds that the operator itself clips to. reach: of a wide result.
     """
     end = follow(work, result, within)
     codes = wanted(work, end.tensor)
@@ -204,7 +209,8 @@ def plan(
             low, high, axis = np.min(low), np.max(high), None
         least, most = (np.asarray(np.clip(v, floor, WIDE_HIGH)) for v in (low, high))
         return Plan(end, None, scale, 0, "int32", floor, WIDE_HIGH, axis, least, most, raw=True)
-    return free(float(np.min(scale * low)), float(np.max(scale * high)), end, WIDE_REACH / _crowd(end.tensor))
+    limits = float(np.min(scale * low)), float(np.max(scale * high))
+    return free(*limits, end, reach / _crowd(end.tensor), next_step(end.tensor))
 
 
 def planned(end: End, codes: Codes) -> Plan:
@@ -223,15 +229,39 @@ def in_codes(codes: Codes, end: End | None = None, quantize: gs.Node | None = No
     )
 
 
-def free(low: float, high: float, end: End | None = None, reach: float = WIDE_REACH) -> Plan:
-    """The plan to make a wide value with a scale of its own, for reals in [low, high]."""
+def free(low: float, high: float, end: End | None = None, reach: float = WIDE_REACH, step: float | None = None) -> Plan:
+    """The plan to make a wide value with a scale of its own, for reals in [low, high].
+
+    reach: the largest integer. step: of the codes that are made of it, if there are such.
+    """
     end = end or End(gs.Variable.empty(), (), -math.inf, math.inf, 1.0)
-    own = wide_scale(low, high, end.low, end.high, reach)
+    largest = max(abs(min(max(v, end.low), end.high)) for v in (low, high))
+    own = largest / reach if largest > 0 else 1.0
+    if step is not None:
+        own = max(own, step * 2.0**-FINER)
     qmin = WIDE_LOW if end.low == -math.inf else _wide_code(end.low, own)
     qmax = WIDE_HIGH if end.high == math.inf else _wide_code(end.high, own)
     qmax = max(qmin, qmax)
     least, most = (np.asarray(min(max(v, qmin), qmax)) for v in (math.floor(low / own), math.ceil(high / own)))
     return Plan(end, None, np.asarray(own), 0, "int32", qmin, qmax, None, least, most)
+
+
+def next_step(tensor: gs.Tensor) -> float | None:
+    """The smallest scale of the QuantizeLinears next behind a tensor, whatever lies between; None without any near."""
+    scales: list[float] = []
+    seen: set[int] = set()
+    waiting = [tensor]
+    while waiting and len(seen) < NEAR:
+        for node in consumers(waiting.pop(0)):
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            codes = codes_of(node) if is_quantize(node) else None
+            if codes is not None:
+                scales.append(codes.scale)
+            elif not is_quantize(node):
+                waiting += node.outputs
+    return min(scales, default=None)
 
 
 def _crowd(tensor: gs.Tensor) -> int:
@@ -261,14 +291,6 @@ def reduced_axes(node: gs.Node, rank: int) -> list[int] | None:
     if not listed:
         listed = [] if int(node.attrs.get("noop_with_empty_axes", 0)) else range(rank)
     return sorted({int(a) % rank for a in listed})
-
-
-def wide_scale(
-    low: float, high: float, floor: float = -math.inf, ceiling: float = math.inf, reach: float = WIDE_REACH
-) -> float:
-    """The scale of an int32 tensor with |q| ≤ reach that holds reals in [low, high] clipped to [floor, ceiling]."""
-    largest = max(abs(min(max(v, floor), ceiling)) for v in (low, high))
-    return largest / reach if largest > 0 else 1.0
 
 
 def _wide_code(real: float, scale: float) -> int:

@@ -13,7 +13,7 @@ from onnxq.lowering.requantize import one_scale, to_codes
 from onnxq.lowering.values import EIGHT_BIT, RANGES, Integers, RefusedError, dequantized
 from onnxq.lowering.windows import sizes_of, windows_of
 from onnxq.lowering.work import Work
-from onnxq.match import constant_values
+from onnxq.match import constant_values, replace_everywhere
 from onnxq.qdq import dequantizer, is_quantized_constant
 
 
@@ -22,6 +22,10 @@ def lower_mover(work: Work, node: gs.Node) -> None:
     reason = why_not(node)
     if reason:
         raise RefusedError(reason)
+    if node.op in VIEWS and id(node.inputs[0]) not in work.values and id(node.outputs[0]) not in work.outputs:
+        replace_everywhere(work.graph, node.outputs[0], node.inputs[0])  # of a constant
+        work.take(node)
+        return
     value = _data(work, node.inputs[0])
     codes = output.wanted(work, node.inputs[0]) if len(node.outputs) > 1 else output.wanted(work, node.outputs[0])
     if node.op in VIEWS:

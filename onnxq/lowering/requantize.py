@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxq.lowering import output, tables
 from onnxq.lowering.output import Plan, activation_bounds
 from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
-from onnxq.lowering.values import RANGES, Codes, Integers, RefusedError, codes_of
+from onnxq.lowering.values import RANGES, TYPE_NUMBERS, Codes, Integers, RefusedError, codes_of
 from onnxq.lowering.work import Work
 
 
@@ -77,10 +77,30 @@ def one_scale(
     """The value with one scale for the whole tensor and |q| ≤ reach: itself, or a wide one through a Requantize."""
     if value.axis is None and (not value.wide or value.reach <= reach):
         return value
-    made = output.free(*value.reals(), reach=reach)
+    made = output.free(*value.reals(), reach=reach, step=output.next_step(sources[0].outputs[0]))
     target = work.variable(f"{base}_wide", "int32", value.tensor.shape)
     _emit(work, value, made, _rescale(work, value, made), target, sources)
     return output.integers(made, target)
+
+
+def clamped(
+    work: Work, value: Integers, base: str, sources: list[gs.Node], low: int | None = None, high: int | None = None
+) -> Integers:
+    """The same integers, none below `low` or above `high`."""
+    least, most = RANGES[value.type]
+    least, most = least if low is None else low, most if high is None else high
+    ends = (np.clip(v, least, most) for v in (value.low, value.high))
+    target = work.variable(f"{base}_clamped", value.type, value.tensor.shape)
+    attrs = {
+        "x_zero_point": value.zero_point,
+        "axis": -1,
+        "y_zero_point": value.zero_point,
+        "qmin": least,
+        "qmax": most,
+        "y_type": TYPE_NUMBERS[value.type],
+    }
+    work.own("Requantize", [value.tensor, *work.vectors(target.name, IDENTITY)], target, attrs, sources, IDENTITY)
+    return Integers(target, value.scale, value.zero_point, value.axis, *ends)
 
 
 def _rescale(work: Work, value: Integers, made: Plan) -> Rescale:
