@@ -9,6 +9,7 @@ a cut cannot express are priced roughly there, and the result counts only when i
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator
+from typing import NamedTuple
 
 import onnx_graphsurgeon as gs
 
@@ -125,31 +126,55 @@ def price(value: Value, region: Choice, flipped: Collection[int], count: bool) -
 
 
 def _add(network: Network, value: Value, region: Choice, count: bool) -> None:
-    """Edges for the copies of a value. A node on the sink's side is transposed."""
+    """Edges for the copies of a value. A node on the sink's side is transposed.
+
+    A copy has its price once any reader wants it, and the rest of an inner one's once an inner reader wants it.
+    """
     maker = id(value.maker) if id(value.maker) in region else None
     made = [made_in(value, region, ()), made_in(value, region, region)]
     as_is, turned = read_in(value, region, ()), read_in(value, region, region)
-    readers = [(id(r.node), a, b) for r, a, b in zip(value.readers, as_is, turned, strict=True)]
-    always = {a for _, a, b in readers if a == b} | {c.layout for c in value.pinned}
-    for layout in {*always, *as_is, *turned}:
-        inner = any(r.inner and layout in (a, b) for r, a, b in zip(value.readers, as_is, turned, strict=True))
-        costs = [value.price(m, layout, inner, count) for m in made]
-        if layout in always:
-            if maker is not None:
-                network.edge(SOURCE, maker, costs[1])
-                network.edge(maker, SINK, costs[0])
-            continue
-        least = min(costs)
-        for turned_too in (False, True):
-            keys = [key for key, a, b in readers if (b if turned_too else a) == layout]
-            rest = costs[0 if turned_too else 1] - least
-            if not keys:
-                continue
-            # Paid once if any of the readers is on this side: `least` whatever the maker does, and `rest` if the maker
-            # is on the other side. That it may cost more on the same side too (three orders at once) is left out.
-            for amount, other in ((least, SOURCE if turned_too else SINK), (rest, maker)):
-                if amount and other is not None:
-                    _once(network, keys, other, amount, turned_too, ("copy", id(value), layout, turned_too, other))
+    readers = [_Read(id(r.node), a, b, r.inner) for r, a, b in zip(value.readers, as_is, turned, strict=True)]
+    for layout in {*(c.layout for c in value.pinned), *as_is, *turned}:
+        plain, full = ([value.price(m, layout, inner, count) for m in made] for inner in (False, True))
+        pinned = any(c.layout == layout for c in value.pinned)
+        _add_copy(network, maker, layout, readers, plain, pinned, (id(value), layout, "any"))
+        more = [f - p for f, p in zip(full, plain, strict=True)]
+        _add_copy(network, maker, layout, [r for r in readers if r.inner], more, False, (id(value), layout, "inner"))
+
+
+class _Read(NamedTuple):
+    """A reader: its node, the layout it wants as it is and turned, and whether it is an inner one."""
+
+    key: int
+    as_is: Perm
+    turned: Perm
+    inner: bool
+
+
+def _add_copy(
+    network: Network,
+    maker: int | None,
+    layout: Perm,
+    readers: list[_Read],
+    costs: list[int],
+    always: bool,
+    name: tuple[Hashable, ...],
+) -> None:
+    """Edges for a copy in one layout. costs: with the maker as it is, and turned. always: it is wanted anyhow."""
+    if always or any(r.as_is == r.turned == layout for r in readers):
+        if maker is not None:
+            network.edge(SOURCE, maker, costs[1])
+            network.edge(maker, SINK, costs[0])
+        return
+    least = min(costs)
+    for turned in (False, True):
+        keys = [r.key for r in readers if (r.turned if turned else r.as_is) == layout]
+        rest = costs[0 if turned else 1] - least
+        # Paid once if any of the readers is on this side: `least` whatever the maker does, and `rest` if the maker is
+        # on the other side. That it may cost more on the same side too (three orders at once) is left out.
+        for amount, other in ((least, SOURCE if turned else SINK), (rest, maker)):
+            if keys and amount and other is not None:
+                _once(network, keys, other, amount, turned, (*name, turned, other))
 
 
 def _once(network: Network, keys: list[int], other: Hashable, amount: int, turned: bool, joint: Hashable) -> None:
