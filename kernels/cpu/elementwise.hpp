@@ -48,6 +48,10 @@ struct ProductRow {
   int64_t n;
 };
 
+struct Moments {
+  int64_t sum, squares;
+};
+
 struct Elementwise {
   void (*sum)(const SumRow&);
   void (*byte_sum)(const ByteSum&, const void* a, const void* b, void* y, int64_t n);
@@ -58,6 +62,10 @@ struct Elementwise {
   void (*max_rows)(const uint8_t* x, ptrdiff_t stride, int64_t count, bool is_signed, uint8_t* y, int64_t n);
   // acc[i] = init + Σ x[i + k·stride], k < count, wrapping. stride is in elements.
   void (*sum_rows)(const void* x, IntType type, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc, int64_t n);
+  // x − zero_point, limited to 16 bits, into `centred`; their sum and the sum of their squares. n is at most 2^15.
+  Moments (*moments)(const void* x, IntType type, int32_t zero_point, int32_t* centred, int64_t n);
+  // values = values·by − less, which fit int32.
+  void (*scale)(int32_t* values, int32_t by, int32_t less, int64_t n);
 };
 
 // Those that go with the tier that ONNXQ_ISA or the CPU chooses; throws as chosen_tier() does.

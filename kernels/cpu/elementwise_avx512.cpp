@@ -292,6 +292,6 @@ void sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int3
 
 }  // namespace
 
-const Elementwise kElementwiseAvx512 = {sum, byte_sum, product, plain_lookup, max_rows, sum_rows};
+const Elementwise kElementwiseAvx512 = {sum, byte_sum, product, plain_lookup, max_rows, sum_rows, plain_moments, plain_scale};
 
 }  // namespace onnxq

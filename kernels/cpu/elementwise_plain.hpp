@@ -165,5 +165,48 @@ static inline void sum_rows_of_type(const T* x, ptrdiff_t stride, int64_t count,
   });
 }
 
+template <class T>
+static inline Moments moments_of_type(const T* x, int32_t zero_point, int32_t* centred, int64_t n) {
+  // In 32 bits: 2^15 values of 8 bits have squares of less than 2^32 in all.
+  int32_t sum = 0;
+  uint32_t squares = 0;
+  for (int64_t i = 0; i < n; i++) {
+    const int32_t value = x[i] - zero_point;
+    centred[i] = value;
+    sum += value;
+    squares += static_cast<uint32_t>(value * value);
+  }
+  return {sum, squares};
+}
+
+static inline Moments moments_of_type(const int32_t* x, int32_t zero_point, int32_t* centred, int64_t n) {
+  const int64_t lowest = int64_t{zero_point} - 32768, highest = int64_t{zero_point} + 32767;
+  const auto low = static_cast<int32_t>(lowest < INT32_MIN ? INT32_MIN : lowest);
+  const auto high = static_cast<int32_t>(highest > INT32_MAX ? INT32_MAX : highest);
+  int32_t sum = 0;
+  int64_t squares = 0;
+  for (int64_t i = 0; i < n; i++) {
+    int32_t value = x[i] < low ? low : x[i];
+    value = (value > high ? high : value) - zero_point;
+    centred[i] = value;
+    sum += value;
+    squares += value * value;
+  }
+  return {sum, squares};
+}
+
+[[maybe_unused]] static Moments plain_moments(const void* x, IntType type, int32_t zero_point, int32_t* centred,
+                                              int64_t n) {
+  switch (type) {
+    case IntType::U8: return moments_of_type(static_cast<const uint8_t*>(x), zero_point, centred, n);
+    case IntType::S8: return moments_of_type(static_cast<const int8_t*>(x), zero_point, centred, n);
+    default: return moments_of_type(static_cast<const int32_t*>(x), zero_point, centred, n);
+  }
+}
+
+[[maybe_unused]] static void plain_scale(int32_t* values, int32_t by, int32_t less, int64_t n) {
+  for (int64_t i = 0; i < n; i++) values[i] = values[i] * by - less;
+}
+
 }  // namespace
 }  // namespace onnxq

@@ -22,5 +22,6 @@ Operators lookup_operators(const Api& api);
 Operators concat_operators(const Api& api);
 Operators pool_operators(const Api& api);
 Operators matmul_operators(const Api& api);
+Operators normalization_operators(const Api& api);
 
 }  // namespace onnxq
