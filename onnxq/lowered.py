@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
+import onnx_graphsurgeon as gs
 
 from onnxq import pipeline, save
 from onnxq.card import Card, card_path, embed, read_card
@@ -15,6 +16,7 @@ from onnxq.card.lowered import with_lowering
 from onnxq.check import INTEGER_OPS
 from onnxq.check_integer import FloatOp, check_integer
 from onnxq.context import PassContext, silent
+from onnxq.data.spec import apply_shapes, input_specs
 from onnxq.errors import ConfigError, ModelError
 from onnxq.lowering.emitter import RESCALE
 from onnxq.match import MatchFailure
@@ -23,6 +25,7 @@ from onnxq.numeric.dyadic import Form
 from onnxq.ops import DOMAIN
 from onnxq.pipeline import Pass, PassReport
 from onnxq.qdq import has_qdq
+from onnxq.shapes import infer
 
 OPSET = 21
 FORMS = ("auto", "fixed", "general")
@@ -75,6 +78,7 @@ def lower(
     source: str | Path | bytes | onnx.ModelProto | Model,
     *,
     rescale: Form = "auto",
+    shapes: Mapping[str, Sequence[int]] | None = None,
     verify: bool = False,
     say: Callable[[str], None] = silent,
     on_report: Callable[[PassReport], None] | None = None,
@@ -82,7 +86,8 @@ def lower(
     """Lower a QDQ model, of onnxq or of another tool, to integer operators.
 
     source: path, bytes, ModelProto, or a loaded Model, which is changed in place. rescale: form of the multipliers,
-    "fixed" (shift 32), "general", or "auto": fixed where it is as exact. verify: prove on inputs that the passes behind
+    "fixed" (shift 32), "general", or "auto": fixed where it is as exact. shapes: fixes free dimensions of
+    inputs, {name: dims}: means and products need to know how much they add up. verify: prove that the passes behind
     lower-dyadic keep every value. What cannot be lowered stays float, with its reason in `islands`.
     Raises ModelError for a model that is not QDQ, and ConfigError for an unknown form.
     """
@@ -90,6 +95,7 @@ def lower(
         raise ConfigError(f"rescale {rescale!r}: {', '.join(FORMS)} are possible")
     model = load(source)
     _check_quantized(model)
+    _fix_shapes(model, shapes or {})
     for note in model.notes:
         say(note)
     passes = lower_pipeline(rescale)
@@ -109,6 +115,20 @@ def lower_pipeline(rescale: Form = "auto") -> tuple[Pass, ...]:
     """The passes that `lower` runs."""
     option = "" if rescale == "auto" else f"{{rescale={rescale}}}"
     return pipeline.parse(f"convert-opset{{version={OPSET}}},lower-dyadic{option},fuse-residual,layout-nhwc")
+
+
+def _fix_shapes(model: Model, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Give inputs fixed dimensions, and all that follows from them. Raises ConfigError where they contradict."""
+    if not shapes:
+        return
+    fixed = {spec.name: spec.shape for spec in apply_shapes(input_specs(model.graph), shapes)}
+    for tensor in model.graph.inputs:
+        tensor.shape = list(fixed[tensor.name] or ()) if tensor.name in shapes else tensor.shape
+    borders = {id(t) for t in (*model.graph.inputs, *model.graph.outputs)}
+    for tensor in model.graph.tensors().values():
+        if isinstance(tensor, gs.Variable) and id(tensor) not in borders:
+            tensor.shape = None  # what is known would win over what follows
+    infer(model.graph)
 
 
 def _check_quantized(model: Model) -> None:

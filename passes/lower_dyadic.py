@@ -46,6 +46,11 @@ class LowerDyadic(Pass):
         skipped = islands(graph, work)
         forms = ", ".join(f"{count} {form}" for form, count in sorted(work.forms().items()))
         notes = [f"rescales: {forms}"] if forms else []
+        if work.float_biases:
+            notes.append(
+                f"{len(work.float_biases)} biases stored as floats became int32: off by up to "
+                f"{max(work.float_biases):.2g} of a step of the layer's result"
+            )
         return PassResult(work.lowered, tuple(skipped), tuple(notes))
 
     def ensures(self, graph: gs.Graph, ctx: PassContext) -> None:

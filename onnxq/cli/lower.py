@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from onnxq.cli.common import output_path, say
+from onnxq.cli.quantize import parse_shapes
 
 
 @click.command("lower")
@@ -17,9 +18,10 @@ from onnxq.cli.common import output_path, say
     show_default=True,
     help="Form of the multipliers: shift 32, a shift each, or shift 32 where it is as exact.",
 )
+@click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Fix the shape of an input.")
 @click.option("--verify", is_flag=True, help="Prove on inputs that the passes behind the lowering keep every value.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-def command(model: str, output: str, rescale: str, verify: bool, quiet: bool) -> None:
+def command(model: str, output: str, rescale: str, shapes: tuple[str, ...], verify: bool, quiet: bool) -> None:
     """Make MODEL, with Q/DQ of any tool, integer-only: no float operator between its first Q and its last DQ.
 
     Operators that cannot be lowered stay float between integers and are listed with the reason; the exit code is 0.
@@ -34,6 +36,7 @@ def command(model: str, output: str, rescale: str, verify: bool, quiet: bool) ->
     lowered = lower(
         model,
         rescale=rescale,  # type: ignore[arg-type]
+        shapes=parse_shapes(shapes),
         verify=verify,
         say=tell,
         on_report=lambda report: tell(pipeline.describe(report)),

@@ -6,8 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.lowering import images, output
-from onnxq.lowering.layers import accumulate, bias_reals, per_channel, stored
-from onnxq.lowering.rescale import IDENTITY, rescale
+from onnxq.lowering.layers import accumulate, bias_of, per_channel, rescale_layer, stored
 from onnxq.lowering.values import RefusedError, weight_of
 from onnxq.lowering.windows import sizes_of, windows_of
 from onnxq.lowering.work import Work
@@ -26,12 +25,12 @@ def lower_conv(work: Work, node: gs.Node) -> None:
     codes, zero_codes, kind = weight.signed()
     zero_points = np.asarray(zero - (weight.zero_point.flat[0] - zero_codes.flat[0])).reshape(-1)
     centred = codes - zero_points.reshape(-1, *[1] * (codes.ndim - 1))
-    bias = bias_reals(input_at(node, 2), channels)
+    bias = bias_of(input_at(node, 2), channels)
     acc = accumulate(x, centred, np.asarray(x.scale * scale), bias)
     windows = windows_of(node, list(weight.codes.shape[2:]), sizes_of(node.inputs[0], spatial))
 
     made = output.plan(work, node.outputs[0], acc.scale, 1, acc.low, acc.high, may_be_raw=True)
-    how = IDENTITY if made.raw else rescale(work.form, [acc.scale / made.scale], [acc.bounds])
+    how = rescale_layer(work, acc, made, bias)
     sources = [node, *made.nodes()]
     picture = images.image(work, x.tensor, spatial)
     groups = int(node.attrs.get("group", 1))

@@ -9,11 +9,30 @@ import onnx_graphsurgeon as gs
 from ml_dtypes import int4
 from numpy.typing import NDArray
 
+from onnxq.lowering.output import Plan
+from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
 from onnxq.lowering.values import RANGES, Integers, RefusedError, Weight
 from onnxq.lowering.work import Work
+from onnxq.match import constant_values
 from onnxq.qdq import constant_reals
 
 ACC_MAX = RANGES["int32"][1]
+
+
+@dataclass(frozen=True)
+class Bias:
+    """What a layer adds to each output channel: reals, float64 (channels,). stored: as "int" or "float"."""
+
+    values: NDArray[np.float64]
+    stored: str
+
+    def times(self, factor: float) -> Bias:
+        """The bias multiplied (Gemm's beta)."""
+        return Bias(self.values * factor, self.stored)
+
+    def repeated(self, times: int) -> Bias:
+        """Each channel so many times."""
+        return Bias(np.repeat(self.values, times), self.stored)
 
 
 @dataclass(frozen=True)
@@ -36,17 +55,15 @@ class Accumulator:
         return found if self.scale.ndim else np.asarray(found.max(initial=0))
 
 
-def accumulate(
-    x: Integers, centred: NDArray[np.int64], scale: NDArray[np.float64], bias: NDArray | None
-) -> Accumulator:
+def accumulate(x: Integers, centred: NDArray[np.int64], scale: NDArray[np.float64], bias: Bias | None) -> Accumulator:
     """The accumulator of a layer, proven to fit into int32 whatever the order of the sum. Raises RefusedError.
 
     centred: w − zp_w, the channels on axis 0. scale: scale_x · scale_w (and Gemm's alpha), () or (channels,).
-    bias: reals (channels,), quantized here with that scale.
+    bias: quantized here with that scale.
     """
     channels = centred.shape[0]
     rows = centred.reshape(channels, -1)
-    codes = np.zeros(channels) if bias is None else np.rint(bias.astype(np.float64) / scale)
+    codes = np.zeros(channels) if bias is None else np.rint(bias.values / scale)
     least, most = int(x.low) - x.zero_point, int(x.high) - x.zero_point
     up, down = np.maximum(rows, 0).sum(axis=1), np.minimum(rows, 0).sum(axis=1)
     partial = (up - down) * max(abs(least), abs(most)) + np.abs(codes)  # float64: exact where it matters
@@ -60,7 +77,7 @@ def accumulate(
     return Accumulator(fitted, scale, low, high)
 
 
-def bias_reals(tensor: gs.Tensor | None, channels: int) -> NDArray[np.float64] | None:
+def bias_of(tensor: gs.Tensor | None, channels: int) -> Bias | None:
     """The constant bias of a layer, one real number a channel, or None without one. Raises RefusedError."""
     if tensor is None:
         return None
@@ -71,7 +88,21 @@ def bias_reals(tensor: gs.Tensor | None, channels: int) -> NDArray[np.float64] |
         raise RefusedError("its bias holds NaN or infinity")
     if values.size not in (1, channels) or (values.size > 1 and values.shape[-1] != values.size):
         raise RefusedError("its bias is not one value a channel")
-    return np.broadcast_to(values.reshape(-1).astype(np.float64), (channels,))
+    spread = np.broadcast_to(values.reshape(-1).astype(np.float64), (channels,))
+    return Bias(spread, "int" if constant_values(tensor) is None else "float")
+
+
+def rescale_layer(work: Work, acc: Accumulator, made: Plan, bias: Bias | None) -> Rescale:
+    """The rescale of an accumulator to what is planned. Raises RefusedError.
+
+    Of a bias that was stored as floats it is noted how far off it may be, in steps of the result.
+    """
+    if made.raw:
+        return IDENTITY
+    how = rescale(work.form, [acc.scale / made.scale], [acc.bounds])
+    if bias is not None and bias.stored == "float" and made.type != "int32":
+        work.float_biases.append(0.5 * float(np.max(acc.scale / made.scale)))
+    return how
 
 
 def per_channel(weight: Weight, axis: int, channels: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

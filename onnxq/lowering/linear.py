@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
 from onnxq.lowering import output
-from onnxq.lowering.layers import ACC_MAX, accumulate, bias_reals, per_channel, stored
+from onnxq.lowering.layers import ACC_MAX, Bias, accumulate, bias_of, per_channel, rescale_layer, stored
 from onnxq.lowering.rescale import IDENTITY, rescale
 from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError, Weight, dequantized, weight_of
 from onnxq.lowering.work import Work
@@ -24,9 +23,17 @@ def lower_gemm(work: Work, node: gs.Node) -> None:
     weight = weight_of(node.inputs[1])
     rows = 0 if node.attrs.get("transB", 0) else 1
     channels = weight.codes.shape[rows]
-    bias = bias_reals(input_at(node, 2), channels)
+    bias = bias_of(input_at(node, 2), channels)
     _lower(
-        work, node, x, weight, rows, None if bias is None else bias * beta, alpha, bool(node.attrs.get("transA", 0)), []
+        work,
+        node,
+        x,
+        weight,
+        rows,
+        None if bias is None else bias.times(beta),
+        alpha,
+        bool(node.attrs.get("transA", 0)),
+        [],
     )
 
 
@@ -45,7 +52,7 @@ def lower_matmul(work: Work, node: gs.Node) -> None:
     _lower_product(work, node)
 
 
-def _bias_behind(work: Work, node: gs.Node, channels: int) -> tuple[gs.Node | None, NDArray[np.float64] | None]:
+def _bias_behind(work: Work, node: gs.Node, channels: int) -> tuple[gs.Node | None, Bias | None]:
     """The Add of one constant a channel that nothing else stands before, and what it adds."""
     add = sole_consumer(node.outputs[0], work.outputs)
     if add is None or not is_op(add, "Add") or add.inputs[0] is add.inputs[1]:
@@ -56,7 +63,7 @@ def _bias_behind(work: Work, node: gs.Node, channels: int) -> tuple[gs.Node | No
         return None, None
     if node.outputs[0].shape is not None and values.ndim > len(node.outputs[0].shape):
         return None, None
-    return add, bias_reals(other, channels)
+    return add, bias_of(other, channels)
 
 
 def _lower(
@@ -65,7 +72,7 @@ def _lower(
     x: Integers,
     weight: Weight,
     channel_axis: int,
-    bias: NDArray[np.float64] | None,
+    bias: Bias | None,
     factor: float,
     transpose: bool,
     behind: list[gs.Node],
@@ -80,7 +87,7 @@ def _lower(
     result = (behind[-1] if behind else node).outputs[0]
     axis = None if result.shape is None else len(result.shape) - 1
     made = output.plan(work, result, acc.scale, axis, acc.low, acc.high, may_be_raw=axis is not None)
-    how = IDENTITY if made.raw else rescale(work.form, [acc.scale / made.scale], [acc.bounds])
+    how = rescale_layer(work, acc, made, bias)
     sources = [node, *behind, *made.nodes()]
     target = output.settle(work, made, [node, *behind])
     source = x.tensor
@@ -89,7 +96,7 @@ def _lower(
         source = work.variable(f"{source.name}_transposed", x.type, shape)
         work.node("Transpose", [x.tensor], [source], {"perm": [1, 0]})
     constants = [
-        stored(work, weight, rows.T, kind, "kn"),
+        stored(work, weight, rows.T, kind, "kn" if channel_axis else "nk_kn"),
         work.constant(f"{target.name}_bias", acc.bias.astype(np.int32)),
         *work.vectors(target.name, how),
         work.constant(f"{target.name}_w_zero_point", zero_points.astype(np.int8)),

@@ -13,8 +13,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.lowering import images, output
-from onnxq.lowering.layers import accumulate, bias_reals, per_channel, stored
-from onnxq.lowering.rescale import IDENTITY, rescale
+from onnxq.lowering.layers import accumulate, bias_of, per_channel, rescale_layer, stored
 from onnxq.lowering.values import RefusedError, weight_of
 from onnxq.lowering.work import Work
 from onnxq.match import input_at
@@ -45,12 +44,12 @@ def lower_transposed(work: Work, node: gs.Node) -> None:
     zero_points = spread[1].reshape(-1).astype(np.int64)
     taps = [-(-k // stride) for k in codes.shape[2:]]
     arranged = _phases(codes, zero, groups, stride, taps)
-    bias = bias_reals(input_at(node, 2), each * groups)
+    bias = bias_of(input_at(node, 2), each * groups)
     acc = accumulate(
         x,
         arranged - zero_points.reshape(-1, 1, 1, 1),
         np.asarray(x.scale * spread[0]),
-        None if bias is None else np.repeat(bias, phases),
+        None if bias is None else bias.repeated(phases),
     )
     if stride == 1:
         around = [(t - 1) * d - p for t, d, p in zip(taps * 2, dilations * 2, pads, strict=True)]
@@ -65,7 +64,7 @@ def lower_transposed(work: Work, node: gs.Node) -> None:
     made = output.plan(work, node.outputs[0], acc.scale, 1, acc.low, acc.high, may_be_raw=stride == 1)
     if made.type == "int32" and stride > 1:
         raise RefusedError("no QuantizeLinear stands behind it, and DepthToSpace takes 8 bits")
-    how = IDENTITY if made.raw else rescale(work.form, [acc.scale / made.scale], [acc.bounds])
+    how = rescale_layer(work, acc, made, bias)
     sources = [node, *made.nodes()]
     picture = images.image(work, x.tensor, 2)
     target = output.settle(work, made, [node])

@@ -29,7 +29,8 @@ class Work(Emitter):
 
     form: of the multipliers. values: float tensor (by id) → the integers that stand for it. functions: likewise, where
     a table will. limits: integer tensor (by id) → smallest and largest code. reasons: node (by id) → why it stays
-    float. weights: source and layout → what is stored. tensors: those that were there before.
+    float. weights: source and layout → what is stored. tensors: those that were there before. float_biases: how far off
+    each bias that was stored as floats may be, in steps of the layer's result.
     """
 
     def __init__(self, graph: gs.Graph, form: Form = "auto") -> None:
@@ -39,6 +40,7 @@ class Work(Emitter):
         self.functions: dict[int, Function] = {}
         self.limits: dict[int, tuple[int, int]] = {}
         self.reasons: dict[int, str] = {}
+        self.float_biases: list[float] = []
         self.weights: dict[tuple[int, str], gs.Constant] = {}
         self.tensors = list({id(t): t for n in graph.nodes for t in (*n.inputs, *n.outputs)}.values())
         self._made: set[int] = set()
