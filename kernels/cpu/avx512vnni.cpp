@@ -39,7 +39,7 @@ void gemm_block(const GemmBlock& b) {
 #pragma GCC unroll 16
     for (int i = 0; i < M; i++) row[i] = b.rows[i] + b.taps[t];
     const ptrdiff_t end = ptrdiff_t{kStep} * b.steps;
-    for (ptrdiff_t k = 0; k < end; k += kStep, w += 64 * V, next += 64) {
+    for (ptrdiff_t k = 0; k < end; k += kStep, w += 64 * V, next += b.prefetch_stride) {
       _mm_prefetch(next, _MM_HINT_T1);
       __m512i weights[V];
 #pragma GCC unroll 4

@@ -48,6 +48,7 @@ struct Convolution::Rows {
   int64_t count;
   ptrdiff_t* taps;
   int64_t first;  // output pixel of the first row
+  int64_t all;    // output pixels of the whole run
 };
 
 Convolution::Convolution(const Tier& tier, const ConvSpec& spec)
@@ -200,6 +201,10 @@ void Convolution::pack_depthwise(const ConvSpec& spec) {
   ordered(shift_, 1);
 }
 
+size_t Convolution::panel_bytes(const Panel& panel) const {
+  return (&panel == &panels_.back() ? packed_.size() : (&panel + 1)->offset) - panel.offset;
+}
+
 // Of the widest panel that nibbles are unpacked into.
 size_t Convolution::unpacked_bytes() const {
   return nibble_lines(static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_) * kPanel * kStep) * 2 * kLine;
@@ -258,7 +263,8 @@ void Convolution::run(const Plan& p, size_t i, const void* x, const void* residu
   const ConvShape& s = shape_;
   const int64_t all = units(p);
   if (!all || !p.ow) return;
-  const auto row_part = static_cast<int64_t>(i) / p.panel_parts, panel_part = static_cast<int64_t>(i) % p.panel_parts;
+  // Neighbouring parts have their panels in common.
+  const auto panel_part = static_cast<int64_t>(i) / p.row_parts, row_part = static_cast<int64_t>(i) % p.row_parts;
   const int64_t unit0 = all * row_part / p.row_parts, unit1 = all * (row_part + 1) / p.row_parts;
   const auto* pixels = static_cast<const uint8_t*>(x);
   if (depthwise_) return run_depthwise(p, unit0, unit1, pixels, y, scratch);
@@ -269,6 +275,7 @@ void Convolution::run(const Plan& p, size_t i, const void* x, const void* residu
   const int64_t c = s.in_channels, image_w = copies_ ? p.w + s.left + s.right : p.w;
 
   Rows rows{};
+  rows.all = p.n * p.oh * p.ow;
   rows.pointers = reinterpret_cast<const uint8_t**>(scratch);
   scratch += aligned(static_cast<size_t>(p.chunk * unit_pixels) * sizeof(void*));
   rows.taps = reinterpret_cast<ptrdiff_t*>(scratch);
@@ -344,7 +351,7 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
     group = panel.group;
 
     GemmBlock block{nullptr, rows.taps, 0, tap_count_, steps_, panel.vectors, packed_.data() + panel.offset,
-                    init_.data() + panel.channel, acc, nullptr};
+                    init_.data() + panel.channel, acc, nullptr, 0};
     const int most = tier_.rows[panel.vectors];
     auto gemm = tier_.gemm;
     if (nibbles_) {
@@ -366,19 +373,22 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
 
     // Blocks as even as possible: 49 rows of at most 6 are 4 of 6 and 5 of 5, not 8 of 6 and 1. The epilogue takes
     // several at a time, as it begins with work of its own.
-    // Weights come from memory: each block of the first few fetches a share of the next panel, also where that is another
-    // part's, which most often follows on the same thread.
     const int64_t blocks = ceil_div(rows.count, most);
+    // Weights come from memory. While these rows are multiplied their share of the next panel is fetched, evenly; the rest
+    // is the other chunks' and parts' to fetch, most of which follow on the same thread.
     const auto following = std::min(static_cast<size_t>(i) + 1, panels_.size() - 1);
-    const int8_t* const next = packed_.data() + panels_[following].offset;
-    const int64_t share = int64_t{tap_count_} * steps_ * static_cast<int64_t>(kLine);
+    const double next_bytes = static_cast<double>(panel_bytes(panels_[following]));
+    const double fetched = next_bytes * static_cast<double>(rows.first) / static_cast<double>(rows.all);
+    const double share = next_bytes * static_cast<double>(rows.count) / static_cast<double>(rows.all * blocks);
+    block.prefetch_stride = static_cast<ptrdiff_t>(share / (double{1} * tap_count_ * steps_)) + 1;
+    const int8_t* const next = packed_.data() + panels_[following].offset + static_cast<ptrdiff_t>(fetched);
     int64_t done = 0;
     for (int64_t b = 0, m0 = 0, m1 = 0; m0 < rows.count; b++, m0 = m1) {
       block.rows = rows.pointers + m0;
       m1 = tier_.take ? m0 + tier_.take(block, rows.count - m0) : rows.count * (b + 1) / blocks;
       block.m = static_cast<int>(m1 - m0);
       block.acc = acc + (m0 - done) * kPanel;
-      block.prefetch = next + std::min<int64_t>(b, panel.vectors) * share;
+      block.prefetch = next + static_cast<ptrdiff_t>(static_cast<double>(b) * share);
       gemm(block);
       if (affine_) correct_zero_points(block, panel);
       if (m1 < rows.count && m1 - done + most <= kMaxRows) continue;

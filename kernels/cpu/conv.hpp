@@ -70,6 +70,7 @@ class Convolution {
   bool proven_narrow(const std::vector<double>& acc_bound) const;
   void prefer_shift_32();
   int64_t units(const Plan& plan) const;
+  size_t panel_bytes(const Panel& panel) const;
   size_t unpacked_bytes() const;
   void run_dense(const Plan& plan, const Rows& rows, int64_t panel0, int64_t panel1, const void* residual, void* y,
                  int8_t* unpacked) const;

@@ -171,7 +171,7 @@ int64_t peak(int64_t repeats) {
   for (const uint8_t*& row : rows) row = x;
   const ptrdiff_t tap = 0;
   constexpr int64_t kMacs = kRows * 64 * kPanel * kStep, kInner = 1'000'000 / kMacs;
-  for (int64_t i = 0; i < repeats * kInner; i++) gemm({rows, &tap, kRows, 1, 64, 4, panel, init, acc, panel});
+  for (int64_t i = 0; i < repeats * kInner; i++) gemm({rows, &tap, kRows, 1, 64, 4, panel, init, acc, panel, 0});
   return repeats * kInner * kMacs;
 }
 

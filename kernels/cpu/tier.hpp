@@ -28,7 +28,8 @@ struct GemmBlock {
   const int8_t* panel;          // [tap][step][vectors * 16][4]
   const int32_t* init;          // [vectors * 16]
   int32_t* acc;                 // [m][kPanel], 64-byte aligned
-  const int8_t* prefetch;       // what will be needed next: 64 bytes a step may be fetched from here on
+  const int8_t* prefetch;       // what will be needed next: a step may fetch the line here, the next one
+  ptrdiff_t prefetch_stride;    // the one at this distance in bytes, and so on
 };
 
 // Rescales a block of accumulators and writes it: y = sat(((acc·b + (r − zp_r)·b_r + 2^(c−1)) >> c) + zp).
