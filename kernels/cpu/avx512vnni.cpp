@@ -265,7 +265,7 @@ ONNXQ_INLINE __m512i load_residual(const void* residual, ptrdiff_t at, bool whol
   return _mm512_sllv_epi32(R == Residual::kU8 ? _mm512_cvtepu8_epi32(r) : _mm512_cvtepi8_epi32(r), k);
 }
 
-ONNXQ_INLINE __mmask16 mask16(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
+ONNXQ_INLINE __mmask16 mask16(int n) { return n >= 16 ? __mmask16{0xffff} : n <= 0 ? __mmask16{0} : static_cast<__mmask16>((1u << n) - 1); }
 
 ONNXQ_INLINE void store16(const EpilogueBlock& e, ptrdiff_t i, __m512i y, __mmask16 mask) {
   y = _mm512_min_epi32(_mm512_max_epi32(y, _mm512_set1_epi32(e.range.qmin)), _mm512_set1_epi32(e.range.qmax));

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kLanes = 16, kBytes = 64;
 
-ONNXQ_INLINE __mmask16 mask16(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
+ONNXQ_INLINE __mmask16 mask16(int64_t n) { return n >= 16 ? __mmask16{0xffff} : static_cast<__mmask16>((1u << n) - 1); }
 ONNXQ_INLINE __mmask64 mask64(int64_t n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
 ONNXQ_INLINE __m512i odd_lanes(__m512i v) { return _mm512_shuffle_epi32(v, _MM_PERM_DDBB); }
 

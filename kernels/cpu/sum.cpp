@@ -100,7 +100,7 @@ void Sum::prepare_bytes() {
   if (c < kHalf || c > kHalf + 31) return;
   // m = high·2^16 + low with −2^15 <= low < 2^15.
   const auto high = [](int64_t m) { return (m + (1 << 15)) >> kHalf; };
-  const auto low = [&](int64_t m) { return m - (high(m) << kHalf); };
+  const auto low = [&](int64_t m) { return m - high(m) * (1 << kHalf); };
   const int64_t a = a_multiplier_[0], b = b_multiplier_[0], offset = offset_[0];
   if (std::max(std::abs(high(a)), std::abs(high(b))) > INT16_MAX) return;
   // |a|, |b| <= 255: the products of high halves stay below 2^24, and so do those of the low ones.
