@@ -122,6 +122,10 @@ class Conv {
     TensorType y = api.inferred_input(context, kX);
     const TensorType w = api.inferred_input(context, kW);
     y.element = inferred_y_type(api, context);
+    if (y.dims.empty()) {  // of unknown rank, but Conv takes no other
+      y.dims.assign(4, -1);
+      y.symbols.assign(4, "");
+    }
     if (y.dims.size() == 4 && w.dims.size() == 4) {
       const Ints strides = api.inferred_attribute(context, "strides", {1, 1});
       const Ints dilations = api.inferred_attribute(context, "dilations", {1, 1});

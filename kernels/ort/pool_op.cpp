@@ -42,6 +42,10 @@ PoolImage image_of(const Window& window, const Tensor& x) {
 
 void infer_pool(const Api& api, abi::ShapeContext* context, int element) {
   TensorType y = api.inferred_input(context, 0);
+  if (y.dims.empty()) {  // of unknown rank, but pools take no other
+    y.dims.assign(4, -1);
+    y.symbols.assign(4, "");
+  }
   y.element = element;
   if (y.dims.size() == 4) {
     const Window window = window_of(
