@@ -66,6 +66,11 @@ struct Elementwise {
   Moments (*moments)(const void* x, IntType type, int32_t zero_point, int32_t* centred, int64_t n);
   // values = values·by − less, which fit int32.
   void (*scale)(int32_t* values, int32_t by, int32_t less, int64_t n);
+  // One step of a panel (tier.hpp): panel[n][r] = b[r·stride + n] ^ flip as signed bytes, 0 behind the `columns` (1 to 64)
+  // up to a multiple of 16 and behind the `rows` (0 to 4). Adds them to sums[n].
+  void (*pack_step)(const uint8_t* b, ptrdiff_t stride, int rows, int columns, uint8_t flip, uint8_t* panel, int32_t* sums);
+  // acc[i][n] −= by[i] for n < columns, wrapping; rows of kPanel values.
+  void (*subtract)(int32_t* acc, int rows, int columns, const int32_t* by);
 };
 
 // Those that go with the tier that ONNXQ_ISA or the CPU chooses; throws as chosen_tier() does.

@@ -335,6 +335,6 @@ void sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int3
 
 }  // namespace
 
-const Elementwise kElementwiseAvx2 = {sum, byte_sum, product, plain_lookup, max_rows, sum_rows, plain_moments, plain_scale};
+const Elementwise kElementwiseAvx2 = {sum, byte_sum, product, plain_lookup, max_rows, sum_rows, plain_moments, plain_scale, plain_pack_step, plain_subtract};
 
 }  // namespace onnxq

@@ -290,8 +290,36 @@ void sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int3
   }
 }
 
+// Bytes of four rows are interleaved within 128-bit lanes, then the lanes are put into order: vector v takes lane v of
+// all four.
+void pack_step(const uint8_t* b, ptrdiff_t stride, int rows, int columns, uint8_t flip, uint8_t* panel, int32_t* sums) {
+  const __mmask64 mask = mask64(columns);
+  const __m512i flips = _mm512_maskz_set1_epi8(mask, static_cast<char>(flip)), ones = _mm512_set1_epi8(1);
+  __m512i row[4];
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; r++)
+    row[r] = r < rows ? _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, b + r * stride), flips) : _mm512_setzero_si512();
+  const __m512i low01 = _mm512_unpacklo_epi8(row[0], row[1]), high01 = _mm512_unpackhi_epi8(row[0], row[1]);
+  const __m512i low23 = _mm512_unpacklo_epi8(row[2], row[3]), high23 = _mm512_unpackhi_epi8(row[2], row[3]);
+  const __m512i a = _mm512_unpacklo_epi16(low01, low23), c = _mm512_unpackhi_epi16(low01, low23);
+  const __m512i d = _mm512_unpacklo_epi16(high01, high23), e = _mm512_unpackhi_epi16(high01, high23);
+  const __m512i ac_low = _mm512_shuffle_i32x4(a, c, 0x44), ac_high = _mm512_shuffle_i32x4(a, c, 0xee);
+  const __m512i de_low = _mm512_shuffle_i32x4(d, e, 0x44), de_high = _mm512_shuffle_i32x4(d, e, 0xee);
+  const __m512i ordered[4] = {_mm512_shuffle_i32x4(ac_low, de_low, 0x88), _mm512_shuffle_i32x4(ac_low, de_low, 0xdd),
+                              _mm512_shuffle_i32x4(ac_high, de_high, 0x88),
+                              _mm512_shuffle_i32x4(ac_high, de_high, 0xdd)};
+#pragma GCC unroll 4
+  for (int v = 0; v < 4; v++) {
+    if (v * kLanes >= columns) break;
+    _mm512_storeu_si512(panel + v * kBytes, ordered[v]);
+    int32_t* const to = sums + v * kLanes;
+    _mm512_storeu_si512(to, _mm512_dpbusd_epi32(_mm512_loadu_si512(to), ones, ordered[v]));
+  }
+}
+
 }  // namespace
 
-const Elementwise kElementwiseAvx512 = {sum, byte_sum, product, plain_lookup, max_rows, sum_rows, plain_moments, plain_scale};
+const Elementwise kElementwiseAvx512 = {sum, byte_sum, product, plain_lookup, max_rows, sum_rows, plain_moments, plain_scale,
+                                       pack_step, plain_subtract};
 
 }  // namespace onnxq

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cpu/elementwise.hpp"
+#include "cpu/tier.hpp"
 
 namespace onnxq {
 namespace {
@@ -206,6 +207,25 @@ static inline Moments moments_of_type(const int32_t* x, int32_t zero_point, int3
 
 [[maybe_unused]] static void plain_scale(int32_t* values, int32_t by, int32_t less, int64_t n) {
   for (int64_t i = 0; i < n; i++) values[i] = values[i] * by - less;
+}
+
+[[maybe_unused]] static void plain_pack_step(const uint8_t* b, ptrdiff_t stride, int rows, int columns, uint8_t flip,
+                                             uint8_t* panel, int32_t* sums) {
+  const int width = (columns + kVector - 1) / kVector * kVector;
+  if (rows < kStep || columns < width)
+    for (int i = 0; i < width * kStep; i++) panel[i] = 0;
+  for (int r = 0; r < rows; r++)
+    for (int n = 0; n < columns; n++) {
+      const auto value = static_cast<uint8_t>(b[r * stride + n] ^ flip);
+      panel[n * kStep + r] = value;
+      sums[n] += static_cast<int8_t>(value);
+    }
+}
+
+[[maybe_unused]] static void plain_subtract(int32_t* acc, int rows, int columns, const int32_t* by) {
+  for (int i = 0; i < rows; i++)
+    for (int n = 0; n < columns; n++)
+      acc[i * kPanel + n] = static_cast<int32_t>(static_cast<uint32_t>(acc[i * kPanel + n]) - static_cast<uint32_t>(by[i]));
 }
 
 }  // namespace

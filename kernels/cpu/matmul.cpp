@@ -36,8 +36,9 @@ size_t MatMul::Size::scratch_bytes(int64_t rows) const {
          aligned(static_cast<size_t>(rows * steps_of(k) * kStep) + kSlack);
 }
 
-MatMul::MatMul(const Tier& tier, const MatMulSpec& spec)
+MatMul::MatMul(const Tier& tier, const Elementwise& kernels, const MatMulSpec& spec)
     : tier_(tier),
+      kernels_(kernels),
       flip_a_(spec.a_type == IntType::S8),
       flip_b_(spec.b_type == IntType::U8),
       a_zero_point_(spec.a_zero_point + (flip_a_ ? 128 : 0)),
@@ -63,18 +64,9 @@ void MatMul::pack(const Size& size, const void* b, uint8_t* packed, int64_t begi
     auto* const sums = reinterpret_cast<int32_t*>(to);
     std::memset(sums, 0, kSumBytes);
     uint8_t* line = to + kSumBytes;
-    for (int64_t k = 0; k < steps_of(size.k) * kStep; k += kStep, line += width * kStep) {
-      const int64_t rows = std::min<int64_t>(kStep, size.k - k);
-      if (rows < kStep || columns < width) std::memset(line, 0, static_cast<size_t>(width * kStep));
-      for (int64_t r = 0; r < rows; r++) {
-        const uint8_t* const row = from + (k + r) * size.n + n0;
-        for (int64_t n = 0; n < columns; n++) {
-          const auto value = static_cast<uint8_t>(row[n] ^ flip);
-          line[n * kStep + r] = value;
-          sums[n] += static_cast<int8_t>(value);
-        }
-      }
-    }
+    for (int64_t k = 0; k < steps_of(size.k) * kStep; k += kStep, line += width * kStep)
+      kernels_.pack_step(from + k * size.n + n0, size.n, static_cast<int>(std::min<int64_t>(kStep, size.k - k)),
+                         static_cast<int>(columns), flip, line, sums);
     // What the accumulators start with; the sum over a comes when its rows are there.
     const int64_t both = size.k * a_zero_point_ * b_zero_point_;
     for (int64_t n = 0; n < columns; n++) sums[n] = wrapped(both - int64_t{a_zero_point_} * sums[n]);
@@ -83,7 +75,6 @@ void MatMul::pack(const Size& size, const void* b, uint8_t* packed, int64_t begi
 
 void MatMul::multiply(const Size& size, const void* a, const uint8_t* packed, void* y, int64_t begin, int64_t end,
                       uint8_t* scratch) const {
-  alignas(64) int32_t acc[kMaxRows * kPanel];
   const int64_t most = std::min(end - begin, kRows), length = steps_of(size.k) * kStep;
   auto** const pointers = reinterpret_cast<const uint8_t**>(scratch);
   scratch += aligned(static_cast<size_t>(most) * sizeof(void*));
@@ -91,7 +82,7 @@ void MatMul::multiply(const Size& size, const void* a, const uint8_t* packed, vo
   uint8_t* const copy = scratch + aligned(static_cast<size_t>(most) * sizeof(int32_t));
   const bool copies = !readable(flip_a_, size.k);
   const uint8_t flip = flip_a_ ? 0x80 : 0;
-  const ptrdiff_t tap = 0;
+  if (tier_.begin) tier_.begin(1, static_cast<int>(steps_of(size.k)));
   for (int64_t row0 = begin; row0 < end; row0 += kRows) {
     const int64_t rows = std::min(kRows, end - row0);
     for (int64_t i = 0; i < rows; i++) {
@@ -104,42 +95,51 @@ void MatMul::multiply(const Size& size, const void* a, const uint8_t* packed, vo
       }
       if (b_zero_point_) {
         int32_t sum = 0;
-        for (int64_t k = 0; k < size.k; k++) sum += pointers[i][k];
+        kernels_.sum_rows(pointers[i], IntType::U8, 1, size.k, 0, &sum, 1);
         sums[i] = wrapped(int64_t{sum} * b_zero_point_);
       }
     }
-    for (int64_t panel = 0; panel < size.panels(); panel++) {
-      const uint8_t* const values = packed + static_cast<size_t>(panel) * panel_bytes(size.k);
-      const int64_t columns = std::min<int64_t>(kPanel, size.n - panel * kPanel);
-      GemmBlock block{};
-      block.taps = &tap;
-      block.tap_count = 1;
-      block.steps = static_cast<int>(steps_of(size.k));
-      block.vectors = static_cast<int>(ceil_div(columns, kVector));
-      block.panel = reinterpret_cast<const int8_t*>(values + kSumBytes);
-      block.init = reinterpret_cast<const int32_t*>(values);
-      block.acc = acc;
-      EpilogueBlock e = epilogue_;
-      e.acc = acc;
-      e.n = static_cast<int>(columns);
-      e.multiplier = e.residual_multiplier = multiplier_.data();
-      e.shift = shift_.data();
-      e.y_stride = size.n;
-      const int64_t blocks = ceil_div(rows, tier_.rows[block.vectors]);
-      for (int64_t i = 0; i < blocks; i++) {
-        const int64_t m0 = rows * i / blocks, m1 = rows * (i + 1) / blocks;
-        block.rows = pointers + m0;
-        block.m = e.m = static_cast<int>(m1 - m0);
-        tier_.gemm(block);
-        for (int64_t m = m0; b_zero_point_ && m < m1; m++) {
-          int32_t* const line = acc + (m - m0) * kPanel;
-          for (int64_t n = 0; n < columns; n++) line[n] = wrapped(int64_t{line[n]} - sums[m]);
-        }
-        const int64_t at = (row0 + m0) * size.n + panel * kPanel;
-        e.y = static_cast<uint8_t*>(y) + at * size_of(e.range.type);
-        tier_.epilogue(e);
-      }
-    }
+    for (int64_t panel = 0; panel < size.panels(); panel++)
+      multiply_panel(size, panel, pointers, sums, packed + static_cast<size_t>(panel) * panel_bytes(size.k), rows,
+                     static_cast<uint8_t*>(y) + row0 * size.n * size_of(epilogue_.range.type));
+  }
+  if (tier_.end) tier_.end();
+}
+
+// As many blocks as there is room for, then the epilogue of all.
+void MatMul::multiply_panel(const Size& size, int64_t panel, const uint8_t* const* rows, const int32_t* sums,
+                            const uint8_t* values, int64_t count, uint8_t* y) const {
+  alignas(64) int32_t acc[kMaxRows * kPanel];
+  const ptrdiff_t tap = 0;
+  const int64_t columns = std::min<int64_t>(kPanel, size.n - panel * kPanel);
+  GemmBlock block{};
+  block.taps = &tap;
+  block.tap_count = 1;
+  block.steps = static_cast<int>(steps_of(size.k));
+  block.vectors = static_cast<int>(ceil_div(columns, kVector));
+  block.panel = block.prefetch = reinterpret_cast<const int8_t*>(values + kSumBytes);
+  block.init = reinterpret_cast<const int32_t*>(values);
+  EpilogueBlock e = epilogue_;
+  e.acc = acc;
+  e.n = static_cast<int>(columns);
+  e.multiplier = e.residual_multiplier = multiplier_.data();
+  e.shift = shift_.data();
+  e.y_stride = size.n;
+  const int most = tier_.rows[block.vectors];
+  const int64_t blocks = ceil_div(count, most);
+  int64_t done = 0;
+  for (int64_t b = 0, m0 = 0, m1 = 0; m0 < count; b++, m0 = m1) {
+    block.rows = rows + m0;
+    m1 = tier_.take ? m0 + tier_.take(block, count - m0) : count * (b + 1) / blocks;
+    block.m = static_cast<int>(m1 - m0);
+    block.acc = acc + (m0 - done) * kPanel;
+    tier_.gemm(block);
+    if (m1 < count && m1 - done + most <= kMaxRows) continue;
+    e.m = static_cast<int>(m1 - done);
+    if (b_zero_point_) kernels_.subtract(acc, e.m, e.n, sums + done);
+    e.y = y + (done * size.n + panel * kPanel) * size_of(e.range.type);
+    tier_.epilogue(e);
+    done = m1;
   }
 }
 

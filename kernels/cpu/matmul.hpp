@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/elementwise.hpp"
 #include "cpu/rescale.hpp"
 #include "cpu/tier.hpp"
 
@@ -21,7 +22,7 @@ struct MatMulSpec {
 
 class MatMul {
  public:
-  MatMul(const Tier& tier, const MatMulSpec& spec);
+  MatMul(const Tier& tier, const Elementwise& kernels, const MatMulSpec& spec);
 
   struct Size {
     int64_t m, k, n;
@@ -39,7 +40,11 @@ class MatMul {
                 uint8_t* scratch) const;
 
  private:
+  void multiply_panel(const Size& size, int64_t panel, const uint8_t* const* rows, const int32_t* sums,
+                      const uint8_t* values, int64_t count, uint8_t* y) const;
+
   const Tier& tier_;
+  const Elementwise& kernels_;
   bool flip_a_, flip_b_;
   int32_t a_zero_point_, b_zero_point_;  // of a and b as they are read
   EpilogueBlock epilogue_{};

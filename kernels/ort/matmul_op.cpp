@@ -17,7 +17,7 @@ constexpr int64_t kMacsPerUnit = 100;  // multiply-adds in about a nanosecond
 
 class MatMulOp {
  public:
-  MatMulOp(const Api& api, const abi::KernelInfo* info) : matmul_(chosen_tier(), spec(api, info)), memory_(api, info) {}
+  MatMulOp(const Api& api, const abi::KernelInfo* info) : matmul_(chosen_tier(), chosen_elementwise(), spec(api, info)), memory_(api, info) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor a = api.input(context, 0), b = api.input(context, 1);
