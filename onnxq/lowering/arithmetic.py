@@ -12,7 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.lowering import output, tables
+from onnxq.lowering import output
 from onnxq.lowering.requantize import one_scale
 from onnxq.lowering.rescale import Rescale, rescale
 from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError, dequantized
@@ -27,9 +27,6 @@ FINER = 12
 
 def lower_sum(work: Work, node: gs.Node) -> None:
     """Add, Sub and Sum. Raises RefusedError."""
-    if tables.involves_function(work, node):
-        tables.lower_function(work, node)
-        return
     if len(node.inputs) == 1:
         raise RefusedError("it has one input")
     rank = _rank(node.outputs[0])
@@ -53,7 +50,7 @@ def lower_pair(work: Work, node: gs.Node, first: Term, second: Term, rank: int, 
 
 
 def _rescale_pair(work: Work, a: Integers, b: Integers, made: output.Plan) -> Rescale:
-    return rescale(work.form, [a.scale / made.scale, b.scale / made.scale], [a.reach, b.reach])
+    return rescale(work.form, [a.scale / made.unit, b.scale / made.unit], [a.reach, b.reach])
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def _in_integers(work: Work, term: Term, made: output.Plan) -> Integers:
     """A float constant in int32, in steps of the result's divided by a power of two, so that its factor is exact."""
     if isinstance(term, Integers):
         return term
-    step = float(made.scale)
+    step = float(made.unit)
     largest = float(np.abs(term.values).max(initial=0.0)) / step
     room = 30 - math.frexp(largest)[1]  # largest · 2^room < 2^30
     scale = step * 2.0 ** -(min(FINER, room) if made.type != "int32" else min(0, room))
@@ -160,16 +157,10 @@ def partial_sum(work: Work, node: gs.Node, first: Term, second: Term, rank: int,
 
 def lower_product(work: Work, node: gs.Node) -> None:
     """Mul and Div. Raises RefusedError."""
-    if tables.involves_function(work, node):
-        tables.lower_function(work, node)
-        return
     known = [is_constant(t) or is_quantized_constant(t) for t in node.inputs]
     if all(known):
         raise RefusedError("all its inputs are constant")
     if node.op == "Div" and not known[1]:
-        if known[0]:
-            tables.lower_function(work, node)
-            return
         raise RefusedError("it divides by an activation")
     if any(known):
         index = 1 if known[1] else 0
@@ -182,7 +173,7 @@ def lower_product(work: Work, node: gs.Node) -> None:
     scale, reach = np.asarray(a.scale * b.scale), a.reach * b.reach
     made = output.plan(work, node.outputs[0], scale, None, np.asarray(-reach), np.asarray(reach))
     sources = [node, *made.nodes()]
-    how = rescale(work.form, [scale / made.scale], [reach])
+    how = rescale(work.form, [scale / made.unit], [reach])
     target = output.settle(work, made, [node])
     attrs = {"a_zero_point": a.zero_point, "b_zero_point": b.zero_point, **made.attributes()}
     work.own("Mul", [a.tensor, b.tensor, *work.vectors(target.name, how)], target, attrs, sources, how)

@@ -107,7 +107,7 @@ def _lower_concat(work: Work, node: gs.Node, parts: list[Part]) -> None:
     made = output.plan(work, node.outputs[0], np.asarray(1.0), None, np.asarray(low), np.asarray(high))
     sources = [node, *made.nodes()]
     values = [_in_one_scale(work, part, made, sources) for part in parts]
-    how = rescale_each(work.form, [float(v.scale / made.scale) for v in values], [v.reach for v in values])
+    how = rescale_each(work.form, [float(v.scale / made.unit) for v in values], [v.reach for v in values])
     axis = int(node.attrs["axis"])
     target = output.settle(work, made, [node])
     attrs = {"axis": axis, "zero_points": [v.zero_point for v in values], **made.attributes()}
@@ -117,7 +117,7 @@ def _lower_concat(work: Work, node: gs.Node, parts: list[Part]) -> None:
 
 def _in_one_scale(work: Work, part: Part, made: Plan, sources: list[gs.Node]) -> Integers:
     """A part that has one scale: of the result's codes where it had one a channel, or is a constant."""
-    scale = float(made.scale)
+    scale = float(made.unit)
     codes = Codes(scale, made.zero_point, made.type, made.qmin, made.qmax)
     if part.value is not None:
         if part.value.axis is not None and made.type != "int32":

@@ -25,7 +25,8 @@ from onnxq.lowering.work import Work
 from onnxq.match import STANDARD_DOMAINS, MatchFailure, is_constant, producer
 from onnxq.numeric.dyadic import Form
 from onnxq.ops import DOMAIN
-from onnxq.qdq import is_dequantize, is_quantize, pair
+from onnxq.qdq import CONTRIB, is_dequantize, is_quantize, pair
+from onnxq.shapes import infer
 
 Handler = Callable[[Work, gs.Node], None]
 HANDLERS: dict[str, Handler] = {
@@ -33,14 +34,14 @@ HANDLERS: dict[str, Handler] = {
     "ConvTranspose": lower_transposed,
     "Gemm": lower_gemm,
     "MatMul": lower_matmul,
-    **dict.fromkeys(("Add", "Sub", "Sum"), lower_sum),
-    **dict.fromkeys(("Mul", "Div"), lower_product),
+    **dict.fromkeys(("Add", "Sub", "Sum"), tables.or_function(lower_sum)),
+    **dict.fromkeys(("Mul", "Div"), tables.or_function(lower_product)),
     "BatchNormalization": lower_batchnorm,
-    **dict.fromkeys(("Relu", "Clip"), lower_clamp),
+    **dict.fromkeys(("Relu", "Clip"), tables.or_function(lower_clamp)),
     "AveragePool": lower_average_pool,
     **dict.fromkeys(("GlobalAveragePool", "ReduceMean", "ReduceSum"), lower_mean),
     **dict.fromkeys((*MOVERS, *PICKERS), lower_mover),
-    **dict.fromkeys(JOINERS, lower_join),
+    **dict.fromkeys(JOINERS, tables.or_function(lower_join)),
     **dict.fromkeys(("Pow", *tables.UNARY), tables.lower_function),
     **dict.fromkeys(("LeakyRelu", "PRelu"), lower_leaky),
     "Softmax": lower_softmax,
@@ -55,6 +56,7 @@ def lower_graph(graph: gs.Graph, form: Form = "auto") -> Work:
     form: of the multipliers, "auto", "fixed" or "general" (lowering.rescale). Subgraphs stay as they are.
     """
     topology.toposort(graph)
+    _standardize(graph)
     work = Work(graph, form)
     for node in list(graph.nodes):
         if id(node) in work.taken:
@@ -69,6 +71,15 @@ def lower_graph(graph: gs.Graph, form: Form = "auto") -> Work:
     topology.toposort(graph)
     topology.remove_dead(graph)
     return work
+
+
+def _standardize(graph: gs.Graph) -> None:
+    """onnxruntime's own Q/DQ are ONNX's from opset 21 on; shapes can be inferred through those."""
+    contrib = [n for n in graph.nodes if n.domain == CONTRIB and (is_quantize(n) or is_dequantize(n))]
+    for node in contrib:
+        node.domain = None
+    if contrib:
+        infer(graph)
 
 
 def _lower(work: Work, node: gs.Node) -> None:

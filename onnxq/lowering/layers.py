@@ -99,9 +99,9 @@ def rescale_layer(work: Work, acc: Accumulator, made: Plan, bias: Bias | None) -
     """
     if made.raw:
         return IDENTITY
-    how = rescale(work.form, [acc.scale / made.scale], [acc.bounds])
+    how = rescale(work.form, [acc.scale / made.unit], [acc.bounds])
     if bias is not None and bias.stored == "float" and made.type != "int32":
-        work.float_biases.append(0.5 * float(np.max(acc.scale / made.scale)))
+        work.float_biases.append(0.5 * float(np.max(acc.scale / made.unit)))
     return how
 
 

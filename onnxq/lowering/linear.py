@@ -124,7 +124,7 @@ def _lower_product(work: Work, node: gs.Node) -> None:
         )
     scale, reach = np.asarray(a.scale * b.scale), length * a.reach * b.reach
     made = output.plan(work, node.outputs[0], scale, None, np.asarray(-reach), np.asarray(reach), may_be_raw=True)
-    how = IDENTITY if made.raw else rescale(work.form, [scale / made.scale], [reach])
+    how = IDENTITY if made.raw else rescale(work.form, [scale / made.unit], [reach])
     sources = [node, *made.nodes()]
     target = output.settle(work, made, [node])
     attrs = {"a_zero_point": a.zero_point, "b_zero_point": b.zero_point, **made.attributes()}

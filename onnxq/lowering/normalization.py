@@ -25,7 +25,7 @@ def lower_softmax(work: Work, node: gs.Node) -> None:
         work, node.outputs[0], np.asarray(1.0), None, np.asarray(0.0), np.asarray(1.0), reach=WIDE_REACH
     )  # fmt: skip
     try:
-        multiplier, shift = softmax_multiplier(float(made.scale))
+        multiplier, shift = softmax_multiplier(float(made.unit))
     except NumericError as err:
         raise RefusedError(str(err)) from None
     axis = int(node.attrs.get("axis", -1))
@@ -58,7 +58,7 @@ def lower_layer_norm(work: Work, node: gs.Node) -> None:
     made = output.plan(work, node.outputs[0], np.asarray(1.0), None, -largest, largest, reach=WIDE_REACH)
     epsilon = float(node.attrs.get("epsilon", 1e-5))
     try:
-        found = layer_norm_constants(gamma, beta, epsilon, length, float(value.scale), float(made.scale))
+        found = layer_norm_constants(gamma, beta, epsilon, length, float(value.scale), float(made.unit))
     except NumericError as err:
         raise RefusedError(str(err)) from None
     sources = [node, *made.nodes()]

@@ -19,6 +19,7 @@ from onnxq.lowering.movers import moved_outputs
 from onnxq.lowering.values import RANGES, TYPE_NUMBERS, Codes, Integers, codes_of
 from onnxq.lowering.work import Work
 from onnxq.match import constant_values, consumers, input_at, is_op, scalar_value, sole_consumer
+from onnxq.numeric.integer_norm import LAYER_NORM_LIMIT
 from onnxq.qdq import is_quantize
 
 WIDE_LOW, WIDE_HIGH = RANGES["int32"]
@@ -70,6 +71,11 @@ class Plan:
     low: NDArray[np.int64]
     high: NDArray[np.int64]
     raw: bool = False
+
+    @property
+    def unit(self) -> NDArray[np.float64]:
+        """One step of the result in the operator's own results, before what is behind it multiplies them."""
+        return np.asarray(self.scale / self.end.factor)
 
     def nodes(self) -> list[gs.Node]:
         """The nodes behind the operator that its result takes in."""
@@ -210,7 +216,7 @@ def plan(
         least, most = (np.asarray(np.clip(v, floor, WIDE_HIGH)) for v in (low, high))
         return Plan(end, None, scale, 0, "int32", floor, WIDE_HIGH, axis, least, most, raw=True)
     limits = float(np.min(scale * low)), float(np.max(scale * high))
-    return free(*limits, end, reach / _crowd(end.tensor), next_step(end.tensor))
+    return free(*limits, end, _reach(end.tensor, reach), next_step(end.tensor))
 
 
 def planned(end: End, codes: Codes) -> Plan:
@@ -264,9 +270,9 @@ def next_step(tensor: gs.Tensor) -> float | None:
     return min(scales, default=None)
 
 
-def _crowd(tensor: gs.Tensor) -> int:
-    """How many elements of a wide tensor a reader adds up, at most: their sum must be an int32 as well."""
-    most = 1
+def _reach(tensor: gs.Tensor, reach: float) -> float:
+    """The largest integers that every reader of a wide tensor takes: sums must be int32, LayerNorm has 16 bits."""
+    most = reach
     for node in consumers(tensor):
         sizes: list = []
         if is_op(node, "AveragePool"):
@@ -276,7 +282,9 @@ def _crowd(tensor: gs.Tensor) -> int:
         elif is_op(node, "ReduceMean", "ReduceSum") and tensor.shape is not None:
             axes = reduced_axes(node, len(tensor.shape))
             sizes = [tensor.shape[i] for i in axes or ()]
-        most = max(most, math.prod(d for d in sizes if isinstance(d, int)))
+        elif is_op(node, "LayerNormalization", "RMSNormalization"):
+            most = min(most, LAYER_NORM_LIMIT - 1.0)
+        most = min(most, reach / math.prod(d for d in sizes if isinstance(d, int)))
     return most
 
 

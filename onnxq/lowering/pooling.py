@@ -140,5 +140,5 @@ def _planned(
     low, high = (elements * (int(np.max(v)) - value.zero_point) for v in (value.low, value.high))
     smallest = np.asarray(float(np.max(scale)))
     made = output.plan(work, node.outputs[0], smallest, None, np.asarray(min(low, 0)), np.asarray(max(high, 0)))
-    how = rescale(work.form, [scale / made.scale], [value.reach * elements])
+    how = rescale(work.form, [scale / made.unit], [value.reach * elements])
     return made, how, [node, *made.nodes()]

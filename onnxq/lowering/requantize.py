@@ -44,9 +44,6 @@ def lower_clamp(work: Work, node: gs.Node) -> None:
     bounds = activation_bounds(node)
     if bounds is None:
         raise RefusedError("its bounds are computed at run time")
-    if id(node.inputs[0]) in work.functions:
-        tables.lower_function(work, node)
-        return
     value = work.integers(node.inputs[0])
     made = output.plan(
         work, node.outputs[0], value.scale, value.axis, value.low - value.zero_point, value.high - value.zero_point,
@@ -104,7 +101,7 @@ def clamped(
 
 
 def _rescale(work: Work, value: Integers, made: Plan) -> Rescale:
-    return IDENTITY if made.raw else rescale(work.form, [value.scale / made.scale], [value.reach])
+    return IDENTITY if made.raw else rescale(work.form, [value.scale / made.unit], [value.reach])
 
 
 def _emit(work: Work, value: Integers, made: Plan, how: Rescale, target: gs.Tensor, sources: list[gs.Node]) -> None:

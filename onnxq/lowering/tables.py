@@ -14,13 +14,14 @@ import onnx_graphsurgeon as gs
 
 from onnxq.lowering import output
 from onnxq.lowering.output import activation_bounds
-from onnxq.lowering.values import Codes, Integers, RefusedError
+from onnxq.lowering.values import Codes, RefusedError
 from onnxq.lowering.work import Function, Work
 from onnxq.match import input_at, is_op
 from onnxq.numeric.activations import ACTIVATIONS, activation
-from onnxq.numeric.tables import Reals, dequantized_codes, quantized
+from onnxq.numeric.tables import dequantized_codes, quantized
 from onnxq.qdq import constant_reals
 
+Handler = Callable[[Work, gs.Node], None]
 UNARY = tuple(op for op in ACTIVATIONS if op not in ("Relu", "Clip"))
 BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Pow": np.power, "Max": np.maximum,
@@ -30,17 +31,58 @@ BINARY: dict[str, Callable[[Any, Any], Any]] = {
 
 def lower_function(work: Work, node: gs.Node) -> None:
     """One more function of codes: a table if a QuantizeLinear is behind it, else kept in mind. Raises RefusedError."""
-    source, reals = _evaluate(work, node)
+    function = _evaluate(work, node)
     end = output.follow(work, node.outputs[0])
     codes = output.wanted(work, end.tensor)
     if codes is None:
-        work.functions[id(node.outputs[0])] = Function(source, reals)
-        return
+        work.functions[id(node.outputs[0])] = function
+    else:
+        _make_table(work, node, function, end, codes)
+
+
+def or_function(arithmetic: Handler) -> Handler:
+    """The handler of an operator that may be arithmetic on integers, or a step of a function of one tensor's codes.
+
+    It is a table where an operand is such a function and a QuantizeLinear is behind it, or where arithmetic refuses.
+    Without a QuantizeLinear behind it, it is kept in mind as both; what is not used in the end goes.
+    """
+
+    def lower(work: Work, node: gs.Node) -> None:
+        try:
+            function = _evaluate(work, node)
+        except RefusedError:
+            arithmetic(work, node)
+            return
+        result, end = node.outputs[0], output.follow(work, node.outputs[0])
+        codes = output.wanted(work, end.tensor)
+        if codes is not None and any(id(t) in work.functions for t in node.inputs):
+            _make_table(work, node, function, end, codes)
+            return
+        try:
+            arithmetic(work, node)
+        except RefusedError as err:
+            if codes is not None:
+                _make_table(work, node, function, end, codes)
+            else:
+                work.functions[id(result)] = function
+                work.reasons[id(node)] = str(err)
+        else:
+            if codes is None:
+                work.functions[id(end.tensor)] = _behind(function, end)
+
+    return lower
+
+
+def _make_table(work: Work, node: gs.Node, function: Function, end: output.End, codes: Codes) -> None:
     made = output.planned(end, codes)
     nodes = [node, *made.nodes()]
     target = output.settle(work, made, [node])
-    clipped = np.clip(reals * end.factor, end.low, end.high)
-    emit(work, Function(source, clipped), codes.clipped(end.low, end.high), target, nodes)
+    emit(work, _behind(function, end), codes.clipped(end.low, end.high), target, nodes)
+
+
+def _behind(function: Function, end: output.End) -> Function:
+    """The function with what stands behind it."""
+    return Function(function.source, np.clip(function.reals * end.factor, end.low, end.high))
 
 
 def emit(work: Work, function: Function, codes: Codes, target: gs.Tensor, sources: list[gs.Node]) -> None:
@@ -50,25 +92,22 @@ def emit(work: Work, function: Function, codes: Codes, target: gs.Tensor, source
     work.own("LookupTable", [function.source.tensor, constant], target, {}, sources)
 
 
-def involves_function(work: Work, node: gs.Node) -> bool:
-    """Whether an operand is a function of codes."""
-    return any(id(t) in work.functions for t in node.inputs)
-
-
-def _evaluate(work: Work, node: gs.Node) -> tuple[Integers, Reals]:
-    """The source and the values of the function that the node's result is."""
+def _evaluate(work: Work, node: gs.Node) -> Function:
+    """The function that the node's result is. Raises RefusedError."""
     bounds = activation_bounds(node)
     if bounds is not None or is_op(node, *UNARY):
         operand = _operand(work, node.inputs[0])
         if operand is None:
             raise RefusedError("its input is a constant")
         if bounds is not None:
-            return operand.source, np.clip(operand.reals, min(bounds), bounds[1])
-        return operand.source, activation(node.op, _attributes(node))(operand.reals)
+            return Function(operand.source, np.clip(operand.reals, min(bounds), bounds[1]))
+        return Function(operand.source, activation(node.op, _attributes(node))(operand.reals))
     if not is_op(node, *BINARY) or len(node.inputs) != 2:
         raise RefusedError("it is no function of one quantized tensor")
     operands = [_operand(work, t) for t in node.inputs]
     sources = [o.source for o in operands if o is not None]
+    if not sources:
+        raise RefusedError("all its inputs are constant")
     if any(s.tensor is not sources[0].tensor for s in sources):
         raise RefusedError("it joins two tensors, one of which has no QuantizeLinear behind the function that makes it")
     rank = len(sources[0].tensor.shape or ())
@@ -76,7 +115,7 @@ def _evaluate(work: Work, node: gs.Node) -> tuple[Integers, Reals]:
         _uniform(t, rank) if o is None else o.reals for t, o in zip(node.inputs, operands, strict=True)
     ]  # fmt: skip
     with np.errstate(all="ignore"):
-        return sources[0], np.asarray(BINARY[node.op](*values), np.float64)
+        return Function(sources[0], np.asarray(BINARY[node.op](*values), np.float64))
 
 
 def _operand(work: Work, tensor: gs.Tensor) -> Function | None:
@@ -108,6 +147,3 @@ def _attributes(node: gs.Node) -> dict[str, Any]:
     if slope is not None:
         found["alpha"] = _uniform(slope, len(node.inputs[0].shape or ()))
     return found
-
-
-__all__ = ["UNARY", "emit", "involves_function", "lower_function"]

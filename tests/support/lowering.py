@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from onnxq import ops, pipeline
 from onnxq.context import PassContext
@@ -18,6 +21,7 @@ from onnxq.pipeline import PassReport
 
 Feed = Mapping[str, NDArray]
 LOWER = "convert-opset{version=21},lower-dyadic"
+FUSE = f"{LOWER},fuse-residual"
 DOMAIN = "com.onnxq"
 
 
@@ -101,9 +105,17 @@ def session(proto: onnx.ModelProto, optimize: bool = False) -> ort.InferenceSess
 
 
 def q_points(proto: onnx.ModelProto) -> list[str]:
-    """The codes of every activation in a QDQ model, by name."""
+    """The codes of every activation in a QDQ model that something comes of, by name."""
     constants = {t.name for t in proto.graph.initializer}
-    return [n.output[0] for n in proto.graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants]
+    live = {o.name for o in proto.graph.output}
+    for node in reversed(proto.graph.node):
+        if live.intersection(node.output):
+            live.update(node.input)
+    return [
+        n.output[0]
+        for n in proto.graph.node
+        if n.op_type == "QuantizeLinear" and n.input[0] not in constants and n.output[0] in live
+    ]
 
 
 def run(proto: onnx.ModelProto, feed: Feed, names: Sequence[str] = ()) -> dict[str, NDArray]:
@@ -178,3 +190,82 @@ def assert_same(lowered: Lowered, feeds: Iterable[Feed], share: float = 0.001) -
         assert point.max_lsb <= 1, point
         assert point.differ <= max(1, share * point.elements), point
     return points
+
+
+def check(made: Qdq | onnx.ModelProto, text: str = FUSE, share: float = 0.001, **how: Any) -> Lowered:
+    """Lower a model, hold every Q point against the QDQ model, and run the passes again: nothing may change."""
+    proto = made.proto() if isinstance(made, Qdq) else made
+    lowered = lower(proto, text)
+    assert_same(lowered, uniform(proto, **how), share)
+    assert again(lowered, text) == 0
+    return lowered
+
+
+class Qdq:
+    """A small QDQ model: nodes as ONNX text, quantized tensors and constants by name.
+
+    `q` quantizes a float tensor t: nodes behind it read `t_d`, its codes are `t_q`. `weight` stores integers behind a
+    DequantizeLinear: nodes read `w_d`.
+    """
+
+    def __init__(self, inputs: str, outputs: str, opset: int = 21) -> None:
+        self.inputs, self.outputs, self.opset = inputs, outputs, opset
+        self.nodes: list[str] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def const(self, name: str, values: Any, dtype: Any = np.float32) -> Qdq:
+        """A constant."""
+        self.constants.append(numpy_helper.from_array(np.asarray(values).astype(dtype), name))
+        return self
+
+    def q(self, name: str, scale: float, zero_point: int = 128, dtype: Any = np.uint8, label: str = "") -> Qdq:
+        """Q/DQ behind the float tensor `name`; label: for another pair behind the same tensor."""
+        label = label or name
+        self.const(f"{label}_s", scale).const(f"{label}_z", zero_point, dtype)
+        return self.node(
+            f"{label}_q = QuantizeLinear({name}, {label}_s, {label}_z) "
+            f"{label}_d = DequantizeLinear({label}_q, {label}_s, {label}_z)"
+        )
+
+    def weight(
+        self, name: str, codes: Any, scale: Any, zero_point: Any = 0, axis: int | None = None, dtype: Any = np.int8
+    ) -> Qdq:
+        """Integers behind a DequantizeLinear."""
+        scales = np.asarray(scale, np.float32)
+        self.const(f"{name}_i", codes, dtype).const(f"{name}_s", scales)
+        self.const(f"{name}_z", np.broadcast_to(np.asarray(zero_point), scales.shape), dtype)
+        attribute = "" if axis is None else f"<axis={axis}>"
+        return self.node(f"{name}_d = DequantizeLinear{attribute}({name}_i, {name}_s, {name}_z)")
+
+    def bias(self, name: str, codes: Any, scale: Any) -> Qdq:
+        """int32 behind a DequantizeLinear without zero point."""
+        scales = np.asarray(scale, np.float32)
+        self.const(f"{name}_i", codes, np.int32).const(f"{name}_s", scales)
+        attribute = "<axis=0>" if scales.ndim else ""
+        return self.node(f"{name}_d = DequantizeLinear{attribute}({name}_i, {name}_s)")
+
+    def node(self, text: str) -> Qdq:
+        """Nodes as ONNX text."""
+        self.nodes.append(text)
+        return self
+
+    def proto(self) -> onnx.ModelProto:
+        """The model, checked."""
+        body = "\n".join(self.nodes)
+        text = f'<ir_version: 10, opset_import: ["": {self.opset}]>\ng ({self.inputs}) => ({self.outputs}) {{ {body} }}'
+        parsed = onnx.parser.parse_model(text)
+        parsed.graph.initializer.extend(self.constants)
+        onnx.checker.check_model(parsed, full_check=True)
+        return parsed
+
+
+def uniform(proto: onnx.ModelProto, count: int = 2, low: float = -1.0, high: float = 1.0, seed: int = 0) -> list[Feed]:
+    """Random float feeds; unknown dimensions are 2."""
+    rng = np.random.default_rng(seed)
+    return [
+        {v.name: rng.uniform(low, high, _dims(v)).astype(np.float32) for v in proto.graph.input} for _ in range(count)
+    ]
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int]:
+    return [d.dim_value or 2 for d in value.type.tensor_type.shape.dim]
