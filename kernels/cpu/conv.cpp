@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace onnxq {
 
@@ -11,7 +12,9 @@ namespace {
 constexpr int64_t kPartMacs = 6'000'000;  // about 25 µs: what a part must hold to be worth handing to a thread
 constexpr int64_t kMaxParts = 64;
 constexpr int kFewRows = 8;               // for which nibbles are not unpacked first
-constexpr int64_t kChunkPixels = 512;     // a chunk's inputs and row pointers stay in the second-level cache
+constexpr int64_t kChunkPixels = 512;       // a chunk's inputs and row pointers stay in the second-level cache
+constexpr int64_t kCopyBytes = 1 << 20;        // images are copied as many at a time as this holds, to stay in the cache
+constexpr int64_t kCopyPartBytes = 128 << 10;  // what a thread copies in about 10 µs
 constexpr size_t kSlack = 64;             // bytes behind a copied image that a step may read
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -210,8 +213,15 @@ size_t Convolution::unpacked_bytes() const {
   return nibble_lines(static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_) * kPanel * kStep) * 2 * kLine;
 }
 
-// What is cut into parts: output rows where rows are copied or built, else output pixels.
-int64_t Convolution::units(const Plan& p) const { return p.n * p.oh * (copies_ || depthwise_ ? 1 : p.ow); }
+// What is cut into parts: output rows of a depthwise convolution, else output pixels.
+int64_t Convolution::units(const Plan& p) const { return p.n * p.oh * (depthwise_ ? 1 : p.ow); }
+
+int64_t Convolution::images_at_a_time(int64_t h, int64_t w) const {
+  if (!copies_ || depthwise_) return std::numeric_limits<int64_t>::max();
+  const ConvShape& s = shape_;
+  const int64_t bytes = (h + s.top + s.bottom) * (w + s.left + s.right) * s.in_channels;
+  return std::max<int64_t>(1, kCopyBytes / std::max<int64_t>(1, bytes));
+}
 
 Convolution::Plan Convolution::plan(int64_t n, int64_t h, int64_t w) const {
   const ConvShape& s = shape_;
@@ -228,7 +238,6 @@ Convolution::Plan Convolution::plan(int64_t n, int64_t h, int64_t w) const {
   const int64_t cost = pixels * s.out_channels * (depthwise_ ? taps + 60 : taps + 24);  // the epilogue counts too
   const int64_t parts = std::clamp<int64_t>(cost / kPartMacs, 1, kMaxParts);
   const int64_t panels = depthwise_ ? 1 : static_cast<int64_t>(panels_.size());
-  const int64_t unit_pixels = pixels / all;
   const int64_t most_rows = std::max<int64_t>(1, std::min(all, pixels / 32));
   if (!depthwise_ && static_cast<int64_t>(packed_.size()) > n * h * w * s.in_channels) {
     p.panel_parts = std::min(parts, panels);
@@ -238,25 +247,48 @@ Convolution::Plan Convolution::plan(int64_t n, int64_t h, int64_t w) const {
     p.panel_parts = std::min(ceil_div(parts, p.row_parts), panels);
   }
 
-  const int64_t part_units = ceil_div(all, p.row_parts);
-  p.chunk = std::clamp<int64_t>(kChunkPixels / unit_pixels, 1, part_units);
-  const int64_t padded_w = w + s.left + s.right;
+  const int64_t padded_h = h + s.top + s.bottom, padded_w = w + s.left + s.right;
   if (depthwise_) {
     p.scratch_bytes = aligned(static_cast<size_t>(padded_w * s.kh) * sizeof(void*)) +
                       aligned(static_cast<size_t>(s.in_channels)) +
                       (flip_ ? aligned(static_cast<size_t>(s.kh * w * s.in_channels)) : 0);
     return p;
   }
-  p.scratch_bytes = aligned(static_cast<size_t>(p.chunk * unit_pixels) * sizeof(void*)) +
-                    aligned(static_cast<size_t>(tap_count_) * sizeof(ptrdiff_t));
+  p.chunk = std::clamp<int64_t>(ceil_div(all, p.row_parts), 1, kChunkPixels);
+  p.scratch_bytes = aligned(static_cast<size_t>(p.chunk) * sizeof(void*)) +
+                    aligned(static_cast<size_t>(tap_count_) * sizeof(ptrdiff_t)) + (nibbles_ ? unpacked_bytes() : 0);
   if (copies_) {
-    // A chunk may end one image and begin the next: the rows above and below are copied for both.
-    const int64_t images = std::min(n, ceil_div(p.chunk, p.oh) + 1);
-    const int64_t rows = p.chunk * s.stride_h + images * ((s.kh - 1) * s.dilation_h + 1);
-    p.scratch_bytes += aligned(static_cast<size_t>(rows * padded_w * s.in_channels) + kSlack);
+    p.copy_rows = n * padded_h;
+    p.copy_bytes = aligned(static_cast<size_t>(p.copy_rows * padded_w * s.in_channels) + kSlack);
+    p.copy_parts = std::clamp<int64_t>(static_cast<int64_t>(p.copy_bytes) / kCopyPartBytes, 1, p.copy_rows);
   }
-  if (nibbles_) p.scratch_bytes += unpacked_bytes();
   return p;
+}
+
+void Convolution::copy(const Plan& p, size_t i, const void* x, uint8_t* to) const {
+  const ConvShape& s = shape_;
+  const auto part = static_cast<int64_t>(i);
+  const int64_t c = s.in_channels, padded_h = p.h + s.top + s.bottom;
+  const auto line = static_cast<size_t>(p.w * c), left = static_cast<size_t>(s.left * c);
+  const auto right = static_cast<size_t>(s.right * c);
+  const int64_t row0 = p.copy_rows * part / p.copy_parts, row1 = p.copy_rows * (part + 1) / p.copy_parts;
+  to += row0 * (p.w + s.left + s.right) * c;
+  for (int64_t row = row0; row < row1; row++) {
+    const int64_t image = row / padded_h, in = row % padded_h - s.top;
+    std::memset(to, zero_point_, left);
+    to += left;
+    const uint8_t* from = static_cast<const uint8_t*>(x) + (image * p.h + in) * p.w * c;
+    if (in < 0 || in >= p.h)
+      std::memset(to, zero_point_, line);
+    else if (flip_)
+      for (size_t k = 0; k < line; k++) to[k] = from[k] ^ 0x80;
+    else
+      std::memcpy(to, from, line);
+    to += line;
+    std::memset(to, zero_point_, right);
+    to += right;
+  }
+  if (part + 1 == p.copy_parts) std::memset(to, 0, kSlack);
 }
 
 void Convolution::run(const Plan& p, size_t i, const void* x, const void* residual, void* y, uint8_t* scratch) const {
@@ -271,67 +303,29 @@ void Convolution::run(const Plan& p, size_t i, const void* x, const void* residu
 
   const auto panels = static_cast<int64_t>(panels_.size());
   const int64_t panel0 = panels * panel_part / p.panel_parts, panel1 = panels * (panel_part + 1) / p.panel_parts;
-  const int64_t unit_pixels = copies_ ? p.ow : 1;
-  const int64_t c = s.in_channels, image_w = copies_ ? p.w + s.left + s.right : p.w;
+  const int64_t c = s.in_channels;
+  const int64_t image_h = copies_ ? p.h + s.top + s.bottom : p.h, image_w = copies_ ? p.w + s.left + s.right : p.w;
 
   Rows rows{};
-  rows.all = p.n * p.oh * p.ow;
+  rows.all = all;
   rows.pointers = reinterpret_cast<const uint8_t**>(scratch);
-  scratch += aligned(static_cast<size_t>(p.chunk * unit_pixels) * sizeof(void*));
+  scratch += aligned(static_cast<size_t>(p.chunk) * sizeof(void*));
   rows.taps = reinterpret_cast<ptrdiff_t*>(scratch);
-  scratch += aligned(static_cast<size_t>(tap_count_) * sizeof(ptrdiff_t));
-  auto* unpacked = reinterpret_cast<int8_t*>(scratch);
-  if (nibbles_) scratch += unpacked_bytes();
+  auto* unpacked = reinterpret_cast<int8_t*>(scratch + aligned(static_cast<size_t>(tap_count_) * sizeof(ptrdiff_t)));
   for (int64_t t = 0; t < tap_count_; t++) {
     const int64_t dy = merged_ ? t : t / s.kw, dx = merged_ ? 0 : t % s.kw;
     rows.taps[t] = (dy * s.dilation_h * image_w + dx * s.dilation_w) * c;
   }
-
   for (int64_t u = unit0; u < unit1; u += p.chunk) {
     const int64_t end = std::min(u + p.chunk, unit1);
-    rows.first = u * unit_pixels;
-    rows.count = (end - u) * unit_pixels;
-    if (!copies_) {
-      const uint8_t** pointer = rows.pointers;
-      for (int64_t q = u; q < end;) {  // an output row at a time
-        const int64_t ox = q % p.ow, oy = q / p.ow % p.oh, image = q / p.ow / p.oh;
-        const uint8_t* pixel = pixels + ((image * p.h + oy * s.stride_h) * p.w + ox * s.stride_w) * c;
-        const int64_t next = std::min(end, q + p.ow - ox);
-        for (; q < next; q++, pixel += s.stride_w * c) *pointer++ = pixel;
-      }
-    } else {
-      uint8_t* to = scratch;
-      const uint8_t** pointer = rows.pointers;
-      for (int64_t row = u; row < end;) {
-        const int64_t image = row / p.oh, oy0 = row % p.oh, oy1 = std::min(p.oh, oy0 + end - row);
-        const int64_t in0 = oy0 * s.stride_h - s.top;
-        const int64_t in_rows = (oy1 - 1 - oy0) * s.stride_h + (s.kh - 1) * s.dilation_h + 1;
-        const uint8_t* const copy = to;
-        const auto fill = static_cast<uint8_t>(zero_point_);
-        for (int64_t r = 0; r < in_rows; r++) {
-          const int64_t in = in0 + r;
-          if (in < 0 || in >= p.h) {
-            std::memset(to, fill, static_cast<size_t>(image_w * c));
-            to += image_w * c;
-            continue;
-          }
-          std::memset(to, fill, static_cast<size_t>(s.left * c));
-          to += s.left * c;
-          const uint8_t* from = pixels + (image * p.h + in) * p.w * c;
-          if (flip_)
-            for (int64_t k = 0; k < p.w * c; k++) to[k] = from[k] ^ 0x80;
-          else
-            std::memcpy(to, from, static_cast<size_t>(p.w * c));
-          to += p.w * c;
-          std::memset(to, fill, static_cast<size_t>(s.right * c));
-          to += s.right * c;
-        }
-        for (int64_t oy = 0; oy < oy1 - oy0; oy++)
-          for (int64_t ox = 0; ox < p.ow; ox++)
-            *pointer++ = copy + (oy * s.stride_h * image_w + ox * s.stride_w) * c;
-        row += oy1 - oy0;
-      }
-      std::memset(to, 0, kSlack);
+    rows.first = u;
+    rows.count = end - u;
+    const uint8_t** pointer = rows.pointers;
+    for (int64_t q = u; q < end;) {  // an output row at a time
+      const int64_t ox = q % p.ow, oy = q / p.ow % p.oh, image = q / p.ow / p.oh;
+      const uint8_t* pixel = pixels + ((image * image_h + oy * s.stride_h) * image_w + ox * s.stride_w) * c;
+      const int64_t next = std::min(end, q + p.ow - ox);
+      for (; q < next; q++, pixel += s.stride_w * c) *pointer++ = pixel;
     }
     run_dense(p, rows, panel0, panel1, residual, y, unpacked);
   }

@@ -3,7 +3,7 @@
 // Both are one thing here: a matrix product is a 1×1 convolution over an image of one row. There is no im2col: every
 // output pixel is a row of the product, given by a pointer to its first input pixel, and the kernel's taps are offsets
 // from there. Where the kernel hangs over the border, or the input must be changed (signed to unsigned, channels that are
-// no multiple of 4), the rows of the image that are needed are copied into padded scratch memory first.
+// no multiple of 4), the image is copied into padded scratch memory first.
 //
 // acc = Σ (x − x_zero_point)(w − w_zero_point[m]) + bias[m]. Signed x is read as x + 128 with the zero point moved along.
 #pragma once
@@ -43,16 +43,24 @@ class Convolution {
   // Packs the weights; `spec.weights` is not needed any more afterwards.
   Convolution(const Tier& tier, const ConvSpec& spec);
 
-  // How a run on an image of this size is cut: parts that may run at the same time, each with its scratch memory.
+  // Images that a run should take at most, so that what it copies of them stays in the cache.
+  int64_t images_at_a_time(int64_t h, int64_t w) const;
+
+  // How a run on n images of this size is cut: parts that may run at the same time, each with its scratch memory. Where
+  // copy_bytes is not 0 the images are copied first, in parts too, and the run takes the copy.
   struct Plan {
     int64_t n, h, w, oh, ow;
     int64_t row_parts, panel_parts;
-    int64_t chunk;          // output rows (pixels, if nothing is copied) that a part computes at a time
-    size_t scratch_bytes;   // of each part
+    int64_t chunk;         // output pixels that a part computes at a time
+    size_t scratch_bytes;  // of each part
+    int64_t copy_rows, copy_parts;
+    size_t copy_bytes;
     size_t parts() const { return static_cast<size_t>(row_parts * panel_parts); }
   };
   Plan plan(int64_t n, int64_t h, int64_t w) const;
-  // Computes part i < plan.parts(). scratch: 64-byte aligned, this part's own.
+  // Copies part i < plan.copy_parts of x, padded and unsigned, into `to`, which has copy_bytes.
+  void copy(const Plan& plan, size_t i, const void* x, uint8_t* to) const;
+  // Computes part i < plan.parts() of x or its copy. scratch: 64-byte aligned, this part's own.
   void run(const Plan& plan, size_t i, const void* x, const void* residual, void* y, uint8_t* scratch) const;
 
   size_t packed_bytes() const { return packed_.size(); }

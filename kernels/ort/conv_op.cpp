@@ -1,6 +1,8 @@
 // com.onnxq:Conv, ConvAdd, Gemm and GemmAdd, version 1. Their pages are docs/operators/*.md.
 #include <algorithm>
 #include <cstdint>
+#include <functional>
+#include <numeric>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -86,22 +88,39 @@ ConvSpec spec_of(const Api& api, const abi::KernelInfo* info, const ConvShape& s
   return spec;
 }
 
-// Runs a packed convolution on the session's threads.
+// Runs a packed convolution over x: n images of h × w pixels, on the session's threads.
 template <bool Residual>
-void run(const Api& api, abi::KernelContext* context, const Convolution& convolution, const Convolution::Plan& plan,
-         const ScratchSource& memory, const Tensor& x, const Ints& y_dims) {
-  const void* residual = nullptr;
+void run(const Api& api, abi::KernelContext* context, const Convolution& convolution, const ScratchSource& memory,
+         const Tensor& x, int64_t n, int64_t h, int64_t w, const Ints& y_dims, IntType residual_type, IntType y_type) {
+  const uint8_t* residual = nullptr;
   if (Residual) {
     const Tensor r = api.input(context, kResidual);
     if (r.dims != y_dims) throw Error("residual has the shape " + text(r.dims) + ", y has " + text(y_dims));
-    residual = r.data;
+    residual = r.as<uint8_t>();
   }
-  void* const y = api.output(context, 0, y_dims);
+  auto* y = static_cast<uint8_t*>(api.output(context, 0, y_dims));
   if (std::find(y_dims.begin(), y_dims.end(), 0) != y_dims.end()) return;
-  const Scratch scratch = memory.take(plan.scratch_bytes * plan.parts());
-  api.parallel_for(context, plan.parts(), [&](size_t i) {
-    convolution.run(plan, i, x.data, residual, y, scratch.data() + i * plan.scratch_bytes);
-  });
+  const auto values = static_cast<size_t>(std::accumulate(y_dims.begin(), y_dims.end(), int64_t{1}, std::multiplies<>())) /
+                      static_cast<size_t>(n);
+  const auto* images = x.as<uint8_t>();
+  const size_t image_bytes = x.size / static_cast<size_t>(n);
+  const int64_t most = std::min(n, convolution.images_at_a_time(h, w));
+  for (int64_t first = 0; first < n; first += most) {
+    const auto plan = convolution.plan(std::min(most, n - first), h, w);
+    const Scratch scratch = memory.take(plan.copy_bytes + plan.scratch_bytes * plan.parts());
+    const auto at = static_cast<size_t>(first);
+    const uint8_t* from = images + at * image_bytes;
+    if (plan.copy_bytes) {
+      api.parallel_for(context, static_cast<size_t>(plan.copy_parts),
+                       [&](size_t i) { convolution.copy(plan, i, from, scratch.data()); });
+    }
+    const uint8_t* const input = plan.copy_bytes ? scratch.data() : from;
+    const uint8_t* const r = residual ? residual + at * values * static_cast<size_t>(size_of(residual_type)) : nullptr;
+    uint8_t* const to = y + at * values * static_cast<size_t>(size_of(y_type));
+    api.parallel_for(context, plan.parts(), [&](size_t i) {
+      convolution.run(plan, i, input, r, to, scratch.data() + plan.copy_bytes + i * plan.scratch_bytes);
+    });
+  }
 }
 
 template <bool Residual>
@@ -114,8 +133,9 @@ class Conv {
     if (x.dims.size() != 4) throw Error("x must have 4 dimensions [N, H, W, C], it has the shape " + text(x.dims));
     if (x.dims[3] != shape_.in_channels)
       throw Error("x has " + std::to_string(x.dims[3]) + " channels, w is made for " + std::to_string(shape_.in_channels));
-    const auto plan = convolution_.plan(x.dims[0], x.dims[1], x.dims[2]);
-    run<Residual>(api, context, convolution_, plan, memory_, x, {x.dims[0], plan.oh, plan.ow, shape_.out_channels});
+    const auto plan = convolution_.plan(x.dims[0], x.dims[1], x.dims[2]);  // for the size of y
+    run<Residual>(api, context, convolution_, memory_, x, x.dims[0], x.dims[1], x.dims[2],
+                  {x.dims[0], plan.oh, plan.ow, shape_.out_channels}, residual_type_, y_type_);
   }
 
   static void infer(const Api& api, abi::ShapeContext* context) {
@@ -166,10 +186,12 @@ class Conv {
     shape_.top = pads[0], shape_.left = pads[1], shape_.bottom = pads[2], shape_.right = pads[3];
     ConvSpec spec = spec_of<Residual>(api, info, shape_, w.nibbles);
     spec.weights = w.values.data();
+    residual_type_ = spec.residual_type, y_type_ = spec.range.type;
     return Convolution(chosen_tier(), spec);
   }
 
   ConvShape shape_{};
+  IntType residual_type_{}, y_type_{};
   Convolution convolution_;
   ScratchSource memory_;
 };
@@ -188,7 +210,7 @@ class Gemm {
     for (size_t i = 0; i + 1 < x.dims.size(); i++) rows *= x.dims[i];
     Ints y_dims = x.dims;
     y_dims.back() = n_;
-    run<Residual>(api, context, convolution_, convolution_.plan(1, 1, rows), memory_, x, y_dims);
+    run<Residual>(api, context, convolution_, memory_, x, 1, 1, rows, y_dims, residual_type_, y_type_);
   }
 
   static void infer(const Api& api, abi::ShapeContext* context) {
@@ -215,10 +237,12 @@ class Gemm {
     shape.in_channels = k_, shape.out_channels = n_;
     ConvSpec spec = spec_of<Residual>(api, info, shape, w.nibbles);
     spec.weights = by_channel.data();
+    residual_type_ = spec.residual_type, y_type_ = spec.range.type;
     return Convolution(chosen_tier(), spec);
   }
 
   int64_t k_ = 0, n_ = 0;
+  IntType residual_type_{}, y_type_{};
   Convolution convolution_;
   ScratchSource memory_;
 };
