@@ -64,7 +64,7 @@ def collect(
         progress(done, total)
     inputs = input_specs(model.graph)
     outputs = [name for name in tensors if name not in {spec.name for spec in inputs}]
-    workers = threads or min(_cpus(), MAX_WORKERS)
+    workers = threads or min(cpus(), MAX_WORKERS)
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(runnable(observed_model(model, outputs), model_dir(model)))
         # Threads that take whole batches keep busier than threads that share operators, and an operator's result can
@@ -72,7 +72,7 @@ def collect(
         session = runtime.session(opened, threads=1)
         counter = _BatchCounter(stats, tensors, Fetcher(session, outputs, workers))
         pool = stack.enter_context(ThreadPoolExecutor(workers))
-        stop = stack.enter_context(_interruptible())
+        stop = stack.enter_context(interruptible())
         running: deque[Future[int]] = deque()
 
         def finish(left: int) -> None:
@@ -146,7 +146,7 @@ def _broken_samples(values: NDArray, batch: Batch) -> str:
     return sample_names([batch.names[i] for i in np.flatnonzero(~finite.all(axis=1))])
 
 
-def _cpus() -> int:
+def cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -173,7 +173,7 @@ def _check_data(stats: Statistics, data: DataSource, path: str | Path | None) ->
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
+def interruptible() -> Iterator[threading.Event]:
     """The first Ctrl-C sets the event, so that a batch is counted whole or not at all; the second stops at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

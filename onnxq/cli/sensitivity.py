@@ -1,0 +1,137 @@
+"""`onnxq sensitivity`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxq.cli.common import data_options, open_source, output_path, progress, say, table
+from onnxq.settings import DEFAULT_CALIBRATION
+
+if TYPE_CHECKING:
+    from onnxq.search.sensitivity import Sensitivity
+
+METHODS = ("hessian", "one-at-a-time", "weight-error", "output-error")
+
+
+@click.command("sensitivity")
+@click.argument("model")
+@click.option("-o", "--output", "target", required=True, help="Sensitivity file (JSON), for `onnxq search`.")
+@click.option("--method", type=click.Choice(METHODS), default="hessian", show_default=True)
+@click.option("--profile", default="onnxruntime-cpu", show_default=True, help="A name or a .toml file.")
+@click.option("--bits", metavar="8,6,4", help="Widths of weights.  [default: all of the profile]")
+@click.option(
+    "--activation-bits", metavar="8,6,4", help="Widths of activations, measured one at a time.  [default: none]"
+)
+@click.option("--loss", type=click.Choice(["auto", "cross-entropy", "mse"]), default="auto", show_default=True)
+@click.option("--output-tensor", metavar="TENSOR", help="What the loss looks at.  [default: the model's outputs]")
+@click.option("--metric", type=click.Choice(["loss", "accuracy", "output-error"]), default="loss", show_default=True,
+              help="What one-at-a-time measures.")  # fmt: skip
+@click.option("--labels", is_flag=True, help="Loss on labels instead of the float model's own outputs.")
+@click.option("--tolerance", default=0.05, show_default=True, help="Relative standard error to reach (hessian).")
+@click.option("--probes", default=64, show_default=True, help="Probes a layer and batch at most (hessian).")
+@click.option("--epsilon", default=1e-2, show_default=True, help="Step of the differences, in rms of the weights.")
+@click.option("--budget", default="120", show_default=True, metavar="SECONDS|none", help="Time for probes (hessian).")
+@click.option("--second-differences", is_flag=True, help="Of the loss, instead of Gauss–Newton: wrong at ReLU kinks.")
+@click.option("--weight-range", type=click.Choice(["max", "mse"]), help="[default: max at 8 bits, mse below]")
+@click.option("--calibration", default=DEFAULT_CALIBRATION, show_default=True, help="Ranges of activations.")
+@click.option("--exclude", multiple=True, metavar="NODE|REGEX", help="Leave these nodes in float.")
+@click.option("--resume", metavar="FILE", help="State to continue from, kept up to date.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@data_options
+def command(model: str, target: str, method: str, quiet: bool, **options: Any) -> None:
+    """How much quantizing each layer of MODEL costs, at each width: what `onnxq search --method ilp` minimises.
+
+    The first 64 samples are used unless --limit says otherwise. --seed is that of the probes and of random data.
+    """
+    from onnxq.model import load
+    from onnxq.search.hessian import HutchinsonOptions
+    from onnxq.search.measure import SAMPLES, sensitivity
+
+    path = output_path(target)
+    if options["resume"]:
+        output_path(options["resume"])
+    probing = HutchinsonOptions(
+        tolerance=options["tolerance"],
+        rounds=options["probes"],
+        epsilon=options["epsilon"],
+        seed=options["seed"],
+        budget=_seconds(options["budget"]),
+        curvature="second-differences" if options["second_differences"] else "gauss-newton",
+        targets="labels" if options["labels"] else "outputs",
+    )
+    loaded = load(model)
+    options["limit"] = options["limit"] or SAMPLES
+    source = None
+    if method != "weight-error":
+        source = open_source(loaded, options, required=f"method {method}")
+    with progress("measuring") as bar:
+        found = sensitivity(
+            loaded,
+            source,
+            method=method,  # type: ignore[arg-type]
+            profile=options["profile"],
+            bits=_widths(options["bits"], "--bits"),
+            activation_bits=_widths(options["activation_bits"], "--activation-bits"),
+            loss=options["loss"],
+            output=options["output_tensor"],
+            metric=options["metric"],
+            labels=options["labels"],
+            options=probing,
+            weight_range=options["weight_range"],
+            calibration=options["calibration"],
+            exclude=options["exclude"],
+            batch_size=options["batch_size"],
+            threads=options["threads"],
+            resume=options["resume"],
+            progress=None if quiet else bar,
+            say=(lambda _message: None) if quiet else say,
+        )
+    found.save(path)
+    if not quiet:
+        show(found)
+        click.echo(f"wrote {path}")
+
+
+def show(found: Sensitivity) -> None:
+    """The layers, most sensitive first: by the value at the narrowest width that all have."""
+    for kind, entries in (("weights", found.of("weights")), ("activations", found.of("activations"))):
+        if not entries:
+            continue
+        widths = sorted({b for e in entries for b in e.bits}, reverse=True)
+        entries = tuple(sorted(entries, key=lambda e: -e.bits[min(e.bits)]))
+        columns = [(kind, "left"), *((f"{b} bits", "right") for b in widths)]
+        with_error = any(e.standard_error for e in entries)
+        columns += [("± %", "right")] * with_error
+        rows = []
+        for e in entries:
+            row = [e.node, *(f"{e.bits[b]:.3g}" if b in e.bits else "" for b in widths)]
+            if with_error:
+                narrow = min(e.bits)
+                value = e.bits[narrow]
+                row.append(f"{100 * e.standard_error.get(narrow, 0.0) / value:.1f}" if value else "")
+            rows.append(row)
+        table(f"{found.method}: most sensitive first", columns, rows)
+
+
+def _widths(text: str | None, option: str) -> list[int]:
+    """'8,6,4' to numbers; nothing to an empty list. Raises ConfigError."""
+    from onnxq.errors import ConfigError
+
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if any(not part.isdecimal() for part in parts) or (text is not None and not parts):
+        raise ConfigError(f"{option} {text!r}: widths separated by commas are needed, such as 8,6,4")
+    return [int(part) for part in parts]
+
+
+def _seconds(text: str) -> float | None:
+    """'none' or a number of seconds. Raises ConfigError."""
+    from onnxq.errors import ConfigError
+
+    if text == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--budget {text!r}: a number of seconds or 'none' is needed") from None

@@ -1,0 +1,162 @@
+"""The part of a model behind a layer or an activation, as a model of its own: what changes when that is quantized.
+
+Everything else a part reads is fed: computed once by the float model and kept, however many times the part runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import NodeProto, TensorProto, helper
+
+from onnxq.model import Model
+from onnxq.shapes import element_type
+
+WEIGHT = "onnxq_weight"
+# What an activation's quantizer reads: one session serves every width.
+SCALE, ZERO_POINT, QMIN, QMAX = "onnxq_scale", "onnxq_zero_point", "onnxq_qmin", "onnxq_qmax"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some nodes of a model. fed: tensors of the float model that it reads. outputs: wanted output → its name here.
+
+    A wanted output that does not depend on what was cut is not among them.
+    """
+
+    fed: tuple[str, ...]
+    outputs: Mapping[str, str]
+    nodes: tuple[NodeProto, ...]
+    inputs: tuple[onnx.ValueInfoProto, ...]
+    constants: tuple[TensorProto, ...]
+    whole: onnx.ModelProto
+
+    def proto(self) -> onnx.ModelProto:
+        """The part as a model: made when asked for, since it holds copies of weights."""
+        part = onnx.ModelProto(ir_version=self.whole.ir_version)
+        part.opset_import.extend(self.whole.opset_import)
+        part.functions.extend(self.whole.functions)
+        part.graph.name = self.whole.graph.name or "part"
+        part.graph.node.extend(self.nodes)
+        part.graph.initializer.extend(self.constants)
+        part.graph.input.extend(self.inputs)
+        part.graph.output.extend(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in self.outputs.values()
+        )
+        return part
+
+
+def weight_part(model: Model, proto: onnx.ModelProto, node: str, index: int, outputs: Sequence[str]) -> Part:
+    """From a layer on, with its weight (input `index`) as graph input WEIGHT, and up to the wanted outputs.
+
+    proto: to_proto(model), left as it is. Another node that reads the same weight keeps its own.
+    """
+    nodes = list(proto.graph.node)
+    at = next(i for i, n in enumerate(nodes) if n.name == node)
+    own = NodeProto()
+    own.CopyFrom(nodes[at])
+    own.input[index] = WEIGHT
+    nodes[at] = own
+    weight = model.graph.tensors()[proto.graph.node[at].input[index]]
+    value = helper.make_tensor_value_info(WEIGHT, TensorProto.FLOAT, list(weight.shape))
+    return _part(model, proto, nodes, {WEIGHT: value}, {name: name for name in outputs})
+
+
+def activation_part(
+    model: Model,
+    proto: onnx.ModelProto,
+    readers: Mapping[str, Sequence[tuple[str, int]] | None],
+    outputs: Sequence[str],
+    suffix: str = "_onnxq",
+) -> Part:
+    """From some tensors on, each rounded to a grid on the way to its readers.
+
+    readers: tensor → the (node, input index) that read it rounded, None for all, and the graph's outputs.
+    The grid is fed: (clip(round(x / SCALE) + ZERO_POINT, QMIN, QMAX) − ZERO_POINT) · SCALE, float32 scalars.
+    """
+    made: dict[str, str] = {}
+    nodes: list[NodeProto] = []
+    edges = {(node, i): name for name, users in readers.items() if users is not None for node, i in users}
+    for tensor in proto.graph.input:
+        if tensor.name in readers:
+            made[tensor.name] = tensor.name + suffix
+            nodes += _grid(tensor.name, made[tensor.name])
+    for node in proto.graph.node:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        for i, name in enumerate(copy.input):
+            if name in made and (readers[name] is None or (node.name, i) in edges):
+                copy.input[i] = made[name]
+        nodes.append(copy)
+        for name in node.output:
+            if name in readers:
+                made[name] = name + suffix
+                nodes += _grid(name, made[name])
+    grid = {n: helper.make_tensor_value_info(n, TensorProto.FLOAT, []) for n in (SCALE, ZERO_POINT, QMIN, QMAX)}
+    inner = {n: made[n] if n in made and readers[n] is None else n for n in outputs}
+    return _part(model, proto, nodes, grid, inner)
+
+
+def _grid(source: str, target: str) -> Iterator[NodeProto]:
+    steps = [
+        ("Div", [source, SCALE]), ("Round", ["{}"]), ("Add", ["{}", ZERO_POINT]), ("Clip", ["{}", QMIN, QMAX]),
+        ("Sub", ["{}", ZERO_POINT]), ("Mul", ["{}", SCALE]),
+    ]  # fmt: skip
+    last = ""
+    for op, inputs in steps:
+        result = target if op == "Mul" else f"{target}_{op}"
+        yield NodeProto(op_type=op, name=result, input=[i.format(last) for i in inputs], output=[result])
+        last = result
+
+
+def _part(
+    model: Model,
+    proto: onnx.ModelProto,
+    nodes: Sequence[NodeProto],
+    inputs: Mapping[str, onnx.ValueInfoProto],
+    outputs: Mapping[str, str],
+) -> Part:
+    """The nodes that depend on the new inputs and that a wanted output depends on."""
+    changed = set(inputs)
+    behind = []
+    for node in nodes:
+        if not changed.isdisjoint(reads(node)):
+            behind.append(node)
+            changed.update(o for o in node.output if o)
+    found = {name: inner for name, inner in outputs.items() if inner in changed}
+    needed = set(found.values())
+    kept: list[NodeProto] = []
+    for node in reversed(behind):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(reads(node))
+    kept.reverse()
+    made = {o for node in kept for o in node.output}
+    read = list(dict.fromkeys(name for node in kept for name in reads(node)))
+    constants = {t.name: t for t in proto.graph.initializer}
+    tensors = model.graph.tensors()
+    fed = tuple(n for n in read if n not in made and n not in constants and n not in inputs and n in tensors)
+    values = [value for name, value in inputs.items() if name in read] + [_info(tensors[n]) for n in fed]
+    return Part(fed, found, tuple(kept), tuple(values), tuple(constants[n] for n in read if n in constants), proto)
+
+
+def reads(node: NodeProto) -> Iterator[str]:
+    """Names a node reads, those that its subgraphs take from outside (and what is inside them) too."""
+    yield from (n for n in node.input if n)
+    for attr in node.attribute:
+        if attr.type == onnx.AttributeProto.GRAPH:
+            yield from _inner_reads(attr.g.node)
+            yield from (o.name for o in attr.g.output)
+
+
+def _inner_reads(nodes: Iterable[NodeProto]) -> Iterator[str]:
+    for node in nodes:
+        yield from reads(node)
+
+
+def _info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
+    shape = None if tensor.shape is None else [d if isinstance(d, int) else None for d in tensor.shape]
+    return helper.make_tensor_value_info(tensor.name, element_type(tensor) or TensorProto.FLOAT, shape)

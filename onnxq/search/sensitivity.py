@@ -1,0 +1,171 @@
+"""How much each layer costs at each width: what a search minimises, as a file that says how it was made."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from onnxq.errors import ConfigError
+from onnxq.save import write_text
+
+FORMAT = "onnxq-sensitivity-1"
+Kind = Literal["weights", "activations"]
+KINDS = ("weights", "activations")
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """One layer's weights, or one quantized activation.
+
+    node: the layer; of an activation, the first node that reads it quantized, or that makes it if none does.
+    bits: width → predicted loss increase, finite. standard_error: width → that of the estimate; empty where nothing
+    was drawn at random. tensors: the activations that share one scale, and so one width. readers: every node that
+    reads them quantized. Both are empty for weights. extra: what the values were made of (traces, squared errors,
+    accuracy), JSON types only.
+    """
+
+    node: str
+    kind: Kind
+    bits: Mapping[int, float]
+    standard_error: Mapping[int, float] = field(default_factory=dict)
+    tensors: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Sensitivities of a model's layers, in topological order. Values compare within one file only.
+
+    model_sha256: of the float model as it was read. method: how they were found. created: profile, samples, probes,
+    seed, loss…, JSON types only.
+    """
+
+    model_sha256: str
+    model_name: str
+    method: str
+    layers: tuple[LayerSensitivity, ...]
+    created: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, kind: Kind) -> tuple[LayerSensitivity, ...]:
+        """The entries of weights, or of activations."""
+        return tuple(e for e in self.layers if e.kind == kind)
+
+    def weights(self, bits: int) -> dict[str, float]:
+        """Node → value of its weights at one width, for those that have it."""
+        return {e.node: e.bits[bits] for e in self.of("weights") if bits in e.bits}
+
+    def require_model(self, sha256: str, name: str = "the model") -> None:
+        """Raise ConfigError unless these are sensitivities of the model with this hash."""
+        if sha256 != self.model_sha256:
+            raise ConfigError(
+                f"the sensitivities are of another model ({self.model_name}, SHA-256 {self.model_sha256[:12]}…), not "
+                f"of {name} ({sha256[:12]}…): run `onnxq sensitivity` on this one"
+            )
+
+    def to_json(self) -> str:
+        """The file's text; equal sensitivities give equal texts."""
+        table = {
+            "format": FORMAT,
+            "model_sha256": self.model_sha256,
+            "model_name": self.model_name,
+            "method": self.method,
+            "created": dict(self.created),
+            "layers": [_entry(e) for e in self.layers],
+        }
+        return json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all. Raises OutputError."""
+        write_text(path, self.to_json())
+
+
+def load_sensitivity(path: str | Path, model_sha256: str | None = None) -> Sensitivity:
+    """Read a sensitivity file; with `model_sha256`, one that was made from that model.
+
+    Raises ConfigError when the file is missing, is none, is damaged, or of another model.
+    """
+    file = Path(path)
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ConfigError(f"{file}: cannot be read: {err.strerror}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as err:
+        raise ConfigError(f"{file}: not a sensitivity file: {str(err).splitlines()[0]}") from None
+    found = table.get("format") if isinstance(table, dict) else None
+    if found != FORMAT:
+        told = f"format {found!r}" if isinstance(found, str) else "no format"
+        raise ConfigError(f"{file}: not a sensitivity file that onnxq reads ({told}, needed is {FORMAT!r})")
+    try:
+        result = Sensitivity(
+            _text(table, "model_sha256"),
+            _text(table, "model_name"),
+            _text(table, "method"),
+            tuple(_parse_entry(e) for e in table["layers"]),
+            dict(table["created"]),
+        )
+        _check_unique(result.layers)
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        what = f"{err.args[0]!r} is missing" if isinstance(err, KeyError) else err
+        raise ConfigError(f"{file}: a damaged sensitivity file: {what}") from None
+    if model_sha256 is not None:
+        try:
+            result.require_model(model_sha256)
+        except ConfigError as err:
+            raise ConfigError(f"{file}: {err}") from None
+    return result
+
+
+def _entry(e: LayerSensitivity) -> dict[str, Any]:
+    entry: dict[str, Any] = {"node": e.node, "kind": e.kind, "bits": {str(b): v for b, v in e.bits.items()}}
+    if e.standard_error:
+        entry["standard_error"] = {str(b): v for b, v in e.standard_error.items()}
+    if e.kind == "activations":
+        entry |= {"tensors": list(e.tensors), "readers": list(e.readers)}
+    return entry | ({"extra": dict(e.extra)} if e.extra else {})
+
+
+def _parse_entry(entry: Any) -> LayerSensitivity:
+    node, kind = _text(entry, "node"), _text(entry, "kind")
+    if kind not in KINDS:
+        raise ValueError(f"{node}: kind {kind!r} is neither weights nor activations")
+    tensors, readers = (_names(entry.get(key, []), f"{node}: {key}") for key in ("tensors", "readers"))
+    bits, error = (_widths(entry.get(key, {}), f"{node}: {key}") for key in ("bits", "standard_error"))
+    if not bits:
+        raise ValueError(f"{node}: it has no widths")
+    return LayerSensitivity(node, kind, bits, error, tensors, readers, dict(entry.get("extra", {})))  # type: ignore[arg-type]
+
+
+def _widths(table: Any, where: str) -> dict[int, float]:
+    found = {}
+    for key, value in table.items():
+        if not key.isdecimal():
+            raise ValueError(f"{where}: {key!r} is no width")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"{where}: {value!r} is no finite number")
+        found[int(key)] = float(value)
+    return found
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise ValueError(f"{where}: {value!r} is no list of names")
+    return tuple(value)
+
+
+def _text(table: Mapping[str, Any], key: str) -> str:
+    if not isinstance(table[key], str):
+        raise ValueError(f"{key}: {table[key]!r} is no text")
+    return str(table[key])
+
+
+def _check_unique(layers: tuple[LayerSensitivity, ...]) -> None:
+    seen: set[tuple[str, str, tuple[str, ...]]] = set()
+    for e in layers:
+        if (e.node, e.kind, e.tensors) in seen:
+            raise ValueError(f"{e.node} is there twice")
+        seen.add((e.node, e.kind, e.tensors))
