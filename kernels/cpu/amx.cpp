@@ -141,12 +141,15 @@ struct Operand {
 
 struct Pieces {
   int count;
+  const int8_t* next;              // what to fetch during the first of them
+  ptrdiff_t next_bytes;            // and in each
   const int8_t* b[kDirectPieces];  // where the weights of each begin, of the first vector
 };
 
 constexpr ptrdiff_t kSumStride = kPanel * sizeof(int32_t);
 
-// Two vectors of channels, or one, from vector v on. fresh: the sums begin with init, else with what they are.
+// Two vectors of channels, or one, from vector v on; the first of a panel fetch what comes next. fresh: the sums begin
+// with init, else with what they are.
 template <int Tiles, int Vectors>
 void multiply(const Operand* a, const Pieces& pieces, int v, ptrdiff_t stride, const int32_t* init, bool fresh) {
   const auto from = [&](int tile, int vector) -> const void* {
@@ -157,7 +160,10 @@ void multiply(const Operand* a, const Pieces& pieces, int v, ptrdiff_t stride, c
   if (Vectors == 2) tile_load<1>(from(0, v + 1), from_stride);
   if (Tiles == 2) tile_load<2>(from(1, v), from_stride);
   if (Tiles == 2 && Vectors == 2) tile_load<3>(from(1, v + 1), from_stride);
-  for (int i = 0; i < pieces.count; i++) {
+  const ptrdiff_t fetch = v == 0 ? pieces.next_bytes : 0;
+  const int8_t* next = pieces.next;
+  for (int i = 0; i < pieces.count; i++, next += fetch) {
+    for (ptrdiff_t at = 0; at < fetch; at += kTileBytes) _mm_prefetch(next + at, _MM_HINT_T1);
     const int8_t* const b = pieces.b[i] + kTileBytes * v;
     tile_load<6>(b, stride);
     if (Vectors == 2) tile_load<7>(b + kTileBytes, stride);
@@ -208,6 +214,8 @@ void gemm_tiles(const GemmBlock& b, const Cut& cut, const RowTile* tiles, int ti
     const int piece1 = cut.pieces - piece0 < most ? cut.pieces : piece0 + most;
     Pieces pieces;
     pieces.count = piece1 - piece0;
+    pieces.next_bytes = b.prefetch_stride * cut.steps;
+    pieces.next = b.prefetch + pieces.next_bytes * piece0;
     for (int i = 0, tap = piece0 / tap_pieces, in_tap = piece0 % tap_pieces; i < pieces.count; i++) {
       pieces.b[i] = b.panel + ptrdiff_t{kTileBytes} * b.vectors * cut.begin(piece0 + i);
       if (!cut.direct) continue;
