@@ -100,12 +100,11 @@ def show(found: Sensitivity) -> None:
         if not entries:
             continue
         widths = sorted({b for e in entries for b in e.bits}, reverse=True)
-        entries = tuple(sorted(entries, key=lambda e: -e.bits[min(e.bits)]))
         columns = [(kind, "left"), *((f"{b} bits", "right") for b in widths)]
         with_error = any(e.standard_error for e in entries)
         columns += [("± %", "right")] * with_error
         rows = []
-        for e in entries:
+        for e in sorted(entries, key=lambda e: -e.bits[min(e.bits)]):
             row = [e.node, *(f"{e.bits[b]:.3g}" if b in e.bits else "" for b in widths)]
             if with_error:
                 narrow = min(e.bits)
