@@ -14,7 +14,7 @@ from onnxq.errors import InterruptedRun, OnnxqError
 # Subcommand → module in onnxq.cli that defines `command`. Loaded when asked for, so that each starts fast.
 COMMANDS = (
     "bench", "calibrate", "card", "check", "compare", "demo", "eval", "inspect", "kernels", "lower", "opt",
-    "passes", "profiles", "quantize", "verify",
+    "passes", "profiles", "quantize", "sensitivity", "verify",
 )  # fmt: skip
 
 
