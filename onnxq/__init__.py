@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from onnxq.model import Model, load
     from onnxq.profile import Profile, load_profile
     from onnxq.runtime import library_path, session
+    from onnxq.search.api import search_bits
+    from onnxq.search.latency import measure_latency
+    from onnxq.search.partial import partial
 
 # Name → module it lives in: loaded when first used, so that `import onnxq` stays light.
 _PUBLIC = {
@@ -38,15 +41,19 @@ _PUBLIC = {
     "load": "onnxq.model",
     "load_profile": "onnxq.profile",
     "lower": "onnxq.lowered",
+    "measure_latency": "onnxq.search.latency",
+    "partial": "onnxq.search.partial",
     "quantize": "onnxq.api",
     "read_card": "onnxq.card",
+    "search_bits": "onnxq.search.api",
     "session": "onnxq.runtime",
     "verify": "onnxq.layerwise",
 }
 
 __all__ = [
     "Card", "Lowered", "Model", "OnnxqError", "Profile", "Quantized", "bench", "evaluate", "library_path", "load",
-    "load_profile", "lower", "quantize", "read_card", "session", "verify",
+    "load_profile", "lower", "measure_latency", "partial", "quantize", "read_card", "search_bits", "session",
+    "verify",
 ]  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from onnxq.settings import (
     DEFAULT_FIRST_LAST_BITS,
     QuantSettings,
     load_config,
+    load_search_record,
     parse_overrides,
 )
 
@@ -117,7 +118,11 @@ def quantize(
     model = load(source)
     target = load_profile(profile)
     parse_method(calibration)
-    per_node = load_config(overrides) if isinstance(overrides, (str, Path)) else parse_overrides(overrides or {})
+    record = None
+    if isinstance(overrides, (str, Path)):
+        per_node, record = load_config(overrides, model.sha256), load_search_record(overrides)
+    else:
+        per_node = parse_overrides(overrides or {})
     settings = QuantSettings(
         weight_bits,
         activation_bits,
@@ -171,6 +176,7 @@ def quantize(
         pipeline_text=pipeline.print_pipeline(passes),
         threads=threads,
         input_shapes=shapes,
+        search=record,
     )
     embed(model, card)
     if target.graph.lowered and not qdq:

@@ -286,6 +286,11 @@ def _made_name(source: Source) -> str:
     return source.name if isinstance(source, Model) else "model"
 
 
+def feeds_for(model: Model, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0) -> Feeds:
+    """Random numbers for every input, batch 1 where it is open. Raises ConfigError as bench does."""
+    return _feeds(model, None, None, None, shapes, seed)[0]
+
+
 def _feeds(
     model: Model,
     data: Any,

@@ -111,6 +111,11 @@ def plan(graph: gs.Graph, profile: Profile, settings: QuantSettings) -> Placemen
     return _Planner(graph, profile, settings).run()
 
 
+def end_nodes(graph: gs.Graph) -> set[int]:
+    """ids of the nodes at the ends of the model: no layer lies before them, or none behind."""
+    return _without_layer_behind(graph) | {key for key, depth in _layers_before(graph).items() if depth == 0}
+
+
 class _Planner:
     def __init__(self, graph: gs.Graph, profile: Profile, settings: QuantSettings) -> None:
         self.graph, self.profile, self.settings = graph, profile, settings
@@ -127,7 +132,7 @@ class _Planner:
         self.derived: set[int] = set()  # tied outputs: their values are among those of their sources
         self.depth = _layers_before(graph)
         self.tail = _without_layer_behind(graph)
-        self.ends = self.tail | {key for key, depth in self.depth.items() if depth == 0}
+        self.ends = end_nodes(graph)
 
     def run(self) -> Placement:
         for node in self.graph.nodes:
@@ -446,4 +451,4 @@ def _without_layer_behind(graph: gs.Graph) -> set[int]:
     return found
 
 
-__all__ = ["LayerPlan", "Placement", "Point", "plan"]
+__all__ = ["LayerPlan", "Placement", "Point", "end_nodes", "plan"]

@@ -71,6 +71,11 @@ def check_plot(path: str | Path) -> str:
     return kind
 
 
+def new_figure(**options: Any) -> Any:
+    """An empty matplotlib Figure. Raises MissingDependencyError without matplotlib."""
+    return _figure()(**options)
+
+
 def _figure() -> Any:
     try:
         from matplotlib.figure import Figure  # no pyplot: no window system, no state

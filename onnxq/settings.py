@@ -120,9 +120,41 @@ def parse_overrides(table: Mapping[str, Any], where: str = "overrides") -> dict[
     return parsed
 
 
-def load_config(path: str | Path) -> dict[str, Override]:
-    """Per-node overrides from a .toml or .json file: a table of nodes, at the top level or under the key "nodes"."""
-    file = Path(path)
+def load_config(path: str | Path, model_sha256: str | None = None) -> dict[str, Override]:
+    """Per-node overrides from a .toml or .json file: a table of nodes, at the top level or under the key "nodes".
+
+    model_sha256: of the model they are for; a config that `onnxq search` made of another one is refused (ConfigError).
+    """
+    table = _read_table(Path(path))
+    record = _search_record(table, str(path))
+    if record is not None and model_sha256 and record["model_sha256"] not in ("", model_sha256):
+        raise ConfigError(
+            f"{path}: made by `onnxq search` for another model ({record.get('model', '?')}, SHA-256 "
+            f"{record['model_sha256'][:12]}…), this one has {model_sha256[:12]}…; search again, or delete its [search] "
+            "table"
+        )
+    nodes = table.get("nodes")
+    if record is not None and not isinstance(nodes, dict):
+        raise ConfigError(f"{path}: it has a [search] table, but no [nodes]")
+    return parse_overrides(nodes if isinstance(nodes, dict) else table, str(path))
+
+
+def load_search_record(path: str | Path) -> dict[str, Any] | None:
+    """The [search] table of a config that `onnxq search` wrote: how its widths were chosen. None without one."""
+    return _search_record(_read_table(Path(path)), str(path))
+
+
+def _search_record(table: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    record = table.get("search")
+    if not isinstance(record, dict) or "model_sha256" not in record:
+        return None  # without that key it may be a node called search
+    for key in ("method", "model_sha256"):
+        if not isinstance(record.get(key), str):
+            raise ConfigError(f"{where}: [search] has no text {key!r}")
+    return record
+
+
+def _read_table(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as err:
@@ -135,8 +167,7 @@ def load_config(path: str | Path) -> dict[str, Override]:
         raise ConfigError(f"{file}: {err}") from None
     if not isinstance(table, dict):
         raise ConfigError(f"{file}: a table of node names is needed, not {type(table).__name__}")
-    nodes = table.get("nodes")
-    return parse_overrides(nodes if isinstance(nodes, dict) else table, str(file))
+    return table
 
 
 def dump_config(overrides: Mapping[str, Override]) -> str:

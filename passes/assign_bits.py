@@ -33,7 +33,7 @@ class AssignBits(Pass):
         settings = ctx.settings or QuantSettings()
         overrides = dict(settings.overrides)
         if self.config:
-            config = load_config(self.config)
+            config = load_config(self.config, ctx.model.sha256)
             check_patterns(config, (node.name for g in all_graphs(graph) for node in g.nodes), self.config)
             overrides |= config
         ctx.settings = dataclasses.replace(

@@ -92,12 +92,14 @@ def build_card(
     evaluation: dict[str, Any] | None = None,
     threads: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    search: Mapping[str, Any] | None = None,
 ) -> Card:
     """The card of a quantized model.
 
     model: quantized. float_info: describe_float of it before the passes. statistics: their provenance. data: what the
     source of the samples says of itself (DataSource.describe); empty when only statistics were given. seconds: from
     reading the model to here. evaluation: JSON types, None when not evaluated. threads: as asked for, 0 automatic.
+    search: the [search] table of the config that the widths came from.
     """
     shapes = concrete_shapes(model.graph, input_shapes)
     costs = layer_costs(model.graph, shapes)
@@ -145,6 +147,7 @@ def build_card(
         widened_biases=dict(placement.widened),
         remarks=_remarks(model, reports, placement),
         evaluation=evaluation,
+        search=schema.SearchRecord.of(search) if search is not None else None,
     )
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -240,10 +241,44 @@ class Lowering:
 
 
 @dataclass(frozen=True)
+class SearchRecord:
+    """How the widths were chosen. limits: as asked for. parameters: of the method. predicted, int8: {cost: amount} of
+    these widths and of int8 throughout: bytes, bit operations, seconds.
+    """
+
+    method: str
+    sensitivity: str
+    limits: tuple[str, ...]
+    optimal: bool
+    parameters: dict[str, Any]
+    predicted: dict[str, float]
+    int8: dict[str, float]
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> SearchRecord:
+        """From the [search] table of a config; whatever is not there is empty."""
+
+        def amounts(key: str) -> dict[str, float]:
+            found = table.get(key)
+            found = found if isinstance(found, dict) else {}
+            return {k: float(v) for k, v in found.items() if isinstance(v, (int, float)) and math.isfinite(v)}
+
+        return cls(
+            str(table.get("method", "")),
+            str(table.get("sensitivity", "")),
+            tuple(str(text) for text in table.get("limits", ())),
+            table.get("optimal") is True,
+            _json_types(table.get("parameters", {})),
+            amounts("predicted"),
+            amounts("int8"),
+        )
+
+
+@dataclass(frozen=True)
 class Card:
     """A quantization card. Equal inputs give equal cards, apart from what `measured` lists.
 
-    lowering: only of a model that was lowered to integer operators.
+    lowering: only of a model that was lowered to integer operators. search: only where a search chose the widths.
     """
 
     versions: dict[str, str]
@@ -260,6 +295,7 @@ class Card:
     widened_biases: dict[str, int]
     remarks: tuple[Remark, ...]
     lowering: Lowering | None = None
+    search: SearchRecord | None = None
     evaluation: dict[str, Any] | None = None
     schema: int = field(default=SCHEMA)
 
@@ -327,6 +363,11 @@ class Card:
         from onnxq.card.text import summary
 
         return summary(self)
+
+
+def _json_types(table: Any) -> dict[str, Any]:
+    """A table that a person may have edited: what JSON has no word for (dates of TOML) as text."""
+    return dict(json.loads(json.dumps(table, default=str))) if isinstance(table, dict) else {}
 
 
 def _plain(value: Any) -> Any:

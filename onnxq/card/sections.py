@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxq.card import units
-from onnxq.card.schema import Card, Change, DataUse, Lowering, NumberFormat, WidthCount
+from onnxq.card.schema import Card, Change, DataUse, Lowering, NumberFormat, SearchRecord, WidthCount
 
 MAX_SHAPES = 4
 
@@ -172,6 +172,7 @@ def _precision(card: Card) -> Section:
         ("weights", _widths(p.weights, "layer(s)")),
         ("activations", _widths(p.activations, "tensor(s)")),
     ]
+    rows += _search(card.search) if card.search is not None else []
     if maps is None:
         rows.append(("feature maps", "unknown: the model leaves shapes open"))
     else:
@@ -181,6 +182,24 @@ def _precision(card: Card) -> Section:
             ("average feature map", f"{change(maps.average)}, over {maps.count} maps"),
         ]
     return Section("Mixed precision", tuple(rows))
+
+
+def _search(record: SearchRecord) -> list[tuple[str, str]]:
+    """How the widths were chosen, and what was predicted of them."""
+    how = record.method + (f" on {record.sensitivity} sensitivities" if record.sensitivity else "")
+    how += ", optimal" if record.optimal else ""
+    options = {k: v for k, v in record.parameters.items() if v not in (None, [], {})}
+    rows = [("widths chosen by", how + (f"; {_inline(options)}" if options else ""))]
+    if record.limits:
+        rows.append(("under the limits", "; ".join(record.limits)))
+    told = []
+    for cost, amount in record.predicted.items():
+        text = units.milliseconds(amount) if cost == "latency" else units.number(amount)
+        if cost in ("size", "stored", "peak", "average"):
+            text = units.size(amount)
+        base = record.int8.get(cost)
+        told.append(f"{cost} {text}" + (f" ({units.share(amount, base)} of int8)" if base else ""))
+    return [*rows, ("predicted for them", ", ".join(told))] if told else rows
 
 
 def _list(bits: tuple[int, ...]) -> str:

@@ -29,6 +29,11 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def milliseconds(value: float) -> str:
+    """0.0123 (seconds) → 12.3 ms."""
+    return f"{_short(1e3 * value)} ms"
+
+
 def share(part: float, whole: float) -> str:
     """25.8 %; – without a whole."""
     return f"{100 * part / whole:.1f} %" if whole else "–"

@@ -13,8 +13,8 @@ from onnxq.errors import InterruptedRun, OnnxqError
 
 # Subcommand → module in onnxq.cli that defines `command`. Loaded when asked for, so that each starts fast.
 COMMANDS = (
-    "bench", "calibrate", "card", "check", "compare", "demo", "eval", "inspect", "kernels", "lower", "opt",
-    "passes", "profiles", "quantize", "sensitivity", "verify",
+    "bench", "calibrate", "card", "check", "compare", "demo", "eval", "inspect", "kernels", "latency", "lower", "opt",
+    "passes", "profiles", "quantize", "search", "sensitivity", "verify",
 )  # fmt: skip
 
 

@@ -1,0 +1,54 @@
+"""`onnxq latency`."""
+
+from __future__ import annotations
+
+import click
+
+from onnxq.cli.common import output_path, progress, say, table
+
+
+@click.command("latency")
+@click.argument("model")
+@click.option("-o", "--output", required=True, help="Where the latencies go, as JSON, for `onnxq search --latency`.")
+@click.option("--bits", default="4,8", show_default=True, help="Weight widths to measure.")
+@click.option("--profile", default="onnxq", show_default=True, help="Must lower to our operators.")
+@click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 is onnxruntime's choice.")
+@click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), default=0.3, show_default=True, help="A layer and width."
+)
+@click.option("--cache", metavar="FOLDER", help="Where measurements are kept.  [default: ~/.cache/onnxq/latency]")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+def command(model: str, output: str, quiet: bool, bits: str, shapes: tuple[str, ...], **options: object) -> None:
+    """Measure every layer of the float MODEL at each weight width with our kernels, on this machine.
+
+    What was measured before (same operator, shapes, instruction set, threads and kernels) is not measured again.
+    """
+    from onnxq.cli.quantize import parse_shapes
+    from onnxq.cli.search import parse_widths
+    from onnxq.search.latency import measure_latency
+
+    target = output_path(output)
+    with progress("measuring") as bar:
+        found = measure_latency(
+            model,
+            parse_widths(bits, "--bits"),
+            shapes=parse_shapes(shapes),
+            progress=None if quiet else bar,
+            **options,  # type: ignore[arg-type]
+        )
+    found.save(target)
+    if quiet:
+        return
+    heads = [("layer", "left"), ("operator", "left"), *((f"{b} bits, µs", "right") for b in found.bits)]
+    lines = [
+        [e.node, e.operator or "float", *(f"{1e6 * e.seconds[b]:.1f} ± {1e6 * e.error[b]:.1f}" for b in found.bits)]
+        for e in found.layers
+    ]
+    table("", heads, lines)
+    whole = ", ".join(f"{1e3 * seconds:.3f} ms at {b} bits" for b, seconds in found.whole.items())
+    click.echo(f"\nwhole model: {whole}; beyond the layers {1e3 * found.overhead:.3f} ms")
+    click.echo(
+        f"{found.machine['cpu']}; kernels: {found.machine['isa']}; {found.machine['threads'] or 'default'} threads"
+    )
+    say(f"wrote {target}")

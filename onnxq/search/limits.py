@@ -1,0 +1,71 @@
+"""Limits on costs as a user writes them: `3MB`, `1.2G`, `5ms`, or `60%` of the same model in int8."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from onnxq.errors import ConfigError
+from onnxq.search.ilp import Limit
+
+UNITS: dict[str, dict[str, float]] = {
+    "bytes": {"B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
+    "operations": {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15},
+    "seconds": {"s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6},
+}
+# Cost → (kind of unit, what a message calls it, option of `onnxq search`).
+COSTS = {
+    "size": ("bytes", "size", "--max-size"),
+    "bops": ("operations", "bit operations", "--max-bops"),
+    "latency": ("seconds", "latency", "--max-latency"),
+    "peak": ("bytes", "peak feature-map memory", "--max-peak"),
+    "average": ("bytes", "average feature map", "--max-average"),
+}
+
+
+def parse_limit(cost: str, text: str | float, baseline: Mapping[str, float]) -> Limit:
+    """One limit. text: "60%" of `baseline` (int8), an amount with a unit, or a number of bytes, operations or seconds.
+
+    Raises ConfigError when it cannot be read, is not positive, or the model's cost is not known.
+    """
+    kind, name, option = COSTS[cost]
+    label = f"{option} {text}"
+    if cost not in baseline:
+        need = "give --latency, the file of `onnxq latency`" if cost == "latency" else "give --input-shape"
+        raise ConfigError(f"{label}: the {name} of this model is not known; {need}")
+    found = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([%a-zA-Zµ]*)\s*", str(text))
+    units = UNITS[kind]
+    default = {"bytes": "B", "operations": "", "seconds": "s"}[kind]
+    try:
+        amount = float(found.group(1)) if found else 0.0
+    except ValueError:
+        amount = 0.0
+    unit = (found.group(2) if found else "") or default
+    if unit != "%" and kind == "operations":
+        unit = unit.removesuffix("BOPS").removesuffix("bops")
+    if amount <= 0 or (unit != "%" and unit not in units):
+        known = ", ".join(u for u in ("%", *units) if u)
+        raise ConfigError(f"{label}: a positive number with one of {known} is needed, e.g. {option} 60%")
+    if unit == "%":
+        most = amount / 100 * baseline[cost]
+        return Limit(cost, most, f"{label} ({format_cost(cost, most)})")
+    return Limit(cost, amount * units[unit], label)
+
+
+def format_cost(cost: str, amount: float, baseline: Mapping[str, float] | None = None) -> str:
+    """1.24 MB, 3.1 G, 5.2 ms; with a baseline also its share of it."""
+    kind = COSTS[cost][0] if cost in COSTS else "bytes"
+    if kind == "seconds":
+        text = f"{1e3 * amount:.3f} ms"
+    else:
+        letters = ("B", "kB", "MB", "GB") if kind == "bytes" else ("", "k", "M", "G", "T")
+        step = 0
+        while abs(amount) >= 1000 and step + 1 < len(letters):
+            amount, step = amount / 1000, step + 1
+        text = f"{amount:.4g} {letters[step]}".strip()
+        amount *= 1000.0**step
+    base = (baseline or {}).get(cost)
+    return f"{text} ({100 * amount / base:.1f} % of int8)" if base else text
+
+
+__all__ = ["COSTS", "format_cost", "parse_limit"]

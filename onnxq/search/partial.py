@@ -1,0 +1,226 @@
+"""Partial quantization: the most sensitive layers stay in float until the accuracy is kept (NVIDIA 2020, section 5.1).
+
+Layers are ranked by sensitivity; the fewest from the top are left in float with which the quantized model loses no
+more than allowed. That number is found by bisection, which assumes that leaving one more layer in float never costs
+accuracy; what is returned was evaluated, so the limit holds in any case.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxq import api
+from onnxq.context import silent
+from onnxq.errors import ConfigError, ModelError
+from onnxq.model import load, to_proto
+from onnxq.search.costs import BASE_BITS, ModelCosts, model_costs
+from onnxq.search.layers import Prepared, Source, prepare
+from onnxq.search.result import LayerChoice, SearchResult
+from onnxq.search.sensitivity import Sensitivity, load_sensitivity
+from onnxq.settings import DEFAULT_CALIBRATION, Override
+
+if TYPE_CHECKING:
+    from onnxq.accuracy import Evaluation
+
+FLOAT_BITS = 32
+Measure = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One evaluation. left: layers in float. drop: what it loses (see partial)."""
+
+    left: int
+    drop: float
+
+
+def partial(
+    source: Source,
+    data: Any,
+    sensitivity: Sensitivity | str | Path,
+    max_drop: float = 0.01,
+    *,
+    eval_data: Any = None,
+    profile: str = "onnxruntime-cpu",
+    bits: int = BASE_BITS,
+    calibration: str = DEFAULT_CALIBRATION,
+    preprocess: Any = None,
+    batch_size: int | None = None,
+    limit: int | None = None,
+    threads: int = 0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    say: Callable[[str], None] = silent,
+) -> SearchResult:
+    """Leave the fewest of the most sensitive layers in float with which the model loses at most `max_drop`.
+
+    data: samples to calibrate on; eval_data: to evaluate on, the same by default. sensitivity: of the same model, at
+    `bits`; layers are ranked by it. max_drop: of top-1 where the data has labels, else of the agreement with the float
+    model; 0.01 is one point. The other options are those of onnxq.quantize; limit holds for calibration.
+    Raises ConfigError for a sensitivity of another model or without a layer or the width, or where the drop is too
+    large even with every layer in float.
+    """
+    started = time.perf_counter()
+    if not 0 <= max_drop < 1:
+        raise ConfigError(f"a drop of {max_drop:g}: a share from 0 to 1 is needed, 0.01 for one point")
+    model = load(source)
+    proto, name, sha256 = to_proto(model), model.name, model.sha256
+    prepared = prepare(model, profile)
+    known = sensitivity if isinstance(sensitivity, Sensitivity) else load_sensitivity(sensitivity)
+    known.require_model(sha256, name)
+    ranking = rank(known, prepared, bits)
+    costs = model_costs(prepared, shapes)
+    found: dict[str, Any] = {}
+
+    def overrides(left: int) -> dict[str, Override]:
+        return {n: Override(keep_float=True) if i < left else Override(bits) for i, n in enumerate(ranking)}
+
+    def quantized(left: int) -> api.Quantized:
+        made = api.quantize(
+            proto,
+            None if found else data,
+            profile=profile,
+            calibration=calibration,
+            overrides=overrides(left),
+            statistics=found.get("statistics"),
+            preprocess=None if found else preprocess,
+            limit=None if found else limit,
+            batch_size=batch_size,
+            threads=threads,
+            shapes=shapes,
+            qdq=True,
+        )
+        found.setdefault("statistics", made.statistics)
+        return made
+
+    def drop(left: int) -> float:
+        try:
+            made = quantized(left)
+        except ModelError:
+            if left < len(ranking):
+                raise
+            return 0.0  # without its layers nothing is left to quantize: the float model
+        report = made.evaluate(
+            proto,
+            data if eval_data is None else eval_data,
+            preprocess=preprocess,
+            batch_size=batch_size,
+            threads=threads,
+        )
+        lost = dropped(report)
+        say(f"{left} of {len(ranking)} layers in float: loses {100 * lost:.2f} points")
+        return lost
+
+    left, trials = fewest(len(ranking), max_drop, drop)
+    weights: dict[str, int | None] = dict.fromkeys(prepared.layer_names(), bits) | dict.fromkeys(ranking[:left])
+    return _result(prepared, name, sha256, costs, known, weights, trials, max_drop, time.perf_counter() - started)
+
+
+def rank(sensitivity: Sensitivity, prepared: Prepared, bits: int) -> list[str]:
+    """Layers, the most sensitive first. Raises ConfigError for one without a value at this width."""
+    values = sensitivity.weights(bits)
+    missing = [n for n in prepared.layer_names() if n not in values]
+    if missing:
+        raise ConfigError(
+            f"the sensitivities ({sensitivity.method}) have no layer {missing[0]} at {bits} bits; run "
+            f"`onnxq sensitivity --bits {bits}` for this model and profile"
+        )
+    return sorted(prepared.layer_names(), key=lambda n: -values[n])
+
+
+def dropped(report: Evaluation) -> float:
+    """What the quantized model loses: top-1 where there are labels, else agreement. Raises ConfigError with neither."""
+    against = report.against
+    if against is not None and report.top1 is not None and against.top1 is not None:
+        return float(against.top1 - report.top1)
+    if against is not None and against.agreement is not None:
+        return float(1.0 - against.agreement)
+    raise ConfigError("partial quantization needs a classifier: there is neither top-1 nor agreement to keep")
+
+
+def fewest(count: int, most: float, drop: Measure) -> tuple[int, list[Trial]]:
+    """The fewest of `count` layers whose drop is at most `most`, by bisection, and what was tried."""
+    trials: dict[int, float] = {}
+
+    def fits(left: int) -> bool:
+        if left not in trials:
+            trials[left] = drop(left)
+        return trials[left] <= most + 1e-12
+
+    if fits(0):
+        return 0, _trials(trials)
+    if not fits(count):
+        raise ConfigError(
+            f"even with all {count} layers in float the model loses {100 * trials[count]:.2f} points, more than "
+            f"{100 * most:g}: other operators are quantized as well, allow more or choose another profile"
+        )
+    low, high = 0, count  # low does not fit, high does
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(middle):
+            high = middle
+        else:
+            low = middle
+    return high, _trials(trials)
+
+
+def _trials(found: Mapping[int, float]) -> list[Trial]:
+    return [Trial(left, lost) for left, lost in sorted(found.items())]
+
+
+def _result(
+    prepared: Prepared,
+    name: str,
+    sha256: str,
+    costs: ModelCosts,
+    sensitivity: Sensitivity,
+    weights: Mapping[str, int | None],
+    trials: Sequence[Trial],
+    max_drop: float,
+    seconds: float,
+) -> SearchResult:
+    values = {e.node: e.bits for e in sensitivity.of("weights")}
+    layers = tuple(
+        LayerChoice(
+            c.node,
+            c.op,
+            c.shape,
+            weights[c.node],
+            BASE_BITS if weights[c.node] is not None else None,
+            c.parameters,
+            c.macs,
+            values.get(c.node, {}),
+        )
+        for c in costs.layers
+    )
+    size = costs.other_bytes
+    bops = costs.other_bops
+    for c in costs.layers:
+        bits = weights[c.node]
+        size += c.weight_bytes(bits) if bits is not None else 4 * ((0 if c.shared else c.parameters) + c.biases)
+        bops += (c.bops(bits or FLOAT_BITS, BASE_BITS if bits is not None else FLOAT_BITS) or 0) if c.macs else 0
+    predicted = {"size": float(size)} | ({} if costs.unknown else {"bops": float(bops)})
+    kept = next(t for t in trials if t.left == sum(b is None for b in weights.values()))
+    return SearchResult(
+        "partial",
+        prepared.profile.name,
+        name,
+        sha256,
+        {n: Override(b) if b is not None else Override(keep_float=True) for n, b in weights.items()},
+        layers,
+        predicted,
+        costs.baseline(),
+        (f"--max-drop {100 * max_drop:g}%",),
+        sensitivity.method,
+        None,
+        {"drop": kept.drop, "left_float": kept.left, "trials": [[t.left, t.drop] for t in trials]},
+        False,
+        seconds,
+        (f"{kept.left} of {len(layers)} layers stay in float; the model loses {100 * kept.drop:.2f} points",),
+    )
+
+
+__all__ = ["Trial", "dropped", "fewest", "partial", "rank"]

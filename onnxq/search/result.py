@@ -1,0 +1,136 @@
+"""What a search found, and the file that `quantize --config` takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxq._version import __version__
+from onnxq.save import write_text
+from onnxq.search.limits import COSTS, format_cost
+from onnxq.settings import Override, dump_config
+
+# A limited cost first; stored is what the QDQ file takes, qem and sensitivity have no unit.
+PREDICTED = ("size", "stored", "bops", "latency", "peak", "average")
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """One layer of a result. weight_bits: None where it stays float. sensitivity, seconds: by weight width, as far as
+    known."""
+
+    node: str
+    op: str
+    shape: tuple[int, ...]
+    weight_bits: int | None
+    activation_bits: int | None
+    parameters: int
+    macs: int | None
+    sensitivity: Mapping[int, float] = field(default_factory=dict)
+    seconds: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Widths of every layer, and what they are predicted to cost.
+
+    assignment: overrides of `quantize --config`. predicted, baseline: {cost: amount} of it, and of the same model at
+    int8 (ModelCosts.of). limits: what was asked for, as text. sensitivity: its method, "" without one; value: the sum
+    that was minimised. parameters: of the method, JSON types. optimal: proven by the solver. seconds: of the choice
+    alone.
+    """
+
+    method: str
+    profile: str
+    model_name: str
+    model_sha256: str
+    assignment: Mapping[str, Override]
+    layers: tuple[LayerChoice, ...]
+    predicted: Mapping[str, float]
+    baseline: Mapping[str, float]
+    limits: tuple[str, ...] = ()
+    sensitivity: str = ""
+    value: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    optimal: bool = False
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def counts(self) -> dict[int, int]:
+        """How many layers have each weight width, descending; 32 is float."""
+        found = Counter(c.weight_bits or 32 for c in self.layers)
+        return dict(sorted(found.items(), reverse=True))
+
+    def record(self) -> dict[str, Any]:
+        """The [search] table of the config, which the card repeats."""
+        table: dict[str, Any] = {
+            "method": self.method,
+            "profile": self.profile,
+            "model": self.model_name,
+            "model_sha256": self.model_sha256,
+            "onnxq": __version__,
+            "optimal": self.optimal,
+        }
+        if self.limits:
+            table["limits"] = list(self.limits)
+        if self.sensitivity:
+            table["sensitivity"] = self.sensitivity
+        if self.value is not None:
+            table["value"] = self.value
+        table["parameters"] = dict(self.parameters)
+        table["predicted"] = {k: self.predicted[k] for k in PREDICTED if k in self.predicted}
+        table["int8"] = {k: self.baseline[k] for k in PREDICTED if k in self.baseline}
+        return table
+
+    def to_toml(self) -> str:
+        """The config file: a header for people, the [search] table, the overrides."""
+        lines = [f"# Widths of {self.model_name}, for `onnxq quantize --config`. Method: {self.method}."]
+        lines += [f"# limit: {text}" for text in self.limits]
+        lines += [f"# predicted: {text}" for text in self.summary()]
+        lines += [f"# {note}" for note in self.notes]
+        return "\n".join([*lines, "", _toml_table("search", self.record()), dump_config(self.assignment)])
+
+    def summary(self) -> list[str]:
+        """One line a cost: what is predicted and its share of int8."""
+        told = []
+        for cost in PREDICTED:
+            if cost in self.predicted:
+                name = COSTS[cost][1] if cost in COSTS else "size in the ONNX file"
+                told.append(f"{name} {format_cost(cost, self.predicted[cost], self.baseline)}")
+        return told
+
+    def save(self, path: str | Path) -> None:
+        """Write the config, whole or not at all. Raises OutputError."""
+        write_text(path, self.to_toml())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        table = self.record() | {"seconds": self.seconds, "notes": list(self.notes)}
+        return table | {"layers": [dataclasses.asdict(c) for c in self.layers]}
+
+
+def _toml_table(name: str, table: Mapping[str, Any]) -> str:
+    """A table of plain values, lists and tables as TOML. Keys are words."""
+    plain = {k: v for k, v in table.items() if not isinstance(v, Mapping)}
+    lines = [f"[{name}]", *(f"{k} = {_toml_value(v)}" for k, v in plain.items() if v is not None), ""]
+    text = "\n".join(lines)
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            text += "\n" + _toml_table(f"{name}.{key}", value)
+    return text
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value)
+
+
+__all__ = ["LayerChoice", "SearchResult"]

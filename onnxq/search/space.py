@@ -1,0 +1,296 @@
+"""What a search may choose for one model: the widths of every layer and activation group, ties, and what they cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from onnxq.errors import ConfigError
+from onnxq.placement import end_nodes
+from onnxq.profile import Profile
+from onnxq.search.costs import BASE_BITS, ModelCosts, model_costs
+from onnxq.search.groups import weight_ties
+from onnxq.search.ilp import Choice, Limit, Option, Pair, Problem
+from onnxq.search.layers import Prepared, Source, check_bits, check_layers, prepare
+from onnxq.search.limits import COSTS, parse_limit
+from onnxq.settings import Override
+
+if TYPE_CHECKING:
+    from onnxq.search.latency import Latencies
+    from onnxq.search.sensitivity import Sensitivity
+
+Activations = Sequence[int] | Literal["same"]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Widths of one candidate. weights: {layer: bits}. activations: {group: bits}."""
+
+    weights: Mapping[str, int]
+    activations: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Space:
+    """A prepared model, its costs, and the widths there are.
+
+    weight_bits, activation_bits: widths to choose from, descending. same: both are equal in every layer.
+    fixed: {layer: weight bits} and fixed_groups: {group: activation bits} that are not chosen. ties: {layer: the first
+    of those that share its weight width}.
+    """
+
+    prepared: Prepared
+    costs: ModelCosts
+    weight_bits: tuple[int, ...]
+    activation_bits: tuple[int, ...]
+    same: bool
+    fixed: Mapping[str, int]
+    fixed_groups: Mapping[str, int]
+    ties: Mapping[str, str]
+
+    @property
+    def searches_activations(self) -> bool:
+        """Whether activation widths are chosen, or set to something else than 8 bits."""
+        return self.same or self.activation_bits != (BASE_BITS,)
+
+    def weight_widths(self, layer: str) -> tuple[int, ...]:
+        """Widths that a layer may take."""
+        return (self.fixed[layer],) if layer in self.fixed else self.weight_bits
+
+    def group_widths(self, group: str) -> tuple[int, ...]:
+        """Activation widths that a group may take; that of layers without a group is 8."""
+        if group == "":
+            return (BASE_BITS,)
+        return (self.fixed_groups[group],) if group in self.fixed_groups else self.activation_bits
+
+    def totals(self, found: Assignment) -> dict[str, float]:
+        """What an assignment costs (ModelCosts.of)."""
+        return self.costs.of(found.weights, found.activations)
+
+    def limits(self, wanted: Mapping[str, str | float | Sequence[str | float] | None]) -> list[Limit]:
+        """Limits from {cost: text, or several texts}; costs are those of limits.COSTS. Raises ConfigError."""
+        base = self.costs.baseline()
+        found = []
+        for cost, texts in wanted.items():
+            if cost not in COSTS:
+                raise ConfigError(f"limit on {cost!r}: known are {', '.join(COSTS)}")
+            each = [texts] if isinstance(texts, (str, int, float)) else list(texts or ())
+            found += [parse_limit(cost, text, base) for text in each]
+        return found
+
+    def overrides(self, found: Assignment) -> dict[str, Override]:
+        """The assignment as `quantize --config` takes it: every layer, and every node whose activation width counts."""
+        result = {name: Override(weight_bits=bits) for name, bits in found.weights.items()}
+        if not self.searches_activations:
+            return result
+        for group in self.costs.groups:
+            for node in group.nodes:
+                weight = result[node].weight_bits if node in result else None
+                result[node] = Override(weight, found.activations[group.name])
+        return result
+
+    def assignment(self, weights: Mapping[str, int], activations: Mapping[str, int] | None = None) -> Assignment:
+        """One with the activation widths that are left out at the widest there is."""
+        widths = {g.name: max(self.group_widths(g.name)) for g in self.costs.groups}
+        return Assignment(dict(weights), widths | dict(activations or {}))
+
+    def problem(self, sensitivity: Sensitivity, memory: Sequence[str] = ()) -> Problem:
+        """The integer program. memory: "peak" and "average" where feature maps are limited.
+
+        Raises ConfigError where the sensitivities lack a layer or a width.
+        """
+        weights, activations = self._values(sensitivity)
+        extra = self._memory_costs(memory)
+        choices = []
+        for cost in self.costs.layers:
+            options: dict[Pair, Option] = {}
+            for w in self.weight_widths(cost.node):
+                for a in self.group_widths(cost.group):
+                    if self.same and w != a and not (cost.node in self.fixed or cost.group in ("", *self.fixed_groups)):
+                        continue
+                    amounts: dict[str, float] = {"size": cost.weight_bytes(w)}
+                    if not self.costs.unknown:
+                        amounts["bops"] = cost.bops(w, a) or 0
+                    if self.costs.overhead is not None:
+                        amounts["latency"] = cost.seconds[w]
+                    options[w, a] = Option(weights[cost.node][w], amounts)
+            choices.append(Choice(cost.node, options, self.ties[cost.node], cost.group))
+        groups = {
+            g.name: {
+                a: Option(activations.get(g.name, {}).get(a, 0.0), extra.get((g.name, a), {}))
+                for a in self.group_widths(g.name)
+            }
+            for g in self.costs.groups
+        }
+        if any(c.group == "" for c in self.costs.layers):
+            groups[""] = {BASE_BITS: Option(0.0)}
+        fixed = {"size": float(self.costs.other_bytes), "bops": float(self.costs.other_bops)}
+        fixed |= {"latency": self.costs.overhead or 0.0} | dict(extra.get(("", 0), {}))
+        return Problem(tuple(choices), groups, fixed)
+
+    def expand(self, limits: Iterable[Limit]) -> list[Limit]:
+        """Limits on what the program counts: a peak is one limit for each moment of a run."""
+        found = []
+        for limit in limits:
+            if limit.cost == "peak" and self.costs.maps is not None:
+                found += [dataclasses.replace(limit, cost=f"peak {k}") for k in range(len(self.costs.maps.steps))]
+            else:
+                found.append(limit)
+        return found
+
+    def _memory_costs(self, memory: Sequence[str]) -> dict[tuple[str, int], dict[str, float]]:
+        """{(group, bits): amounts} of feature maps; ("", 0) has what no group changes."""
+        maps = self.costs.maps
+        found: dict[tuple[str, int], dict[str, float]] = {}
+        if maps is None or not memory:
+            return found
+
+        def add(key: tuple[str, int], cost: str, amount: float) -> None:
+            table = found.setdefault(key, {})
+            table[cost] = table.get(cost, 0.0) + amount
+
+        shares: list[tuple[str, Sequence[int], float]] = []
+        if "peak" in memory:
+            shares += [(f"peak {k}", step, 1.0) for k, step in enumerate(maps.steps)]
+        if "average" in memory:
+            shares.append(("average", range(len(maps.maps)), 1.0 / len(maps.maps)))
+        for cost, members, share in shares:
+            for i in members:
+                group = maps.group_of(i)
+                if group == "":
+                    add(("", 0), cost, share * maps.maps[i].bytes(BASE_BITS))
+                    continue
+                for a in self.group_widths(group):
+                    add((group, a), cost, share * maps.maps[i].bytes(a))
+        return found
+
+    def _values(self, sensitivity: Sensitivity) -> tuple[dict[str, dict[int, float]], dict[str, dict[int, float]]]:
+        """Values of every layer's weights, and of every activation group, by width."""
+        known = {e.node: e.bits for e in sensitivity.of("weights")}
+        weights: dict[str, dict[int, float]] = {}
+        for cost in self.costs.layers:
+            widths = self.weight_widths(cost.node)
+            if len(widths) == 1 and cost.node not in known:
+                weights[cost.node] = {widths[0]: 0.0}  # nothing to choose
+                continue
+            _require(known.get(cost.node), widths, f"layer {cost.node}", sensitivity, "")
+            weights[cost.node] = {b: known[cost.node][b] for b in widths if b in known[cost.node]} | (
+                {widths[0]: known[cost.node].get(widths[0], 0.0)} if len(widths) == 1 else {}
+            )
+        activations: dict[str, dict[int, float]] = {}
+        entries = sensitivity.of("activations")
+        if self.same and not entries:
+            return weights, activations
+        for group in self.costs.groups:
+            widths = self.group_widths(group.name)
+            mine = [e for e in entries if set(e.tensors) & set(group.tensors)]
+            if len(widths) == 1 and not mine:
+                continue
+            if not mine:
+                hint = "measure them (onnxq sensitivity --activations), give --activation-bits 8, or `same`"
+                raise ConfigError(f"the sensitivities have no activations of {group.name}; {hint}")
+            for e in mine:
+                _require(e.bits, widths, f"the activations of {group.name}", sensitivity, " --activations")
+            activations[group.name] = {a: sum(e.bits.get(a, 0.0) for e in mine) for a in widths}
+        return weights, activations
+
+
+def _require(
+    known: Mapping[int, float] | None, widths: Sequence[int], what: str, sensitivity: Sensitivity, option: str
+) -> None:
+    if known is None:
+        raise ConfigError(
+            f"the sensitivities ({sensitivity.method}) have no {what}; run `onnxq sensitivity`{option} again"
+        )
+    missing = [b for b in widths if b not in known] if len(widths) > 1 else []
+    if missing:
+        there, not_there = (", ".join(map(str, sorted(b))) for b in (known, missing))
+        raise ConfigError(
+            f"the sensitivities ({sensitivity.method}) have {what} at {there} bits, not at {not_there}; run "
+            "`onnxq sensitivity --bits` with those, or choose other widths"
+        )
+
+
+def make_space(
+    source: Source | Prepared,
+    *,
+    profile: str | Path | Profile = "onnxruntime-cpu",
+    bits: Sequence[int] = (4, 8),
+    activation_bits: Activations = (BASE_BITS,),
+    first_last_bits: int | None = None,
+    fixed: Mapping[str, int] | None = None,
+    ties: Iterable[Sequence[str]] = (),
+    tie_blocks: bool = False,
+    exclude: Sequence[str] = (),
+    latency: Latencies | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Space:
+    """The space of a model.
+
+    bits: weight widths to choose from. activation_bits: activation widths, or "same" for those of the weights.
+    first_last_bits: of the first and last layers; None chooses them like the others. fixed: {node or regular
+    expression: weight bits}. ties: sets of layers that must share a width; tie_blocks: HAWQ-V3's (groups.weight_ties).
+    exclude: nodes left in float. latency: of `onnxq latency`. shapes: {input: dims} where the model leaves them open.
+    Raises ConfigError for unknown layers, widths the profile does not take, latencies of another model, and fixed
+    widths that contradict each other or the ties.
+    """
+    prepared = source if isinstance(source, Prepared) else prepare(source, profile, exclude)
+    target = prepared.profile
+    widths = check_bits(bits, target, "weights", "--bits")
+    same = activation_bits == "same"
+    asked = widths if activation_bits == "same" else activation_bits
+    activations = check_bits(asked, target, "activations", "--activation-bits")
+    costs = model_costs(prepared, shapes)
+    if latency is not None:
+        costs = latency.join(costs, prepared, {*widths, *(fixed or {}).values(), BASE_BITS})
+    pinned, groups = _fixed(prepared, costs, fixed or {}, first_last_bits, same)
+    tied = weight_ties(prepared.placement, costs.groups, blocks=tie_blocks, same=same, ties=ties)
+    _check_ties(pinned, tied)
+    return Space(prepared, costs, widths, activations, same, _spread(pinned, tied), groups, tied)
+
+
+def _fixed(
+    prepared: Prepared, costs: ModelCosts, asked: Mapping[str, int], first_last: int | None, same: bool
+) -> tuple[dict[str, int], dict[str, int]]:
+    names = prepared.layer_names()
+    check_layers(asked, prepared, "--fix")
+    pinned: dict[str, int] = {}
+    groups: dict[str, int] = {}
+    group_of = {c.node: c.group for c in costs.layers}
+    for pattern, bits in asked.items():
+        prepared.profile.check_bits("weights", bits, f"--fix {pattern}")
+        for name in [pattern] if pattern in names else [n for n in names if re.fullmatch(pattern, n)]:
+            if pinned.setdefault(name, bits) != bits:
+                raise ConfigError(f"--fix: {name} is fixed to {pinned[name]} bits and to {bits}")
+    if first_last is not None:
+        prepared.profile.check_bits("weights", first_last, "--first-last-bits")
+        ends = end_nodes(prepared.model.graph)
+        for layer in prepared.layers:
+            if id(layer.node) in ends:
+                pinned.setdefault(layer.node.name, first_last)
+                if group_of[layer.node.name]:
+                    groups[group_of[layer.node.name]] = first_last
+    if same:
+        groups |= {group_of[n]: bits for n, bits in pinned.items() if group_of[n]}
+    return pinned, groups
+
+
+def _check_ties(pinned: Mapping[str, int], ties: Mapping[str, str]) -> None:
+    widths: dict[str, tuple[str, int]] = {}
+    for name, bits in pinned.items():
+        other, known = widths.setdefault(ties[name], (name, bits))
+        if known != bits:
+            raise ConfigError(f"{other} is fixed to {known} bits and {name} to {bits}, but the two must share a width")
+
+
+def _spread(pinned: Mapping[str, int], ties: Mapping[str, str]) -> dict[str, int]:
+    """What is fixed for one layer is fixed for those tied to it."""
+    of_tie = {ties[name]: bits for name, bits in pinned.items()}
+    return {name: of_tie[tie] for name, tie in ties.items() if tie in of_tie}
+
+
+__all__ = ["Activations", "Assignment", "Space", "make_space"]

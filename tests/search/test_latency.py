@@ -1,0 +1,154 @@
+"""Latencies: what is measured and kept, and what a search makes of them. No test depends on how fast anything is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import floating
+import pytest
+
+from onnxq import benchmark, runtime
+from onnxq.errors import ConfigError
+from onnxq.search import latency
+from onnxq.search.api import search_bits
+from onnxq.search.latency import Latencies, LayerLatency, load_latencies, measure_latency
+from onnxq.search.layers import prepare
+from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*PuLP 4.0:DeprecationWarning"),
+    pytest.mark.skipif(not runtime.has_library(), reason="no kernel library"),
+]
+TEXT = """g (float[N,3,8,8] x) => (y)
+<float[8,3,3,3] w0, float[8,8,3,3] w1, float[8,8,3,3] w2, float[8,8,3,3] w3, float[8,5] w4> {
+[stem] a0 = Conv<pads=[1,1,1,1]>(x, w0)
+[relu0] a = Relu(a0)
+[conv1] b0 = Conv<pads=[1,1,1,1]>(a, w1)
+[relu1] b = Relu(b0)
+[conv2] c = Conv<pads=[1,1,1,1]>(b, w2)
+[sum] d0 = Add(c, a)
+[relu2] d = Relu(d0)
+[conv3] e = Conv<pads=[1,1,1,1]>(d, w3)
+[pool] p = GlobalAveragePool(e)
+[flat] f = Flatten(p)
+[head] y = Gemm(f, w4)
+}"""
+
+
+def proto():
+    return floating.proto(TEXT, 17, 8)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> tuple[Latencies, object]:
+    folder = tmp_path_factory.mktemp("cache")
+    return measure_latency(proto(), (3, 4, 8), threads=1, seconds=0.002, cache=folder), folder
+
+
+def test_every_layer_is_measured_as_the_operator_it_becomes(measured):
+    found, _ = measured
+    assert {e.node: e.operator for e in found.layers} == {
+        "stem": "Conv", "conv1": "Conv", "conv2": "ConvAdd", "conv3": "Conv", "head": "Gemm",
+    }  # fmt: skip
+    for e in found.layers:
+        assert set(e.seconds) == {3, 4, 8}
+        assert e.seconds[3] == e.seconds[4]  # both INT4
+        assert min(e.seconds.values()) >= 0
+    assert {e.node for e in found.layers if not e.measured} == {"conv3"}  # as conv1 is
+    assert found.machine["isa"] == runtime.kernel_isa()
+    assert found.inputs == {"x": "1x3x8x8"}
+
+
+def test_the_prediction_at_8_bits_is_what_was_measured(measured):
+    found, _ = measured
+    assert found.predict({e.node: 8 for e in found.layers}) == pytest.approx(found.whole[8])
+    mixed = {e.node: 8 for e in found.layers} | {"conv1": 4}
+    conv1 = next(e for e in found.layers if e.node == "conv1")
+    assert found.predict(mixed) - found.whole[8] == pytest.approx(conv1.seconds[4] - conv1.seconds[8])
+
+
+def test_what_was_measured_is_not_measured_again(measured, monkeypatch):
+    first, folder = measured
+    again = measure_latency(proto(), (3, 4, 8), threads=1, seconds=0.002, cache=folder)
+    assert not any(e.measured for e in again.layers)
+    assert [e.seconds for e in again.layers] == [e.seconds for e in first.layers]
+    monkeypatch.setattr(benchmark, "cpu_name", lambda: "another")
+    other = measure_latency(proto(), (8,), threads=1, seconds=0.002, cache=folder)
+    assert any(e.measured for e in other.layers)
+
+
+def test_a_damaged_measurement_is_taken_again(measured):
+    first, folder = measured
+    for file in folder.glob("*.json"):
+        file.write_text("{")
+    again = measure_latency(proto(), (3, 4, 8), threads=1, seconds=0.002, cache=folder)
+    assert [e.measured for e in again.layers] == [e.measured for e in first.layers]
+
+
+def test_an_interrupted_run_goes_on_with_what_is_there(tmp_path, monkeypatch):
+    real = latency._layer
+    seen: list[str] = []
+
+    def stop(layer, *args):
+        if layer == "conv2" and not seen:
+            seen.append(layer)
+            raise KeyboardInterrupt
+        return real(layer, *args)
+
+    monkeypatch.setattr(latency, "_layer", stop)
+    with pytest.raises(Exception, match="2 of 5 layers are measured and kept"):
+        measure_latency(proto(), (4, 8), threads=1, seconds=0.002, cache=tmp_path)
+    again = measure_latency(proto(), (4, 8), threads=1, seconds=0.002, cache=tmp_path)
+    assert [e.measured for e in again.layers] == [False, False, True, False, True]
+
+
+def test_the_file_and_a_search_under_a_latency_limit(tmp_path):
+    prepared = prepare(proto(), "onnxq")
+    names = prepared.layer_names()
+    path = tmp_path / "lat.json"
+    made = Latencies(
+        prepared.model.sha256, "m", "onnxq", (8, 4),
+        tuple(LayerLatency(n, "Conv", {8: 2e-3, 4: 1e-3}, {8: 0.0, 4: 0.0}, True) for n in names),
+        {8: 12e-3, 4: 7e-3}, 2e-3, 1e-6, {"cpu": "c"},
+    )  # fmt: skip
+    made.save(path)
+    assert load_latencies(path) == made
+    known = Sensitivity(
+        prepared.model.sha256, "m", "test",
+        tuple(LayerSensitivity(n, "weights", {4: float(i), 8: 0.0}) for i, n in enumerate(names)),
+    )  # fmt: skip
+    found = search_bits(proto(), "ilp", profile="onnxq", sensitivity=known, latency=path, limits={"latency": "10ms"})
+    assert [c.weight_bits for c in found.layers] == [4, 4, 8, 8, 8]
+    assert (
+        found.predicted["latency"]
+        == pytest.approx(10e-3)
+        == made.predict({c.node: c.weight_bits for c in found.layers})
+    )
+    with pytest.raises(ConfigError, match=r"--max-latency 50% .*the least is 7.000 ms \(58.3 % of int8\)"):
+        search_bits(proto(), "ilp", profile="onnxq", sensitivity=known, latency=path, limits={"latency": "50%"})
+    with pytest.raises(ConfigError, match="measured at 4, 8 bits, not at 5"):
+        search_bits(proto(), "ilp", profile="onnxq", sensitivity=known, latency=path, bits=(5, 8))
+    other = dataclasses.replace(made, model_sha256="0" * 64)
+    with pytest.raises(ConfigError, match="latencies are of another model"):
+        search_bits(proto(), "ilp", profile="onnxq", sensitivity=known, latency=other)
+
+
+def test_mistakes(tmp_path, measured):
+    with pytest.raises(ConfigError, match="has no integer-only form"):
+        measure_latency(proto(), profile="tensorrt")
+    found, _ = measured
+    good = json.loads(found.to_json())
+    path = tmp_path / "lat.json"
+    for broken, told in (
+        ("{", "not a latency file"),
+        (json.dumps({"format": "x"}), "not a latency file that onnxq reads"),
+        (json.dumps({k: v for k, v in good.items() if k != "whole"}), "'whole' is missing"),
+        (json.dumps(good | {"bits": [8, 2]}), "a layer lacks a width"),
+    ):
+        path.write_text(broken)
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            load_latencies(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_latencies(tmp_path / "none.json")
