@@ -74,7 +74,10 @@ ONNXQ_INLINE void add_taps(const typename D::X (*columns)[4], const Window& wind
     for (int j = 0; j < window.taps; j++, column += window.tap_step, w += stride) {
       const typename D::W weight = D::load_weights(w);
       ONNXQ_UNROLL
-      for (int p = 0; p < P; p++) sum[p] = D::dot(sum[p], column[p * window.pixel_step][v], weight);
+      for (int p = 0; p < P; p++) {
+        sum[p] = D::dot(sum[p], column[p * window.pixel_step][v], weight);
+        __asm__("" : "+x"(sum[p]));  // else GCC copies them to and fro
+      }
     }
     ONNXQ_UNROLL
     for (int p = 0; p < P; p++) store_lanes(acc + p * kPanel + 4 * v, sum[p]);
