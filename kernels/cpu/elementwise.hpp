@@ -1,5 +1,5 @@
-// The inner loops of every operator that is neither convolution nor matrix product: they run over values that lie side by
-// side in memory. Each instruction set has its own; the drivers (sum.cpp, pool.cpp, …) are common.
+// The inner loops of every operator that is neither convolution nor matrix product: they run over values that lie side
+// by side in memory. Each instruction set has its own; the drivers (sum.cpp, pool.cpp, …) are common.
 #pragma once
 
 #include <cstddef>
@@ -9,18 +9,18 @@
 
 namespace onnxq {
 
-// y[i] = sat(((a[i]·a_multiplier + b[i]·b_multiplier + offset) >> shift) + zero_point), in 64 bits that wrap. offset holds
-// the rounding constant 2^(c−1) and the zero points of a and b: −zp_a·a_multiplier − zp_b·b_multiplier.
+// y[i] = sat(((a[i]·a_multiplier + b[i]·b_multiplier + offset) >> shift) + zero_point), in 64 bits that wrap. offset
+// holds the rounding constant 2^(c−1) and the zero points of a and b: −zp_a·a_multiplier − zp_b·b_multiplier.
 struct SumRow {
   const void* a;
-  const void* b;                // null: one term
+  const void* b;  // null: one term
   IntType a_type, b_type;
   const int32_t* a_multiplier;  // [n], or [1] where `uniform`; so are the next three. Negative where b is subtracted
   const int32_t* b_multiplier;
   const int32_t* shift;
   const int64_t* offset;
   bool uniform;
-  bool narrow;                  // the shifted sum is proven to fit int32 with the zero point added
+  bool narrow;  // the shifted sum is proven to fit int32 with the zero point added
   OutputRange range;
   void* y;
   int64_t n;
@@ -31,9 +31,9 @@ struct SumRow {
 struct ByteSum {
   bool a_signed, b_signed;
   int16_t a_high, a_low, b_high, b_low;
-  int32_t high, low;            // of the offset
-  int shift;                    // c − 16, 0 to 31
-  OutputRange range;            // of 8 bits
+  int32_t high, low;  // of the offset
+  int shift;          // c − 16, 0 to 31
+  OutputRange range;  // of 8 bits
 };
 
 // y[i] = sat((((a[i] − zp_a)·(b[i] − zp_b)·multiplier + 2^(c−1)) >> c) + zero_point), a and b of 8 bits.
@@ -42,7 +42,7 @@ struct ProductRow {
   const void* b;
   IntType a_type, b_type;
   int32_t a_zero_point, b_zero_point, multiplier, shift;
-  bool narrow;                  // as in SumRow
+  bool narrow;  // as in SumRow
   OutputRange range;
   void* y;
   int64_t n;
@@ -66,9 +66,10 @@ struct Elementwise {
   Moments (*moments)(const void* x, IntType type, int32_t zero_point, int32_t* centred, int64_t n);
   // values = values·by − less, which fit int32.
   void (*scale)(int32_t* values, int32_t by, int32_t less, int64_t n);
-  // One step of a panel (tier.hpp): panel[n][r] = b[r·stride + n] ^ flip as signed bytes, 0 behind the `columns` (1 to 64)
-  // up to a multiple of 16 and behind the `rows` (0 to 4). Adds them to sums[n].
-  void (*pack_step)(const uint8_t* b, ptrdiff_t stride, int rows, int columns, uint8_t flip, uint8_t* panel, int32_t* sums);
+  // One step of a panel (tier.hpp): panel[n][r] = b[r·stride + n] ^ flip as signed bytes, 0 behind the `columns` (1 to
+  // 64) up to a multiple of 16 and behind the `rows` (0 to 4). Adds them to sums[n].
+  void (*pack_step)(const uint8_t* b, ptrdiff_t stride, int rows, int columns, uint8_t flip, uint8_t* panel,
+                    int32_t* sums);
   // acc[i][n] −= by[i] for n < columns, wrapping; rows of kPanel values.
   void (*subtract)(int32_t* acc, int rows, int columns, const int32_t* by);
 };

@@ -29,7 +29,7 @@ struct Constants {
   __m256i a_even, a_odd, b_even, b_odd;  // multipliers of the even and of the odd lanes
   __m256i offset_even, offset_odd;       // with 2^63
   __m256i shift_even, shift_odd;
-  __m256i zero_point;                    // less 2^(63−c), in 32 bits
+  __m256i zero_point;                              // less 2^(63−c), in 32 bits
   __m256i low_even, low_odd, high_even, high_odd;  // of the shifted sum, with 2^(63−c)
 };
 
@@ -46,7 +46,8 @@ ONNXQ_INLINE void set_bounds(Constants& c, const OutputRange& range) {
                                   _mm256_blend_epi32(top_even, _mm256_slli_epi64(top_odd, 32), 0xaa));
 }
 
-ONNXQ_INLINE Constants uniform_constants(int32_t a, int32_t b, int64_t offset, int32_t shift, const OutputRange& range) {
+ONNXQ_INLINE Constants uniform_constants(int32_t a, int32_t b, int64_t offset, int32_t shift,
+                                         const OutputRange& range) {
   Constants c;
   c.a_even = c.a_odd = _mm256_set1_epi32(a);
   c.b_even = c.b_odd = _mm256_set1_epi32(b);
@@ -192,8 +193,8 @@ void sum(const SumRow& r) {
   plain_sum(rest);
 }
 
-// A lane holds a and b as 16-bit halves: one instruction multiplies and adds both. Signed bytes are read as x + 128, and
-// 128 times the multiplier is taken off.
+// A lane holds a and b as 16-bit halves: one instruction multiplies and adds both. Signed bytes are read as x + 128,
+// and 128 times the multiplier is taken off.
 void byte_sum(const ByteSum& s, const void* a, const void* b, void* y, int64_t n) {
   const auto pair = [](int16_t first, int16_t second) {
     return _mm256_set1_epi32((int32_t{second} * 65536) | static_cast<uint16_t>(first));
@@ -219,9 +220,9 @@ void byte_sum(const ByteSum& s, const void* a, const void* b, void* y, int64_t n
   for (; i + kBytes <= n; i += kBytes) {
     const __m256i p = _mm256_xor_si256(load256(from_a + i), flip_a), q = _mm256_xor_si256(load256(from_b + i), flip_b);
     const __m256i first = _mm256_unpacklo_epi8(p, q), second = _mm256_unpackhi_epi8(p, q);
-    const __m256i v[4] = {scaled_pairs(_mm256_unpacklo_epi8(first, zero)), scaled_pairs(_mm256_unpackhi_epi8(first, zero)),
-                          scaled_pairs(_mm256_unpacklo_epi8(second, zero)),
-                          scaled_pairs(_mm256_unpackhi_epi8(second, zero))};
+    const __m256i v[4] = {
+        scaled_pairs(_mm256_unpacklo_epi8(first, zero)), scaled_pairs(_mm256_unpackhi_epi8(first, zero)),
+        scaled_pairs(_mm256_unpacklo_epi8(second, zero)), scaled_pairs(_mm256_unpackhi_epi8(second, zero))};
     store256(to + i, saturated_bytes(v, s.range, true));
   }
   if (i < n) plain_byte_sum(s, from_a + i, from_b + i, to + i, n - i);
@@ -294,7 +295,8 @@ void max_rows(const uint8_t* x, ptrdiff_t stride, int64_t count, bool is_signed,
 
 // 16 channels: sums of up to kDeep rows fit 16 bits.
 template <bool Signed>
-ONNXQ_INLINE int64_t sum_bytes(const uint8_t* x, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc, int64_t n) {
+ONNXQ_INLINE int64_t sum_bytes(const uint8_t* x, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc,
+                               int64_t n) {
   constexpr int64_t kDeep = Signed ? 256 : 257, kWords = 16;
   int64_t i = 0;
   for (; i + kWords <= n; i += kWords) {
@@ -335,6 +337,7 @@ void sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int3
 
 }  // namespace
 
-const Elementwise kElementwiseAvx2 = {sum, byte_sum, product, plain_lookup, max_rows, sum_rows, plain_moments, plain_scale, plain_pack_step, plain_subtract};
+const Elementwise kElementwiseAvx2 = {sum,      byte_sum,      product,     plain_lookup,    max_rows,
+                                      sum_rows, plain_moments, plain_scale, plain_pack_step, plain_subtract};
 
 }  // namespace onnxq

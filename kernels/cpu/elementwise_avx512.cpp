@@ -1,7 +1,7 @@
 // The inner loops with AVX-512 (F, BW, DQ, VL, VNNI).
 //
-// Rescales in 64 bits: vpmuldq multiplies the even int32 lanes; the odd ones come down by a shuffle first. Both halves are
-// shifted and merged again.
+// Rescales in 64 bits: vpmuldq multiplies the even int32 lanes; the odd ones come down by a shuffle first. Both halves
+// are shifted and merged again.
 #include <immintrin.h>
 
 #include "cpu/elementwise_isa.hpp"
@@ -28,10 +28,11 @@ ONNXQ_INLINE __m512i load16(const void* data, int64_t i, __mmask16 mask) {
 struct Constants {
   __m512i a_even, a_odd, b_even, b_odd;  // multipliers of the even and of the odd lanes
   __m512i offset_even, offset_odd, shift_even, shift_odd;
-  __m512i zero_point, low, high;         // low and high of the shifted sum, in 64 bits
+  __m512i zero_point, low, high;  // low and high of the shifted sum, in 64 bits
 };
 
-ONNXQ_INLINE Constants uniform_constants(int32_t a, int32_t b, int64_t offset, int32_t shift, const OutputRange& range) {
+ONNXQ_INLINE Constants uniform_constants(int32_t a, int32_t b, int64_t offset, int32_t shift,
+                                         const OutputRange& range) {
   Constants c;
   c.a_even = c.a_odd = _mm512_set1_epi32(a);
   c.b_even = c.b_odd = _mm512_set1_epi32(b);
@@ -154,8 +155,8 @@ void sum(const SumRow& r) {
   }
 }
 
-// A lane holds a and b as 16-bit halves: one instruction multiplies and adds both. Signed bytes are read as x + 128, and
-// 128 times the multiplier is taken off.
+// A lane holds a and b as 16-bit halves: one instruction multiplies and adds both. Signed bytes are read as x + 128,
+// and 128 times the multiplier is taken off.
 void byte_sum(const ByteSum& s, const void* a, const void* b, void* y, int64_t n) {
   const auto pair = [](int16_t first, int16_t second) {
     return _mm512_set1_epi32((int32_t{second} * 65536) | static_cast<uint16_t>(first));
@@ -179,9 +180,9 @@ void byte_sum(const ByteSum& s, const void* a, const void* b, void* y, int64_t n
     p = _mm512_xor_si512(p, flip_a);
     q = _mm512_xor_si512(q, flip_b);
     const __m512i first = _mm512_unpacklo_epi8(p, q), second = _mm512_unpackhi_epi8(p, q);
-    const __m512i v[4] = {scaled_pairs(_mm512_unpacklo_epi8(first, zero)), scaled_pairs(_mm512_unpackhi_epi8(first, zero)),
-                          scaled_pairs(_mm512_unpacklo_epi8(second, zero)),
-                          scaled_pairs(_mm512_unpackhi_epi8(second, zero))};
+    const __m512i v[4] = {
+        scaled_pairs(_mm512_unpacklo_epi8(first, zero)), scaled_pairs(_mm512_unpackhi_epi8(first, zero)),
+        scaled_pairs(_mm512_unpacklo_epi8(second, zero)), scaled_pairs(_mm512_unpackhi_epi8(second, zero))};
     return saturated_bytes(v, s.range, true);
   };
   const auto* const from_a = static_cast<const uint8_t*>(a);
@@ -192,8 +193,8 @@ void byte_sum(const ByteSum& s, const void* a, const void* b, void* y, int64_t n
     _mm512_storeu_si512(to + i, bytes_of(_mm512_loadu_si512(from_a + i), _mm512_loadu_si512(from_b + i)));
   if (i < n) {
     const __mmask64 mask = mask64(n - i);
-    _mm512_mask_storeu_epi8(to + i, mask,
-                            bytes_of(_mm512_maskz_loadu_epi8(mask, from_a + i), _mm512_maskz_loadu_epi8(mask, from_b + i)));
+    _mm512_mask_storeu_epi8(
+        to + i, mask, bytes_of(_mm512_maskz_loadu_epi8(mask, from_a + i), _mm512_maskz_loadu_epi8(mask, from_b + i)));
   }
 }
 
@@ -319,7 +320,7 @@ void pack_step(const uint8_t* b, ptrdiff_t stride, int rows, int columns, uint8_
 
 }  // namespace
 
-const Elementwise kElementwiseAvx512 = {sum, byte_sum, product, plain_lookup, max_rows, sum_rows, plain_moments, plain_scale,
-                                       pack_step, plain_subtract};
+const Elementwise kElementwiseAvx512 = {sum,      byte_sum,      product,     plain_lookup, max_rows,
+                                        sum_rows, plain_moments, plain_scale, pack_step,    plain_subtract};
 
 }  // namespace onnxq

@@ -134,14 +134,16 @@ static inline void max_rows_of_type(const T* x, ptrdiff_t stride, int64_t count,
   }
 }
 
-[[maybe_unused]] static void plain_max_rows(const uint8_t* x, ptrdiff_t stride, int64_t count, bool is_signed, uint8_t* y, int64_t n) {
+[[maybe_unused]] static void plain_max_rows(const uint8_t* x, ptrdiff_t stride, int64_t count, bool is_signed,
+                                            uint8_t* y, int64_t n) {
   if (is_signed)
     return max_rows_of_type(reinterpret_cast<const int8_t*>(x), stride, count, reinterpret_cast<int8_t*>(y), n);
   max_rows_of_type(x, stride, count, y, n);
 }
 
 template <class T>
-static inline void sum_rows_of_type(const T* x, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc, int64_t n) {
+static inline void sum_rows_of_type(const T* x, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc,
+                                    int64_t n) {
   constexpr int64_t kBlock = 256;
   for (int64_t i0 = 0; i0 < n; i0 += kBlock) {
     const int64_t size = n - i0 < kBlock ? n - i0 : kBlock;
@@ -155,8 +157,8 @@ static inline void sum_rows_of_type(const T* x, ptrdiff_t stride, int64_t count,
   }
 }
 
-[[maybe_unused]] static void plain_sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc,
-                           int64_t n) {
+[[maybe_unused]] static void plain_sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int32_t init,
+                                            int32_t* acc, int64_t n) {
   with_type(type, [&](auto t) {
     const auto* const from = static_cast<const decltype(t)*>(x);
     if (n != 1 || stride != 1) return sum_rows_of_type(from, stride, count, init, acc, n);
@@ -225,7 +227,8 @@ static inline Moments moments_of_type(const int32_t* x, int32_t zero_point, int3
 [[maybe_unused]] static void plain_subtract(int32_t* acc, int rows, int columns, const int32_t* by) {
   for (int i = 0; i < rows; i++)
     for (int n = 0; n < columns; n++)
-      acc[i * kPanel + n] = static_cast<int32_t>(static_cast<uint32_t>(acc[i * kPanel + n]) - static_cast<uint32_t>(by[i]));
+      acc[i * kPanel + n] =
+          static_cast<int32_t>(static_cast<uint32_t>(acc[i * kPanel + n]) - static_cast<uint32_t>(by[i]));
 }
 
 }  // namespace

@@ -45,7 +45,8 @@ LayerNorm::LayerNorm(const Elementwise& kernels, const LayerNormSpec& spec) : ke
   for (size_t i = 0; i < n; i++) {
     offset_[i] += int64_t{1} << (spec.shift - 1);
     const double largest = kNormalized * std::abs(double{1} * gamma_[i]) + std::abs(static_cast<double>(offset_[i]));
-    narrow_ = narrow_ && std::ldexp(largest, -spec.shift) + std::abs(double{1} * spec.range.zero_point) + 2 < 2147483647.0;
+    narrow_ =
+        narrow_ && std::ldexp(largest, -spec.shift) + std::abs(double{1} * spec.range.zero_point) + 2 < 2147483647.0;
   }
 }
 

@@ -14,7 +14,7 @@ struct LayerNormSpec {
   std::vector<int32_t> gamma;  // one or n
   std::vector<int64_t> beta;   // one or n
   int32_t shift;
-  int64_t epsilon;             // 0 to 2^61
+  int64_t epsilon;  // 0 to 2^61
   bool center;
   OutputRange range;
 };

@@ -1,5 +1,6 @@
-// Products of two activations, stacks of matrices. b is packed on the way, into panels as those of constant weights, and
-// read as signed: b − 128 where it is unsigned; a as unsigned: a + 128 where it is signed. The zero points move along:
+// Products of two activations, stacks of matrices. b is packed on the way, into panels as those of constant weights,
+// and read as signed: b − 128 where it is unsigned; a as unsigned: a + 128 where it is signed. The zero points move
+// along:
 //
 //   Σ (a − za)(b − zb) = Σ a·b − za·Σ b − zb·Σ a + K·za·zb
 #pragma once

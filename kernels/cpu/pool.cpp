@@ -35,8 +35,8 @@ int64_t Window::out_w(int64_t w) const { return out_size(w, left + right, kw, di
 
 size_t max_pool_scratch(const PoolImage& image) { return aligned(static_cast<size_t>(image.w * image.c)); }
 
-void max_pool(const Elementwise& kernels, const Window& window, const PoolImage& image, bool is_signed, const uint8_t* x,
-              uint8_t* y, int64_t begin, int64_t end, uint8_t* scratch) {
+void max_pool(const Elementwise& kernels, const Window& window, const PoolImage& image, bool is_signed,
+              const uint8_t* x, uint8_t* y, int64_t begin, int64_t end, uint8_t* scratch) {
   const int64_t c = image.c, row = image.w * c;
   const uint8_t least = is_signed ? 0x80 : 0;
   for (int64_t i = begin; i < end; i++) {

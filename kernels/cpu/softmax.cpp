@@ -34,8 +34,8 @@ void Softmax::row(const uint8_t* x, int64_t n, void* y) const {
   int64_t total = 0;
   for (int64_t i = 0; i < n; i++) total += spec_.table[static_cast<uint8_t>(largest - x[i])];
 
-  // (2·e·b + S·2^c) div (S·2^(c+1)) = (floor(2·e·b / 2^c) + S) div 2S. With r = 2^48 div 2S the product m·r / 2^48 is the
-  // quotient or 1 less: m < 2^48, and m·r < 2^63 because the quotient is below 2^15. What is no difference from the
+  // (2·e·b + S·2^c) div (S·2^(c+1)) = (floor(2·e·b / 2^c) + S) div 2S. With r = 2^48 div 2S the product m·r / 2^48 is
+  // the quotient or 1 less: m < 2^48, and m·r < 2^63 because the quotient is below 2^15. What is no difference from the
   // largest in this row may come out as anything.
   int32_t results[256];
   const auto divisor = static_cast<uint64_t>(2 * total), sum = static_cast<uint64_t>(total);
@@ -71,7 +71,8 @@ void Softmax::run(const uint8_t* x, int64_t n, int64_t inner, void* y, int64_t b
     uint8_t* const gathered = scratch + n * size;
     for (int64_t i = 0; i < n; i++) gathered[i] = x[start + i * inner];
     row(gathered, n, scratch);
-    for (int64_t i = 0; i < n; i++) std::memcpy(to + (start + i * inner) * size, scratch + i * size, static_cast<size_t>(size));
+    for (int64_t i = 0; i < n; i++)
+      std::memcpy(to + (start + i * inner) * size, scratch + i * size, static_cast<size_t>(size));
   }
 }
 

@@ -1,7 +1,7 @@
 // Softmax of 8-bit values: e = table[max − x], y = sat(floor((2·e·b + S·2^c) / (S·2^(c+1))) + zero_point), S = Σ e.
 //
-// In a row e and so y depend on max − x alone: y is worked out once for each of its values that can come out as anything
-// but 0, and looked up.
+// In a row e and so y depend on max − x alone: y is worked out once for each of its values that can come out as
+// anything but 0, and looked up.
 #pragma once
 
 #include <array>
@@ -12,9 +12,9 @@
 namespace onnxq {
 
 struct SoftmaxSpec {
-  bool is_signed;                   // x
-  std::array<int32_t, 256> table;   // 0 to 2^16; the first more than 0
-  int32_t multiplier, shift;        // shift at most 16
+  bool is_signed;                  // x
+  std::array<int32_t, 256> table;  // 0 to 2^16; the first more than 0
+  int32_t multiplier, shift;       // shift at most 16
   OutputRange range;
 };
 

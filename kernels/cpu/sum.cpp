@@ -86,8 +86,9 @@ Sum::Sum(const Elementwise& kernels, const SumSpec& spec) : kernels_(kernels) {
   if (row_.uniform && !two) {
     const int64_t least = row_.a_type == IntType::U8 ? 0 : row_.a_type == IntType::S8 ? -128 : INT32_MIN;
     const int64_t most = row_.a_type == IntType::U8 ? 255 : row_.a_type == IntType::S8 ? 127 : INT32_MAX;
-    identity_ = row_.a_type == spec.range.type && spec.terms[0].zero_point == spec.range.zero_point && shift_[0] <= 30 &&
-                a_multiplier_[0] == int32_t{1} << shift_[0] && spec.range.qmin == least && spec.range.qmax == most;
+    identity_ = row_.a_type == spec.range.type && spec.terms[0].zero_point == spec.range.zero_point &&
+                shift_[0] <= 30 && a_multiplier_[0] == int32_t{1} << shift_[0] && spec.range.qmin == least &&
+                spec.range.qmax == most;
     if (row_.a_type != IntType::S32 && spec.range.type != IntType::S32) prepare_table();
   }
 }

@@ -16,7 +16,8 @@ namespace {
 template <size_t Count>
 class Concat {
  public:
-  Concat(const Api& api, const abi::KernelInfo* info) : axis_(api.attribute(info, "axis")), y_(output_range(api, info)) {
+  Concat(const Api& api, const abi::KernelInfo* info)
+      : axis_(api.attribute(info, "axis")), y_(output_range(api, info)) {
     const auto multiplier = multipliers(api, info, 0, "multiplier"), shift = shifts(api, info, 1);
     const auto zero_points = api.attribute(info, "zero_points", Dims{});
     if (multiplier.size() != Count || shift.size() != Count || zero_points.size() != Count)

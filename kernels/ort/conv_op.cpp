@@ -12,11 +12,12 @@
 #include "ort/operator.hpp"
 #include "ort/operators.hpp"
 #include "ort/output.hpp"
+#include "ort/shapes.hpp"
 
 namespace onnxq {
 namespace {
 
-using Ints = std::vector<int64_t>;
+using Ints = Dims;
 
 // The inputs in their order.
 enum Input : size_t { kX, kW, kBias, kMultiplier, kShift, kWZeroPoint, kResidual, kResidualMultiplier };
@@ -57,12 +58,6 @@ std::pair<int64_t, int64_t> pair(const Api& api, const abi::KernelInfo* info, co
   return {v[0], v[1]};
 }
 
-std::string text(const Ints& dims) {
-  std::string s = "[";
-  for (const int64_t d : dims) s += (s.size() > 1 ? "," : "") + std::to_string(d);
-  return s + "]";
-}
-
 // What Conv and Gemm share: everything behind the weights.
 template <bool Residual>
 ConvSpec spec_of(const Api& api, const abi::KernelInfo* info, const ConvShape& shape, bool nibbles) {
@@ -95,11 +90,11 @@ void run(const Api& api, abi::KernelContext* context, const Convolution& convolu
   const uint8_t* residual = nullptr;
   if (Residual) {
     const Tensor r = api.input(context, kResidual);
-    if (r.dims != y_dims) throw Error("residual has the shape " + text(r.dims) + ", y has " + text(y_dims));
+    if (r.dims != y_dims) throw Error("residual has the shape " + shape_text(r.dims) + ", y has " + shape_text(y_dims));
     residual = r.as<uint8_t>();
   }
   auto* y = static_cast<uint8_t*>(api.output(context, 0, y_dims));
-  if (std::find(y_dims.begin(), y_dims.end(), 0) != y_dims.end()) return;
+  if (is_empty(y_dims)) return;
   const auto values = static_cast<size_t>(std::accumulate(y_dims.begin(), y_dims.end(), int64_t{1}, std::multiplies<>())) /
                       static_cast<size_t>(n);
   const auto* images = x.as<uint8_t>();
@@ -130,7 +125,7 @@ class Conv {
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, kX);
-    if (x.dims.size() != 4) throw Error("x must have 4 dimensions [N, H, W, C], it has the shape " + text(x.dims));
+    if (x.dims.size() != 4) throw Error("x must have 4 dimensions [N, H, W, C], it has the shape " + shape_text(x.dims));
     if (x.dims[3] != shape_.in_channels)
       throw Error("x has " + std::to_string(x.dims[3]) + " channels, w is made for " + std::to_string(shape_.in_channels));
     const auto plan = convolution_.plan(x.dims[0], x.dims[1], x.dims[2]);  // for the size of y
@@ -171,7 +166,7 @@ class Conv {
  private:
   Convolution make(const Api& api, const abi::KernelInfo* info) {
     const Weights w = weights_of(api, info);
-    if (w.dims.size() != 4) throw Error("w must have 4 dimensions [M, kH, kW, C / group], it has " + text(w.dims));
+    if (w.dims.size() != 4) throw Error("w must have 4 dimensions [M, kH, kW, C / group], it has " + shape_text(w.dims));
     shape_.groups = api.attribute(info, "group", 1);
     shape_.out_channels = w.dims[0];
     if (shape_.groups < 1 || w.dims[0] % shape_.groups)
@@ -203,7 +198,7 @@ class Gemm {
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, kX);
-    if (x.dims.size() < 2) throw Error("x must have 2 dimensions or more, it has the shape " + text(x.dims));
+    if (x.dims.size() < 2) throw Error("x must have 2 dimensions or more, it has the shape " + shape_text(x.dims));
     if (x.dims.back() != k_)
       throw Error("x has rows of " + std::to_string(x.dims.back()) + " values, w of " + std::to_string(k_));
     int64_t rows = 1;
@@ -227,7 +222,7 @@ class Gemm {
  private:
   Convolution make(const Api& api, const abi::KernelInfo* info) {
     const Weights w = weights_of(api, info);
-    if (w.dims.size() != 2) throw Error("w must have 2 dimensions [K, N], it has " + text(w.dims));
+    if (w.dims.size() != 2) throw Error("w must have 2 dimensions [K, N], it has " + shape_text(w.dims));
     k_ = w.dims[0], n_ = w.dims[1];
     std::vector<int8_t> by_channel(w.values.size());
     for (int64_t k = 0; k < k_; k++)

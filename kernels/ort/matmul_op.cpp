@@ -17,7 +17,8 @@ constexpr int64_t kMacsPerUnit = 100;  // multiply-adds in about a nanosecond
 
 class MatMulOp {
  public:
-  MatMulOp(const Api& api, const abi::KernelInfo* info) : matmul_(chosen_tier(), chosen_elementwise(), spec(api, info)), memory_(api, info) {}
+  MatMulOp(const Api& api, const abi::KernelInfo* info)
+      : matmul_(chosen_tier(), chosen_elementwise(), spec(api, info)), memory_(api, info) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor a = api.input(context, 0), b = api.input(context, 1);
@@ -50,23 +51,19 @@ class MatMulOp {
 
     const Walk walk(stack, {broadcast_strides(a_stack, stack), broadcast_strides(b_stack, stack)});
     const int64_t rows = count * size.m, work = rows * size.n * (size.k + 24) / kMacsPerUnit;
-    const int64_t parts = part_count(rows, work);
-    const int64_t most = std::min((rows + parts - 1) / parts, size.m);
-    const size_t scratch_bytes = size.scratch_bytes(most);
-    const Scratch scratch = memory_.take(scratch_bytes * static_cast<size_t>(parts));
-    api.parallel_for(context, static_cast<size_t>(parts), [&](size_t part) {
-      const auto p = static_cast<int64_t>(part);
-      const int64_t end = rows * (p + 1) / parts;
-      for (int64_t row = rows * p / parts; row < end;) {
-        const int64_t which = row / size.m, first = row % size.m, last = std::min(size.m, first + end - row);
-        walk.each(which, which + 1, [&](int64_t, const int64_t* at, int64_t) {
-          matmul_.multiply(size, a.as<uint8_t>() + at[0] * size.m * size.k,
-                           packed.data() + static_cast<size_t>(at[1]) * packed_bytes,
-                           y + which * size.m * size.n * size_of(type_), first, last, scratch.data() + part * scratch_bytes);
-        });
-        row += last - first;
-      }
-    });
+    const int64_t most = std::min((rows + part_count(rows, work) - 1) / part_count(rows, work), size.m);
+    in_parts(api, context, rows, work, memory_, size.scratch_bytes(most),
+             [&](int64_t begin, int64_t end, uint8_t* scratch) {
+               for (int64_t row = begin; row < end;) {
+                 const int64_t which = row / size.m, first = row % size.m, last = std::min(size.m, first + end - row);
+                 walk.each(which, which + 1, [&](int64_t, const int64_t* at, int64_t) {
+                   matmul_.multiply(size, a.as<uint8_t>() + at[0] * size.m * size.k,
+                                    packed.data() + static_cast<size_t>(at[1]) * packed_bytes,
+                                    y + which * size.m * size.n * size_of(type_), first, last, scratch);
+                 });
+                 row += last - first;
+               }
+             });
   }
 
   static void infer(const Api& api, abi::ShapeContext* context) {

@@ -15,19 +15,6 @@
 namespace onnxq {
 namespace {
 
-// Rows on the session's threads, with scratch memory for each part. body(begin, end, scratch).
-template <class F>
-void over_rows(const Api& api, const abi::KernelContext* context, const ScratchSource& memory, int64_t rows, int64_t work,
-               size_t scratch_bytes, const F& body) {
-  const int64_t parts = part_count(rows, work);
-  const size_t each = (scratch_bytes + 63) / 64 * 64;
-  const Scratch scratch = memory.take(each * static_cast<size_t>(parts));
-  api.parallel_for(context, static_cast<size_t>(parts), [&](size_t i) {
-    const auto part = static_cast<int64_t>(i);
-    body(rows * part / parts, rows * (part + 1) / parts, scratch.data() + i * each);
-  });
-}
-
 void infer_same_shape(const Api& api, abi::ShapeContext* context) {
   TensorType y = api.inferred_input(context, 0);
   y.element = inferred_y_type(api, context);
@@ -48,11 +35,10 @@ class SoftmaxOp {
     if (is_empty(x.dims)) return;
     const int64_t rows = product(x.dims, 0, axis) * inner;
     const bool direct = inner == 1;
-    over_rows(api, context, memory_, rows, rows * (n + 200),
-              direct ? 0 : static_cast<size_t>(n * (1 + size_of(type_))),
-              [&](int64_t begin, int64_t end, uint8_t* scratch) {
-                softmax_.run(x.as<uint8_t>(), n, inner, y, begin, end, scratch);
-              });
+    in_parts(api, context, rows, rows * (n + 200), memory_, direct ? 0 : static_cast<size_t>(n * (1 + size_of(type_))),
+             [&](int64_t begin, int64_t end, uint8_t* scratch) {
+               softmax_.run(x.as<uint8_t>(), n, inner, y, begin, end, scratch);
+             });
   }
 
   static void infer(const Api& api, abi::ShapeContext* context) { infer_same_shape(api, context); }
@@ -92,17 +78,18 @@ class LayerNormOp {
     const Tensor x = api.input(context, 0);
     if (x.dims.empty()) throw Error("x must have 1 dimension or more");
     const int64_t n = x.dims.back();
-    if (n > LayerNorm::kLongest) throw Error("x has rows of " + std::to_string(n) + " values, at most 32768 are possible");
+    if (n > LayerNorm::kLongest)
+      throw Error("x has rows of " + std::to_string(n) + " values, at most 32768 are possible");
     if (norm_.channels() != 1 && norm_.channels() != n)
       throw Error("x has rows of " + std::to_string(n) + " values, gamma and beta are made for " +
                   std::to_string(norm_.channels()));
     void* const y = api.output(context, 0, x.dims);
     if (is_empty(x.dims)) return;
     const int64_t rows = product(x.dims, 0, x.dims.size() - 1);
-    over_rows(api, context, memory_, rows, rows * (n + 100), static_cast<size_t>(n) * sizeof(int32_t),
-              [&](int64_t begin, int64_t end, uint8_t* scratch) {
-                norm_.run(x.data, n, y, begin, end, reinterpret_cast<int32_t*>(scratch));
-              });
+    in_parts(api, context, rows, rows * (n + 100), memory_, static_cast<size_t>(n) * sizeof(int32_t),
+             [&](int64_t begin, int64_t end, uint8_t* scratch) {
+               norm_.run(x.data, n, y, begin, end, reinterpret_cast<int32_t*>(scratch));
+             });
   }
 
   static void infer(const Api& api, abi::ShapeContext* context) { infer_same_shape(api, context); }

@@ -57,19 +57,9 @@ void infer_pool(const Api& api, abi::ShapeContext* context, int element) {
   api.infer_output(context, 0, y);
 }
 
-// Runs a pool over the output rows. body(begin, end, scratch).
-template <class F>
-void over_rows(const Api& api, const abi::KernelContext* context, const ScratchSource& memory, const Window& window,
-               const PoolImage& image, int64_t n, size_t scratch_bytes, const F& body) {
-  const int64_t rows = n * image.oh, values = image.ow * image.c;
-  // A vector holds many channels: some elements of a window take a nanosecond.
-  const int64_t work = rows * (values * (window.kh + window.kw) / 8 + 50 * image.ow);
-  const int64_t parts = part_count(rows, work);
-  const Scratch scratch = memory.take(scratch_bytes * static_cast<size_t>(parts));
-  api.parallel_for(context, static_cast<size_t>(parts), [&](size_t i) {
-    const auto part = static_cast<int64_t>(i);
-    body(rows * part / parts, rows * (part + 1) / parts, scratch.data() + i * scratch_bytes);
-  });
+// Of a pool, in places of about a nanosecond. A vector holds many channels: some elements of a window take that long.
+int64_t work_of(const Window& window, const PoolImage& image, int64_t rows) {
+  return rows * (image.ow * image.c * (window.kh + window.kw) / 8 + 50 * image.ow);
 }
 
 class MaxPool {
@@ -86,10 +76,11 @@ class MaxPool {
     const Dims dims = {x.dims[0], image.oh, image.ow, image.c};
     auto* const y = static_cast<uint8_t*>(api.output(context, 0, dims));
     if (is_empty(dims)) return;
-    over_rows(api, context, memory_, window_, image, x.dims[0], max_pool_scratch(image),
-              [&](int64_t begin, int64_t end, uint8_t* scratch) {
-                max_pool(kernels_, window_, image, signed_, x.as<uint8_t>(), y, begin, end, scratch);
-              });
+    const int64_t rows = x.dims[0] * image.oh;
+    in_parts(api, context, rows, work_of(window_, image, rows), memory_, max_pool_scratch(image),
+             [&](int64_t begin, int64_t end, uint8_t* scratch) {
+               max_pool(kernels_, window_, image, signed_, x.as<uint8_t>(), y, begin, end, scratch);
+             });
   }
 
   static void infer(const Api& api, abi::ShapeContext* context) {
@@ -103,7 +94,8 @@ class MaxPool {
   ScratchSource memory_;
 };
 
-MeanSpec mean_of(const Api& api, const abi::KernelInfo* info, std::vector<int32_t> multiplier, std::vector<int32_t> shift) {
+MeanSpec mean_of(const Api& api, const abi::KernelInfo* info, std::vector<int32_t> multiplier,
+                 std::vector<int32_t> shift) {
   const IntType type = int_type(api.input_element(info, 0), "x");
   return {type, zero_point(api, info, "x_zero_point", type), std::move(multiplier), std::move(shift),
           output_range(api, info)};
@@ -138,13 +130,16 @@ class AveragePool {
                   shape_text(dims));
     void* const y = api.output(context, 0, dims);
     if (is_empty(dims)) return;
-    over_rows(api, context, memory_, window_, image, x.dims[0], Mean::pool_scratch(image),
-              [&](int64_t begin, int64_t end, uint8_t* scratch) {
-                mean_.pool(window_, image, x.data, y, begin, end, scratch);
-              });
+    const int64_t rows = x.dims[0] * image.oh;
+    in_parts(api, context, rows, work_of(window_, image, rows), memory_, Mean::pool_scratch(image),
+             [&](int64_t begin, int64_t end, uint8_t* scratch) {
+               mean_.pool(window_, image, x.data, y, begin, end, scratch);
+             });
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) { infer_pool(api, context, inferred_y_type(api, context)); }
+  static void infer(const Api& api, abi::ShapeContext* context) {
+    infer_pool(api, context, inferred_y_type(api, context));
+  }
 
  private:
   MeanSpec spec(const Api& api, const abi::KernelInfo* info) {
@@ -173,8 +168,9 @@ class ReduceMean {
   ReduceMean(const Api& api, const abi::KernelInfo* info)
       : axes_(api.attribute(info, "axes", Dims{})),
         keep_(api.attribute(info, "keepdims", 1) != 0),
-        mean_(chosen_elementwise(), mean_of(api, info, {one_value(multipliers(api, info, 1, "multiplier"), "multiplier")},
-                                            {one_value(shifts(api, info, 2), "shift")})) {
+        mean_(chosen_elementwise(),
+              mean_of(api, info, {one_value(multipliers(api, info, 1, "multiplier"), "multiplier")},
+                      {one_value(shifts(api, info, 2), "shift")})) {
     check_axes(axes_);
   }
 
@@ -198,7 +194,8 @@ class ReduceMean {
 
   static void infer(const Api& api, abi::ShapeContext* context) {
     const TensorType x = api.inferred_input(context, 0);
-    const Dims axes = api.inferred_attribute(context, "axes", {}), keep = api.inferred_attribute(context, "keepdims", {1});
+    const Dims axes = api.inferred_attribute(context, "axes", {}),
+               keep = api.inferred_attribute(context, "keepdims", {1});
     check_axes(axes);
     TensorType y{inferred_y_type(api, context), {}, {}};
     for (size_t i = 0; i < x.dims.size(); i++) {
@@ -225,8 +222,8 @@ class ReduceMean {
 }  // namespace
 
 Operators pool_operators(const Api& api) {
-  return join({operators<MaxPool>(api, "MaxPool", 1, {abi::kUint8, abi::kInt8}), operators<AveragePool>(api, "AveragePool", 3),
-               operators<ReduceMean>(api, "ReduceMean", 3)});
+  return join({operators<MaxPool>(api, "MaxPool", 1, {abi::kUint8, abi::kInt8}),
+               operators<AveragePool>(api, "AveragePool", 3), operators<ReduceMean>(api, "ReduceMean", 3)});
 }
 
 }  // namespace onnxq
