@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 
@@ -14,7 +15,7 @@ from onnxq import runtime
 from onnxq.calibrate.runner import cpus
 from onnxq.data.source import Batch, DataSource, batches, input_specs
 from onnxq.errors import DataError
-from onnxq.fetch import Fetcher, observed_model, run_batch
+from onnxq.fetch import Fetcher, observed_model, run_batch, sample_names
 from onnxq.model import Model, to_proto
 from onnxq.save import model_dir, runnable
 from onnxq.search.cut import Part
@@ -90,10 +91,17 @@ class Forward:
         return run_batch(self._session, names, batch)
 
     def reference(self, objective: Objective) -> list[list[NDArray]]:
-        """The float model's outputs of every batch, as objective.rows gives them."""
+        """The float model's outputs of every batch, as objective.rows gives them. DataError if they are not finite."""
         wanted = list(objective.tensors)
-        everything = range(len(self.batches))
-        return self.map(lambda b: objective.rows(self.run(wanted, self.batches[b]), self.batches[b]), everything)
+
+        def rows(index: int) -> list[NDArray]:
+            batch = self.batches[index]
+            found = objective.rows(self.run(wanted, batch), batch)
+            if not all(np.isfinite(v).all() for v in found):
+                raise DataError(f"sample {sample_names(batch.names)}: the model's outputs are not finite")
+            return found
+
+        return self.map(rows, range(len(self.batches)))
 
     def visits(self, keys: Sequence[str]) -> Iterator[tuple[str, Sequence[Sequence[int]], tuple[str, ...]]]:
         """Each part's (key, chunks of batch indices, names to keep for all of its neighbours).

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.errors import ConfigError
+from onnxq.errors import ConfigError, DataError
 from onnxq.numeric import curvature
 from onnxq.search.cut import WEIGHT
 from onnxq.search.forward import Forward, run_part
@@ -141,7 +141,7 @@ class _Hutchinson:
                 self._visit(name, chunks, names, quota)
             if self._out_of_time():
                 break
-            quota *= 2
+            quota = max(ROUNDS_MIN, min(self.probes[n].rounds for n in active))  # each pass as much as all before
         self.state.write()
         return self.probes
 
@@ -169,12 +169,16 @@ class _Hutchinson:
             return
         session = self.forward.open(part.proto())
         for _ in range(quota):
-            if self._settled(name):
+            if self._settled(name) or self._out_of_time():
                 break
             forms: list[float] = []
             for chunk in chunks:
                 kept = dict(zip(chunk, self.forward.tensors(names, chunk), strict=True))
                 forms += self.forward.map(lambda b, k=kept: self._form(name, session, k[b], b), chunk)  # type: ignore[misc]
+            if not np.isfinite(forms).all():
+                raise DataError(
+                    f"layer {name}: the outputs are not finite with weights changed by {self._step(name):.3g}"
+                )
             self.probes[name].add(np.array(forms))
             self._keep(name)
             self._tell()
@@ -184,7 +188,7 @@ class _Hutchinson:
         """vᵀ G v of one batch with its own probe of this round."""
         batch, reference = self.forward.batches[index], self.reference[index]
         w = self.weights[name]
-        step = self.options.epsilon * math.sqrt(float(np.mean(w.astype(np.float64) ** 2)))
+        step = self._step(name)
         v = curvature.rademacher(w.shape, self.options.seed, name, self.probes[name].rounds, index)
         v *= np.float32(step)
         part = self.forward.parts[name]
@@ -198,6 +202,9 @@ class _Hutchinson:
         labels = batch.labels if self.options.targets == "labels" else None
         above, middle, below = (self.objective.loss_of(v, reference, labels) for v in (plus, reference, minus))
         return curvature.second_difference(above, middle, below, step)
+
+    def _step(self, name: str) -> float:
+        return self.options.epsilon * math.sqrt(float(np.mean(self.weights[name].astype(np.float64) ** 2)))
 
     def _tell(self) -> None:
         if self.progress is None:

@@ -42,6 +42,7 @@ Method = Literal["hessian", "one-at-a-time", "weight-error", "output-error"]
 METHODS = ("hessian", "one-at-a-time", "weight-error", "output-error")
 SAMPLES = 64  # unless the caller says how many
 SAMPLES_MIN = 8  # that a time budget leaves
+SECONDS_MIN = 1e-3
 
 
 def sensitivity(
@@ -125,7 +126,7 @@ def sensitivity(
         else {},
     }
     with interruptible() as stop:
-        run = _Run(work, samples, objective, State(resume, identity, stop), say, progress)
+        run = _Run(work, samples, objective, State(resume, identity, stop), say, progress, started)
         how = {"batch_size": batch_size, "threads": threads, "memory": memory}
         entries = run.weights(method, options, metric, labels, how, created)
         if others:
@@ -202,6 +203,7 @@ class _Run:
     state: State
     say: Callable[[str], None]
     progress: Progress | None
+    started: float
 
     def weights(
         self,
@@ -243,13 +245,18 @@ class _Run:
 
     def _hessian(self, forward: Forward, options: HutchinsonOptions, created: dict[str, Any]) -> list[LayerSensitivity]:
         layers = self.work.ready.layers
-        self._fit_budget(forward, options)
+        created |= dataclasses.asdict(options)
         weights = {layer.node.name: self.work.values(layer) for layer in layers}
+        squared = {layer.node.name: self.work.squared_errors(layer) for layer in layers}
+        if options.budget is not None:  # what is left of it
+            spent = time.perf_counter() - self.started
+            options = dataclasses.replace(options, budget=max(options.budget - spent, SECONDS_MIN))
+        self._fit_budget(forward, options)
         found = traces(forward, weights, self.objective, options, state=self.state, progress=self.progress)
-        created |= dataclasses.asdict(options) | {"samples": forward.samples}
+        created["samples"] = forward.samples
         entries = []
         for layer in layers:
-            probes, errors = found[layer.node.name], self.work.squared_errors(layer)
+            probes, errors = found[layer.node.name], squared[layer.node.name]
             size = weights[layer.node.name].size
             mean = max(probes.trace, 0.0) / size
             extra = {
