@@ -22,7 +22,7 @@ from onnxq.axes import LINEAR_OPS, channel_axis
 from onnxq.check import Finding, Severity
 from onnxq.check_float import matters
 from onnxq.element_types import fill_types
-from onnxq.fitness import BINARY, SUMS
+from onnxq.fitness import BINARY, SUMS, may_stay_float
 from onnxq.match import (
     STANDARD_DOMAINS,
     consumers,
@@ -268,6 +268,8 @@ class _Checker:
         elif node.op in BINARY and any(is_constant(t) for t in floats) and not rule.constants:
             self._say("remark", node, f"{node.op} runs in float: one operand is a constant", "none with this profile")
         else:
+            if rule.float_constants:
+                floats = [t for i, t in enumerate(floats) if not (is_constant(t) and may_stay_float(node, i))]
             self._inputs(node, floats if node.op in BINARY else floats[:1])
         if rule.action == "quantized":
             self._behind(node)

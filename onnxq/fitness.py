@@ -6,7 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.axes import LINEAR_OPS
-from onnxq.match import constant_values, is_constant, is_float, producer
+from onnxq.match import constant_values, input_at, is_constant, is_float, producer, scalar_value
 from onnxq.profile import Profile
 
 SUMS = ("Add", "Sum")
@@ -40,8 +40,30 @@ def unfit(node: gs.Node, profile: Profile) -> str:
             return f"it has {len(data)} operands, two are supported"
         if node.op in SUMS and profile.graph.scheme == 1:
             return "graph scheme 1 keeps adds in float"
+        if node.op == "Div" and rule.float_constants and not is_constant(data[1]):
+            return "it divides by an activation"
     if node.op == "Concat" and profile.graph.concat == "float":
         return f"profile {profile.name} places no Q/DQ for Concat"
+    return ""
+
+
+def may_stay_float(node: gs.Node, index: int) -> bool:
+    """Whether a constant operand need not be quantized: added, or one factor for the tensor or for each channel."""
+    values = constant_values(node.inputs[index])
+    return values is not None and (node.op not in ("Mul", "Div") or sum(d != 1 for d in values.shape) <= 1)
+
+
+def unfit_mover(node: gs.Node) -> str:
+    """Why an operator that moves values on the target does more than that in this node; empty if it does not."""
+    if node.op == "Resize":
+        if node.attrs.get("mode", "nearest") != "nearest":
+            return f"it interpolates ({node.attrs['mode']})"
+        if node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+            return "it fills in what lies outside the picture"
+    if node.op == "Pad" and node.attrs.get("mode", "constant") == "constant":
+        tensor = input_at(node, 2)
+        if (tensor is not None and scalar_value(tensor) != 0) or node.attrs.get("value", 0.0) != 0:
+            return "it pads with something else than zeros"
     return ""
 
 

@@ -26,7 +26,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.axes import LINEAR_OPS
 from onnxq.element_types import fill_types
-from onnxq.fitness import BINARY, SUMS, unfit
+from onnxq.fitness import BINARY, SUMS, may_stay_float, unfit, unfit_mover
 from onnxq.match import (
     STANDARD_DOMAINS,
     MatchFailure,
@@ -169,8 +169,15 @@ class _Planner:
             self.result.actions[name] = "float"
             self._skip(node, f"{node.op} is not among the op_types asked for")
             return
+        if rule.inner and id(node) in self.tail:
+            self.result.actions[name] = "float"
+            self._skip(node, "no layer is behind it, it stays float")
+            return
         if rule.action == "passthrough":
-            self.result.actions[name] = "passthrough"
+            reason = unfit_mover(node)
+            self.result.actions[name] = "float" if reason else "passthrough"
+            if reason:
+                self._skip(node, reason)
             return
         if self.profile.graph.matmul_bias and self._is_bias_add(node):
             self.result.actions[name] = "fused"
@@ -224,6 +231,8 @@ class _Planner:
 
     def _add_constant(self, node: gs.Node, index: int) -> None:
         """A constant operand, in the format of an activation."""
+        if self.profile.rule(node.op).float_constants and may_stay_float(node, index):
+            return
         fmt = self.profile.activations.format(self._activation_bits(node), is_nonnegative(node.inputs[index]))
         self.result.constants.append((node, index, fmt))
 

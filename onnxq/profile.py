@@ -95,7 +95,8 @@ class OpRule:
 
     action: "quantized" (inputs, and weights if any, in integers), "passthrough" (moves integers unchanged) or "float".
     output: "always" puts Q/DQ after it whatever reads it; "on-demand" only where a reader wants integers.
-    dynamic: matrix products of two activations are quantized too. constants: a constant operand is quantized.
+    dynamic: matrix products of two activations are quantized too. constants: a constant operand is quantized,
+    or (float_constants) stays as it is. inner: only where a layer is behind it; at the end of a model it stays float.
     note: what a user should know, shown by `onnxq check`.
     """
 
@@ -103,6 +104,8 @@ class OpRule:
     output: Literal["always", "on-demand"] = "on-demand"
     dynamic: bool = False
     constants: bool = False
+    float_constants: bool = False
+    inner: bool = False
     note: str = ""
 
 
