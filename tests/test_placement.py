@@ -511,3 +511,47 @@ def test_a_quantized_graph_has_nothing_left_to_do() -> None:
     qdq.insert(model, qdq.context(model, "onnxq"))
     again = planned(model, "onnxq")
     assert not again.points and not again.layers and not again.constants
+
+
+INSIDE = """g (float[2,8] x) => (float[2,4] y) <float[8,8] w1, float[8,4] w2, float[8] gain>
+    { [norm] n = LayerNormalization(x, gain) [fc] a = MatMul(n, w1) [soft] p = Softmax(a) [fc2] b = MatMul(p, w2)
+      [last] y = Softmax(b) }"""
+
+
+def test_an_operator_inside_is_quantized_and_the_last_one_is_not() -> None:
+    placement = planned(qdq.model(INSIDE, 17), "onnxq")
+    assert {"x", "n", "a", "p"} <= set(points(placement)) and "y" not in points(placement)
+    assert why(placement)["last"] == "no layer is behind it, it stays float"
+
+
+def test_constants_that_stay_as_they_are() -> None:
+    """A sum takes any float constant, a product one factor for each channel; others are quantized."""
+    text = """g (float[1,4,6,6] x) => (float[1,4,6,6] y)
+    <float[4,4,1,1] w, float[4,1,1] k, float[4,6,6] l, float[4,6,6] m>
+    { [c] a = Conv(x, w) [one] b = Mul(a, k) [many] d = Mul(b, l) [sum] y = Add(d, m) }"""
+    placement = planned(qdq.model(text), "onnxq")
+    assert [(node.name, index) for node, index, _ in placement.constants] == [("many", 1)]
+    assert {n for n, action in placement.actions.items() if action == "quantized"} == {"c", "one", "many", "sum"}
+
+
+MORE_THAN_MOVING = {
+    'Resize<mode="linear">(a, , f)': "it interpolates (linear)",
+    "Pad(a, pads, one)": "it pads with something else than zeros",
+    "Div(a, a)": "it divides by an activation",
+}
+
+
+@pytest.mark.parametrize("text", MORE_THAN_MOVING)
+def test_what_only_looks_like_moving_values_stays_float(text: str) -> None:
+    model = f"""g (float[1,4,6,6] x) => (float[1,4,H,W] z) <float[4,4,1,1] w, float[4] f = {{1, 1, 2, 2}},
+    int64[8] pads = {{0, 0, 1, 1, 0, 0, 1, 1}}, float one = {{1}}>
+    {{ [c] a = Conv(x, w) [op] y = {text} [d] z = Conv(y, w) }}"""
+    placement = planned(qdq.model(model), "onnxq")
+    assert placement.actions["op"] == "float" and why(placement)["op"] == MORE_THAN_MOVING[text]
+
+
+def test_a_relu_behind_a_product_runs_inside_it() -> None:
+    text = f"g {CONV} <float[4,4,1,1] w> {{ [c] t = Conv(x, w) [m] u = Mul(t, x) [r] y = Relu(u) }}"
+    placement = planned(qdq.model(text), "onnxq")
+    assert placement.actions["r"] == "fused" and "u" not in points(placement)
+    assert next(p for p in placement.points if p.tensor.name == "y").nonnegative
