@@ -85,6 +85,27 @@ def test_relu_network_is_within_ten_percent_of_gauss_newton_which_is_its_hessian
         assert found[node].standard_error <= 0.04 * found[node].trace, node
 
 
+def test_the_exact_traces_are_those_of_double_backward():
+    torch = pytest.importorskip("torch", reason="torch is not installed: it is no dependency, only a second opinion")
+    model = floating.proto(CONV)
+    data, target = source(model), np.full((12, 4), 0.25)
+    w = {t.name: torch.tensor(onnx.numpy_helper.to_array(t)).double() for t in model.graph.initializer}
+    conv = torch.nn.functional.conv2d
+
+    def loss(**changed: Any) -> Any:
+        v = w | changed
+        ar = torch.relu(conv(torch.tensor(data["x"]).double(), v["w1"], v["b1"], stride=2, padding=1))
+        dr = torch.relu(conv(ar, v["w2"], v["b2"], padding=1, groups=4))
+        f = (conv(dr, v["w3"], v["b3"]) + ar).mean((2, 3))
+        return -(torch.tensor(target) * torch.log_softmax(f @ v["w4"].T + v["b4"], 1)).sum() / 12
+
+    for weight in ("w1", "w2", "w3", "w4"):
+        flat = w[weight].reshape(-1)
+        hessian = torch.autograd.functional.hessian(lambda x, n=weight: loss(**{n: x.reshape(w[n].shape)}), flat)
+        assert float(hessian.trace()) == pytest.approx(derivatives.gauss_newton_trace(model, data, weight), rel=1e-9)
+        assert float(hessian.trace()) == pytest.approx(derivatives.hessian_trace(model, data, weight, target), rel=1e-4)
+
+
 def test_smooth_network_gauss_newton_and_second_differences_each_estimate_their_own_matrix():
     model = floating.proto(TANH)
     data = source(model, scale=1.5)
