@@ -27,7 +27,7 @@ from onnxq.data.source import batches, input_specs, open_data
 from onnxq.model import to_proto
 from onnxq.search.hessian import HutchinsonOptions
 from onnxq.search.layers import prepare
-from onnxq.search.measure import sensitivity
+from onnxq.search.measure import measure_sensitivity
 from onnxq.search.objective import find_objective
 from onnxq.search.sensitivity import Sensitivity
 
@@ -70,7 +70,7 @@ def _measure(args: argparse.Namespace, seed: int) -> Sensitivity:
     budget = None if args.budget == "none" else float(args.budget)
     options = HutchinsonOptions(tolerance=args.tolerance, seed=seed, budget=budget)
     path, preprocess = DATA[args.model]
-    return sensitivity(
+    return measure_sensitivity(
         SHARED / "models" / FILES[args.model],
         SHARED / "data" / path,
         preprocess=preprocess,

@@ -47,7 +47,7 @@ def command(model: str, target: str, method: str, quiet: bool, **options: Any) -
     """
     from onnxq.model import load
     from onnxq.search.hessian import HutchinsonOptions
-    from onnxq.search.measure import SAMPLES, sensitivity
+    from onnxq.search.measure import SAMPLES, measure_sensitivity
 
     path = output_path(target)
     if options["resume"]:
@@ -67,7 +67,7 @@ def command(model: str, target: str, method: str, quiet: bool, **options: Any) -
     if method != "weight-error":
         source = open_source(loaded, options, required=f"method {method}")
     with progress("measuring") as bar:
-        found = sensitivity(
+        found = measure_sensitivity(
             loaded,
             source,
             method=method,  # type: ignore[arg-type]

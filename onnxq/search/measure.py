@@ -45,7 +45,7 @@ SAMPLES_MIN = 8  # that a time budget leaves
 SECONDS_MIN = 1e-3
 
 
-def sensitivity(
+def measure_sensitivity(
     source: Source,
     data: Any = None,
     *,

@@ -24,7 +24,7 @@ from onnxq.numeric.quantize import fake_quantize
 from onnxq.numeric.weights import weight_qparams
 from onnxq.search.hessian import HutchinsonOptions
 from onnxq.search.layers import Prepared, prepare
-from onnxq.search.measure import sensitivity
+from onnxq.search.measure import measure_sensitivity
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity, load_sensitivity
 
 SAMPLES = 16
@@ -73,8 +73,8 @@ def cross_entropy(z: np.ndarray, labels: np.ndarray) -> float:
 
 def test_one_at_a_time_is_the_whole_model_with_that_layer_quantized():
     ready, data = prepare(floating.proto(NET), "onnxruntime-cpu"), samples()
-    found = sensitivity(floating.proto(NET), data, method="one-at-a-time", bits=[8, 4, 2])
-    on_labels = sensitivity(floating.proto(NET), data, method="one-at-a-time", bits=[2], labels=True)
+    found = measure_sensitivity(floating.proto(NET), data, method="one-at-a-time", bits=[8, 4, 2])
+    on_labels = measure_sensitivity(floating.proto(NET), data, method="one-at-a-time", bits=[2], labels=True)
     z = run(to_proto(ready.model), data)[0]
     assert [e.node for e in found.layers] == ["c1", "c2", "fc"]
     for entry, labelled in zip(found.layers, on_labels.layers, strict=True):
@@ -93,7 +93,7 @@ def test_one_at_a_time_is_the_whole_model_with_that_layer_quantized():
 
 def test_accuracy_without_labels_is_the_share_of_top_classes_that_moved():
     ready, data = prepare(floating.proto(NET), "onnxruntime-cpu"), {"x": samples()["x"]}
-    found = sensitivity(floating.proto(NET), data, method="one-at-a-time", bits=[2], metric="accuracy")
+    found = measure_sensitivity(floating.proto(NET), data, method="one-at-a-time", bits=[2], metric="accuracy")
     z = run(to_proto(ready.model), data)[0].argmax(1)
     moved = [np.mean(run(with_weight(ready, e.node, 2), data)[0].argmax(1) != z) for e in found.layers]
     assert [e.bits[2] for e in found.layers] == moved
@@ -102,7 +102,7 @@ def test_accuracy_without_labels_is_the_share_of_top_classes_that_moved():
 
 def test_output_error_is_that_of_the_layer_itself():
     ready, data = prepare(floating.proto(NET), "onnxruntime-cpu"), samples()
-    found = sensitivity(floating.proto(NET), data, method="output-error", bits=[3])
+    found = measure_sensitivity(floating.proto(NET), data, method="output-error", bits=[3])
     for entry, tensor, before in zip(found.layers, ("a", "d", "y"), ("x", "ar", "f"), strict=True):
         inner = [*run(observed_model(ready.model, [before, tensor]), data, before, tensor)]
         # Alone: the layer's own input is the float one, whatever was quantized before it.
@@ -115,7 +115,7 @@ def test_output_error_is_that_of_the_layer_itself():
 
 
 def test_weight_error_needs_no_data():
-    found = sensitivity(floating.proto(NET), method="weight-error", bits=[8, 4, 2])
+    found = measure_sensitivity(floating.proto(NET), method="weight-error", bits=[8, 4, 2])
     w = next(onnx.numpy_helper.to_array(t) for t in floating.proto(NET).graph.initializer if t.name == "w1")
     assert [e.node for e in found.layers] == ["c1", "c2", "fc"]
     for bits, value in found.layers[0].bits.items():
@@ -128,8 +128,8 @@ def test_weight_error_needs_no_data():
 
 def test_hessian_is_half_the_mean_trace_times_the_squared_error():
     data = samples()
-    found = sensitivity(floating.proto(NET), data, bits=[4, 2], options=FAST)
-    errors = sensitivity(floating.proto(NET), method="weight-error", bits=[4, 2])
+    found = measure_sensitivity(floating.proto(NET), data, bits=[4, 2], options=FAST)
+    errors = measure_sensitivity(floating.proto(NET), method="weight-error", bits=[4, 2])
     for entry, other in zip(found.layers, errors.layers, strict=True):
         assert entry.extra["squared_error"] == other.extra["squared_error"]
         assert entry.extra["mean_trace"] == entry.extra["trace"] / entry.extra["parameters"]
@@ -147,8 +147,8 @@ def test_it_predicts_what_one_at_a_time_measures_where_the_error_is_small():
     data = demo.calibration_data()
     path = demo.model_path()
     how: dict[str, Any] = {"bits": [6], "limit": 64, "batch_size": 8}
-    predicted = sensitivity(path, data, options=HutchinsonOptions(tolerance=0.1, rounds=16, budget=None), **how)
-    measured = sensitivity(path, data, method="one-at-a-time", **how)
+    predicted = measure_sensitivity(path, data, options=HutchinsonOptions(tolerance=0.1, rounds=16, budget=None), **how)
+    measured = measure_sensitivity(path, data, method="one-at-a-time", **how)
     ratios = [p.bits[6] / m.bits[6] for p, m in zip(predicted.layers, measured.layers, strict=True)]
     assert 0.3 < np.median(ratios) < 3
     assert np.corrcoef(*(np.log([e.bits[6] for e in s.layers]) for s in (predicted, measured)))[0, 1] > 0.8
@@ -157,7 +157,7 @@ def test_it_predicts_what_one_at_a_time_measures_where_the_error_is_small():
 def test_activations_one_at_a_time():
     model, data = floating.proto(NET), samples()
     ready = prepare(floating.proto(NET), "onnxq")
-    found = sensitivity(model, data, method="one-at-a-time", profile="onnxq", bits=[8], activation_bits=[8, 4])
+    found = measure_sensitivity(model, data, method="one-at-a-time", profile="onnxq", bits=[8], activation_bits=[8, 4])
     entries = found.of("activations")
     assert {t for e in entries for t in e.tensors} == {p.tensor.name for p in ready.placement.points}
     first = next(e for e in entries if "x" in e.tensors)
@@ -177,7 +177,7 @@ def test_activations_one_at_a_time():
 
 def test_output_error_of_activations_is_their_own():
     data = samples()
-    found = sensitivity(
+    found = measure_sensitivity(
         floating.proto(NET), data, method="output-error", profile="onnxq", bits=[8], activation_bits=[4]
     )
     ready = prepare(floating.proto(NET), "onnxq")
@@ -197,7 +197,7 @@ def test_ctrl_c_and_the_same_call_again(tmp_path, method):
     how: dict[str, Any] = {
         "method": method, "bits": [4, 2], "activation_bits": [4], "options": HutchinsonOptions(rounds=9, budget=None),
     }  # fmt: skip
-    expected = sensitivity(floating.proto(NET), samples(), **how)
+    expected = measure_sensitivity(floating.proto(NET), samples(), **how)
     path = tmp_path / "state.json"
 
     def interrupt(done: int, _total: int | None) -> None:
@@ -205,17 +205,17 @@ def test_ctrl_c_and_the_same_call_again(tmp_path, method):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(InterruptedRun, match=r"state\.json, the same command continues"):
-        sensitivity(floating.proto(NET), samples(), resume=path, progress=interrupt, **how)
+        measure_sensitivity(floating.proto(NET), samples(), resume=path, progress=interrupt, **how)
     with pytest.raises(ConfigError, match="begun with another data"):
-        sensitivity(floating.proto(NET), {"x": samples()["x"][1:]}, resume=path, **how)
-    found = sensitivity(floating.proto(NET), samples(), resume=path, **how)
+        measure_sensitivity(floating.proto(NET), {"x": samples()["x"][1:]}, resume=path, **how)
+    found = measure_sensitivity(floating.proto(NET), samples(), resume=path, **how)
     assert found.layers == expected.layers
 
 
 def test_a_budget_that_is_too_small_takes_fewer_samples_and_says_so():
     told: list[str] = []
     options = HutchinsonOptions(budget=1e-6)
-    found = sensitivity(floating.proto(NET), samples(), bits=[4], options=options, say=told.append)
+    found = measure_sensitivity(floating.proto(NET), samples(), bits=[4], options=options, say=told.append)
     assert found.created["samples"] == 8
     assert any("enough for 8 of 16 samples" in line for line in told)
     assert {e.extra["probes"] for e in found.layers} == {2}
@@ -224,24 +224,26 @@ def test_a_budget_that_is_too_small_takes_fewer_samples_and_says_so():
 def test_refused():
     model, data = floating.proto(NET), samples()
     with pytest.raises(ConfigError, match="hessian needs data"):
-        sensitivity(model)
+        measure_sensitivity(model)
     with pytest.raises(ConfigError, match="method 'hesian': choose from hessian"):
-        sensitivity(model, data, method="hesian")  # type: ignore[arg-type]
+        measure_sensitivity(model, data, method="hesian")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="metric 'loud'"):
-        sensitivity(model, data, metric="loud")  # type: ignore[arg-type]
+        measure_sensitivity(model, data, metric="loud")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="weight-error looks at weights only"):
-        sensitivity(model, method="weight-error", activation_bits=[8])
+        measure_sensitivity(model, method="weight-error", activation_bits=[8])
     with pytest.raises(ConfigError, match="takes weights of 8 bits, not 4"):
-        sensitivity(model, method="weight-error", profile="tensorrt", bits=[4])
+        measure_sensitivity(model, method="weight-error", profile="tensorrt", bits=[4])
     with pytest.raises(DataError, match="no samples"):
-        sensitivity(model, iter(()), options=FAST)
+        measure_sensitivity(model, iter(()), options=FAST)
     with pytest.raises(DataError, match="label 9, but the model has 4 classes"):
-        sensitivity(model, data | {"labels": np.full(SAMPLES, 9)}, method="one-at-a-time", labels=True)
+        measure_sensitivity(model, data | {"labels": np.full(SAMPLES, 9)}, method="one-at-a-time", labels=True)
     with pytest.raises(DataError, match=r"\[2\]: the model's outputs are not finite"):
-        sensitivity(model, {"x": np.where(np.arange(SAMPLES)[:, None, None, None] == 2, np.float32(3e38), data["x"])})
+        measure_sensitivity(
+            model, {"x": np.where(np.arange(SAMPLES)[:, None, None, None] == 2, np.float32(3e38), data["x"])}
+        )
     nothing = floating.proto("g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }")
     with pytest.raises(ModelError, match="quantizes none of its layers"):
-        sensitivity(nothing, method="weight-error")
+        measure_sensitivity(nothing, method="weight-error")
 
 
 def made() -> Sensitivity:
