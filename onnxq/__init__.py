@@ -1,0 +1,71 @@
+"""onnxq: from a float ONNX model to one that a target executes in low-precision integers, with proof of what it cost.
+
+A first run::
+
+    q = onnxq.quantize("m.onnx", data, profile="onnxruntime-cpu", calibration="mse")
+    q.save("m.int8.onnx")
+    session = onnxq.session("m.int8.onnx", threads=2)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from onnxq.errors import OnnxqError
+
+if TYPE_CHECKING:
+    from onnxq.accuracy import evaluate
+    from onnxq.api import Quantized, quantize
+    from onnxq.benchmark import bench
+    from onnxq.card import Card, read_card
+    from onnxq.layerwise import verify
+    from onnxq.lowered import Lowered, lower
+    from onnxq.model import Model, load
+    from onnxq.profile import Profile, load_profile
+    from onnxq.runtime import library_path, session
+    from onnxq.search.api import search_bits
+    from onnxq.search.latency import measure_latency
+    from onnxq.search.measure import measure_sensitivity
+    from onnxq.search.partial import partial
+
+# Name → module it lives in: loaded when first used, so that `import onnxq` stays light.
+_PUBLIC = {
+    "Card": "onnxq.card",
+    "Lowered": "onnxq.lowered",
+    "Model": "onnxq.model",
+    "Profile": "onnxq.profile",
+    "Quantized": "onnxq.api",
+    "bench": "onnxq.benchmark",
+    "evaluate": "onnxq.accuracy",
+    "library_path": "onnxq.runtime",
+    "load": "onnxq.model",
+    "load_profile": "onnxq.profile",
+    "lower": "onnxq.lowered",
+    "measure_latency": "onnxq.search.latency",
+    "measure_sensitivity": "onnxq.search.measure",
+    "partial": "onnxq.search.partial",
+    "quantize": "onnxq.api",
+    "read_card": "onnxq.card",
+    "search_bits": "onnxq.search.api",
+    "session": "onnxq.runtime",
+    "verify": "onnxq.layerwise",
+}
+
+__all__ = [
+    "Card", "Lowered", "Model", "OnnxqError", "Profile", "Quantized", "bench", "evaluate", "library_path", "load",
+    "load_profile", "lower", "measure_latency", "measure_sensitivity", "partial", "quantize", "read_card",
+    "search_bits", "session", "verify",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'onnxq' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
