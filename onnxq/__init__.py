@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from onnxq.search.api import search_bits
     from onnxq.search.latency import measure_latency
     from onnxq.search.measure import measure_sensitivity
-    from onnxq.search.partial import partial
+    from onnxq.search.partial import search_partial
 
 # Name → module it lives in: loaded when first used, so that `import onnxq` stays light.
 _PUBLIC = {
@@ -44,18 +44,18 @@ _PUBLIC = {
     "lower": "onnxq.lowered",
     "measure_latency": "onnxq.search.latency",
     "measure_sensitivity": "onnxq.search.measure",
-    "partial": "onnxq.search.partial",
     "quantize": "onnxq.api",
     "read_card": "onnxq.card",
     "search_bits": "onnxq.search.api",
+    "search_partial": "onnxq.search.partial",
     "session": "onnxq.runtime",
     "verify": "onnxq.layerwise",
 }
 
 __all__ = [
     "Card", "Lowered", "Model", "OnnxqError", "Profile", "Quantized", "bench", "evaluate", "library_path", "load",
-    "load_profile", "lower", "measure_latency", "measure_sensitivity", "partial", "quantize", "read_card",
-    "search_bits", "session", "verify",
+    "load_profile", "lower", "measure_latency", "measure_sensitivity", "quantize", "read_card", "search_bits",
+    "search_partial", "session", "verify",
 ]  # fmt: skip
 
 

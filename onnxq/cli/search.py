@@ -240,7 +240,7 @@ def _ilp(space: Space, options: dict[str, Any], quiet: bool) -> list[SearchResul
 def _partial(model: str, options: dict[str, Any], tell: Any) -> SearchResult:
     from onnxq.cli.quantize import parse_shapes
     from onnxq.errors import ConfigError
-    from onnxq.search.partial import partial
+    from onnxq.search.partial import search_partial
 
     for key in ("data", "max_drop", "sensitivity"):
         if not options[key]:
@@ -248,7 +248,7 @@ def _partial(model: str, options: dict[str, Any], tell: Any) -> SearchResult:
     widths = parse_widths(options["bits"] or "8", "--bits")
     if len(widths) != 1:
         raise ConfigError("--method partial takes one width (--bits 8) and float")
-    return partial(
+    return search_partial(
         model,
         options["data"],
         options["sensitivity"],

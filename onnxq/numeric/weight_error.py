@@ -12,6 +12,8 @@ from onnxq.numeric.qparams import QParams, qparams_from_range
 
 # Elements of a block that stays in the second-level cache through all widths: longer ones are slower again.
 BLOCK = 1 << 15
+# BLAS starts no threads for so few: they would wait for cores on which onnxruntime's still spin.
+BLAS = 1 << 13
 # Scales are float32: rows whose scales have one ratio in theory differ by this much.
 RATIO_TOLERANCE = 1e-6
 
@@ -83,5 +85,6 @@ class _Grid:
             np.clip(q, self.qmin[rows], self.qmax[rows], out=q)
         np.subtract(t, q, out=t)
         if t.shape[0] == 1:
-            return float(np.dot(t[0], t[0])) * float(self.weight[rows.start])
+            parts = (t[0, i : i + BLAS] for i in range(0, t.shape[1], BLAS))
+            return sum(float(np.dot(p, p)) for p in parts) * float(self.weight[rows.start])
         return float(np.einsum("ij,ij->i", t, t).astype(np.float64) @ self.weight[rows])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ LimitTexts = Mapping[str, str | float | Sequence[str | float] | None]
 WIDTHS: dict[str, tuple[int, ...]] = {"mixquant": mixquant.WIDTHS, "ilp": (4, 8)}
 DEFAULT_QEM = 2.0
 ROUNDING = 1e-9
+REFINED = 1e-6  # how far below a point of the front the next one is looked for
 
 
 def search_bits(
@@ -209,15 +210,14 @@ def pareto(
     memory = [c for c in ("peak", "average") if c == cost or any(limit.cost == c for limit in wanted)]
     problem = space.problem(sensitivity, memory)
     least = _least_total(space, problem, cost)
-    found: list[SearchResult] = []
-    for step in range(points):
-        amount = least + (most - least) * step / (points - 1)
-        limit = Limit(cost, amount * (1 + ROUNDING), f"{COSTS[cost][2]} {format_cost(cost, amount)}")
+
+    def at(amount: float) -> SearchResult | None:
+        limit = Limit(cost, amount, f"{COSTS[cost][2]} {format_cost(cost, amount)}")
         try:
             chosen, solution = _solve(space, sensitivity, [*wanted, limit])
         except ConfigError:
-            continue  # below what the other limits leave
-        result = _result(
+            return None  # below what the other limits leave
+        return _result(
             space,
             chosen,
             "ilp",
@@ -227,8 +227,31 @@ def pareto(
             optimal=solution.optimal,
             seconds=solution.seconds,
         )
-        found.append(result)
-    return Front(cost, tuple(_undominated(found, cost)))
+
+    steps = (least + (most - least) * step / (points - 1) for step in range(points))
+    found = _undominated([r for amount in steps if (r := at(amount * (1 + ROUNDING))) is not None], cost)
+    return Front(cost, tuple(_refined(found, cost, points, at)))
+
+
+def _refined(
+    found: list[SearchResult], cost: str, points: int, at: Callable[[float], SearchResult | None]
+) -> list[SearchResult]:
+    """More points where evenly spaced limits had one answer: in the widest gaps, the one just below its upper end."""
+    closed: set[float] = set()
+    while len(found) < points:
+        gaps = [
+            (high.predicted[cost] - low.predicted[cost], high.predicted[cost])
+            for low, high in itertools.pairwise(found)
+            if high.predicted[cost] not in closed
+        ]
+        if not gaps:
+            break
+        upper = max(gaps)[1]
+        closed.add(upper)
+        more = at(upper * (1 - REFINED))
+        if more is not None:
+            found = _undominated([*found, more], cost)
+    return found
 
 
 def _least_total(space: Space, problem: ilp.Problem, cost: str) -> float:

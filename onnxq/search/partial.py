@@ -32,13 +32,13 @@ Measure = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Trial:
-    """One evaluation. left: layers in float. drop: what it loses (see partial)."""
+    """One evaluation. left: layers in float. drop: what it loses (see search_partial)."""
 
     left: int
     drop: float
 
 
-def partial(
+def search_partial(
     source: Source,
     data: Any,
     sensitivity: Sensitivity | str | Path,
@@ -223,4 +223,4 @@ def _result(
     )
 
 
-__all__ = ["Trial", "dropped", "fewest", "partial", "rank"]
+__all__ = ["Trial", "dropped", "fewest", "rank", "search_partial"]

@@ -191,10 +191,10 @@ class Space:
             if len(widths) == 1 and not mine:
                 continue
             if not mine:
-                hint = "measure them (onnxq sensitivity --activations), give --activation-bits 8, or `same`"
+                hint = "measure them (onnxq sensitivity --activation-bits), give --activation-bits 8, or `same`"
                 raise ConfigError(f"the sensitivities have no activations of {group.name}; {hint}")
             for e in mine:
-                _require(e.bits, widths, f"the activations of {group.name}", sensitivity, " --activations")
+                _require(e.bits, widths, f"the activations of {group.name}", sensitivity, " --activation-bits")
             activations[group.name] = {a: sum(e.bits.get(a, 0.0) for e in mine) for a in widths}
         return weights, activations
 

@@ -8,7 +8,7 @@ import pytest
 
 import onnxq
 from onnxq.errors import ConfigError
-from onnxq.search.partial import fewest, partial
+from onnxq.search.partial import fewest, search_partial
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
 from onnxq.settings import Override
 
@@ -61,7 +61,7 @@ def data(count: int = 64) -> list[dict[str, np.ndarray]]:
 
 
 def test_the_most_sensitive_layers_stay_in_float_and_the_model_keeps_what_was_asked():
-    found = partial(proto(), data(), known(one=1.0, two=9.0, three=3.0), MOST, bits=3)
+    found = search_partial(proto(), data(), known(one=1.0, two=9.0, three=3.0), MOST, bits=3)
     left = [n for n, o in found.assignment.items() if o == Override(keep_float=True)]
     assert left == ["two", "three"]
     assert found.parameters["drop"] <= MOST
@@ -73,7 +73,7 @@ def test_the_most_sensitive_layers_stay_in_float_and_the_model_keeps_what_was_as
 
 
 def test_nothing_stays_in_float_where_nothing_is_lost():
-    found = partial(proto(), data(), known(one=1.0, two=9.0, three=3.0), 0.9)
+    found = search_partial(proto(), data(), known(one=1.0, two=9.0, three=3.0), 0.9)
     assert found.parameters["left_float"] == 0
     assert found.counts() == {8: 3}
     assert found.predicted == {k: found.baseline[k] for k in ("size", "bops")}
@@ -81,8 +81,8 @@ def test_nothing_stays_in_float_where_nothing_is_lost():
 
 def test_mistakes():
     with pytest.raises(ConfigError, match="no layer two at 8 bits"):
-        partial(proto(), data(), known(one=1.0, three=3.0))
+        search_partial(proto(), data(), known(one=1.0, three=3.0))
     with pytest.raises(ConfigError, match="another model"):
-        partial(floating.proto(TEXT.replace("three", "four"), 17, 8), data(), known(one=1.0, two=1.0, four=1.0))
+        search_partial(floating.proto(TEXT.replace("three", "four"), 17, 8), data(), known(one=1.0, two=1.0, four=1.0))
     with pytest.raises(ConfigError, match="a share from 0 to 1"):
-        partial(proto(), data(), known(), 1.5)
+        search_partial(proto(), data(), known(), 1.5)
