@@ -138,11 +138,12 @@ def _emit_sum(
     target: gs.Variable,
     rank: int,
     sources: list[gs.Node],
+    name: str = "",
 ) -> None:
     axis = next((x for x in (_channel_axis(a, rank), _channel_axis(b, rank)) if x is not None), -1)
     attrs = {"a_zero_point": a.zero_point, "b_zero_point": b.zero_point, "axis": axis, **made.attributes()}
     vectors = work.vectors(target.name, how, ("a_", "b_"))
-    work.own(op, [a.tensor, b.tensor, *vectors], target, attrs, sources, how)
+    work.own(op, [a.tensor, b.tensor, *vectors], target, attrs, sources, how, name=name)
 
 
 def partial_sum(work: Work, node: gs.Node, first: Term, second: Term, rank: int, op: str = "Add") -> Integers:
@@ -150,8 +151,10 @@ def partial_sum(work: Work, node: gs.Node, first: Term, second: Term, rank: int,
     made = output.free(*_extremes(first, second, op), step=output.next_step(node.outputs[0]))
     a, b = _one_axis(work, node, _in_integers(work, first, made), _in_integers(work, second, made), rank)
     how = _rescale_pair(work, a, b, made)
-    target = work.variable(f"{node.outputs[0].name}_partial", "int32", node.outputs[0].shape)
-    _emit_sum(work, op, a, b, made, how, target, rank, [node])
+    result = node.outputs[0]
+    whole = any(v.tensor.shape is not None and list(v.tensor.shape) == list(result.shape) for v in (a, b))
+    target = work.variable(f"{result.name}_partial", "int32", result.shape if whole else None)
+    _emit_sum(work, op, a, b, made, how, target, rank, [node], f"{target.name}_{op}")
     return output.integers(made, target)
 
 

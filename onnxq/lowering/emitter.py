@@ -86,8 +86,9 @@ class Emitter:
         sources: Iterable[gs.Node | str],
         rescale: Rescale | None = None,
         result: gs.Tensor | None = None,
+        name: str = "",
     ) -> gs.Node:
-        """A new operator of com.onnxq, called like the first of the nodes it comes from.
+        """A new operator of com.onnxq, called like the first of the nodes it comes from, or `name`.
 
         result: the tensor whose values it computes, where that is not `output` (another layout).
         """
@@ -96,8 +97,9 @@ class Emitter:
         if rescale is not None:
             metadata[RESCALE] = rescale.form
         self.lowered += 1
-        self._release(names[0])
-        return self.node(op, inputs, [output], attrs, name=names[0], domain=DOMAIN, metadata=metadata)
+        if not name:
+            self._release(names[0])
+        return self.node(op, inputs, [output], attrs, name=name or names[0], domain=DOMAIN, metadata=metadata)
 
     def vectors(self, base: str, rescale: Rescale, prefixes: Sequence[str] = ("",)) -> list[gs.Constant]:
         """The multipliers, one for each prefix, and the shift of a rescale as constants."""

@@ -22,7 +22,7 @@ from onnxq.lowering.requantize import lower_clamp, lower_quantize
 from onnxq.lowering.transposed import lower_transposed
 from onnxq.lowering.values import RefusedError, dequantized
 from onnxq.lowering.work import Work
-from onnxq.match import STANDARD_DOMAINS, MatchFailure, is_constant, producer
+from onnxq.match import STANDARD_DOMAINS, MatchFailure, consumers, is_constant, producer
 from onnxq.numeric.dyadic import Form
 from onnxq.ops import DOMAIN
 from onnxq.qdq import CONTRIB, is_dequantize, is_quantize, pair
@@ -129,7 +129,7 @@ def _dequantize_the_rest(work: Work) -> None:
             zero = np.full(value.scale.shape, value.zero_point, np.dtype(value.type))
             inputs.append(work.constant(f"{tensor.name}_zero_point", zero))
         attrs = {} if value.axis is None else {"axis": value.axis}
-        work.current = None
+        work.current = next((n for n in consumers(tensor) if work.at_top(n)), None)
         work.node("DequantizeLinear", inputs, [tensor], attrs, name=f"{tensor.name}_DequantizeLinear")
 
 

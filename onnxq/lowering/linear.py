@@ -10,7 +10,7 @@ from onnxq.lowering.layers import ACC_MAX, Bias, accumulate, bias_of, per_channe
 from onnxq.lowering.rescale import IDENTITY, rescale
 from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError, Weight, dequantized, weight_of
 from onnxq.lowering.work import Work
-from onnxq.match import constant_values, input_at, is_constant, is_op, sole_consumer
+from onnxq.match import constant_values, input_at, is_constant, is_op
 from onnxq.qdq import constant_reals, dequantizer, is_quantized_constant
 
 
@@ -54,7 +54,7 @@ def lower_matmul(work: Work, node: gs.Node) -> None:
 
 def _bias_behind(work: Work, node: gs.Node, channels: int) -> tuple[gs.Node | None, Bias | None]:
     """The Add of one constant a channel that nothing else stands before, and what it adds."""
-    add = sole_consumer(node.outputs[0], work.outputs)
+    add = work.sole_reader(node.outputs[0])
     if add is None or not is_op(add, "Add") or add.inputs[0] is add.inputs[1]:
         return None, None
     other = add.inputs[1] if add.inputs[0] is node.outputs[0] else add.inputs[0]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnxq.lowering.movers import moved_outputs
 from onnxq.lowering.values import RANGES, TYPE_NUMBERS, Codes, Integers, codes_of
 from onnxq.lowering.work import Work
-from onnxq.match import constant_values, consumers, input_at, is_op, scalar_value, sole_consumer
+from onnxq.match import constant_values, consumers, input_at, is_op, scalar_value
 from onnxq.numeric.integer_norm import LAYER_NORM_LIMIT
 from onnxq.qdq import is_quantize
 
@@ -129,7 +129,7 @@ def follow(work: Work, tensor: gs.Tensor, within: tuple[float, float] = (-math.i
     low, high, factor = *within, 1.0
     low = min(low, high)  # where low > high, ONNX's Clip gives high
     chain: list[gs.Node] = []
-    while (node := sole_consumer(tensor, work.outputs)) is not None and any(t is tensor for t in node.inputs):
+    while (node := work.sole_reader(tensor)) is not None and any(t is tensor for t in node.inputs):
         bounds = activation_bounds(node) if node.inputs[0] is tensor else None
         step = constant_factor(node, tensor)
         if bounds is not None:
@@ -156,6 +156,9 @@ def wanted(work: Work, tensor: gs.Tensor) -> Codes | None:
 def _asked(work: Work, tensor: gs.Tensor) -> list[Codes | None]:
     found: list[Codes | None] = [None] if id(tensor) in work.outputs else []
     for node in consumers(tensor):
+        if not work.at_top(node):
+            found.append(None)
+            continue
         if is_quantize(node) and node.inputs[0] is tensor:
             found.append(codes_of(node))
             continue
@@ -283,7 +286,7 @@ def _reach(tensor: gs.Tensor, reach: float) -> float:
             axes = reduced_axes(node, len(tensor.shape))
             sizes = [tensor.shape[i] for i in axes or ()]
         elif is_op(node, "LayerNormalization", "RMSNormalization"):
-            most = min(most, LAYER_NORM_LIMIT - 1.0)
+            most = min(most, LAYER_NORM_LIMIT - 2.0)  # one to round to
         most = min(most, reach / math.prod(d for d in sizes if isinstance(d, int)))
     return most
 

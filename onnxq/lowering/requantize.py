@@ -63,7 +63,7 @@ def to_codes(work: Work, value: Integers, codes: Codes, base: str, sources: list
         return value
     target = work.variable(f"{base}_codes", codes.type, value.tensor.shape)
     made = output.in_codes(codes)
-    _emit(work, value, made, _rescale(work, value, made), target, sources)
+    _emit(work, value, made, _rescale(work, value, made), target, sources, f"{target.name}_Requantize")
     least, most = _limits(codes, value)
     return Integers(target, np.asarray(codes.scale), codes.zero_point, None, np.asarray(least), np.asarray(most))
 
@@ -76,7 +76,7 @@ def one_scale(
         return value
     made = output.free(*value.reals(), reach=reach, step=output.next_step(sources[0].outputs[0]))
     target = work.variable(f"{base}_wide", "int32", value.tensor.shape)
-    _emit(work, value, made, _rescale(work, value, made), target, sources)
+    _emit(work, value, made, _rescale(work, value, made), target, sources, f"{target.name}_Requantize")
     return output.integers(made, target)
 
 
@@ -96,7 +96,8 @@ def clamped(
         "qmax": most,
         "y_type": TYPE_NUMBERS[value.type],
     }
-    work.own("Requantize", [value.tensor, *work.vectors(target.name, IDENTITY)], target, attrs, sources, IDENTITY)
+    inputs = [value.tensor, *work.vectors(target.name, IDENTITY)]
+    work.own("Requantize", inputs, target, attrs, sources, IDENTITY, name=f"{target.name}_Requantize")
     return Integers(target, value.scale, value.zero_point, value.axis, *ends)
 
 
@@ -104,13 +105,16 @@ def _rescale(work: Work, value: Integers, made: Plan) -> Rescale:
     return IDENTITY if made.raw else rescale(work.form, [value.scale / made.unit], [value.reach])
 
 
-def _emit(work: Work, value: Integers, made: Plan, how: Rescale, target: gs.Tensor, sources: list[gs.Node]) -> None:
+def _emit(
+    work: Work, value: Integers, made: Plan, how: Rescale, target: gs.Tensor, sources: list[gs.Node], name: str = ""
+) -> None:
     attrs = {
         "x_zero_point": value.zero_point,
         "axis": value.axis if value.axis is not None else -1,
         **made.attributes(),
     }
-    work.own("Requantize", [value.tensor, *work.vectors(target.name, how)], target, attrs, sources, how)
+    inputs = [value.tensor, *work.vectors(target.name, how)]
+    work.own("Requantize", inputs, target, attrs, sources, how, name=name)
 
 
 def _on_its_grid(value: Integers, made: Plan) -> Plan | None:

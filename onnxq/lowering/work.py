@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnxq.lowering.emitter import RESCALE, RESULT, Emitter
 from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError
-from onnxq.match import consumers, producer
+from onnxq.match import consumers, producer, sole_consumer
 from onnxq.numeric.dyadic import Form
 
 
@@ -44,12 +44,22 @@ class Work(Emitter):
         self.weights: dict[tuple[int, str], gs.Constant] = {}
         self.tensors = list({id(t): t for n in graph.nodes for t in (*n.inputs, *n.outputs)}.values())
         self._made: set[int] = set()
+        self._top = {id(n) for n in graph.nodes}
 
     def variable(self, base: str, dtype: str, shape: Sequence | None) -> gs.Variable:
         """A new tensor, whose name may still change."""
         made = super().variable(base, dtype, shape)
         self._made.add(id(made))
         return made
+
+    def sole_reader(self, tensor: gs.Tensor) -> gs.Node | None:
+        """The only node that reads the tensor, if there is one and it stands in this graph itself, not in a body."""
+        node = sole_consumer(tensor, self.outputs)
+        return node if node is not None and self.at_top(node) else None
+
+    def at_top(self, node: gs.Node) -> bool:
+        """Whether a node of the model stands in this graph itself, not in the body of another node."""
+        return id(node) in self._top
 
     def integers(self, tensor: gs.Tensor, what: str = "its input") -> Integers:
         """The integers of an operand, of 8 bits or wide. Raises RefusedError."""

@@ -92,6 +92,24 @@ def test_a_value_that_floats_read_too_is_dequantized_for_them() -> None:
     assert {o for n in lowered.proto.graph.node if n.op_type == "DequantizeLinear" for o in n.output} >= {"l"}
 
 
+def test_what_only_a_body_reads_is_dequantized_for_it() -> None:
+    made = (
+        Qdq("float[2,4] x, bool flag", "float[2,3] y")
+        .q("x", 0.0117)
+        .weight("w", RNG.integers(-127, 128, (4, 3)), 0.0131)
+    )
+    made.node(
+        "[fc] l = Gemm(x_d, w_d) [choice] y = If (flag) <then_branch = a () => (float[2,3] t) { [in] t = Relu(l) },"
+        " else_branch = b () => (float[2,3] e) { k = Constant<value_floats=[0.0]>() s = Constant<value_ints=[2,3]>()"
+        " e = Expand(k, s) }>"
+    )
+    proto = made.proto()
+    lowered = lower(proto)
+    assert lowered.ops == {"QuantizeLinear": 1, "onnxq.Gemm": 1, "DequantizeLinear": 1, "If": 1}
+    feed = {"x": RNG.uniform(-1, 1, (2, 4)).astype(np.float32), "flag": np.array(True)}
+    assert np.allclose(run(proto, feed)["y"], run(lowered.proto, feed)["y"], atol=1e-5)
+
+
 def test_an_opset_that_is_too_old_and_a_model_without_quantizers() -> None:
     model = from_proto(block().proto())
     model.graph.opset = 19
