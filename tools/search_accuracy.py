@@ -9,8 +9,8 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +139,10 @@ class Subject:
         session = onnxq.session(observed_model(model, [output]), threads=self.threads)
         return [real_part(session.run([output], batch.feeds)[0], batch) for batch in self.samples()]
 
-    def measure_sensitivity(self, method: str, bits: Sequence[int], activation_bits: Sequence[int]) -> Sensitivity:
-        """Measured once and kept."""
-        widths = "".join(map(str, bits)) + (
-            "a" + "".join(map(str, activation_bits)) if len(activation_bits) > 1 else ""
-        )
-        file = self.folder / f"{self.name}.{method}.{widths}.json"
+    def sensitivity(self, method: str, activations: bool) -> Sensitivity:
+        """At every width of the profile; measured once and kept. activations: with those of one-at-a-time."""
+        one_by_one = method == "one-at-a-time"
+        file = self.folder / f"{self.name}.{method}.json"
         if not file.is_file():
             started = time.perf_counter()
             found = measure_sensitivity(
@@ -152,8 +150,7 @@ class Subject:
                 None if method == "weight-error" else SHARED / "data" / self.ref.calibration,
                 method=method,  # type: ignore[arg-type]
                 profile=PROFILE,
-                bits=bits,
-                activation_bits=activation_bits if len(activation_bits) > 1 else (),
+                activation_bits=mixquant.WIDTHS if one_by_one else (),
                 preprocess=self.ref.preprocess,
                 batch_size=self.ref.batch,
                 threads=self.threads,
@@ -161,7 +158,11 @@ class Subject:
             )
             found.save(file)
             print(f"{file.name}: {time.perf_counter() - started:.0f} s", flush=True)
-        return load_sensitivity(file)
+        found = load_sensitivity(file)
+        if activations and not found.of("activations"):
+            others = self.sensitivity("one-at-a-time", activations=False).of("activations")
+            found = replace(found, layers=(*found.layers, *others))
+        return found
 
 
 def run_ilp(results: Results, folder: Path, args: argparse.Namespace) -> None:
@@ -183,21 +184,23 @@ def run_case(results: Results, case: Case, subject: Subject) -> None:
 
     target = 0.0
     for method in METHODS:
-        if method == "weight-error" and len(case.activation_bits) > 1:
-            continue  # it says nothing of activations
-        known = subject.measure_sensitivity(method, case.bits, case.activation_bits)
+        if method in ("output-error", "weight-error") and space.searches_activations:
+            continue  # not in the unit in which activations are measured
+        known = subject.sensitivity(method, space.searches_activations)
         found = assignment_of(space, search_ilp(space, known, limits))
         keep(method, found)
         target = target or space.totals(found)[case.cost]
         if method in ("hessian", "one-at-a-time"):
             keep(f"{method} inverted", assignment_of(space, search_ilp(space, inverted(known), limits)))
     plain = make_space(space.prepared, bits=case.bits)
-    table = mixquant.error_table(plain.prepared, "profile", case.bits)
-    try:
-        weights = assignment_of(plain, search_mixquant(plain, table, limits=limits)).weights
-        keep("mixquant", space.assignment(weights))
-    except ConfigError as err:
-        print(f"{case.name} mixquant: {err}")
+    for quantizer in ("affine", "profile"):
+        table = mixquant.error_table(plain.prepared, quantizer, case.bits)
+        try:
+            weights = assignment_of(plain, search_mixquant(plain, table, limits=limits)).weights
+        except ConfigError as err:
+            print(f"{case.name} mixquant {quantizer}: {err}")
+        else:
+            keep(f"mixquant {quantizer}", space.assignment(weights))
     for seed in range(RANDOM):
         keep(f"random {seed}", random_assignment(space, case.cost, target, seed))
 
