@@ -104,11 +104,9 @@ def measure_sensitivity(
     }
     if method == "weight-error":
         return _finished(ready, method, [work.weight_error(layer) for layer in ready.layers], created, started)
-    samples = data
-    if not isinstance(data, DataSource):
-        samples = open_data(
-            data, input_specs(ready.model.graph), preprocess=preprocess, limit=SAMPLES if limit is None else limit
-        )
+    if limit is None and not isinstance(data, DataSource):
+        limit = SAMPLES
+    samples = open_data(data, input_specs(ready.model.graph), preprocess=preprocess, limit=limit)
     for note in samples.notes:
         say(note)
     objective = find_objective(ready.model, loss, output)
