@@ -26,9 +26,10 @@ from onnxq.fetch import observed_model, real_part
 from onnxq.numeric.metrics import ErrorSums
 from onnxq.search import mixquant
 from onnxq.search.api import search_ilp, search_mixquant
+from onnxq.search.ilp import Limit, Option, Problem, solve
 from onnxq.search.measure import measure_sensitivity
 from onnxq.search.result import SearchResult
-from onnxq.search.sensitivity import LayerSensitivity, Sensitivity, load_sensitivity
+from onnxq.search.sensitivity import Sensitivity, load_sensitivity
 from onnxq.search.space import Assignment, Space, make_space
 from onnxq.settings import Override
 
@@ -191,7 +192,7 @@ def run_case(results: Results, case: Case, subject: Subject) -> None:
         keep(method, found)
         target = target or space.totals(found)[case.cost]
         if method in ("hessian", "one-at-a-time"):
-            keep(f"{method} inverted", assignment_of(space, search_ilp(space, inverted(known), limits)))
+            keep(f"{method} inverted", worst_assignment(space, known, case.cost, target))
     plain = make_space(space.prepared, bits=case.bits)
     for quantizer in ("affine", "profile"):
         table = mixquant.error_table(plain.prepared, quantizer, case.bits)
@@ -223,20 +224,21 @@ def assignment_of(space: Space, result: SearchResult) -> Assignment:
     return Assignment({c.node: c.weight_bits or 8 for c in result.layers}, activations)
 
 
-def inverted(known: Sensitivity) -> Sensitivity:
-    """The most sensitive layer changes places with the least: values are divided by the square of the layer's own."""
-    spans = {i: e.bits[min(e.bits)] - e.bits[max(e.bits)] for i, e in enumerate(known.layers)}
-    least = min((s for s in spans.values() if s > 0), default=1.0)
-    layers = []
-    for i, e in enumerate(known.layers):
-        own = max(spans[i], least)
-        base = e.bits[max(e.bits)]
-        layers.append(
-            LayerSensitivity(
-                e.node, e.kind, {b: (v - base) / own**2 for b, v in e.bits.items()}, {}, e.tensors, e.readers
-            )
-        )
-    return Sensitivity(known.model_sha256, known.model_name, f"{known.method} inverted", tuple(layers))
+def worst_assignment(space: Space, known: Sensitivity, cost: str, target: float) -> Assignment:
+    """Inverted sensitivities: the most sensitivity instead of the least, at a cost within 1 % below the target."""
+
+    def inverted(option: Option) -> Option:
+        amount = option.costs.get(cost, 0.0)
+        return Option(-option.value, {cost: amount, "least": -amount})
+
+    problem = space.problem(known)
+    turned = Problem(
+        tuple(replace(c, options={p: inverted(o) for p, o in c.options.items()}) for c in problem.choices),
+        {g: {a: inverted(o) for a, o in options.items()} for g, options in problem.groups.items()},
+        {cost: problem.fixed[cost], "least": -problem.fixed[cost]},
+    )
+    found = solve(turned, [Limit(cost, target, "most"), Limit("least", -0.99 * target, "least")])
+    return space.assignment(found.weights, {g: bits for g, bits in found.activations.items() if g})
 
 
 def random_assignment(space: Space, cost: str, target: float, seed: int) -> Assignment:
