@@ -142,6 +142,7 @@ def search_mixquant(
         found,
         "mixquant",
         wanted,
+        values=table.errors,
         parameters={"qem": used, "quantizer": table.quantizer, "reading": reading},
         seconds=time.perf_counter() - started + table.seconds,
         notes=notes,
@@ -276,6 +277,7 @@ def _result(
     limits: Sequence[Limit],
     *,
     sensitivity: Sensitivity | None = None,
+    values: Mapping[str, Mapping[int, float]] | None = None,
     value: float | None = None,
     parameters: Mapping[str, Any] | None = None,
     optimal: bool = False,
@@ -283,7 +285,9 @@ def _result(
     notes: Sequence[str] = (),
 ) -> SearchResult:
     model = space.prepared.model
-    known = {e.node: e.bits for e in sensitivity.of("weights")} if sensitivity is not None else {}
+    known = values or {}
+    if sensitivity is not None:
+        known = {e.node: e.bits for e in sensitivity.of("weights")}
     layers = tuple(
         LayerChoice(
             c.node,

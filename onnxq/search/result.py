@@ -21,8 +21,10 @@ PREDICTED = ("size", "stored", "bops", "latency", "peak", "average")
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """One layer of a result. weight_bits: None where it stays float. sensitivity, seconds: by weight width, as far as
-    known."""
+    """One layer of a result. weight_bits: None where it stays float.
+
+    sensitivity (of MixQuant: mean squared error of the weights), seconds: by weight width, as far as known.
+    """
 
     node: str
     op: str

@@ -215,6 +215,7 @@ def test_mixquant_with_a_limit_takes_the_least_qem():
     table = error_table(space.prepared)
     found = search_mixquant(space, table, limits={"size": "60%"})
     assert found.predicted["size"] <= 0.6 * found.baseline["size"]
+    assert {c.node: c.sensitivity for c in found.layers} == table.errors
     qem = found.parameters["qem"]
     below = search_mixquant(space, table, qem * (1 - 1e-6))
     assert below.predicted["size"] > 0.6 * found.baseline["size"]
