@@ -142,7 +142,7 @@ class Subject:
 
     def sensitivity(self, method: str, activations: bool) -> Sensitivity:
         """At every width of the profile; measured once and kept. activations: with those of one-at-a-time."""
-        one_by_one = method == "one-at-a-time"
+        searched = any(len(case.activation_bits) > 1 for case in CASES if case.model == self.name)
         file = self.folder / f"{self.name}.{method}.json"
         if not file.is_file():
             started = time.perf_counter()
@@ -151,7 +151,7 @@ class Subject:
                 None if method == "weight-error" else SHARED / "data" / self.ref.calibration,
                 method=method,  # type: ignore[arg-type]
                 profile=PROFILE,
-                activation_bits=mixquant.WIDTHS if one_by_one else (),
+                activation_bits=mixquant.WIDTHS if method == "one-at-a-time" and searched else (),
                 preprocess=self.ref.preprocess,
                 batch_size=self.ref.batch,
                 threads=self.threads,
