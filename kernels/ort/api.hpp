@@ -98,7 +98,7 @@ class Api {
     if (parts == 1) return body(size_t{0});
     // No exception may cross onnxruntime's thread pool: bodies are plain arithmetic on memory that is there.
     void (*const part)(void*, size_t) = [](void* f, size_t i) { (*static_cast<const F*>(f))(i); };
-    call(abi::Slot::KernelContext_ParallelFor, context, part, parts, size_t{0},
+    call(abi::Slot::KernelContext_ParallelFor, context, part, parts, parts,
          const_cast<void*>(static_cast<const void*>(&body)));
   }
 
