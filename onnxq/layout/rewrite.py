@@ -65,7 +65,7 @@ def _is_tidy(value: Value) -> bool:
 def _settle(graph: gs.Graph, value: Value, stored: Perm, wanted: list[Perm], names: Names) -> int:
     """Give the value its one stored tensor and the copies that are wanted; returns how many Transposes are gone."""
     before = sum(c.node is not None for c in value.copies)
-    kept = _stored(value, stored, names)
+    kept = _stored(value, stored, wanted, names)
     holders: dict[Perm, gs.Variable] = {stored: kept}
     used: set[int] = set()
     pinned = [c for c in value.pinned if c.tensor is not kept]
@@ -91,7 +91,7 @@ def _settle(graph: gs.Graph, value: Value, stored: Perm, wanted: list[Perm], nam
     return max(before - len(used), 0)
 
 
-def _stored(value: Value, stored: Perm, names: Names) -> gs.Variable:
+def _stored(value: Value, stored: Perm, wanted: list[Perm], names: Names) -> gs.Variable:
     """The tensor that the maker makes from now on, in layout `stored`."""
     root = value.root
     if stored == value.copies[0].layout:
@@ -99,6 +99,8 @@ def _stored(value: Value, stored: Perm, names: Names) -> gs.Variable:
     assert value.maker is not None
     tensor = next((c.tensor for c in value.pinned if c.layout == stored), None)
     shape = None if root.shape is None else permuted(root.shape, stored)
+    if tensor is not None and _hides_reshape(value, stored, wanted, tensor):
+        tensor = None
     if tensor is None and any(c.tensor is root for c in value.pinned):
         tensor = gs.Variable(names.fresh(f"{root.name}_transposed"), root.dtype, shape)
     if tensor is None:
@@ -107,6 +109,22 @@ def _stored(value: Value, stored: Perm, names: Names) -> gs.Variable:
     tensor.inputs.clear()
     value.maker.outputs[value.slot] = tensor
     return tensor
+
+
+def _hides_reshape(value: Value, stored: Perm, wanted: list[Perm], output: gs.Variable) -> bool:
+    """Whether a copy that moves nothing could no longer be told, were the maker to make this graph output.
+
+    Graph outputs keep the shape they are declared with, which may say less than the root's.
+    """
+    shape = value.root.shape
+    if shape is None:
+        return False
+    others = ({*wanted} | {c.layout for c in value.pinned}) - {stored}
+    perms = [then(inverse(stored), layout) for layout in others]
+    return any(
+        moves_nothing(perm, permuted(shape, stored)) and (output.shape is None or not moves_nothing(perm, output.shape))
+        for perm in perms
+    )
 
 
 def _copy_node(graph: gs.Graph, copy: Copy, source: gs.Variable, perm: Perm, names: Names) -> gs.Node:

@@ -6,7 +6,7 @@ import os
 
 import integers
 import random_integers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from onnxq.layout.choice import Layouts, price
@@ -23,6 +23,7 @@ def cost(model: Model) -> int:
 
 @settings(max_examples=EXAMPLES)
 @given(seed=st.integers(0, 10**6), steps=st.integers(4, 24), known=st.booleans())
+@example(seed=968, steps=18, known=True)  # a graph output of undeclared sizes took the place of a known shape
 def test_random_graphs(seed, steps, known):
     proto = random_integers.network(seed, steps, known)
     model = load(proto)
