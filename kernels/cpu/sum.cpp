@@ -104,8 +104,7 @@ void Sum::prepare_bytes() {
   const auto low = [&](int64_t m) { return m - high(m) * (1 << kHalf); };
   const int64_t a = a_multiplier_[0], b = b_multiplier_[0], offset = offset_[0];
   if (std::max(std::abs(high(a)), std::abs(high(b))) > INT16_MAX) return;
-  // |a|, |b| <= 255: the products of high halves stay below 2^24, and so do those of the low ones.
-  if (std::abs(high(offset)) > (int64_t{1} << 31) - (int64_t{1} << 26)) return;
+  // Sums of high halves fit int32: the products stay below 2^24, the offset below 2^30 + 2^24.
   byte_sum_ = {row_.a_type == IntType::S8,
                row_.b_type == IntType::S8,
                static_cast<int16_t>(high(a)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -92,6 +93,14 @@ def norms() -> list[Case]:
     for center, zero_point in itertools.product((0, 1), (0, 2**31 - 1, -(2**31))):
         case = draw.layer_norm(longest.shape, x="int32", y="int8", center=center)
         cases.append(with_(case, {"x": longest}, x_zero_point=zero_point))
+    # y = z, of variances one below a square, where Newton's steps may end above the root.
+    x = draw.rng.integers(-(2**15), 2**15, (1, 2**15)).astype(np.int32)
+    square = int(np.sum(x.astype(np.int64) ** 2)) * 2**15
+    for more in range(6):
+        epsilon = (math.isqrt(max(square, 2**60)) + 1 + more) ** 2 - 1 - square
+        case = draw.layer_norm(x.shape, x="int32", y="int32", center=0, vectors=False, epsilon=epsilon)
+        plain = {"x": x, "gamma": ints(2), "beta": np.array([0]), "shift": ints(1)}
+        cases.append(with_(case, plain, x_zero_point=0, y_zero_point=0, qmin=-(2**31), qmax=2**31 - 1))
     powers = np.array([[128 + 2**k] * 16 for k in range(7)] + [[128 - 2**k] * 8 + [128 + 2**k] * 8 for k in range(7)])
     for center in (0, 1):
         case = draw.layer_norm(powers.shape, y="int32", center=center)

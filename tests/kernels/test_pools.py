@@ -69,6 +69,9 @@ def means() -> list[Case]:
                     draw.reduce_mean(shape, x=x, y=y, axes=axes, **a) for a in ({}, {"keepdims": 1}, {"keepdims": 0})
                 ]
         cases += [draw.reduce_mean((3, 14, 14, 700), x=x, axes=(1, 2)), draw.reduce_mean((300, 4, 900), x=x, axes=(2,))]
+        tall = draw.reduce_mean((2, 1100, 40), x=x, y="int32", axes=(1,))  # sums of bytes that leave 16 bits
+        ends = (0, 255) if x == "uint8" else (-128, 127)
+        cases += [with_(tall, {"x": np.full((2, 1100, 40), end, x)}) for end in ends]
         cases += [draw.reduce_mean((3, 0, 5), x=x, axes=(1,)), draw.reduce_mean((1200,), x=x, axes=(0,), keepdims=0)]
     return cases
 
