@@ -2,9 +2,9 @@
 
 The model is quantized and lowered at each width (its ranges do not matter for time). Each layer's operator is cut out
 as a model of its own, with its real shapes, and the widths take turns on it; the time of an empty call is subtracted.
-What a run takes beyond its layers (other operators, transposes, dispatch, caches that hold less than a layer alone
-has to itself) is the whole model's latency at 8 bits less the sum of its layers there. The latency of an assignment
-is predicted as that overhead plus the sum of its layers.
+What a run takes beyond its layers (other operators, transposes, dispatch, caches that hold less than a layer alone has
+to itself) is the whole model's latency at 8 bits less the sum of its layers there. The latency of an assignment is
+predicted as that overhead plus the sum of its layers.
 
 Widths that are stored alike run alike: 2 to 4 bits are INT4, 5 to 8 bits INT8. Measurements are kept in a folder, by
 operator, shapes, types, instruction set, threads, CPU and kernel library, so that a layer is measured once.
