@@ -123,16 +123,15 @@ def _exact(args: argparse.Namespace, found: Sensitivity) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     for _ in range(args.exact):
         total = dict.fromkeys(weights, 0.0)
-        for part in np.array_split(image, len(image)):  # a probe of its own for every image
+        for part in np.array_split(image, -(-len(image) // 4)):  # a probe of its own for every four images
             z = _forward(proto, constants, torch.tensor(part), objective.tensors[0])
             target = torch.softmax(z, 1).detach()
             loss = -(target * torch.log_softmax(z, 1)).sum() / len(image)
             gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-            # One v for all layers: vᵢ · (H v)ᵢ has the mean tr Hᵢᵢ, since the signs of two layers are independent.
-            v = [torch.randint(0, 2, w.shape, generator=generator).float() * 2 - 1 for w in weights.values()]
-            products = torch.autograd.grad(gradients, list(weights.values()), v)
-            for name, sign, hv in zip(weights, v, products, strict=True):
-                total[name] += float((hv * sign).sum())
+            for (name, w), g in zip(weights.items(), gradients, strict=True):
+                v = torch.randint(0, 2, w.shape, generator=generator).float() * 2 - 1
+                (hv,) = torch.autograd.grad(g, w, v, retain_graph=True)
+                total[name] += float((hv * v).sum())
         for name, value in total.items():
             sums[name].append(value)
     differences = {}
