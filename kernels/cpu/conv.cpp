@@ -5,26 +5,21 @@
 #include <cstring>
 #include <limits>
 
+#include "cpu/sizes.hpp"
+
 namespace onnxq {
 
 namespace {
 
-constexpr int64_t kPartMacs = 6'000'000;  // about 25 µs: what a part must hold to be worth handing to a thread
+constexpr int64_t kPartMacs = 6'000'000;       // about 25 µs: what a part must hold to be worth handing to a thread
 constexpr int64_t kMaxParts = 64;
-constexpr int kFewRows = 8;               // for which nibbles are not unpacked first
-constexpr int64_t kChunkPixels = 512;       // a chunk's inputs and row pointers stay in the second-level cache
+constexpr int kFewRows = 8;                    // for which nibbles are not unpacked first
+constexpr int64_t kChunkPixels = 512;          // a chunk's inputs and row pointers stay in the second-level cache
 constexpr int64_t kCopyBytes = 1 << 20;        // images are copied as many at a time as this holds, to stay in the cache
 constexpr int64_t kCopyPartBytes = 128 << 10;  // what a thread copies in about 10 µs
-constexpr size_t kSlack = 64;             // bytes behind a copied image that a step may read
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-constexpr size_t kLine = 64;  // bytes
 
 // Lines of nibbles that hold these many weights; see Tier::unpack4.
 size_t nibble_lines(size_t weights) { return (weights + 2 * kLine - 1) / (2 * kLine); }
-
-size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // a · x in 32 bits, wrapping as the kernels' accumulators do: the true sum is known to fit.
 int32_t wrap_add(int32_t a, int64_t b) { return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b)); }
@@ -216,6 +211,14 @@ size_t Convolution::unpacked_bytes() const {
 // What is cut into parts: output rows of a depthwise convolution, else output pixels.
 int64_t Convolution::units(const Plan& p) const { return p.n * p.oh * (depthwise_ ? 1 : p.ow); }
 
+int64_t Convolution::out_h(int64_t h) const {
+  return out_size(h, shape_.top + shape_.bottom, shape_.kh, shape_.dilation_h, shape_.stride_h);
+}
+
+int64_t Convolution::out_w(int64_t w) const {
+  return out_size(w, shape_.left + shape_.right, shape_.kw, shape_.dilation_w, shape_.stride_w);
+}
+
 int64_t Convolution::images_at_a_time(int64_t h, int64_t w) const {
   if (!copies_ || depthwise_) return std::numeric_limits<int64_t>::max();
   const ConvShape& s = shape_;
@@ -227,9 +230,7 @@ Convolution::Plan Convolution::plan(int64_t n, int64_t h, int64_t w) const {
   const ConvShape& s = shape_;
   Plan p{};
   p.n = n, p.h = h, p.w = w;
-  p.oh = (h + s.top + s.bottom - (s.kh - 1) * s.dilation_h - 1) / s.stride_h + 1;
-  p.ow = (w + s.left + s.right - (s.kw - 1) * s.dilation_w - 1) / s.stride_w + 1;
-  p.oh = std::max<int64_t>(p.oh, 0), p.ow = std::max<int64_t>(p.ow, 0);
+  p.oh = out_h(h), p.ow = out_w(w);
   const int64_t pixels = n * p.oh * p.ow, all = units(p);
   p.row_parts = p.panel_parts = 1;
   if (!pixels) return p;

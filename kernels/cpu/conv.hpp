@@ -43,6 +43,10 @@ class Convolution {
   // Packs the weights; `spec.weights` is not needed any more afterwards.
   Convolution(const Tier& tier, const ConvSpec& spec);
 
+  // Size of y for an image of this size; 0 where the kernel does not fit.
+  int64_t out_h(int64_t h) const;
+  int64_t out_w(int64_t w) const;
+
   // Images that a run should take at most, so that what it copies of them stays in the cache.
   int64_t images_at_a_time(int64_t h, int64_t w) const;
 

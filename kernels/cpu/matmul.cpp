@@ -4,13 +4,10 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/sizes.hpp"
+
 namespace onnxq {
 namespace {
-
-constexpr size_t kSlack = 64;  // bytes behind copied rows that a step may read
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // At least one: the GEMM knows no empty rows.
 int64_t steps_of(int64_t k) { return std::max<int64_t>(ceil_div(k, kStep), 1); }

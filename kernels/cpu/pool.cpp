@@ -4,15 +4,12 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/sizes.hpp"
+
 namespace onnxq {
 namespace {
 
 constexpr int64_t kChunk = 512;  // sums that a reduction keeps between adding and rescaling
-
-int64_t out_size(int64_t size, int64_t pads, int64_t kernel, int64_t dilation, int64_t stride) {
-  const int64_t room = size + pads - (kernel - 1) * dilation - 1;
-  return room < 0 ? 0 : room / stride + 1;
-}
 
 // The elements k of a window along one axis that lie inside: begin <= k < end.
 struct Span {
@@ -25,8 +22,6 @@ Span inside(int64_t first, int64_t size, int64_t kernel, int64_t dilation) {
   const int64_t end = first >= size ? 0 : (size - 1 - first) / dilation + 1;
   return {begin, std::min(end, kernel)};
 }
-
-size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
 

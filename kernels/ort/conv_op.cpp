@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/conv.hpp"
+#include "cpu/sizes.hpp"
 #include "ort/operator.hpp"
 #include "ort/operators.hpp"
 #include "ort/output.hpp"
@@ -128,9 +129,8 @@ class Conv {
     if (x.dims.size() != 4) throw Error("x must have 4 dimensions [N, H, W, C], it has the shape " + shape_text(x.dims));
     if (x.dims[3] != shape_.in_channels)
       throw Error("x has " + std::to_string(x.dims[3]) + " channels, w is made for " + std::to_string(shape_.in_channels));
-    const auto plan = convolution_.plan(x.dims[0], x.dims[1], x.dims[2]);  // for the size of y
     run<Residual>(api, context, convolution_, memory_, x, x.dims[0], x.dims[1], x.dims[2],
-                  {x.dims[0], plan.oh, plan.ow, shape_.out_channels}, residual_type_, y_type_);
+                  {x.dims[0], convolution_.out_h(x.dims[1]), convolution_.out_w(x.dims[2]), shape_.out_channels}, residual_type_, y_type_);
   }
 
   static void infer(const Api& api, abi::ShapeContext* context) {
@@ -153,9 +153,7 @@ class Conv {
           y.dims[i + 1] = -1;
           continue;
         }
-        const int64_t reach = (w.dims[i + 1] - 1) * dilations[i] + 1;
-        const int64_t room = y.dims[i + 1] + pads[i] + pads[i + 2] - reach;
-        y.dims[i + 1] = room < 0 ? 0 : room / strides[i] + 1;
+        y.dims[i + 1] = out_size(y.dims[i + 1], pads[i] + pads[i + 2], w.dims[i + 1], dilations[i], strides[i]);
       }
       y.dims[3] = w.dims[0];
       y.symbols[3] = "";
