@@ -4,7 +4,7 @@
 #include "cpu/avx2.hpp"
 
 #include "cpu/features.hpp"
-#include "cpu/ymm_depthwise.hpp"
+#include "cpu/ymm_tier.hpp"
 
 namespace onnxq {
 namespace {
@@ -33,38 +33,11 @@ struct Dot {
     const int16_t wide = w;
     __builtin_memcpy(p + row % 2 * 32 + lane * 4 + row / 2 * 2, &wide, 2);
   }
+  ONNXQ_INLINE void opaque(X& x) { __asm__ volatile("" : "+x"(x.even), "+x"(x.odd)); }
 };
-
-int64_t peak(int64_t repeats) {
-  constexpr int kAccumulators = 8;
-  constexpr int64_t kInner = 1'000'000 / (kAccumulators * 32);
-  __m256i acc[kAccumulators];
-  Dot::X x = Dot::expand(_mm256_set1_epi8(3));
-  const Dot::W w = Dot::weights(_mm256_set1_epi8(2));
-  for (auto& a : acc) a = _mm256_setzero_si256();
-  for (int64_t i = 0; i < repeats * kInner; i++) {
-    ONNXQ_UNROLL
-    for (int k = 0; k < kAccumulators; k++) {
-      __asm__ volatile("" : "+x"(x.even), "+x"(x.odd));  // else the products would be computed once
-      acc[k] = Dot::dot(acc[k], x, w);
-    }
-  }
-  for (auto& a : acc) __asm__ volatile("" : : "x"(a));
-  return repeats * kInner * kAccumulators * 32;
-}
 
 }  // namespace
 
-const Tier kAvx2 = {"avx2",
-                    [] { return cpu_features().avx2; },
-                    {0, Dot::kRows, Dot::kRows, Dot::kRows, Dot::kRows},
-                    gemm<Dot>,
-                    epilogue,
-                    unpack4,
-                    gemm4<Dot>,
-                    pack_depthwise<Dot>,
-                    depthwise<Dot>,
-                    false,
-                    peak};
+constexpr Tier kAvx2 = ymm_tier<Dot>("avx2", [] { return cpu_features().avx2; });
 
 }  // namespace onnxq

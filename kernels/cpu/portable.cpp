@@ -104,11 +104,30 @@ void epilogue_to(const EpilogueBlock& e) {
   }
 }
 
-void epilogue(const EpilogueBlock& e) {
+void epilogue_ordered(const EpilogueBlock& e) {
   switch (e.range.type) {
     case IntType::U8: return epilogue_to<uint8_t>(e);
     case IntType::S8: return epilogue_to<int8_t>(e);
     default: return epilogue_to<int32_t>(e);
+  }
+}
+
+// Interleaved channels, of tiers whose vectors leave a block to this one: put in order, row by row. Only depthwise
+// convolutions interleave, and they have no residual.
+void epilogue(const EpilogueBlock& e) {
+  if (!e.interleaved) return epilogue_ordered(e);
+  int32_t acc[kPanel], multiplier[kPanel], shift[kPanel];
+  EpilogueBlock row = e;
+  row.acc = acc, row.multiplier = multiplier, row.shift = shift;
+  row.m = 1;
+  for (int p = 0; p < kPanel; p++) {
+    multiplier[interleave(p)] = e.multiplier[p];
+    shift[interleave(p)] = e.shift[p];
+  }
+  for (int i = 0; i < e.m; i++) {
+    for (int p = 0; p < kPanel; p++) acc[interleave(p)] = e.acc[i * kPanel + p];
+    row.y = static_cast<uint8_t*>(e.y) + i * e.y_stride * size_of(e.range.type);
+    epilogue_ordered(row);
   }
 }
 

@@ -24,6 +24,11 @@ static inline int32_t finish(int64_t sum, int32_t c, const OutputRange& y) {
   return static_cast<int32_t>(shifted < y.qmin ? y.qmin : shifted > y.qmax ? y.qmax : shifted);
 }
 
+// a + b in 32 bits, wrapping as the kernels' accumulators do: the true sum is known to fit.
+static inline int32_t add_wrapping(int32_t a, int64_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
+}
+
 static inline int32_t load(const void* data, IntType type, int64_t i) {
   switch (type) {
     case IntType::U8: return static_cast<const uint8_t*>(data)[i];

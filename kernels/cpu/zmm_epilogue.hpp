@@ -4,6 +4,7 @@
 // shifted and merged again. With a shift of 32 the shift is no instruction at all: the high halves are taken.
 #pragma once
 
+#include "cpu/portable.hpp"
 #include "cpu/zmm.hpp"
 
 namespace onnxq {
@@ -245,21 +246,6 @@ void epilogue_identity(const EpilogueBlock& e) {
   }
 }
 
-// What the vectors cannot prove: sums that may exceed int32 before they saturate, shifts that leave no room for the zero
-// point, interleaved channels to int32.
-void epilogue_plain(const EpilogueBlock& e) {
-  for (int i = 0; i < e.m; i++)
-    for (int p = 0; p < kPanel; p++) {
-      const int n = e.interleaved ? interleave(p) : p;
-      if (n >= e.n) continue;
-      int64_t sum = int64_t{e.acc[i * kPanel + p]} * e.multiplier[p];
-      if (e.residual)
-        sum += (int64_t{load(e.residual, e.residual_type, i * e.residual_stride + n)} - e.residual_zero_point) *
-               (int64_t{1} << e.residual_shift) * e.residual_multiplier[p];
-      store(e.y, e.range.type, i * e.y_stride + n, finish(sum, e.shift[p], e.range));
-    }
-}
-
 template <Shift S, Residual R, bool Signed>
 void epilogue_vectors(const EpilogueBlock& e) {
   switch ((e.n + kVector - 1) / kVector) {
@@ -300,7 +286,8 @@ void epilogue_shift(const EpilogueBlock& e) {
 
 void epilogue(const EpilogueBlock& e) {
   if (e.identity && !e.interleaved) return epilogue_identity(e);
-  if (!e.narrow || (e.interleaved && (e.residual || e.range.type == IntType::S32))) return epilogue_plain(e);
+  // Sums that may exceed int32 before they saturate or leave no room for the zero point, and interleaved channels to int32.
+  if (!e.narrow || (e.interleaved && e.range.type == IntType::S32)) return kPortable.epilogue(e);
   if (e.uniform_shift == 32) return epilogue_shift<Shift::k32>(e);
   if (e.uniform_shift) return epilogue_shift<Shift::kUniform>(e);
   return epilogue_shift<Shift::kVector>(e);
