@@ -38,7 +38,7 @@ from onnxq.search.space import Space, make_space
 
 # Seconds that the paper's search takes (Kloberdanz & Le 2023), by size of the network: (one QEM, ten).
 PAPER = {"resnet50": (0.2, 2.0), "resnet152": (0.5, 5.2)}
-BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet152": (3, 8, 36, 3)}
+BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet152": (3, 8, 36, 3), "501 layers": (3, 8, 151, 3)}
 
 
 def resnet_weights(blocks: Sequence[int], seed: int = 0) -> onnx.ModelProto:
@@ -68,13 +68,13 @@ def resnet_weights(blocks: Sequence[int], seed: int = 0) -> onnx.ModelProto:
 
 
 def run_time(results: Results, folder: Path, args: argparse.Namespace) -> None:
-    """Least and median of several searches: MixQuant with one and with ten QEMs, the ILP with one and three limits."""
+    """Least and median of several searches: MixQuant with one and with ten QEMs, the ILP with one and two limits."""
     for name, blocks in BLOCKS.items():
         prepared = prepare(resnet_weights(blocks), PROFILE)
         parameters = sum(math.prod(layer.weight.shape) for layer in prepared.layers)
         print(f"{name}: {len(prepared.layers)} layers, {parameters / 1e6:.1f} M weights")
         for quantizer in ("affine", "symmetric", "power-of-two"):
-            for qems, paper in zip(((2.0,), QEMS), PAPER[name], strict=True):
+            for qems, paper in zip(((2.0,), QEMS), PAPER.get(name, ("", "")), strict=True):
                 took, busy = [], []
                 for _ in range(args.repeats):
                     started, cpu = time.perf_counter(), time.process_time()
@@ -83,18 +83,19 @@ def run_time(results: Results, folder: Path, args: argparse.Namespace) -> None:
                         mixquant.choose(table, qem)
                     took.append(time.perf_counter() - started)
                     busy.append(time.process_time() - cpu)
-                limit = f"paper {paper:g} s" if quantizer == "affine" else ""
+                limit = f"paper {paper} s" if quantizer == "affine" and paper else ""
                 print(
                     f"  MixQuant, {quantizer:12}, {len(qems):2} QEM: least {min(took):.3f} s, median "
                     f"{statistics.median(took):.3f} s, of CPU at least {min(busy):.3f} s  {limit}",
                     flush=True,
                 )
-        program_time(make_space(prepared), args.repeats)
+        for bits in ((4, 8), mixquant.WIDTHS):
+            program_time(make_space(prepared, bits=bits), args.repeats)
     del results, folder
 
 
 def program_time(space: Space, repeats: int) -> None:
-    """The ILP with random sensitivities."""
+    """The ILP with random sensitivities, which fall by four with every bit."""
     rng = np.random.default_rng(0)
     values = rng.lognormal(sigma=2, size=len(space.costs.layers))
     model = space.prepared.model
@@ -103,7 +104,7 @@ def program_time(space: Space, repeats: int) -> None:
         model.name,
         "random",
         tuple(
-            LayerSensitivity(c.node, "weights", {4: float(v), 8: 0.0})
+            LayerSensitivity(c.node, "weights", {b: float(v) * 4.0**-b for b in space.weight_bits})
             for c, v in zip(space.costs.layers, values, strict=True)
         ),
     )
@@ -113,7 +114,7 @@ def program_time(space: Space, repeats: int) -> None:
             started = time.perf_counter()
             search_ilp(space, known, limits)
             took.append(time.perf_counter() - started)
-        print(f"  ILP under {limits}: least {min(took):.3f} s, median {statistics.median(took):.3f} s")
+        print(f"  ILP, {len(space.weight_bits)} widths, under {limits}: least {min(took):.3f} s, median {statistics.median(took):.3f} s")
 
 
 def run_latency(results: Results, folder: Path, args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ namespace onnxq {
 
 namespace {
 
-constexpr int64_t kPartMacs = 6'000'000;       // about 25 µs: what a part must hold to be worth handing to a thread
+constexpr int64_t kPartMacs = 1'000'000;       // about 4 µs: handing a part to a thread takes half of one, sharing a node at all two
 constexpr int64_t kMaxParts = 64;
 constexpr int kFewRows = 8;                    // for which nibbles are not unpacked first
 constexpr int64_t kChunkPixels = 512;          // a chunk's inputs and row pointers stay in the second-level cache
