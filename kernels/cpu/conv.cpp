@@ -37,6 +37,10 @@ size_t Convolution::unpacked_bytes() const {
   return nibble_lines(static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_) * kPanel * kStep) * 2 * kLine;
 }
 
+int64_t Convolution::panel_count() const {
+  return depthwise_ ? ceil_div(shape_.out_channels, kPanel) : static_cast<int64_t>(panels_.size());
+}
+
 // What is cut into parts: output rows of a depthwise convolution, else output pixels.
 int64_t Convolution::units(const Plan& p) const { return p.n * p.oh * (depthwise_ ? 1 : p.ow); }
 
@@ -67,14 +71,18 @@ Convolution::Plan Convolution::plan(int64_t n, int64_t h, int64_t w) const {
   const int64_t taps = s.kh * s.kw * (s.in_channels / s.groups);
   const int64_t cost = pixels * s.out_channels * (depthwise_ ? taps + 60 : taps + 24);  // the epilogue counts too
   const int64_t parts = std::clamp<int64_t>(cost / kPartMacs, 1, kMaxParts);
-  const int64_t panels = depthwise_ ? 1 : static_cast<int64_t>(panels_.size());
+  const int64_t panels = panel_count();
   const int64_t most_rows = std::max<int64_t>(1, std::min(all, pixels / 32));
-  if (!depthwise_ && static_cast<int64_t>(packed_.size()) > n * h * w * s.in_channels) {
+  // Weights larger than activations: by channels, so that each thread reads its own. A depthwise convolution is cut as the
+  // 1×1 convolution before it was: what it reads is in this core's cache then.
+  const bool by_channels = depthwise_ ? !flip_ && s.out_channels > n * h * w
+                                      : static_cast<int64_t>(packed_.size()) > n * h * w * s.in_channels;
+  if (by_channels) {
     p.panel_parts = std::min(parts, panels);
     p.row_parts = std::min(ceil_div(parts, p.panel_parts), most_rows);
   } else {
     p.row_parts = std::min(parts, most_rows);
-    p.panel_parts = std::min(ceil_div(parts, p.row_parts), panels);
+    p.panel_parts = depthwise_ ? 1 : std::min(ceil_div(parts, p.row_parts), panels);
   }
 
   const int64_t padded_h = h + s.top + s.bottom, padded_w = w + s.left + s.right;
@@ -129,10 +137,10 @@ void Convolution::run(const Plan& p, size_t i, const void* x, const void* residu
   const auto panel_part = static_cast<int64_t>(i) / p.row_parts, row_part = static_cast<int64_t>(i) % p.row_parts;
   const int64_t unit0 = all * row_part / p.row_parts, unit1 = all * (row_part + 1) / p.row_parts;
   const auto* pixels = static_cast<const uint8_t*>(x);
-  if (depthwise_) return run_depthwise(p, unit0, unit1, pixels, y, scratch);
-
-  const auto panels = static_cast<int64_t>(panels_.size());
+  const int64_t panels = panel_count();
   const int64_t panel0 = panels * panel_part / p.panel_parts, panel1 = panels * (panel_part + 1) / p.panel_parts;
+  if (depthwise_) return run_depthwise(p, unit0, unit1, panel0, panel1, pixels, y, scratch);
+
   const int64_t c = s.in_channels;
   const int64_t image_h = copies_ ? p.h + s.top + s.bottom : p.h, image_w = copies_ ? p.w + s.left + s.right : p.w;
 
@@ -253,8 +261,8 @@ void Convolution::correct_zero_points(const GemmBlock& block, const Panel& panel
     }
 }
 
-void Convolution::run_depthwise(const Plan& p, int64_t row0, int64_t row1, const uint8_t* x, void* y,
-                                uint8_t* scratch) const {
+void Convolution::run_depthwise(const Plan& p, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1,
+                                const uint8_t* x, void* y, uint8_t* scratch) const {
   const ConvShape& s = shape_;
   const int64_t c = s.in_channels, padded_w = p.w + s.left + s.right;
   auto** columns = reinterpret_cast<const uint8_t**>(scratch);
@@ -269,6 +277,8 @@ void Convolution::run_depthwise(const Plan& p, int64_t row0, int64_t row1, const
   b.stride = static_cast<int>(s.stride_w), b.dilation = static_cast<int>(s.dilation_w);
   b.width = static_cast<int>(p.ow);
   b.channels = static_cast<int>(c);
+  b.first = static_cast<int>(panel0 * kPanel);
+  b.last = static_cast<int>(std::min(panel1 * kPanel, c));
   b.weights = packed_.data();
   b.init = init_.data();
   b.epilogue = epilogue_;

@@ -81,12 +81,14 @@ class Convolution {
   void pack_depthwise(const ConvSpec& spec);
   bool proven_narrow(const std::vector<double>& acc_bound) const;
   void prefer_shift_32();
+  int64_t panel_count() const;
   int64_t units(const Plan& plan) const;
   size_t panel_bytes(const Panel& panel) const;
   size_t unpacked_bytes() const;
   void run_dense(const Plan& plan, const Rows& rows, int64_t panel0, int64_t panel1, const void* residual, void* y,
                  int8_t* unpacked) const;
-  void run_depthwise(const Plan& plan, int64_t row0, int64_t row1, const uint8_t* x, void* y, uint8_t* scratch) const;
+  void run_depthwise(const Plan& plan, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1, const uint8_t* x,
+                     void* y, uint8_t* scratch) const;
   void correct_zero_points(const GemmBlock& block, const Panel& panel) const;
 
   const Tier& tier_;

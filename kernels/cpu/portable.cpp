@@ -160,7 +160,7 @@ void add_products(const uint8_t* __restrict x, const int8_t* __restrict w, int n
 void depthwise(const DepthwiseBlock& b) {
   alignas(64) int32_t acc[kPanel];
   for (int x = 0; x < b.width; x++)
-    for (int channel = 0; channel < b.channels; channel += kPanel) {
+    for (int channel = b.first; channel < b.last; channel += kPanel) {
       const int n = b.channels - channel < kPanel ? b.channels - channel : kPanel;
       for (int c = 0; c < n; c++) acc[c] = b.init[channel + c];
       for (int j = 0; j < b.kw; j++)

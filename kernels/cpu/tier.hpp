@@ -54,13 +54,15 @@ struct EpilogueBlock {
   bool narrow;                  // the scaled sum is proven to fit int32 (with the zero point added)
 };
 
-// A row of output pixels of a depthwise convolution. Pixel x takes the columns x·stride + j·dilation, j < kw.
+// Channels [first, last) of a row of output pixels of a depthwise convolution. Pixel x takes the columns
+// x·stride + j·dilation, j < kw.
 struct DepthwiseBlock {
   const uint8_t* const* columns;  // [padded width][kh]: where the channels of each input pixel start
   int kh, kw, stride, dilation;
   int width;                      // output pixels
   int channels;
-  const int8_t* weights;          // as the tier packed them
+  int first, last;                // multiples of kPanel, or last = channels
+  const int8_t* weights;          // as the tier packed them, of all channels
   const int32_t* init;            // [channels rounded up to kPanel], in the tier's order
   EpilogueBlock epilogue;         // of the first channels; multiplier and shift are as long as init, in the tier's order
 };

@@ -132,7 +132,7 @@ void depthwise_channels(const DepthwiseBlock& b, int channel, const int8_t* weig
 template <class D>
 void depthwise(const DepthwiseBlock& b) {
   const ptrdiff_t bytes = ptrdiff_t{4} * D::kPackedBytes * ((b.kh + 3) / 4) * b.kw;
-  for (int channel = 0; channel < b.channels; channel += kChannels)
+  for (int channel = b.first; channel < b.last; channel += kChannels)
     depthwise_channels<D>(b, channel, b.weights + channel / kChannels * bytes);
 }
 

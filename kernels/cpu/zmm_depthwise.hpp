@@ -153,7 +153,7 @@ size_t depthwise_bytes(int kh, int kw) { return static_cast<size_t>((kh + 3) / 4
 
 void depthwise(const DepthwiseBlock& b) {
   const size_t bytes = depthwise_bytes(b.kh, b.kw);
-  for (int channel = 0; channel < b.channels; channel += kPanel) {
+  for (int channel = b.first; channel < b.last; channel += kPanel) {
     const int left = b.channels - channel;
     const __mmask64 mask = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
     const int8_t* weights = b.weights + static_cast<size_t>(channel / kPanel) * bytes;

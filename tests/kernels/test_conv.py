@@ -107,7 +107,10 @@ DEPTHWISE: list[Layer] = [
     ((1, 6, 7, 4), (8, 3, 3, 1), {"strides": (2, 1)}),  # two outputs for each input
     ((0, 6, 7, 8), (8, 3, 3, 1), {"pads": (1, 1, 1, 1)}),
 ]
-LARGE_DEPTHWISE: list[Layer] = [((1, 57, 60, 96), (96, 3, 3, 1), {"pads": (1, 1, 1, 1)})]
+LARGE_DEPTHWISE: list[Layer] = [
+    ((1, 57, 60, 96), (96, 3, 3, 1), {"pads": (1, 1, 1, 1)}),
+    ((2, 7, 6, 1100), (1100, 3, 3, 1), {"pads": (1, 1, 1, 1)}),  # parts of channels
+]
 FORMS = ("fixed", "uniform", "general", "wide", "raw")
 
 
