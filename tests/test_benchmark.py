@@ -17,6 +17,7 @@ import qdq
 
 import onnxq
 from onnxq import benchmark
+from onnxq.competitors import open_competitor, openvino_times
 from onnxq.errors import ConfigError, DataError, MissingDependencyError, ModelError
 
 TEXT = "g (float[N,6] x) => (float[N,4] y) <float[6,4] w> { [fc] y = MatMul(x, w) }"
@@ -163,8 +164,8 @@ class TestOpenvino:
     def test_counts_its_nodes_when_asked(self, folder: Path) -> None:
         pytest.importorskip("openvino", reason="needs the dev extra: OpenVINO")
         feeds = {"x": np.ones((4096, 6), np.float32)}  # times are whole microseconds
-        opened = benchmark.open_competitor(folder / "a.onnx", feeds, threads=1, openvino=True, profile=True)
-        nodes = benchmark.openvino_times(opened)
+        opened = open_competitor(folder / "a.onnx", feeds, threads=1, openvino=True, profile=True)
+        nodes = openvino_times(opened)
         assert {"FullyConnected", "MatMul"} & {kind for kind, _, _ in nodes}
         for _, implementation, seconds in nodes:
             assert implementation

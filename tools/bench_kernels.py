@@ -28,7 +28,8 @@ from kernel_models import COPIES, LAYERS, Layer, feed, integer_products, onnxrun
 
 import onnxq
 from onnxq import runtime
-from onnxq.benchmark import Competitor, measure, open_competitor, openvino_times, paired_ratio, settle
+from onnxq.benchmark import measure, paired_ratio, settle
+from onnxq.competitors import Competitor, open_competitor, openvino_times
 
 PRODUCTS = ("Convolution", "GroupConvolution", "FullyConnected", "MatMul")
 PEERS = ("onnxruntime", "matmulinteger", "openvino")

@@ -114,7 +114,8 @@ def program_time(space: Space, repeats: int) -> None:
             started = time.perf_counter()
             search_ilp(space, known, limits)
             took.append(time.perf_counter() - started)
-        print(f"  ILP, {len(space.weight_bits)} widths, under {limits}: least {min(took):.3f} s, median {statistics.median(took):.3f} s")
+        least, median = min(took), statistics.median(took)
+        print(f"  ILP, {len(space.weight_bits)} widths, under {limits}: least {least:.3f} s, median {median:.3f} s")
 
 
 def run_latency(results: Results, folder: Path, args: argparse.Namespace) -> None:

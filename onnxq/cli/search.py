@@ -173,7 +173,7 @@ def _space(model: str, method: str, options: dict[str, Any]) -> Space:
 
     latency = None
     if options["latency"]:
-        from onnxq.search.latency import load_latencies
+        from onnxq.search.latencies import load_latencies
 
         latency = load_latencies(options["latency"])
     widths = options["activation_bits"]

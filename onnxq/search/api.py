@@ -12,6 +12,7 @@ from typing import Any, Literal
 from onnxq.errors import ConfigError
 from onnxq.search import ilp, mixquant
 from onnxq.search.ilp import Limit
+from onnxq.search.latencies import load_latencies
 from onnxq.search.layers import Source
 from onnxq.search.limits import COSTS, format_cost
 from onnxq.search.result import LayerChoice, SearchResult
@@ -50,8 +51,6 @@ def search_bits(
     if method not in WIDTHS:
         raise ConfigError(f"method {method!r}: {', '.join(WIDTHS)} choose widths without data (partial needs some)")
     if isinstance(space.get("latency"), (str, Path)):
-        from onnxq.search.latency import load_latencies
-
         space["latency"] = load_latencies(space["latency"])
     made = make_space(source, bits=WIDTHS[method] if bits is None else bits, **space)
     if method == "mixquant":

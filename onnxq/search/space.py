@@ -20,7 +20,7 @@ from onnxq.search.limits import COSTS, parse_limit
 from onnxq.settings import Override
 
 if TYPE_CHECKING:
-    from onnxq.search.latency import Latencies
+    from onnxq.search.latencies import Latencies
     from onnxq.search.sensitivity import Sensitivity
 
 Activations = Sequence[int] | Literal["same"]

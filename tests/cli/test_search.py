@@ -12,7 +12,7 @@ from command import error_of, inside, succeed
 from onnxq import demo, runtime
 from onnxq.card import read_card
 from onnxq.model import load
-from onnxq.search.latency import load_latencies
+from onnxq.search.latencies import load_latencies
 from onnxq.settings import load_config, load_search_record
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*PuLP 4.0:DeprecationWarning")

@@ -13,7 +13,8 @@ from onnxq import benchmark, runtime
 from onnxq.errors import ConfigError
 from onnxq.search import latency
 from onnxq.search.api import search_bits
-from onnxq.search.latency import Latencies, LayerLatency, load_latencies, measure_latency
+from onnxq.search.latencies import Latencies, LayerLatency, load_latencies
+from onnxq.search.latency import measure_latency
 from onnxq.search.layers import prepare
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
 
