@@ -21,6 +21,7 @@ from typing import Any
 import models
 import numpy as np
 import onnx
+import onnx.version_converter
 from models import SHARED
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +33,7 @@ from onnxq.data.source import batches, input_specs, open_data
 VALIDATION = {"imagenet_calib": "imagenet_val", "cifar10_calib.npz": "cifar10_val.npz"}
 LABELLED = ("mobilenetv2", "squeezenet", "resnet20")
 MOST_POINTS = 0.5
+PER_CHANNEL_OPSET = 13  # of QuantizeLinear with an axis
 
 
 def main() -> int:
@@ -97,6 +99,9 @@ def quantized(floating: onnx.ModelProto, source: str, data: Path, preprocess: st
 
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, "float.onnx"), Path(folder, "qdq.onnx")
+        opset = next(o.version for o in floating.opset_import if not o.domain)
+        if opset < PER_CHANNEL_OPSET:  # else quantize_static writes what onnxruntime itself refuses
+            floating = onnx.version_converter.convert_version(floating, PER_CHANNEL_OPSET)
         onnx.save(floating, before)
         quantize_static(
             before, after, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
