@@ -13,7 +13,7 @@ INDEX = f"""\
 # Operators of `{DOMAIN}`, version {VERSION}
 
 Integer-only models compute with these between the first QuantizeLinear and the last DequantizeLinear; what only moves
-integers (Reshape, Transpose, Slice and the like) stays a standard ONNX operator.
+integers (Reshape, Transpose, Slice and the like) stays a standard ONNX operator, except ChannelsLast.
 
 * Values are integers with a scale that only the compiler of the model knows: real = scale · (q − zero_point). An
   *8-bit* tensor is uint8 or int8, also for activations of 2 to 7 bits, which `qmin` and `qmax` keep in their range. A

@@ -58,6 +58,8 @@ struct Elementwise {
   void (*product)(const ProductRow&);
   // y[i] = table[x[i]], 256 entries of a byte.
   void (*lookup)(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t n);
+  // y[i·channels + c] = x[c·stride + i], c < channels (2 or more): a channel lies side by side in x, a place in y.
+  void (*channels_last)(const uint8_t* x, ptrdiff_t stride, int64_t channels, uint8_t* y, int64_t n);
   // y[i] = largest of x[i + k·stride], k < count (1 or more).
   void (*max_rows)(const uint8_t* x, ptrdiff_t stride, int64_t count, bool is_signed, uint8_t* y, int64_t n);
   // acc[i] = init + Σ x[i + k·stride], k < count, wrapping. stride is in elements.

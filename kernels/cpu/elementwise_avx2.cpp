@@ -6,6 +6,7 @@
 
 #include "cpu/elementwise_isa.hpp"
 #include "cpu/elementwise_plain.hpp"
+#include "cpu/ymm_channels_last.hpp"
 
 namespace onnxq {
 namespace {
@@ -337,7 +338,8 @@ void sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int3
 
 }  // namespace
 
-const Elementwise kElementwiseAvx2 = {sum,      byte_sum,      product,     plain_lookup,    max_rows,
-                                      sum_rows, plain_moments, plain_scale, plain_pack_step, plain_subtract};
+const Elementwise kElementwiseAvx2 = {sum,      byte_sum, product,       plain_lookup, ymm_channels_last,
+                                      max_rows, sum_rows, plain_moments, plain_scale,  plain_pack_step,
+                                      plain_subtract};
 
 }  // namespace onnxq

@@ -6,6 +6,7 @@
 
 #include "cpu/elementwise_isa.hpp"
 #include "cpu/elementwise_plain.hpp"
+#include "cpu/ymm_channels_last.hpp"
 
 namespace onnxq {
 namespace {
@@ -320,7 +321,8 @@ void pack_step(const uint8_t* b, ptrdiff_t stride, int rows, int columns, uint8_
 
 }  // namespace
 
-const Elementwise kElementwiseAvx512 = {sum,      byte_sum,      product,     plain_lookup, max_rows,
-                                        sum_rows, plain_moments, plain_scale, pack_step,    plain_subtract};
+const Elementwise kElementwiseAvx512 = {sum,      byte_sum, product,       plain_lookup, ymm_channels_last,
+                                        max_rows, sum_rows, plain_moments, plain_scale,  pack_step,
+                                        plain_subtract};
 
 }  // namespace onnxq

@@ -119,6 +119,28 @@ static inline void product_of_types(const ProductRow& row, const A* a, const B* 
   for (int64_t i = 0; i < n; i++) y[i] = table[x[i]];
 }
 
+// C of the channels, of which a place in y has `channels`.
+template <int C>
+static inline void move_channels(const uint8_t* x, ptrdiff_t stride, int64_t channels, uint8_t* y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) {
+    uint8_t place[C];  // all are read before y is written, which the compiler cannot tell from x
+    for (int c = 0; c < C; c++) place[c] = x[c * stride + i];
+    for (int c = 0; c < C; c++) y[i * channels + c] = place[c];
+  }
+}
+
+[[maybe_unused]] static void plain_channels_last(const uint8_t* x, ptrdiff_t stride, int64_t channels, uint8_t* y,
+                                                 int64_t n) {
+  constexpr int64_t kBlock = 64;  // so that y stays in the nearest cache until the last channel
+  if (channels == 3) return move_channels<3>(x, stride, 3, y, n);
+  for (int64_t i = 0; i < n; i += kBlock) {
+    const int64_t size = n - i < kBlock ? n - i : kBlock;
+    int64_t c = 0;
+    for (; c + 4 <= channels; c += 4) move_channels<4>(x + c * stride + i, stride, channels, y + i * channels + c, size);
+    for (; c < channels; c++) move_channels<1>(x + c * stride + i, stride, channels, y + i * channels + c, size);
+  }
+}
+
 template <class T>
 static inline void max_rows_of_type(const T* x, ptrdiff_t stride, int64_t count, T* y, int64_t n) {
   constexpr int64_t kBlock = 256;  // what stays in registers or the nearest cache

@@ -19,6 +19,7 @@ inline Operators join(const std::vector<Operators>& lists) {
 Operators conv_operators(const Api& api);
 Operators elementwise_operators(const Api& api);
 Operators lookup_operators(const Api& api);
+Operators channels_last_operators(const Api& api);
 Operators concat_operators(const Api& api);
 Operators pool_operators(const Api& api);
 Operators matmul_operators(const Api& api);

@@ -11,8 +11,8 @@ const abi::CustomOpDomain* domain(const Api& api) {
   static const abi::CustomOpDomain* const shared = [&] {
     abi::CustomOpDomain* made = nullptr;
     api.call(abi::Slot::CreateCustomOpDomain, "com.onnxq", &made);
-    for (const auto operators : {conv_operators, elementwise_operators, lookup_operators, concat_operators, pool_operators,
-                                 matmul_operators, normalization_operators})
+    for (const auto operators : {conv_operators, elementwise_operators, lookup_operators, channels_last_operators,
+                                 concat_operators, pool_operators, matmul_operators, normalization_operators})
       for (const abi::CustomOp* op : operators(api)) api.call(abi::Slot::CustomOpDomain_Add, made, op);
     return made;
   }();

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from onnxq.errors import NumericError
 from onnxq.numeric.integer_elementwise import add, concat, lookup_table, mul, requantize, sub
+from onnxq.numeric.integer_movement import channels_last
 from onnxq.numeric.integer_norm import layer_norm, softmax
 from onnxq.numeric.integer_pooling import average_pool, max_pool, reduce_mean
 from onnxq.numeric.integer_products import conv, conv_add, gemm, gemm_add, matmul
@@ -21,6 +22,7 @@ from onnxq.numeric.integer_products import conv, conv_add, gemm, gemm_add, matmu
 OPERATORS: dict[str, Callable[..., NDArray[Any]]] = {
     "Add": add,
     "AveragePool": average_pool,
+    "ChannelsLast": channels_last,
     **{f"Concat{count}": concat for count in range(2, 9)},
     "Conv": conv,
     "ConvAdd": conv_add,
@@ -49,6 +51,7 @@ __all__ = [
     "OPERATORS",
     "add",
     "average_pool",
+    "channels_last",
     "compute",
     "concat",
     "conv",

@@ -10,10 +10,10 @@ import onnx.parser
 from onnx import helper
 
 from onnxq.errors import ModelError
-from onnxq.ops import concat, convolution, elementwise, normalization, pooling, products
+from onnxq.ops import concat, convolution, elementwise, movement, normalization, pooling, products
 from onnxq.ops.schema import DOMAIN, OPSET, VERSION, Schema, function_text
 
-FAMILIES = (convolution, products, elementwise, concat, pooling, normalization)
+FAMILIES = (convolution, products, elementwise, concat, movement, pooling, normalization)
 SCHEMAS: dict[str, Schema] = {schema.name: schema for family in FAMILIES for schema in family.SCHEMAS}
 
 

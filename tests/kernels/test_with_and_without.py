@@ -40,6 +40,7 @@ def every_operator() -> Bundle:
         draw.max_pool((2, 6, 7, 70), x="int8", **window),
         draw.reduce_mean((2, 7, 7, 33), x="int8", axes=(1, 2)),
         draw.lookup_table((5, 60), x="int8"),
+        draw.channels_last((2, 5, 7, 9), x="int8"),
         draw.softmax((6, 70)),
         draw.layer_norm((6, 70), y="int8"),
     ]

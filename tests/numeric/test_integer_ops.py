@@ -257,6 +257,16 @@ def test_lookup_table(kind: Any) -> None:
     assert y.reshape(-1).tolist() == table.tolist()
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 5), (1, 2, 3, 2, 2), (2, 0, 4), (0, 3, 4)])
+def test_channels_last(shape: tuple[int, ...]) -> None:
+    x = codes(np.random.default_rng(0), np.int8, *shape)
+    y = ops.channels_last(x)
+    assert y.dtype == np.int8 and y.shape == (shape[0], *shape[2:], shape[1])
+    assert y.flags.c_contiguous
+    for n, c, *place in np.ndindex(shape):
+        assert y[(n, *place, c)] == x[(n, c, *place)]
+
+
 def evaluate(node: onnx.NodeProto, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """One standard node in onnxruntime."""
     values = [

@@ -277,6 +277,20 @@ def test_lookup_table(x: str, y: str) -> None:
 
 
 @pytest.mark.parametrize("x", EIGHT)
+def test_channels_last(x: str) -> None:
+    for shape in (
+        (2, 3, 30, 40),
+        (1, 5, 7),
+        (2, 1, 3, 4, 5),
+        (2, 3, 1, 2, 1, 4),
+        (0, 3, 4, 5),
+        (2, 0, 4),
+        (2, 3, 0, 5),
+    ):
+        check_body(Draw(18).channels_last(shape, x=x))
+
+
+@pytest.mark.parametrize("x", EIGHT)
 @pytest.mark.parametrize("y", ALL)
 def test_softmax(x: str, y: str) -> None:
     draw = Draw(15)

@@ -153,6 +153,7 @@ def cases() -> list[Case]:
         draw.mul((2, 3, 4), (3, 1), y="int8"),
         draw.requantize((2, 3, 4), axis=1, lengths=(3, 3)),
         draw.lookup_table((2, 3), x="int8"),
+        draw.channels_last((2, 3, 4, 5), x="int8"),
         draw.concat(((2, 3), (2, 5)), ("int8", "int32"), axis=-1),
         draw.average_pool((2, 6, 7, 3), x="int32", **window),
         draw.max_pool((2, 6, 7, 3), **window),

@@ -205,6 +205,9 @@ class Draw:
     def lookup_table(self, shape: Shape, *, x: str = "uint8", y: str = "uint8") -> Case:
         return Case("LookupTable", {"x": self.tensor(x, shape), "table": self.tensor(y, (256,))}, {})
 
+    def channels_last(self, shape: Shape, *, x: str = "uint8") -> Case:
+        return Case("ChannelsLast", {"x": self.tensor(x, shape)}, {})
+
     def softmax(self, shape: Shape, *, x: str = "uint8", y: str = "uint8", axis: int = -1, scale: float = 0.05) -> Case:
         """scale: of x; y has about 1/256."""
         table = np.round(np.exp(-scale * np.arange(256)) * 2**16).astype(np.int32)

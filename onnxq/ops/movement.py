@@ -1,0 +1,27 @@
+"""ChannelsLast: what moves elements and computes nothing."""
+
+from __future__ import annotations
+
+from onnxq.ops.schema import EIGHT_BIT, Input, Output, Schema
+
+CHANNELS_LAST = Schema(
+    "ChannelsLast",
+    "A tensor of 8 bits made channels-last, as the layers read it.",
+    (Input("x", EIGHT_BIT, "[N, C, d1, d2, …], of 3 dimensions or more", "the values, channels-first"),),
+    Output("y", EIGHT_BIT, "[N, d1, d2, …, C]", "the same values, of x's type"),
+    (),
+    "y[n, i1, i2, …, c] = x[n, c, i1, i2, …]          ONNX's Transpose with perm = [0, 2, 3, …, rank − 1, 1]",
+    """
+    batch = Shape <start = 0, end = 1> (x)
+    channels = Shape <start = 1, end = 2> (x)
+    places = Shape <start = 2> (x)
+    count = ReduceProd <keepdims = 1> (places)
+    flat_shape = Concat <axis = 0> (batch, channels, count)
+    flat = Reshape <allowzero = 1> (x, flat_shape)
+    moved = Transpose <perm = [0, 2, 1]> (flat)
+    y_shape = Concat <axis = 0> (batch, places, channels)
+    y = Reshape <allowzero = 1> (moved, y_shape)""",
+    ("`layout-nhwc` makes it of such a Transpose where an operator of ours reads the result: its kernel is faster.",),
+)
+
+SCHEMAS = (CHANNELS_LAST,)
