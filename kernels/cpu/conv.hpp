@@ -81,6 +81,7 @@ class Convolution {
   void pack_depthwise(const ConvSpec& spec);
   bool proven_narrow(const std::vector<double>& acc_bound) const;
   void prefer_shift_32();
+  bool has_spare_bit() const;
   int64_t panel_count() const;
   int64_t units(const Plan& plan) const;
   size_t panel_bytes(const Panel& panel) const;

@@ -68,6 +68,7 @@ Convolution::Convolution(const Tier& tier, const ConvSpec& spec)
       std::all_of(shift_.begin(), shift_.end(), [&](int32_t c) { return c == shift_[0]; }) ? shift_[0] : 0;
   epilogue_.narrow = proven_narrow(bound);
   prefer_shift_32();
+  epilogue_.spare_bit = has_spare_bit();
   epilogue_.identity = spec.range.type == IntType::S32 && spec.range.zero_point == 0 && spec.range.qmin == INT32_MIN &&
                        spec.range.qmax == INT32_MAX && spec.residual_multiplier.empty();
   for (size_t m = 0; m < multiplier_.size(); m++)
@@ -111,6 +112,17 @@ void Convolution::prefer_shift_32() {
   std::fill(shift_.begin(), shift_.end(), 32);
   epilogue_.uniform_shift = 32;
   epilogue_.residual_shift = k;
+}
+
+// Zero points of 8-bit tensors are bytes, so that these doubled sums fit 64 bits.
+bool Convolution::has_spare_bit() const {
+  const int64_t most = INT32_MAX, by = int64_t{2} << epilogue_.residual_shift;
+  return epilogue_.narrow && epilogue_.uniform_shift == 32 &&
+         std::all_of(multiplier_.begin(), multiplier_.end(), [&](int32_t b) { return 2 * int64_t{b} <= most; }) &&
+         (residual_multiplier_.empty() ||
+          (epilogue_.residual_type != IntType::S32 &&
+           std::all_of(residual_multiplier_.begin(), residual_multiplier_.end(),
+                       [&](int32_t b) { return by * b <= most; })));
 }
 
 void Convolution::pack(const ConvSpec& spec) {

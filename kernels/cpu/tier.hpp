@@ -52,6 +52,8 @@ struct EpilogueBlock {
   bool identity;                // acc itself, in an int32 y that does not saturate
   int uniform_shift;            // of all channels, or 0
   bool narrow;                  // the scaled sum is proven to fit int32 (with the zero point added)
+  bool spare_bit;               // the shift is 32, and twice the multipliers still fits int32: 2·multiplier, and
+                                // 2^(residual_shift + 1)·residual_multiplier of an 8-bit residual
 };
 
 // Channels [first, last) of a row of output pixels of a depthwise convolution. Pixel x takes the columns

@@ -1,7 +1,11 @@
 // The epilogue of the AVX-512 VNNI tier. Included by avx512vnni.cpp alone.
 //
-// vpmuldq multiplies the even int32 lanes into int64; the odd ones come down by a shuffle first. Both halves are rounded,
+// vpmuldq multiplies the even int32 lanes into int64; the odd ones come down while they are loaded. Both halves are rounded,
 // shifted and merged again. With a shift of 32 the shift is no instruction at all: the high halves are taken.
+//
+// Where multipliers leave a bit, they are doubled, and what is rounded is one bit longer, in 16 bits: with Σ the sum,
+// floor((Σ + 2^31) / 2^32) = (t + 1) >> 1 for t = floor(2Σ / 2^32), and vpmulhrsw is (t + 1) >> 1 of 32 channels. t saturates
+// to 16 bits first, which changes nothing that 8 bits do not saturate too.
 #pragma once
 
 #include "cpu/portable.hpp"
@@ -10,7 +14,8 @@
 namespace onnxq {
 namespace {
 
-enum class Shift { k32, kUniform, kVector };
+enum class Shift { k32, kDoubled, kUniform, kVector };
+constexpr Shift undoubled(Shift s) { return s == Shift::kDoubled ? Shift::k32 : s; }
 enum class Residual { kNone, kU8, kS8, kS32 };
 
 struct Constants {
@@ -18,9 +23,17 @@ struct Constants {
   __m512i round_even, round_odd;
   __m512i shift_even, shift_odd;
   __m512i residual_even, residual_odd;
+  __m512i residual_zero_point;  // where it has not gone into the rounding
 };
 
 ONNXQ_INLINE __m512i odd_lanes(__m512i v) { return _mm512_shuffle_epi32(v, _MM_PERM_DDBB); }
+
+// The odd lanes of 16 values in memory: on a load port, while a shuffle of registers takes one that multiplies.
+ONNXQ_INLINE __m512i load_odd_lanes(const int32_t* p) {
+  __m512i v;
+  __asm__("vmovshdup %1, %0" : "=v"(v) : "m"(*reinterpret_cast<const __m512i*>(p)));
+  return v;
+}
 
 // Half a unit, and the zero point, which goes in with it: `narrow` says that there is room.
 ONNXQ_INLINE __m512i rounding(const EpilogueBlock& e, __m512i shift) {
@@ -33,6 +46,7 @@ template <Shift S, Residual R>
 ONNXQ_INLINE Constants constants_of(const EpilogueBlock& e, int n) {
   Constants c;
   c.even = _mm512_loadu_si512(e.multiplier + n);
+  if (S == Shift::kDoubled) c.even = _mm512_slli_epi32(c.even, 1);
   c.odd = odd_lanes(c.even);
   if (S == Shift::kVector) {
     const __m512i shift = _mm512_loadu_si512(e.shift + n);
@@ -40,12 +54,19 @@ ONNXQ_INLINE Constants constants_of(const EpilogueBlock& e, int n) {
     c.shift_odd = _mm512_srli_epi64(shift, 32);
     c.round_even = rounding(e, c.shift_even);
     c.round_odd = rounding(e, c.shift_odd);
+  } else if (S == Shift::kDoubled) {
+    c.shift_even = c.shift_odd = c.round_even = c.round_odd = _mm512_setzero_si512();
   } else {
     c.shift_even = c.shift_odd = _mm512_setzero_si512();
     c.round_even = c.round_odd = rounding(e, _mm512_set1_epi64(e.uniform_shift));
   }
-  c.residual_even = c.residual_odd = _mm512_setzero_si512();
-  if (R != Residual::kNone) {
+  c.residual_even = c.residual_odd = c.residual_zero_point = _mm512_setzero_si512();
+  if (R != Residual::kNone && S == Shift::kDoubled) {
+    const __m512i by = _mm512_set1_epi32(e.residual_shift + 1);
+    c.residual_even = _mm512_sllv_epi32(_mm512_loadu_si512(e.residual_multiplier + n), by);
+    c.residual_odd = odd_lanes(c.residual_even);
+    c.residual_zero_point = _mm512_set1_epi32(e.residual_zero_point);
+  } else if (R != Residual::kNone) {
     c.residual_even = _mm512_loadu_si512(e.residual_multiplier + n);
     c.residual_odd = odd_lanes(c.residual_even);
     // The residual's zero point goes in with the rounding constant too. It may be any int32: 64-bit products.
@@ -59,16 +80,20 @@ ONNXQ_INLINE Constants constants_of(const EpilogueBlock& e, int n) {
   return c;
 }
 
-// The scaled int32 of 16 channels, zero point included.
+// The scaled int32 of 16 channels, zero point included; of kDoubled t, without.
 template <Shift S, Residual R>
-ONNXQ_INLINE __m512i scale16(__m512i acc, __m512i residual, const Constants& c, __m128i count) {
-  __m512i even = _mm512_add_epi64(_mm512_mul_epi32(acc, c.even), c.round_even);
-  __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(odd_lanes(acc), c.odd), c.round_odd);
+ONNXQ_INLINE __m512i scale16(const int32_t* acc, __m512i residual, const Constants& c, __m128i count) {
+  __m512i even = _mm512_mul_epi32(_mm512_load_si512(acc), c.even);
+  __m512i odd = _mm512_mul_epi32(load_odd_lanes(acc), c.odd);
+  if (S != Shift::kDoubled) {
+    even = _mm512_add_epi64(even, c.round_even);
+    odd = _mm512_add_epi64(odd, c.round_odd);
+  }
   if (R != Residual::kNone) {
     even = _mm512_add_epi64(even, _mm512_mul_epi32(residual, c.residual_even));
-    odd = _mm512_add_epi64(odd, _mm512_mul_epi32(odd_lanes(residual), c.residual_odd));
+    odd = _mm512_add_epi64(odd, _mm512_mul_epi32(_mm512_srli_epi64(residual, 32), c.residual_odd));
   }
-  if (S == Shift::k32) return _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
+  if (S == Shift::k32 || S == Shift::kDoubled) return _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
   if (S == Shift::kUniform) {
     even = _mm512_sra_epi64(even, count);
     odd = _mm512_sra_epi64(odd, count);
@@ -79,14 +104,17 @@ ONNXQ_INLINE __m512i scale16(__m512i acc, __m512i residual, const Constants& c, 
   return _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
 }
 
-// 16 values of the residual, times 2^k. at: the first, in elements. Masked loads of bytes are slow: only where a row ends.
-template <Residual R>
-ONNXQ_INLINE __m512i load_residual(const void* residual, ptrdiff_t at, bool whole, __mmask16 mask, __m512i k) {
+// 16 values of the residual, times 2^k; of kDoubled without, but less the zero point. at: the first, in elements. Masked
+// loads of bytes are slow: only where a row ends.
+template <Shift S, Residual R>
+ONNXQ_INLINE __m512i load_residual(const EpilogueBlock& e, ptrdiff_t at, bool whole, __mmask16 mask, __m512i k,
+                                   const Constants& c) {
   if (R == Residual::kNone) return _mm512_setzero_si512();
-  if (R == Residual::kS32) return _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t*>(residual) + at);
-  const auto* bytes = static_cast<const uint8_t*>(residual) + at;
+  if (R == Residual::kS32) return _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t*>(e.residual) + at);
+  const auto* bytes = static_cast<const uint8_t*>(e.residual) + at;
   const __m128i r = whole ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)) : _mm_maskz_loadu_epi8(mask, bytes);
-  return _mm512_sllv_epi32(R == Residual::kU8 ? _mm512_cvtepu8_epi32(r) : _mm512_cvtepi8_epi32(r), k);
+  const __m512i wide = R == Residual::kU8 ? _mm512_cvtepu8_epi32(r) : _mm512_cvtepi8_epi32(r);
+  return S == Shift::kDoubled ? _mm512_sub_epi32(wide, c.residual_zero_point) : _mm512_sllv_epi32(wide, k);
 }
 
 ONNXQ_INLINE __mmask16 mask16(int n) { return n >= 16 ? __mmask16{0xffff} : n <= 0 ? __mmask16{0} : static_cast<__mmask16>((1u << n) - 1); }
@@ -108,9 +136,8 @@ void epilogue_general(const EpilogueBlock& e) {
     const __mmask16 mask = mask16(e.n - n);
     const Constants c = constants_of<S, R>(e, n);
     for (int i = 0; i < e.m; i++) {
-      const __m512i acc = _mm512_load_si512(e.acc + i * kPanel + n);
-      const __m512i residual = load_residual<R>(e.residual, i * e.residual_stride + n, false, mask, k);
-      store16(e, i * e.y_stride + n, scale16<S, R>(acc, residual, c, count), mask);
+      const __m512i residual = load_residual<S, R>(e, i * e.residual_stride + n, false, mask, k, c);
+      store16(e, i * e.y_stride + n, scale16<S, R>(e.acc + i * kPanel + n, residual, c, count), mask);
     }
   }
 }
@@ -135,6 +162,8 @@ void epilogue_bytes(const EpilogueBlock& block) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   const __m512i low = _mm512_set1_epi8(static_cast<char>(e.range.qmin));
   const __m512i high = _mm512_set1_epi8(static_cast<char>(e.range.qmax));
+  const __m512i halve = _mm512_set1_epi16(1 << 14);
+  const __m512i zero_point = _mm512_set1_epi16(static_cast<int16_t>(e.range.zero_point));
   for (int i = 0; i < e.m; i += kRows) {
     __m512i y[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
 #pragma GCC unroll 4
@@ -142,11 +171,16 @@ void epilogue_bytes(const EpilogueBlock& block) {
       const ptrdiff_t row = i + r < e.m ? i + r : e.m - 1;
 #pragma GCC unroll 4
       for (int v = 0; v < V; v++) {
-        const __m512i residual = load_residual<R>(e.residual, row * e.residual_stride + kVector * v, whole, masks[v], k);
-        y[r * V + v] = scale16<S, R>(_mm512_load_si512(e.acc + row * kPanel + kVector * v), residual, c[v], count);
+        const __m512i residual =
+            load_residual<S, R>(e, row * e.residual_stride + kVector * v, whole, masks[v], k, c[v]);
+        y[r * V + v] = scale16<S, R>(e.acc + row * kPanel + kVector * v, residual, c[v], count);
       }
     }
-    const __m512i words_low = _mm512_packs_epi32(y[0], y[1]), words_high = _mm512_packs_epi32(y[2], y[3]);
+    __m512i words_low = _mm512_packs_epi32(y[0], y[1]), words_high = _mm512_packs_epi32(y[2], y[3]);
+    if (S == Shift::kDoubled) {
+      words_low = _mm512_add_epi16(_mm512_mulhrs_epi16(words_low, halve), zero_point);
+      words_high = _mm512_add_epi16(_mm512_mulhrs_epi16(words_high, halve), zero_point);
+    }
     __m512i bytes;
     if (Signed) {
       bytes = _mm512_packs_epi16(words_low, words_high);
@@ -261,14 +295,14 @@ void epilogue_residual(const EpilogueBlock& e) {
   switch (e.range.type) {
     case IntType::U8: return epilogue_vectors<S, R, false>(e);
     case IntType::S8: return epilogue_vectors<S, R, true>(e);
-    default: return epilogue_general<S, R>(e);
+    default: return epilogue_general<undoubled(S), R>(e);
   }
 }
 
 template <Shift S>
 void epilogue_interleaved(const EpilogueBlock& e) {
   const bool is_signed = e.range.type == IntType::S8;
-  if (e.n <= 32) return is_signed ? epilogue_half<S, true>(e) : epilogue_half<S, false>(e);
+  if (e.n <= 32) return is_signed ? epilogue_half<undoubled(S), true>(e) : epilogue_half<undoubled(S), false>(e);
   return is_signed ? epilogue_bytes<S, Residual::kNone, true, true, 4>(e)
                    : epilogue_bytes<S, Residual::kNone, false, true, 4>(e);
 }
@@ -288,6 +322,7 @@ void epilogue(const EpilogueBlock& e) {
   if (e.identity && !e.interleaved) return epilogue_identity(e);
   // Sums that may exceed int32 before they saturate or leave no room for the zero point, and interleaved channels to int32.
   if (!e.narrow || (e.interleaved && e.range.type == IntType::S32)) return kPortable.epilogue(e);
+  if (e.spare_bit && e.range.type != IntType::S32) return epilogue_shift<Shift::kDoubled>(e);
   if (e.uniform_shift == 32) return epilogue_shift<Shift::k32>(e);
   if (e.uniform_shift) return epilogue_shift<Shift::kUniform>(e);
   return epilogue_shift<Shift::kVector>(e);

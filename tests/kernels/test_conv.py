@@ -203,6 +203,16 @@ def extremes() -> list[Case]:
         "w_zero_point": np.zeros(1, np.int8),
     }
     cases += [Case("Gemm", halves, Draw(9).result(y) | {"y_zero_point": 7}) for y in ALL]
+    # The same by 2^32, with multipliers that can be doubled and the first ones that cannot, and the residual's too.
+    many = np.arange(100, dtype=np.uint8)[:, None]
+    for b, b_r in ((2**29, 2**29), (2**30 - 1, 2**30 - 1), (2**30, 3), (3, 2**30), (2**31 - 1, 2**31 - 1)):
+        arrays = halves | {"x": many, "multiplier": ints(b), "shift": ints(32)}
+        for y, r, zero_point in itertools.product(EIGHT, EIGHT, (0, 5, 127)):
+            values = Draw(10).tensor(r, (100, 80))
+            residual = {"residual": values, "residual_multiplier": np.full(80, b_r, np.int32)}
+            attributes = Draw(9).result(y) | {"y_zero_point": 7}
+            cases.append(Case("Gemm", arrays, attributes))
+            cases.append(Case("GemmAdd", arrays | residual, attributes | {"residual_zero_point": zero_point}))
     return cases
 
 
