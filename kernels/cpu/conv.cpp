@@ -205,7 +205,7 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
 
     // Blocks as even as possible: 49 rows of at most 6 are 4 of 6 and 5 of 5, not 8 of 6 and 1. The epilogue takes
     // several at a time, as it begins with work of its own.
-    const int64_t blocks = ceil_div(rows.count, most);
+    const int64_t blocks = ceil_div(rows.count, most), least = rows.count / blocks, longer = rows.count % blocks;
     // Weights come from memory. While these rows are multiplied their share of the next panel is fetched, evenly; the rest
     // is the other chunks' and parts' to fetch, most of which follow on the same thread.
     const auto following = std::min(static_cast<size_t>(i) + 1, panels_.size() - 1);
@@ -213,15 +213,15 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
     const double fetched = next_bytes * static_cast<double>(rows.first) / static_cast<double>(rows.all);
     const double share = next_bytes * static_cast<double>(rows.count) / static_cast<double>(rows.all * blocks);
     block.prefetch_stride = static_cast<ptrdiff_t>(share / (double{1} * tap_count_ * steps_)) + 1;
-    const int8_t* const next = packed_.data() + panels_[following].offset + static_cast<ptrdiff_t>(fetched);
+    block.prefetch = packed_.data() + panels_[following].offset + static_cast<ptrdiff_t>(fetched);
     int64_t done = 0;
     for (int64_t b = 0, m0 = 0, m1 = 0; m0 < rows.count; b++, m0 = m1) {
       block.rows = rows.pointers + m0;
-      m1 = tier_.take ? m0 + tier_.take(block, rows.count - m0) : rows.count * (b + 1) / blocks;
+      m1 = m0 + (tier_.take ? tier_.take(block, rows.count - m0) : least + (b < longer));
       block.m = static_cast<int>(m1 - m0);
       block.acc = acc + (m0 - done) * kPanel;
-      block.prefetch = next + static_cast<ptrdiff_t>(static_cast<double>(b) * share);
       gemm(block);
+      block.prefetch += static_cast<ptrdiff_t>(share);
       if (affine_) correct_zero_points(block, panel);
       if (m1 < rows.count && m1 - done + most <= kMaxRows) continue;
       const int64_t at = (rows.first + done) * ld + panel.channel;
