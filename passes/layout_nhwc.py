@@ -9,6 +9,7 @@ Transposes (where sizes are not known, the fewest Transposes), those between ope
 2. x → T → QuantizeLinear                              x → QuantizeLinear → T: a quarter of the bytes
 3. T → Flatten → Gemm with constant weights            Flatten → Gemm with the rows of its weights permuted
 4. T of [N, 1, 1, C], T⁻¹ of [N, C, 1, 1]              a Reshape, which moves nothing, or nothing at all
+5. T of 8 bits that is left before an operator of ours ChannelsLast, which has a kernel of ours
 
 Graph inputs and outputs keep their names, order and types. The tensor that a channels-last layer makes takes the name
 of its channels-first copy, and a node whose tensors are no longer in the order that their names stand for says so:
@@ -29,7 +30,7 @@ from onnxq.errors import PreconditionError
 from onnxq.layout.choice import Layouts
 from onnxq.layout.flip import Given
 from onnxq.layout.perms import inverse
-from onnxq.layout.rewrite import carry_out, name_by_layer, reshape_instead
+from onnxq.layout.rewrite import carry_out, channels_last_instead, name_by_layer, reshape_instead
 from onnxq.layout.rules import propose
 from onnxq.layout.values import Copy, Value
 from onnxq.match import MatchFailure, Names
@@ -61,7 +62,10 @@ class LayoutNhwc(Pass):
             topology.toposort(graph)
             layouts = Layouts(graph)
             choice = layouts.better()
-            step = carry_out(graph, layouts, choice, names) if choice else reshape_instead(graph, layouts, names)
+            if choice:
+                step = carry_out(graph, layouts, choice, names)
+            else:
+                step = reshape_instead(graph, layouts, names) + channels_last_instead(layouts)
             changed += step
             if not step:
                 return PassResult(changed, tuple(_held(layouts)))

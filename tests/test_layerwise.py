@@ -189,7 +189,7 @@ def test_rows_of_a_permuted_product():
     known = {"v": np.random.default_rng(0).integers(-20, 20, (24, 5)), "d": np.arange(5) * 10}
     reference, found = integers.model(text, **known), integers.model(lowered, mul=dyadic(0.0625 / 4.1), **known)
     pipeline.run(found, [LayoutNhwc()], PassContext(found))
-    assert [n.op for n in found.graph.nodes].count("Transpose") == 1
+    assert [n.op for n in found.graph.nodes].count("ChannelsLast") == 1
     feed = {"x": np.random.default_rng(4).normal(0, 9, (30, 2, 3, 4)).astype(np.float32)}
     result = onnxq.verify(reference, found, feed, bodies=True)
     assert result.ok, result.beyond

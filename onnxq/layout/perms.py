@@ -19,6 +19,11 @@ def is_identity(perm: Perm) -> bool:
     return perm == identity(len(perm))
 
 
+def to_last(rank: int) -> Perm:
+    """Channels-first to channels-last: dimension 1 goes to the end."""
+    return (0, *range(2, rank), 1)
+
+
 def inverse(perm: Perm) -> Perm:
     """What undoes the permutation; also: where each dimension goes."""
     found = [0] * len(perm)

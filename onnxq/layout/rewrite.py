@@ -6,10 +6,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.layout.choice import Choice, Layouts, made_in, read_in
-from onnxq.layout.perms import Perm, from_text, inverse, is_identity, moves_nothing, permuted, then, to_text
+from onnxq.layout.perms import Perm, from_text, inverse, is_identity, moves_nothing, permuted, then, to_last, to_text
 from onnxq.layout.reshape import LAYOUT
+from onnxq.layout.rules import CHANNELS_LAST, is_channels_last, is_own
 from onnxq.layout.values import Copy, Value
 from onnxq.match import Names, remove_nodes
+from onnxq.protos import OWN_DOMAIN
 
 STANDS_FOR = "onnxq.tensor"  # metadata: the tensor of the QDQ model that a node's result stands for
 
@@ -134,6 +136,7 @@ def _copy_node(graph: gs.Graph, copy: Copy, source: gs.Variable, perm: Perm, nam
         node = gs.Node("", names.fresh(f"{copy.tensor.name}_transpose"), {}, [source], [copy.tensor])
         graph.nodes.append(node)
     node.inputs[0] = source
+    node.domain = None  # it may have been ChannelsLast
     node.op, node.attrs = ("Identity", {}) if is_identity(perm) else ("Transpose", {"perm": list(perm)})
     return node
 
@@ -171,7 +174,25 @@ def reshape_instead(graph: gs.Graph, layouts: Layouts, names: Names) -> int:
             if target.count(-1) > 1 or copy.node.inputs[0] is not value.root:
                 continue
             constant = gs.Constant(names.fresh(f"{copy.tensor.name}_shape"), np.asarray(target, np.int64))
-            copy.node.op, copy.node.attrs = "Reshape", {}
+            copy.node.op, copy.node.domain, copy.node.attrs = "Reshape", None, {}
             copy.node.inputs.append(constant)
             changed += 1
+    return changed
+
+
+def channels_last_instead(layouts: Layouts) -> int:
+    """Make a ChannelsLast, which has a kernel, of every Transpose of bytes to channels-last that an operator of ours
+    reads and that moves anything; returns how many."""
+    changed = 0
+    for value in layouts.values:
+        kind = value.root.dtype
+        if kind is None or isinstance(kind, int) or np.dtype(kind) not in (np.uint8, np.int8):
+            continue
+        ours = {r.layout for r in value.readers if is_own(r.node)}
+        for copy in value.copies[1:]:
+            if copy.node is None or is_channels_last(copy.node) or copy.layout not in ours or len(copy.layout) < 3:
+                continue
+            if copy.layout == to_last(len(copy.layout)) and not moves_nothing(copy.layout, value.root.shape):
+                copy.node.op, copy.node.domain, copy.node.attrs = CHANNELS_LAST, OWN_DOMAIN, {}
+                changed += 1
     return changed

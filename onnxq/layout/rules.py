@@ -12,10 +12,17 @@ from onnxq.layout.flip import Flip, Given, Refusal
 from onnxq.match import STANDARD_DOMAINS, constant_values, is_constant
 from onnxq.protos import OWN_DOMAIN
 
+CHANNELS_LAST = "ChannelsLast"
+
 
 def is_own(node: gs.Node | None) -> bool:
     """Whether the node is an operator of domain com.onnxq."""
     return node is not None and node.domain == OWN_DOMAIN
+
+
+def is_channels_last(node: gs.Node | None) -> bool:
+    """Whether the node is the Transpose that is an operator of ours."""
+    return node is not None and is_own(node) and node.op == CHANNELS_LAST
 
 
 def propose(node: gs.Node, given: Given) -> Flip | str:

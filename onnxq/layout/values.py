@@ -10,8 +10,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxq.layout.flip import breaks_before_movement
-from onnxq.layout.perms import Perm, identity, inverse, moves_nothing, permuted, then
-from onnxq.layout.rules import is_own
+from onnxq.layout.perms import Perm, identity, inverse, moves_nothing, permuted, then, to_last
+from onnxq.layout.rules import is_channels_last, is_own
 from onnxq.match import is_op, output_ids
 
 # What a Transpose costs beside the bytes it moves, in bytes: about 2 µs on one core. A Reshape moves nothing.
@@ -94,13 +94,16 @@ def item_size(tensor: gs.Tensor) -> int:
 
 
 def perm_of(node: gs.Node) -> Perm | None:
-    """The permutation of a Transpose of a computed tensor; None for other nodes and where it is not known."""
-    if not is_op(node, "Transpose") or not isinstance(node.inputs[0], gs.Variable):
+    """The permutation of a Transpose or ChannelsLast of a computed tensor; None for others and where it is unknown."""
+    ours = is_channels_last(node)
+    if not (ours or is_op(node, "Transpose")) or not isinstance(node.inputs[0], gs.Variable):
         return None
     if node.attrs.get("perm"):
         return tuple(int(p) for p in node.attrs["perm"])
     dims = [t.shape for t in (node.inputs[0], node.outputs[0]) if t.shape is not None]
-    return tuple(range(len(dims[0])))[::-1] if dims else None
+    if not dims:
+        return None
+    return to_last(len(dims[0])) if ours else identity(len(dims[0]))[::-1]
 
 
 def values_of(graph: gs.Graph) -> list[Value]:
@@ -145,11 +148,15 @@ def _distinct(nodes: Iterable[gs.Node]) -> list[gs.Node]:
     return list({id(n): n for n in nodes}.values())
 
 
+def _computes(node: gs.Node) -> bool:
+    return is_own(node) and not is_channels_last(node)
+
+
 def _ours_before(graph: gs.Graph) -> set[int]:
     """ids of the nodes that are operators of ours, or depend on one. The graph is sorted."""
     found: set[int] = set()
     for node in graph.nodes:
-        if is_own(node) or any(id(p) in found for t in node.inputs for p in t.inputs):
+        if _computes(node) or any(id(p) in found for t in node.inputs for p in t.inputs):
             found.add(id(node))
     return found
 
@@ -158,6 +165,6 @@ def _ours_behind(graph: gs.Graph) -> set[int]:
     """ids of the nodes that are operators of ours, or that one depends on."""
     found: set[int] = set()
     for node in reversed(graph.nodes):
-        if is_own(node) or any(id(n) in found for t in node.outputs for n in t.outputs):
+        if _computes(node) or any(id(n) in found for t in node.outputs for n in t.outputs):
             found.add(id(node))
     return found

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 
 from onnxq import pipeline
 from onnxq.context import PassContext
+from onnxq.layout.values import perm_of
 from onnxq.model import Model, load, to_proto
 from onnxq.pipeline import Pass, PassReport
 from onnxq.protos import OWN_DOMAIN
@@ -118,8 +119,8 @@ class Proof:
 
     @property
     def transposes(self) -> list[list[int]]:
-        """The permutations that are left, in order."""
-        return [list(n.attrs["perm"]) for n in self.model.graph.nodes if n.op == "Transpose"]
+        """The permutations that are left, in order, ChannelsLast's too."""
+        return [list(perm) for n in self.model.graph.nodes if (perm := perm_of(n)) is not None]
 
     @property
     def reasons(self) -> dict[str, str]:

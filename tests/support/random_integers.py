@@ -85,7 +85,10 @@ def transpose(b: Builder, value: Value | None = None, perm: list[int] | None = N
         perm = (
             usual[int(b.rng.integers(2))] if usual and b.rng.random() < 0.7 else b.rng.permutation(value.rank).tolist()
         )
-    return b.put("Transpose", [value.name], tuple(value.shape[p] for p in perm), perm=perm)
+    shape = tuple(value.shape[p] for p in perm)
+    if perm == [0, *range(2, value.rank), 1] and value.rank > 2 and b.count % 3 == 0:
+        return b.put("ChannelsLast", [value.name], shape, own=True)
+    return b.put("Transpose", [value.name], shape, perm=perm)
 
 
 def conv(b: Builder) -> None:
