@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from onnxq.match import STANDARD_DOMAINS, input_at, producer
+from onnxq.protos import OWN_DOMAIN
 from onnxq.search.concrete import Shapes, concrete_shapes
 from onnxq.shapes import element_type
 
@@ -164,7 +165,7 @@ def bit_operations(macs: int | None, weight_bits: int | None, activation_bits: i
 def tensor_bits(tensor: gs.Tensor) -> int:
     """Width of a tensor's values: that of the integers it was dequantized from, else of its own type; 32 if unknown."""
     origin, node = tensor, producer(tensor)
-    while node is not None and node.op in MOVERS and node.domain in STANDARD_DOMAINS:
+    while node is not None and _moves(node):
         origin = node.inputs[0]
         node = producer(origin)
     if node is None or node.op not in ("DequantizeLinear", "QuantizeLinear"):
@@ -178,6 +179,12 @@ def tensor_bits(tensor: gs.Tensor) -> int:
         node = made_by
     clip = producer(node.inputs[0])
     return _marked_bits(node) or (_marked_bits(clip) if clip is not None else None) or type_bits(node.outputs[0])
+
+
+def _moves(node: gs.Node) -> bool:
+    return (node.op in MOVERS and node.domain in STANDARD_DOMAINS) or (
+        node.op == "ChannelsLast" and node.domain == OWN_DOMAIN
+    )
 
 
 def type_bits(tensor: gs.Tensor) -> int:

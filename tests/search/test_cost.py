@@ -388,6 +388,18 @@ def test_narrow_activations_count_with_their_width():
     assert found.average[1] < found.average[0] / 4
 
 
+@pytest.mark.parametrize("move", ["Transpose<perm=[0,2,3,1]>(q)", "com.onnxq.ChannelsLast(q)"])
+def test_what_only_moves_keeps_the_width(move):
+    source = load(
+        onnx.parser.parse_model(
+            '<ir_version: 10, opset_import: ["": 21, "com.onnxq": 1]> g (float[1,3,4,5] x) => (uint8[1,4,5,3] y) '
+            f"<float s = {{0.5}}, uint8 z = {{0}}> {{ q = QuantizeLinear(x, s, z) y = {move} }}"
+        )
+    )
+    source.graph.nodes[0].metadata = {BITS_KEY: "4"}
+    assert tensor_bits(source.graph.outputs[0]) == 4
+
+
 def test_format_shape():
     assert format_shape((1, "C", None)) == "1×C×?"
     assert format_shape(()) == "scalar"
