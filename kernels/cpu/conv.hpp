@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/large_pages.hpp"
 #include "cpu/rescale.hpp"
 #include "cpu/tier.hpp"
 
@@ -99,7 +100,8 @@ class Convolution {
   int32_t zero_point_;  // of x as it is read: unsigned
   EpilogueBlock epilogue_;
   std::vector<Panel> panels_;
-  std::vector<int8_t> packed_, ones_;
+  LargePages packed_;
+  std::vector<int8_t> ones_;
   // Per output channel, and kPanel more so that a whole panel can always be read.
   std::vector<int32_t> init_, multiplier_, shift_, residual_multiplier_, w_zero_point_;
 };

@@ -131,12 +131,12 @@ void Convolution::pack(const ConvSpec& spec) {
   const int64_t run = merged_ ? s.kw * s.in_channels : group_in;
   const auto widths = panel_widths(group_out);
   const size_t tap_bytes = static_cast<size_t>(steps_) * kVector * kStep;
-  std::vector<int8_t> bytes;
+  std::vector<int8_t> packed, bytes;
   for (int64_t g = 0; g < s.groups; g++) {
     int64_t n0 = 0;
     for (const int vectors : widths) {
       const int64_t channels = std::min<int64_t>(vectors * kVector, group_out - n0);
-      panels_.push_back({g, g * group_out + n0, vectors, static_cast<int>(channels), packed_.size()});
+      panels_.push_back({g, g * group_out + n0, vectors, static_cast<int>(channels), packed.size()});
       bytes.assign(tap_bytes * static_cast<size_t>(tap_count_ * vectors), 0);
       for (int64_t n = 0; n < channels; n++) {
         // A channel's weights in memory: the taps one after the other, each of `run` values.
@@ -151,13 +151,14 @@ void Convolution::pack(const ConvSpec& spec) {
         bytes.resize(nibble_lines(bytes.size()) * 2 * kLine);
         for (size_t i = 0; i < bytes.size(); i += 2 * kLine)
           for (size_t k = i; k < i + kLine; k++)
-            packed_.push_back(static_cast<int8_t>((bytes[k] & 15) | (bytes[k + kLine] & 15) << 4));
+            packed.push_back(static_cast<int8_t>((bytes[k] & 15) | (bytes[k + kLine] & 15) << 4));
       } else {
-        packed_.insert(packed_.end(), bytes.begin(), bytes.end());
+        packed.insert(packed.end(), bytes.begin(), bytes.end());
       }
       n0 += channels;
     }
   }
+  packed_ = LargePages(packed);
   if (affine_) {  // a panel whose first channel sums the row, for weights with a zero point
     ones_.assign(tap_bytes * static_cast<size_t>(tap_count_), 0);
     for (int64_t t = 0; t < tap_count_; t++)
@@ -169,8 +170,9 @@ void Convolution::pack(const ConvSpec& spec) {
 void Convolution::pack_depthwise(const ConvSpec& spec) {
   const auto kh = static_cast<int>(shape_.kh), kw = static_cast<int>(shape_.kw);
   const auto channels = static_cast<int>(shape_.in_channels);
-  packed_.resize(tier_.pack_depthwise(spec.weights, kh, kw, channels, nullptr));
-  tier_.pack_depthwise(spec.weights, kh, kw, channels, packed_.data());
+  std::vector<int8_t> packed(tier_.pack_depthwise(spec.weights, kh, kw, channels, nullptr));
+  tier_.pack_depthwise(spec.weights, kh, kw, channels, packed.data());
+  packed_ = LargePages(packed);
   nibbles_ = false;
   const auto panels = static_cast<size_t>(ceil_div(channels, kPanel));
   const auto ordered = [&](std::vector<int32_t>& values, int32_t fill) {

@@ -61,10 +61,11 @@ def test_results_are_kept_at_once_and_not_made_again(tmp_path: Path):
     assert again.once("a", lambda: {"x": 2}) == {"x": 1}
 
 
-def test_networks_have_the_published_number_of_layers():
+def test_networks_have_the_number_of_layers_that_is_said():
     assert {name: 2 + sum(3 * n + 1 for n in blocks) for name, blocks in BLOCKS.items()} == {
         "resnet50": 54,
         "resnet152": 156,
+        "501 layers": 501,
     }
     prepared = prepare(resnet_weights((1, 1, 1, 1)), "onnxruntime-cpu")
     assert len(prepared.layers) == 2 + 4 * 4
