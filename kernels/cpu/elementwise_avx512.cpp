@@ -6,12 +6,11 @@
 
 #include "cpu/elementwise_isa.hpp"
 #include "cpu/elementwise_plain.hpp"
+#include "cpu/inline.hpp"
 #include "cpu/ymm_channels_last.hpp"
 
 namespace onnxq {
 namespace {
-
-#define ONNXQ_INLINE static inline __attribute__((always_inline))
 
 constexpr int kLanes = 16, kBytes = 64;
 

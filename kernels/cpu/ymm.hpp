@@ -13,14 +13,8 @@
 
 #include <immintrin.h>
 
+#include "cpu/inline.hpp"
 #include "cpu/tier.hpp"
-
-#define ONNXQ_INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define ONNXQ_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define ONNXQ_UNROLL _Pragma("GCC unroll 16")
-#endif
 
 namespace onnxq {
 namespace {

@@ -8,13 +8,7 @@
 #include <immintrin.h>
 
 #include "cpu/elementwise_plain.hpp"
-
-#define ONNXQ_INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define ONNXQ_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define ONNXQ_UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "cpu/inline.hpp"
 
 namespace onnxq {
 namespace {

@@ -3,9 +3,8 @@
 
 #include <immintrin.h>
 
+#include "cpu/inline.hpp"
 #include "cpu/tier.hpp"
-
-#define ONNXQ_INLINE static inline __attribute__((always_inline))
 
 namespace onnxq {
 namespace {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cpu/sizes.hpp"
 #include "ort/api.hpp"
 
 namespace onnxq {
@@ -34,7 +35,7 @@ template <class F>
 void in_parts(const Api& api, const abi::KernelContext* context, int64_t units, int64_t work,
               const ScratchSource& memory, size_t scratch_bytes, const F& body) {
   const int64_t parts = part_count(units, work);
-  const size_t each = (scratch_bytes + 63) / 64 * 64;
+  const size_t each = aligned(scratch_bytes);
   const Scratch scratch = memory.take(each * static_cast<size_t>(parts));
   api.parallel_for(context, static_cast<size_t>(parts), [&](size_t i) {
     const auto part = static_cast<int64_t>(i);

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
+from onnxq.layout.rules import is_channels_last
 from onnxq.match import STANDARD_DOMAINS, input_at, producer
-from onnxq.protos import OWN_DOMAIN
 from onnxq.search.concrete import Shapes, concrete_shapes
 from onnxq.shapes import element_type
 
@@ -182,9 +182,7 @@ def tensor_bits(tensor: gs.Tensor) -> int:
 
 
 def _moves(node: gs.Node) -> bool:
-    return (node.op in MOVERS and node.domain in STANDARD_DOMAINS) or (
-        node.op == "ChannelsLast" and node.domain == OWN_DOMAIN
-    )
+    return (node.op in MOVERS and node.domain in STANDARD_DOMAINS) or is_channels_last(node)
 
 
 def type_bits(tensor: gs.Tensor) -> int:

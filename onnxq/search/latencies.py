@@ -12,6 +12,7 @@ from typing import Any
 from onnxq.errors import ConfigError
 from onnxq.save import write_text
 from onnxq.search.costs import ModelCosts
+from onnxq.search.files import read_json
 from onnxq.search.layers import Prepared
 
 FORMAT = "onnxq-latency-1"
@@ -89,12 +90,7 @@ class Latencies:
 def load_latencies(path: str | Path) -> Latencies:
     """Read the file of `onnxq latency`. Raises ConfigError when it is missing, none, or damaged."""
     file = Path(path)
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ConfigError(f"{file}: cannot be read: {err.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as err:
-        raise ConfigError(f"{file}: not a latency file: {str(err).splitlines()[0]}") from None
+    table = read_json(file, "a latency file")
     if not isinstance(table, dict) or table.get("format") != FORMAT:
         raise ConfigError(f"{file}: not a latency file that onnxq reads (needed is format {FORMAT!r})")
     try:

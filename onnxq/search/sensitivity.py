@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from onnxq.errors import ConfigError
 from onnxq.save import write_text
+from onnxq.search.files import read_json
 
 FORMAT = "onnxq-sensitivity-1"
 Kind = Literal["weights", "activations"]
@@ -90,12 +91,7 @@ def load_sensitivity(path: str | Path, model_sha256: str | None = None) -> Sensi
     Raises ConfigError when the file is missing, is none, is damaged, or of another model.
     """
     file = Path(path)
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ConfigError(f"{file}: cannot be read: {err.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as err:
-        raise ConfigError(f"{file}: not a sensitivity file: {str(err).splitlines()[0]}") from None
+    table = read_json(file, "a sensitivity file")
     found = table.get("format") if isinstance(table, dict) else None
     if found != FORMAT:
         told = f"format {found!r}" if isinstance(found, str) else "no format"
