@@ -1,5 +1,6 @@
 #include "ort/api.hpp"
 
+#include <atomic>
 #include <utility>
 
 namespace onnxq {
@@ -25,6 +26,12 @@ class Owned {
 };
 using OwnedTensorInfo = Owned<abi::TensorInfo, Slot::ReleaseTensorTypeAndShapeInfo>;
 using OwnedTypeInfo = Owned<abi::TypeInfo, Slot::ReleaseTypeInfo>;
+
+// A name for a dimension of which nothing is known. No two are equal: equal names mean equal sizes.
+std::string unknown_dimension() {
+  static std::atomic<uint64_t> count{0};
+  return "onnxq_unknown_" + std::to_string(count++);
+}
 
 std::vector<int64_t> dims_of(const Api& api, const abi::TensorInfo* info) {
   size_t rank = 0;
@@ -150,6 +157,13 @@ void Api::infer_output(abi::ShapeContext* context, size_t index, const TensorTyp
   const OwnedTensorInfo owned(*this, info);
   auto symbols = type.symbols;
   symbols.resize(type.dims.size(), "");
+  // A size of -1 without a name would be taken for a size, and Shape folded to it.
+  std::vector<std::string> invented(type.dims.size());
+  for (size_t i = 0; i < type.dims.size(); i++) {
+    if (type.dims[i] >= 0 || *symbols[i]) continue;
+    invented[i] = unknown_dimension();
+    symbols[i] = invented[i].c_str();
+  }
   call(Slot::SetTensorElementType, info, type.element);
   call(Slot::SetDimensions, info, type.dims.data(), type.dims.size());
   call(Slot::SetSymbolicDimensions, info, symbols.data(), symbols.size());
