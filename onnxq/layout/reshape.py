@@ -120,10 +120,11 @@ def reshape(node: gs.Node, given: Given) -> Flip:
             if flip is None:
                 raise
             return flip
-    changes = {}
+    changes, copies = {}, {}
     if not is_identity(outer) or 0 in target:
         changes[1] = ints(_new_target(permuted(before, inner), permuted(after, outer)))
-    return Flip((or_none(inner), *[None] * (len(node.inputs) - 1)), (or_none(outer),), constants=changes)
+        copies = {"allowzero": 0} if node.attrs.get("allowzero", 0) else {}
+    return Flip((or_none(inner), *[None] * (len(node.inputs) - 1)), (or_none(outer),), copies, changes)
 
 
 def _target_dims(before: Dims, target: list[int]) -> Dims:
