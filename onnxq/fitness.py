@@ -13,8 +13,8 @@ SUMS = ("Add", "Sum")
 BINARY = ("Add", "Sum", "Sub", "Mul", "Div", "Max", "Min")
 
 
-def unfit(node: gs.Node, profile: Profile) -> str:
-    """Why a node that the profile quantizes cannot be; empty if it can."""
+def unfit(node: gs.Node, profile: Profile, masks: bool = False) -> str:
+    """Why a node that the profile quantizes cannot be; empty if it can. masks: whether constants may be −infinity."""
     data = [t for t in node.inputs if not t.is_empty()]
     if not data:
         return "it has no input"
@@ -31,7 +31,7 @@ def unfit(node: gs.Node, profile: Profile) -> str:
     if constants and node.op in (*BINARY, "Concat"):
         if not rule.constants:
             return "one operand is a constant"
-        if not all(v.size and np.isfinite(v).all() for v in constants):
+        if not all(v.size and (np.isfinite(v) | (masks & np.isneginf(v))).all() for v in constants):
             return "its constant operand is empty or not finite"
         if node.op == "Concat" and profile.graph.concat == "shared":
             return "one operand is a constant, which cannot share the scale of the others"

@@ -15,6 +15,8 @@ Rules, cited by number in the code:
     sides, if the profile ties passthroughs. Concat likewise: "shared" ties, "per-input" does not.
  5. A tensor is quantized once: the widest width among its readers, one scale, one Q/DQ.
  6. What lies before the first or behind the last layer has the width of the ends, like the inputs of those layers.
+ 7. What only feeds a Softmax stays float where the target computes that in float; masks and positions computed from
+    integers always do (onnxq/attention.py).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Literal
 
 import onnx_graphsurgeon as gs
 
+from onnxq.attention import SOFTMAX, feeds_softmax, from_integers, nan_guard
 from onnxq.axes import LINEAR_OPS
 from onnxq.element_types import fill_types
 from onnxq.fitness import BINARY, SUMS, may_stay_float, unfit, unfit_mover
@@ -130,6 +133,9 @@ class _Planner:
         self.bias_adds: dict[int, tuple[gs.Node, int]] = {}  # MatMul → the Add of its bias, and which input that is
         self.parent: dict[int, int] = {}  # union-find over tensors that share one scale
         self.derived: set[int] = set()  # tied outputs: their values are among those of their sources
+        self.scores = feeds_softmax(graph)
+        self.float_softmax = all(profile.rule(op).action == "float" for op in SOFTMAX)
+        self.counted = from_integers(graph)
         self.depth = _layers_before(graph)
         self.tail = _without_layer_behind(graph)
         self.ends = end_nodes(graph)
@@ -182,13 +188,20 @@ class _Planner:
         if self.profile.graph.matmul_bias and self._is_bias_add(node):
             self.result.actions[name] = "fused"
             return
-        reason = unfit(node, self.profile)
+        reason = self._kept_exact(node) or unfit(node, self.profile, id(node) in self.scores)  # rule 7
         if reason:
             self.result.actions[name] = "float"
             self._skip(node, reason)
             return
         self.result.actions[name] = "quantized"
         self.quantized.add(id(node))
+
+    def _kept_exact(self, node: gs.Node) -> str:
+        if id(node) in self.counted:
+            return "it computes a mask or positions from integers"
+        if id(node) in self.scores and self.float_softmax:
+            return f"it only feeds a Softmax, which profile {self.profile.name} runs in float"
+        return ""
 
     def _is_bias_add(self, node: gs.Node) -> bool:
         """Whether the node adds one constant a channel to a MatMul that is a layer and that nothing else reads."""
@@ -311,6 +324,12 @@ class _Planner:
         node = producer(tensor)
         if id(node) in self.bias_adds:
             return self._behind_fused(self.bias_adds[id(node)][0].outputs[0])
+        guard = nan_guard(tensor) if node is not None and node.op == "Softmax" else None
+        if guard is not None and id(guard) in self.order:
+            for part in (guard, producer(guard.inputs[0])):  # what is quantized is never NaN
+                assert part is not None
+                self._fuse(part)
+            return guard.outputs[0]
         if node is None or node.op not in rule.fused_after:
             return tensor
         follower = sole_consumer(tensor, self.outputs)
@@ -320,9 +339,12 @@ class _Planner:
             return tensor  # inside the body of an If or Loop
         if any(not is_constant(t) for t in follower.inputs[1:] if not t.is_empty()):
             return tensor
-        self.result.actions[follower.name] = "fused"
-        self.result.skipped = [s for s in self.result.skipped if s.node != follower.name]
+        self._fuse(follower)
         return follower.outputs[0]
+
+    def _fuse(self, node: gs.Node) -> None:
+        self.result.actions[node.name] = "fused"
+        self.result.skipped = [s for s in self.result.skipped if s.node != node.name]
 
     def _settle_movers(self) -> None:
         """Concats and passthroughs run in integers only where what is behind them asked for it."""

@@ -12,8 +12,9 @@ from ml_dtypes import int4, uint4
 from numpy.typing import NDArray
 
 from onnxq.axes import channel_axis, out_channels
+from onnxq.calibrate.masks import ScoreRanges
 from onnxq.calibrate.ranges import choose_range
-from onnxq.calibrate.statistics import TensorStatistics
+from onnxq.calibrate.statistics import Statistics, TensorStatistics
 from onnxq.context import PassContext
 from onnxq.errors import PostconditionError, PreconditionError
 from onnxq.match import MatchFailure, Names, constant_values, consumers, is_constant
@@ -67,16 +68,10 @@ class InsertQdq(Pass):
         """Place, quantize weights and biases, and leave what was decided in ctx.placement."""
         target, settings = resolve(self.profile, ctx)
         placement = plan(graph, target, settings)
+        ranges = _ranges(graph, placement, ctx, self.calibration or settings.calibration)
         editor = _Editor(graph, placement, settings)
-        method = self.calibration or settings.calibration
-        ranges: dict[str, QParams] = {}
         for point in placement.points:
-            key = point.group or point.tensor.name
-            if key not in ranges:
-                low, high = choose_range(_statistics_of(point, ctx), method, point.format)
-                low = max(low, 0.0) if point.nonnegative else low
-                ranges[key] = qparams_from_range(low, high, point.format)
-            editor.insert_point(point, ranges[key])
+            editor.insert_point(point, ranges[point.group or point.tensor.name])
         for node, index, fmt in placement.constants:
             editor.quantize_operand(node, index, fmt)
         editor.quantize_layers()
@@ -115,6 +110,31 @@ def storage_type(fmt: QuantFormat, narrowest: int = 8) -> np.dtype:
     if fmt.bits <= narrowest == 4:
         return np.dtype(int4 if fmt.signed else uint4)
     return np.dtype(np.int8 if fmt.signed else np.uint8)
+
+
+def _ranges(graph: gs.Graph, placement: Placement, ctx: PassContext, method: str) -> dict[str, QParams]:
+    """Scale and zero point for each point or group of points, by name. Constant masks become as deep as needed."""
+    scores = ScoreRanges(graph, ctx.statistics or Statistics())
+    members: dict[str, list[Point]] = {}
+    for point in placement.points:
+        members.setdefault(point.group or point.tensor.name, []).append(point)
+    found: dict[str, QParams] = {}
+    for key, points in members.items():
+        stats, fmt = _statistics_of(points[0], ctx), points[0].format
+        tensors = [p.tensor for p in points if scores.holds(p.tensor)]
+        low, high = scores.choose(tensors, stats, method, fmt) if tensors else choose_range(stats, method, fmt)
+        low = max(low, 0.0) if points[0].nonnegative else low
+        found[key] = qparams_from_range(low, high, fmt)
+    quantized = {id(p.tensor) for p in placement.points}
+    names = Names(graph)
+    for node in graph.nodes:
+        if not any(id(t) in quantized for t in node.outputs):
+            continue
+        for i, tensor in enumerate(node.inputs):
+            if is_constant(tensor) and (lowest := scores.constant(node, tensor)) is not None:
+                values = constant_values(tensor)
+                node.inputs[i] = gs.Constant(names.fresh(f"{tensor.name}_limited"), np.asarray(np.maximum(values, lowest)))
+    return found
 
 
 def _statistics_of(point: Point, ctx: PassContext) -> TensorStatistics:

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq import runtime
+from onnxq.attention import from_integers, masked_tensors
 from onnxq.calibrate.statistics import Statistics
 from onnxq.calibrate.store import load_statistics, save_statistics
 from onnxq.data.source import Batch, DataSource, batches, input_specs
 from onnxq.errors import CalibrationError, DataError, InterruptedRun
 from onnxq.fetch import Fetcher, observed_model, real_part, sample_names
-from onnxq.match import is_float
+from onnxq.match import consumers, is_float
 from onnxq.model import Model
 from onnxq.save import model_dir, runnable
 
@@ -70,7 +71,8 @@ def collect(
         # Threads that take whole batches keep busier than threads that share operators, and an operator's result can
         # depend on how many share it (a convolution's last bits do).
         session = runtime.session(opened, threads=1)
-        counter = _BatchCounter(stats, tensors, Fetcher(session, outputs, workers))
+        masked = {t.name for t in model.graph.tensors().values() if id(t) in masked_tensors(model.graph)}
+        counter = _BatchCounter(stats, tensors, masked, Fetcher(session, outputs, workers))
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         stop = stack.enter_context(interruptible())
         running: deque[Future[int]] = deque()
@@ -106,17 +108,28 @@ def collect(
 
 
 def observable(model: Model) -> list[str]:
-    """Every float32 activation of the top-level graph, inputs first: what any profile could quantize."""
-    nodes = (t for n in model.graph.nodes for t in n.outputs if not t.is_empty())
+    """Every float32 activation of the top-level graph that a profile could quantize, inputs first.
+
+    Those that compute positions from integers are left out, unless something else reads them: T5 takes the logarithm
+    of distances, 0 among them.
+    """
+    counted = from_integers(model.graph)
+    nodes = (
+        t
+        for n in model.graph.nodes
+        for t in n.outputs
+        if not t.is_empty() and not (id(n) in counted and all(id(c) in counted for c in consumers(t)))
+    )
     return [t.name for t in (*model.graph.inputs, *nodes) if is_float(t)]
 
 
 class _BatchCounter:
     """Counts what a batch makes of the tensors. Threads may count batches at the same time."""
 
-    def __init__(self, stats: Statistics, tensors: Sequence[str], fetch: Fetcher) -> None:
+    def __init__(self, stats: Statistics, tensors: Sequence[str], masked: Set[str], fetch: Fetcher) -> None:
         self._stats = stats
         self._tensors = tensors
+        self._masked = masked
         self._fetch = fetch
         self._locks = {name: threading.Lock() for name in tensors}
 
@@ -130,6 +143,8 @@ class _BatchCounter:
     def _add(self, found: dict[str, NDArray], batch: Batch) -> None:
         for name in list(found):
             values = real_part(found.pop(name), batch)  # popped: freed as soon as it is counted
+            if name in self._masked:
+                values = np.maximum(values, np.finfo(values.dtype).min)  # a mask of −infinity; NaN stays NaN
             try:
                 with self._locks[name]:
                     self._stats[name].update(values)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.calibrate.buckets import NEGATIVE_PAGE, value_buckets
+from onnxq.calibrate.buckets import MANTISSA_SHIFT, NEGATIVE_PAGE, PAGE_SIZE, value_buckets
 from onnxq.calibrate.counting import Counter, make_counter
 from onnxq.errors import CalibrationError
 
@@ -114,6 +114,24 @@ class TensorStatistics:
         pages = {page: counts for page, counts in self.pages.items() if page < NEGATIVE_PAGE}
         zeros = self.count - sum(int(counts.sum()) for counts in pages.values())
         return TensorStatistics(self.count, zeros, max(self.minimum, 0.0), max(self.maximum, 0.0), pages)
+
+    def above(self, bound: float) -> TensorStatistics:
+        """The statistics of the values in buckets above a bound below 0, where a bucket ends."""
+        pages: dict[int, NDArray[np.int64]] = {}
+        ends = np.arange(PAGE_SIZE, dtype=np.uint32)
+        for page, counts in self.pages.items():
+            kept = counts
+            if page > NEGATIVE_PAGE:
+                bits = (np.uint32((page - NEGATIVE_PAGE) * PAGE_SIZE) + ends) << np.uint32(MANTISSA_SHIFT)
+                kept = np.where(-bits.view(np.float32).astype(np.float64) > bound, counts, 0)
+            if kept.any():
+                pages[page] = kept
+        count = self.zeros + sum(int(c.sum()) for c in pages.values())
+        if not count:
+            return TensorStatistics()
+        found = TensorStatistics(count, self.zeros, max(self.minimum, bound), self.maximum, pages)
+        found.minimum = float(value_buckets(found).low[0])
+        return found
 
     @property
     def sum(self) -> float:

@@ -1,0 +1,98 @@
+"""Ranges of attention scores and masks whose integers keep masked and unmasked scores apart.
+
+A mask lowers scores by so much that the Softmax makes nothing of them. By how much does not matter: integers need only
+reach far enough below the unmasked scores. What lies deeper saturates there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.attention import SOFTMAX, feeds_softmax, masked_tensors
+from onnxq.calibrate.buckets import value_buckets
+from onnxq.calibrate.ranges import Method, choose_range
+from onnxq.calibrate.statistics import Statistics, TensorStatistics
+from onnxq.match import constant_values, consumers, is_constant, is_op, scalar_value
+from onnxq.numeric.formats import QuantFormat
+
+# Values are masked when they lie below −DEEP and nothing lies in the GAP above them. Swin's masks are −100.
+DEEP = 64.0
+GAP = 32.0
+# How far below every unmasked score a masked one must stay. 512 of them weigh 512 · e^-16 = 6e-5 of the largest.
+MARGIN = 16.0
+
+
+def mask_bound(stats: TensorStatistics) -> float | None:
+    """A value with every masked value below it and every other above; None where nothing is masked."""
+    if stats.count == 0 or stats.minimum > -DEEP:
+        return None
+    buckets = value_buckets(stats)
+    ends, starts = buckets.high, np.append(buckets.low[1:], np.inf)
+    splits = np.flatnonzero((ends <= -DEEP) & (starts - ends >= GAP))
+    return None if splits.size == 0 else float(ends[splits[-1]])
+
+
+class ScoreRanges:
+    """Ranges for tensors that feed Softmax nodes. Ask before the graph is edited."""
+
+    def __init__(self, graph: gs.Graph, statistics: Statistics) -> None:
+        self._nodes = feeds_softmax(graph)
+        self._tensors = masked_tensors(graph)
+        self._statistics = statistics
+        self._lowest: dict[int, float] = {}
+
+    def holds(self, tensor: gs.Tensor) -> bool:
+        """Whether masks may be in the tensor."""
+        return id(tensor) in self._tensors
+
+    def choose(
+        self, tensors: list[gs.Tensor], stats: TensorStatistics, method: Method | str, fmt: QuantFormat
+    ) -> tuple[float, float]:
+        """(low, high) for tensors that share a scale. stats: of all of them."""
+        bound = mask_bound(stats)
+        if bound is None:
+            return choose_range(stats, method, fmt)
+        low, high = choose_range(stats.above(bound), method, fmt)
+        return min([low, *(self.lowest(t) for t in tensors)]), max(high, 0.0)
+
+    def lowest(self, tensor: gs.Tensor) -> float:
+        """How low the tensor's integers must reach for what is masked to stay masked."""
+        if id(tensor) not in self._lowest:
+            self._lowest[id(tensor)] = -np.inf  # a cycle cannot be: the graph is sorted
+            found = [self._needed_by(reader, tensor) for reader in consumers(tensor)]
+            self._lowest[id(tensor)] = min(found, default=self._extremes(tensor)[0] - MARGIN)
+        return self._lowest[id(tensor)]
+
+    def constant(self, node: gs.Node, tensor: gs.Constant) -> float | None:
+        """How low a constant mask that `node` reads must reach; None where it holds no mask."""
+        values = constant_values(tensor)
+        if id(node) not in self._nodes or values is None or not values.size or values.min() > -DEEP:
+            return None
+        stats = TensorStatistics()
+        stats.update(np.maximum(values, np.finfo(np.float32).min))
+        bound = mask_bound(stats)
+        return None if bound is None else self._needed_by(node, tensor, float(values[values > bound].max(initial=0.0)))
+
+    def _needed_by(self, reader: gs.Node, tensor: gs.Tensor, high: float | None = None) -> float:
+        if is_op(reader, *SOFTMAX) or id(reader) not in self._nodes:
+            return self._extremes(tensor)[0] - MARGIN
+        result = reader.outputs[0]
+        below = self.lowest(result)
+        if is_op(reader, "Add", "Sub"):
+            high = self._extremes(tensor)[1] if high is None else high
+            return below - max(self._extremes(result)[1] - high, 0.0)
+        if is_op(reader, "Mul", "Div") and is_constant(reader.inputs[1]):
+            factor = scalar_value(reader.inputs[1])
+            if factor is not None and float(factor) > 0:
+                return below / float(factor) if reader.op == "Mul" else below * float(factor)
+        return below
+
+    def _extremes(self, tensor: gs.Tensor) -> tuple[float, float]:
+        """The unmasked extremes, (0, 0) where nothing is known."""
+        if tensor.name not in self._statistics:
+            return 0.0, 0.0
+        stats = self._statistics[tensor.name]
+        bound = mask_bound(stats)
+        kept = stats if bound is None else stats.above(bound)
+        return (kept.minimum, kept.maximum) if kept.count else (0.0, 0.0)
