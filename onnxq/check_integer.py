@@ -1,7 +1,8 @@
 """Is a model integer-only? Every float operator between its first QuantizeLinear and its last DequantizeLinear.
 
 "Between" means: a QuantizeLinear lies somewhere before it and a DequantizeLinear behind it. What prepares the input
-before the first QuantizeLinear, and what is behind the last DequantizeLinear (a Softmax, say), is outside.
+before the first QuantizeLinear, and what is behind the last DequantizeLinear (a Softmax, say), is outside. So is what
+is computed from the shape of a tensor alone (positions, a causal mask).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq import topology
 from onnxq.errors import PassError
-from onnxq.lowering.graph import is_float_op
+from onnxq.lowering.graph import ONLY_SHAPE, is_float_op
 from onnxq.match import STANDARD_DOMAINS, producer
 from onnxq.model import Model, from_proto, load, to_proto
 from onnxq.ops import DOMAIN
@@ -59,6 +60,8 @@ def _between(graph: gs.Graph) -> list[gs.Node]:
     """Nodes with a QuantizeLinear before them and a DequantizeLinear behind them, in order."""
     before: set[int] = set()
     for node in graph.nodes:
+        if node.op in ONLY_SHAPE:
+            continue
         makers = (p for t in (*node.inputs, *topology.captured(node)) for p in t.inputs)
         if any(id(p) in before or is_quantize(p) for p in makers):
             before.add(id(node))

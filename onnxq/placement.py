@@ -17,6 +17,7 @@ Rules, cited by number in the code:
  6. What lies before the first or behind the last layer has the width of the ends, like the inputs of those layers.
  7. What only feeds a Softmax stays float where the target computes that in float; masks and positions computed from
     integers always do (onnxq/attention.py).
+ 8. A normalization spelled out in elementary operators is one operator (onnxq/norms.py).
 """
 
 from __future__ import annotations
@@ -43,11 +44,14 @@ from onnxq.match import (
     sole_consumer,
 )
 from onnxq.model import all_graphs
+from onnxq.norms import NORM_OPS, Norm, find_norms
 from onnxq.numeric.formats import QuantFormat
 from onnxq.numeric.qparams import QParams
-from onnxq.profile import Profile
+from onnxq.profile import OpRule, Profile
 from onnxq.settings import QuantSettings
 from onnxq.signs import is_nonnegative
+
+NO_LAYER_BEHIND = "no layer is behind it, it stays float"
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ class _Planner:
         self.scores = feeds_softmax(graph)
         self.float_softmax = all(profile.rule(op).action == "float" for op in SOFTMAX)
         self.counted = from_integers(graph)
+        self.norms = {id(n): norm for norm in find_norms(graph) for n in norm.nodes}
         self.depth = _layers_before(graph)
         self.tail = _without_layer_behind(graph)
         self.ends = end_nodes(graph)
@@ -150,7 +155,7 @@ class _Planner:
             if id(node) in self.quantized:
                 self._demand_inputs(node)
         for node in self.graph.nodes:
-            if id(node) in self.quantized and self.profile.rule(node.op).output == "always":
+            if id(node) in self.quantized and self._rule(node).output == "always":
                 self._demand_output(node)
         self._settle_movers()
         self._finish_points()
@@ -162,6 +167,9 @@ class _Planner:
     def _classify(self, node: gs.Node) -> None:
         name = node.name
         rule = self.profile.rule(node.op) if node.domain in STANDARD_DOMAINS else None
+        if id(node) in self.norms:
+            self._classify_norm(node, self.norms[id(node)])
+            return
         if rule is None or rule.action == "float":
             self.result.actions[name] = "float"
             if node.op not in ("QuantizeLinear", "DequantizeLinear"):
@@ -177,7 +185,7 @@ class _Planner:
             return
         if rule.inner and id(node) in self.tail:
             self.result.actions[name] = "float"
-            self._skip(node, "no layer is behind it, it stays float")
+            self._skip(node, NO_LAYER_BEHIND)
             return
         if rule.action == "passthrough":
             reason = unfit_mover(node)
@@ -195,6 +203,30 @@ class _Planner:
             return
         self.result.actions[name] = "quantized"
         self.quantized.add(id(node))
+
+    def _classify_norm(self, node: gs.Node, norm: Norm) -> None:
+        """Rule 8. The last of the nodes stands for all."""
+        reason = self._why_norm_is_float(norm)
+        if reason:
+            self.result.actions[node.name] = "float"
+            self._skip(node, reason)
+            return
+        self.result.actions[node.name] = "quantized" if node is norm.root else "fused"
+        if node is norm.root:
+            self.quantized.add(id(node))
+
+    def _why_norm_is_float(self, norm: Norm) -> str:
+        rule = self._rule(norm.root)
+        if any(self.settings.override_for(n.name).keep_float or self.settings.excluded(n.name) for n in norm.nodes):
+            return "left float by the user"
+        if rule.action == "float" or not is_float(norm.x) or is_constant(norm.x):
+            return f"it is part of a normalization, which profile {self.profile.name} runs in float"
+        return NO_LAYER_BEHIND if rule.inner and id(norm.root) in self.tail else ""
+
+    def _rule(self, node: gs.Node) -> OpRule:
+        """What the profile does with the node, or with the normalization that it ends."""
+        norm = self.norms.get(id(node))
+        return self.profile.rule(node.op if norm is None else NORM_OPS[0])
 
     def _kept_exact(self, node: gs.Node) -> str:
         if id(node) in self.counted:
@@ -222,6 +254,10 @@ class _Planner:
     # Which tensors those nodes need quantized
 
     def _demand_inputs(self, node: gs.Node) -> None:
+        if id(node) in self.norms:
+            for reader, index in self.norms[id(node)].reads:
+                self._demand(reader, index)
+            return
         if node.op in LINEAR_OPS:
             for index in (0, 1):
                 if not is_constant(node.inputs[index]):
@@ -416,7 +452,8 @@ class _Planner:
 
     def _bits_of(self, members: list[int]) -> int:
         """Rule 5 for tensors that share a scale; rule 6 for what no quantized operator reads."""
-        readers = [node for key in members for node, _ in self.edges.get(key, []) if id(node) in self.quantized]
+        edges = [node for key in members for node, _ in self.edges.get(key, [])]
+        readers = [n for n in map(self._root_of_norm, edges) if id(n) in self.quantized]
         widths = [self._activation_bits(node) for node in readers]
         if not widths:
             makers = (producer(self.tensors[key]) for key in members)
@@ -436,6 +473,9 @@ class _Planner:
 
     def _graph_tensors(self) -> list[gs.Tensor]:
         return [*self.graph.inputs, *(t for n in self.graph.nodes for t in n.outputs)]
+
+    def _root_of_norm(self, node: gs.Node) -> gs.Node:
+        return self.norms[id(node)].root if id(node) in self.norms else node
 
     # Small things
 

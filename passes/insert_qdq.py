@@ -133,7 +133,9 @@ def _ranges(graph: gs.Graph, placement: Placement, ctx: PassContext, method: str
         for i, tensor in enumerate(node.inputs):
             if is_constant(tensor) and (lowest := scores.constant(node, tensor)) is not None:
                 values = constant_values(tensor)
-                node.inputs[i] = gs.Constant(names.fresh(f"{tensor.name}_limited"), np.asarray(np.maximum(values, lowest)))
+                node.inputs[i] = gs.Constant(
+                    names.fresh(f"{tensor.name}_limited"), np.asarray(np.maximum(values, lowest))
+                )
     return found
 
 

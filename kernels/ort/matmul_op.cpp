@@ -1,5 +1,7 @@
 // com.onnxq:MatMul, version 1: the product of two activations. Its page is docs/operators/MatMul.md.
+#include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -36,6 +38,7 @@ class MatMulOp {
     dims.push_back(size.n);
     auto* const y = static_cast<uint8_t*>(api.output(context, 0, dims));
     if (is_empty(dims)) return;
+    check_sums(a, b, size.k);
 
     // Every b once, then the rows of every product.
     const int64_t stack_b = product(b_stack, 0, b_stack.size()), count = product(stack, 0, stack.size());
@@ -95,10 +98,37 @@ class MatMulOp {
     s.shift = one_value(shifts(api, info, 3), "shift");
     s.range = output_range(api, info);
     type_ = s.range.type;
+    a_ = {s.a_type, s.a_zero_point};
+    b_ = {s.b_type, s.b_zero_point};
     return s;
   }
 
-  IntType type_;  // set by spec()
+  // Lengths that were not known when the model was lowered are known now. Throws Error where a sum could overflow.
+  void check_sums(const Tensor& a, const Tensor& b, int64_t k) const {
+    if (k <= kLargestSum / (255 * 255)) return;
+    const int64_t reach_a = reach_of(a, a_), reach_b = reach_of(b, b_);
+    if (reach_a && reach_b && k > kLargestSum / (reach_a * reach_b))
+      throw Error("sums of " + std::to_string(k) + " products could overflow int32");
+  }
+
+  struct Factor {
+    IntType type;
+    int32_t zero_point;
+  };
+
+  // The largest |value - zero point|.
+  static int64_t reach_of(const Tensor& values, const Factor& factor) {
+    const auto reach = [&](auto* data) {
+      const auto [least, most] = std::minmax_element(data, data + values.size);
+      return std::max<int64_t>(std::abs(*most - factor.zero_point), std::abs(*least - factor.zero_point));
+    };
+    return factor.type == IntType::S8 ? reach(values.as<int8_t>()) : reach(values.as<uint8_t>());
+  }
+
+  static constexpr int64_t kLargestSum = INT32_MAX;
+
+  IntType type_;   // set by spec()
+  Factor a_, b_;  // set by spec()
   MatMul matmul_;
   ScratchSource memory_;
 };

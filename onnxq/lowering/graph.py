@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq import topology
+from onnxq.attention import nan_guard
 from onnxq.lowering import tables
 from onnxq.lowering.arithmetic import lower_batchnorm, lower_product, lower_sum
 from onnxq.lowering.concat import lower_join
@@ -15,14 +17,15 @@ from onnxq.lowering.conv import lower_conv
 from onnxq.lowering.leaky import lower_leaky
 from onnxq.lowering.linear import lower_gemm, lower_matmul
 from onnxq.lowering.movers import JOINERS, MOVERS, PICKERS
-from onnxq.lowering.normalization import lower_layer_norm, lower_softmax
+from onnxq.lowering.normalization import lower_layer_norm, lower_norm, lower_softmax
 from onnxq.lowering.passthrough import lower_mover
 from onnxq.lowering.pooling import lower_average_pool, lower_mean
 from onnxq.lowering.requantize import lower_clamp, lower_quantize
 from onnxq.lowering.transposed import lower_transposed
 from onnxq.lowering.values import Integers, RefusedError, dequantized
 from onnxq.lowering.work import Work
-from onnxq.match import STANDARD_DOMAINS, MatchFailure, consumers, is_constant, producer
+from onnxq.match import STANDARD_DOMAINS, MatchFailure, belongs, consumers, is_constant, is_op, producer, remove_nodes
+from onnxq.norms import Norm, find_norms
 from onnxq.numeric.dyadic import Form
 from onnxq.ops import DOMAIN
 from onnxq.qdq import CONTRIB, is_dequantize, is_quantize, pair
@@ -57,15 +60,15 @@ def lower_graph(graph: gs.Graph, form: Form = "auto") -> Work:
     """
     topology.toposort(graph)
     _standardize(graph)
+    _drop_nan_guards(graph)
     work = Work(graph, form)
+    norms = {id(n): norm for norm in find_norms(graph) for n in norm.nodes}
     for node in list(graph.nodes):
-        if id(node) in work.taken:
-            continue
-        work.current = node
-        try:
-            _lower(work, node)
-        except RefusedError as err:
-            work.reasons[id(node)] = str(err)
+        norm = norms.get(id(node))
+        if norm is None:
+            _try(work, node, _lower, node)
+        elif node is norm.root and not _try(work, node, lower_norm, norm):
+            _lower_parts(work, norm, [n for n in graph.nodes if norms.get(id(n)) is norm])
     _dequantize_the_rest(work)
     work.finish()
     topology.toposort(graph)
@@ -80,6 +83,41 @@ def _standardize(graph: gs.Graph) -> None:
         node.domain = None
     if contrib:
         infer(graph)
+
+
+def _drop_nan_guards(graph: gs.Graph) -> None:
+    """Integers are never NaN, and neither is a Softmax of them."""
+    for node in list(graph.nodes):
+        if not is_op(node, "Softmax") or not is_dequantize(producer(node.inputs[0])):
+            continue
+        guard = nan_guard(node.outputs[0])
+        if guard is None or not belongs(graph, guard):
+            continue
+        result, check = guard.outputs[0], producer(guard.inputs[0])
+        assert check is not None
+        remove_nodes(graph, [guard, check])
+        node.outputs[0] = result
+
+
+def _try(work: Work, node: gs.Node, step: Callable[[Work, Any], None], what: Any) -> bool:
+    """Take a step that lowers a node that is still there; whether it is done, or else why not in `reasons`."""
+    if id(node) in work.taken:
+        return True
+    work.current = node
+    try:
+        step(work, what)
+    except RefusedError as err:
+        work.reasons[id(node)] = str(err)
+        return False
+    return True
+
+
+def _lower_parts(work: Work, norm: Norm, parts: list[gs.Node]) -> None:
+    """The nodes of a normalization that is not lowered as a whole, one by one."""
+    reason = work.reasons[id(norm.root)]
+    for part in parts:
+        if not _try(work, part, _lower, part):
+            work.reasons[id(part)] = reason
 
 
 def _lower(work: Work, node: gs.Node) -> None:

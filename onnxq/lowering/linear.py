@@ -113,11 +113,8 @@ def _lower_product(work: Work, node: gs.Node) -> None:
             raise RefusedError("a factor is a vector, or its rank is not known")
     lengths = {d for d in (a.tensor.shape[-1], b.tensor.shape[-2]) if isinstance(d, int)}
     most = ACC_MAX // max(a.reach * b.reach, 1)
-    if not lengths:
-        raise RefusedError(
-            f"the length of its sums ({a.tensor.shape[-1]}) is not known, and more than {most} could overflow int32"
-        )
-    length = max(lengths)
+    # Sums of a length that is not known are counted as the longest that fit: the kernel refuses those that do not.
+    length = max(lengths, default=most)
     if length > most:
         raise RefusedError(
             f"its accumulator could reach {length * a.reach * b.reach}, more than int32 holds ({ACC_MAX})"

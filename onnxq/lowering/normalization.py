@@ -10,7 +10,7 @@ from onnxq.lowering import output
 from onnxq.lowering.requantize import one_scale
 from onnxq.lowering.values import RefusedError
 from onnxq.lowering.work import Work
-from onnxq.match import input_at
+from onnxq.norms import Norm, of_node
 from onnxq.numeric.integer_norm import LAYER_NORM_LIMIT, exp_table, layer_norm_constants, softmax_multiplier
 from onnxq.qdq import constant_reals
 
@@ -47,38 +47,44 @@ def lower_layer_norm(work: Work, node: gs.Node) -> None:
         raise RefusedError("it normalizes over more than the last axis, or its rank is not known")
     if any(t.outputs for t in node.outputs[1:]):
         raise RefusedError("its mean or deviation is read")
-    length = shape[-1]
+    lower_norm(work, of_node(node))
+
+
+def lower_norm(work: Work, norm: Norm) -> None:
+    """A normalization along the last axis, of one node or spelled out. Raises RefusedError."""
+    if norm.x.shape is None:
+        raise RefusedError("its rank is not known")
+    length = norm.x.shape[-1]
     if not isinstance(length, int):
         raise RefusedError(f"how many values it normalizes together is not known: {length}")
-    gamma, beta = (_constant(node, i, default, length) for i, default in ((1, 1.0), (2, 0.0)))
-    value = work.integers(node.inputs[0])
-    value = one_scale(work, value, node.inputs[0].name, [node], reach=float(LAYER_NORM_LIMIT - 1))
+    gamma, beta = _constant(norm.gamma, 1.0, length), _constant(norm.beta, 0.0, length)
+    nodes = [norm.root, *(n for n in norm.nodes if n is not norm.root)]
+    value = work.integers(norm.x)
+    value = one_scale(work, value, norm.x.name, nodes, reach=float(LAYER_NORM_LIMIT - 1))
     reach = float(np.sqrt(length)) * np.abs(gamma) + np.abs(beta)
     largest = np.asarray(float(reach.max()))
-    made = output.plan(work, node.outputs[0], np.asarray(1.0), None, -largest, largest, reach=WIDE_REACH)
-    epsilon = float(node.attrs.get("epsilon", 1e-5))
+    made = output.plan(work, norm.root.outputs[0], np.asarray(1.0), None, -largest, largest, reach=WIDE_REACH)
     try:
-        found = layer_norm_constants(gamma, beta, epsilon, length, float(value.scale), float(made.unit))
+        found = layer_norm_constants(gamma, beta, norm.epsilon, length, float(value.scale), float(made.unit))
     except NumericError as err:
         raise RefusedError(str(err)) from None
-    sources = [node, *made.nodes()]
-    target = output.settle(work, made, [node])
+    sources = [*nodes, *made.nodes()]
+    target = output.settle(work, made, nodes)
     constants = [
         work.constant(f"{target.name}_{name}", values)
         for name, values in (("gamma", found.gamma), ("beta", found.beta), ("shift", found.shift))
     ]
     attrs = {
         "epsilon": found.epsilon,
-        "center": int(node.op == "LayerNormalization"),
+        "center": int(norm.center),
         "x_zero_point": value.zero_point,
         **made.attributes(),
     }
     work.own("LayerNorm", [value.tensor, *constants], target, attrs, sources)
 
 
-def _constant(node: gs.Node, index: int, default: float, length: int) -> np.ndarray:
+def _constant(tensor: gs.Tensor | None, default: float, length: int) -> np.ndarray:
     """A constant factor or addend: one number, or one for each value of a row."""
-    tensor = input_at(node, index)
     if tensor is None:
         return np.asarray([default])
     values = constant_reals(tensor)

@@ -1,0 +1,158 @@
+"""Layer and RMS normalization spelled out in elementary operators, as exporters do before opset 17 and 23.
+
+d = x − mean(x), or x itself (RMS); y = d / sqrt(mean(d²) + ε) · γ + β, means along the last axis. Divided by eight bits
+at every step it is worth little: it is one operator, whichever way it is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from onnxq.match import constant_values, consumers, input_at, is_constant, is_op, output_ids, producer, scalar_value
+
+NORM_OPS = ("LayerNormalization", "RMSNormalization")
+
+
+@dataclass(frozen=True)
+class Norm:
+    """One normalization. nodes: in no order; root makes the result. reads: (node, input index) where x is read.
+
+    gamma, beta: constants, None where there is none. center: whether the mean is taken off.
+    """
+
+    nodes: tuple[gs.Node, ...]
+    root: gs.Node
+    x: gs.Tensor
+    reads: tuple[tuple[gs.Node, int], ...]
+    gamma: gs.Tensor | None
+    beta: gs.Tensor | None
+    epsilon: float
+    center: bool
+
+
+def of_node(node: gs.Node) -> Norm:
+    """A normalization that is one node, of NORM_OPS."""
+    epsilon = float(node.attrs.get("epsilon", 1e-5))
+    gamma, beta = input_at(node, 1), input_at(node, 2)
+    return Norm((node,), node, node.inputs[0], ((node, 0),), gamma, beta, epsilon, node.op == NORM_OPS[0])
+
+
+def find_norms(graph: gs.Graph) -> list[Norm]:
+    """Every normalization of the top-level graph whose inner tensors nothing else reads."""
+    outputs = output_ids(graph)
+    own = {id(n) for n in graph.nodes}
+    found = (_around(node) for node in graph.nodes if is_op(node, "Sqrt"))
+    return [n for n in found if n is not None and all(id(m) in own for m in n.nodes) and _closed(n, outputs)]
+
+
+def _closed(norm: Norm, outputs: set[int]) -> bool:
+    inside = {id(n) for n in norm.nodes}
+    inner = [t for n in norm.nodes if n is not norm.root for t in n.outputs]
+    return all(id(t) not in outputs and all(id(c) in inside for c in consumers(t)) for t in inner)
+
+
+def _around(root: gs.Node) -> Norm | None:
+    """The normalization whose square root this is."""
+    shifted = producer(root.inputs[0])
+    if shifted is None or not is_op(shifted, "Add"):
+        return None
+    epsilon, variance = _with_scalar(shifted)
+    mean = None if variance is None else producer(variance)
+    square = producer(mean.inputs[0]) if mean is not None and _is_last_mean(mean) else None
+    squared, quotient = None if square is None else _squared(square), _quotient(root)
+    if epsilon is None or mean is None or square is None or squared is None or quotient is None:
+        return None
+    last, dividend, between = quotient
+    x, centering = _centered((squared, dividend))
+    if x is None and squared is not dividend:
+        return None
+    gamma, beta, behind = _affine(last)
+    result = behind[-1] if behind else last
+    source = dividend if x is None else x
+    nodes = list({id(n): n for n in (*centering, square, mean, shifted, root, *between, last, *behind)}.values())
+    reads = [(n, i) for n in nodes for i, t in enumerate(n.inputs) if t is source]
+    return Norm(tuple(nodes), result, source, tuple(reads), gamma, beta, epsilon, x is not None)
+
+
+def _centered(tensors: tuple[gs.Tensor, gs.Tensor]) -> tuple[gs.Tensor | None, list[gs.Node]]:
+    """(x, the nodes) when each of the tensors is x − mean(x), of the same x; (None, []) otherwise."""
+    nodes: list[gs.Node] = []
+    sources: list[gs.Tensor] = []
+    for tensor in tensors:
+        node = producer(tensor)
+        mean = producer(node.inputs[1]) if node is not None and is_op(node, "Sub") else None
+        if node is None or mean is None or not _is_last_mean(mean) or mean.inputs[0] is not node.inputs[0]:
+            return None, []
+        nodes += [mean, node]
+        sources.append(node.inputs[0])
+    return (sources[0], nodes) if sources[0] is sources[1] else (None, [])
+
+
+def _affine(node: gs.Node) -> tuple[gs.Tensor | None, gs.Tensor | None, list[gs.Node]]:
+    """(gamma, beta, the nodes) of a product and a sum behind the node with a constant for each value of a row."""
+    gamma = beta = None
+    found: list[gs.Node] = []
+    while beta is None:
+        readers = consumers(node.outputs[0])
+        if len(readers) != 1 or not is_op(readers[0], "Mul", "Add") or (readers[0].op == "Mul" and found):
+            break
+        constants = [t for t in readers[0].inputs if is_constant(t)]
+        if len(constants) != 1 or any(d != 1 for d in tuple(constants[0].shape)[:-1]):
+            break
+        (node,) = readers
+        found.append(node)
+        if node.op == "Mul":
+            (gamma,) = constants
+        else:
+            (beta,) = constants
+    return gamma, beta, found
+
+
+def _with_scalar(node: gs.Node) -> tuple[float | None, gs.Tensor | None]:
+    """(constant, other operand) of a sum with one number."""
+    for i in (0, 1):
+        value = scalar_value(node.inputs[i]) if is_constant(node.inputs[i]) else None
+        if value is not None:
+            return float(value), node.inputs[1 - i]
+    return None, None
+
+
+def _is_last_mean(node: gs.Node) -> bool:
+    """Whether the node is the mean along the last axis, which it keeps."""
+    if not is_op(node, "ReduceMean") or not node.attrs.get("keepdims", 1):
+        return False
+    axes = node.attrs.get("axes")
+    tensor = input_at(node, 1)
+    values = None if tensor is None else constant_values(tensor)
+    if axes is None and values is not None:
+        axes = values.reshape(-1).tolist()
+    rank = None if node.inputs[0].shape is None else len(node.inputs[0].shape)
+    return axes is not None and len(axes) == 1 and (axes[0] == -1 or (rank is not None and axes[0] == rank - 1))
+
+
+def _squared(node: gs.Node) -> gs.Tensor | None:
+    """What the node squares."""
+    if is_op(node, "Pow") and is_constant(node.inputs[1]) and scalar_value(node.inputs[1]) == 2:
+        return node.inputs[0]
+    return node.inputs[0] if is_op(node, "Mul") and node.inputs[0] is node.inputs[1] else None
+
+
+def _quotient(root: gs.Node) -> tuple[gs.Node, gs.Tensor, list[gs.Node]] | None:
+    """(node, dividend, nodes between) of what is divided by the root: d / r, d · (1 / r)."""
+    readers = consumers(root.outputs[0])
+    if len(readers) != 1:
+        return None
+    (node,) = readers
+    if is_op(node, "Div") and node.inputs[1] is root.outputs[0] and not is_constant(node.inputs[0]):
+        return node, node.inputs[0], []
+    inverse = is_op(node, "Reciprocal") or (
+        is_op(node, "Div") and is_constant(node.inputs[0]) and scalar_value(node.inputs[0]) == 1
+    )
+    products = consumers(node.outputs[0])
+    if not inverse or len(products) != 1 or not is_op(products[0], "Mul"):
+        return None
+    (product,) = products
+    other = product.inputs[1] if product.inputs[0] is node.outputs[0] else product.inputs[0]
+    return product, other, [node]
