@@ -13,7 +13,7 @@ namespace onnxq {
 
 struct SoftmaxSpec {
   bool is_signed;                  // x
-  std::array<int32_t, 256> table;  // 0 to 2^16; the first more than 0
+  std::array<int32_t, 256> table;  // 0 to 2^20; the first more than 0
   int32_t multiplier, shift;       // shift at most 16
   OutputRange range;
 };
@@ -22,7 +22,7 @@ class Softmax {
  public:
   Softmax(const Elementwise& kernels, const SoftmaxSpec& spec);
 
-  // Rows `begin` to `end` of [outer][n][inner]; row r has its values `inner` apart. n is at most 2^29.
+  // Rows `begin` to `end` of [outer][n][inner]; row r has its values `inner` apart. n is at most 2^25.
   // scratch: n bytes, and n more for each byte of y's type; none if inner is 1 and y is of 8 bits.
   void run(const uint8_t* x, int64_t n, int64_t inner, void* y, int64_t begin, int64_t end, uint8_t* scratch) const;
 

@@ -30,7 +30,7 @@ class SoftmaxOp {
     const Tensor x = api.input(context, 0);
     const size_t axis = axis_of(axis_, x.dims.size(), "x");
     const int64_t n = x.dims[axis], inner = product(x.dims, axis + 1, x.dims.size());
-    if (n > kLongest) throw Error("x has rows of " + std::to_string(n) + " values, at most 2^29 can be added up");
+    if (n > kLongest) throw Error("x has rows of " + std::to_string(n) + " values, at most 2^25 can be added up");
     void* const y = api.output(context, 0, x.dims);
     if (is_empty(x.dims)) return;
     const int64_t rows = product(x.dims, 0, axis) * inner;
@@ -44,7 +44,7 @@ class SoftmaxOp {
   static void infer(const Api& api, abi::ShapeContext* context) { infer_same_shape(api, context); }
 
  private:
-  static constexpr int64_t kLongest = int64_t{1} << 29;
+  static constexpr int64_t kLongest = int64_t{1} << 25;
 
   SoftmaxSpec spec(const Api& api, const abi::KernelInfo* info) {
     SoftmaxSpec s{};
@@ -52,8 +52,8 @@ class SoftmaxOp {
     const auto table = api.constant_vector(info, 1, "table");
     if (table.size() != s.table.size()) throw Error("table must be a vector of 256 values");
     const auto [least, most] = std::minmax_element(table.begin(), table.end());
-    if (*least < 0 || *most > 1 << 16 || table[0] == 0)
-      throw Error("table must have values from 0 to 65536, the first more than 0");
+    if (*least < 0 || *most > 1 << 20 || table[0] == 0)
+      throw Error("table must have values from 0 to 1048576, the first more than 0");
     std::copy(table.begin(), table.end(), s.table.begin());
     s.multiplier = one_value(multipliers(api, info, 2, "multiplier"), "multiplier");
     s.shift = one_value(shifts(api, info, 3), "shift");

@@ -16,8 +16,8 @@ from onnxq.errors import NumericError
 from onnxq.numeric.dyadic import INT32_MAX, SHIFT_MAX, SHIFT_MIN, dyadic
 from onnxq.numeric.integer_output import Integers, centred, saturated
 
-# exp(0) in the table of Softmax: 16 bits, so that sums of 2²⁹ of them and all that follows fit 64 bits.
-EXP_ONE = 1 << 16
+# exp(0) in the table of Softmax: 20 bits, so that sums of 2²⁵ of them and all that follows fit 64 bits.
+EXP_ONE = 1 << 20
 SOFTMAX_SHIFT_MAX = 16
 # LayerNorm: values of x are limited to 16 bits, rows to 2¹⁵ of them; then nothing below exceeds 63 bits.
 LAYER_NORM_LIMIT = 1 << 15
@@ -33,7 +33,7 @@ def softmax(
     """Softmax along an axis: e = table[max − x], y = sat(floor(e·b / (S·2^c) + 1/2) + y_zero_point), S = Σ e.
 
     x: 8-bit, any shape. table: int32 [256], see `exp_table`. multiplier b, shift c ≤ 16: [1], 1/s_y ≈ b/2^c. It is one
-    integer division, so one rounding, half up. Rows of up to 2²⁹ values.
+    integer division, so one rounding, half up. Rows of up to 2²⁵ values.
     """
     below = x.max(axis=axis, keepdims=True).astype(np.int64) - x
     e = table[below].astype(np.int64)
@@ -42,7 +42,7 @@ def softmax(
 
 
 def exp_table(x_scale: float) -> NDArray[np.int32]:
-    """int32 [256]: entry d is round(exp(−x_scale · d) · 2¹⁶), what d steps below the largest value count."""
+    """int32 [256]: entry d is round(exp(−x_scale · d) · 2²⁰), what d steps below the largest value count."""
     return np.rint(np.exp(-float(x_scale) * np.arange(256)) * EXP_ONE).astype(np.int32)
 
 

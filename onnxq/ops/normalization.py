@@ -21,7 +21,7 @@ SOFTMAX = Schema(
     "Softmax along an axis.",
     (
         Input("x", EIGHT_BIT, "any, rank at least 1", "the values"),
-        Input("table", ("int32",), "[256]", "entry d is round(exp(−s_x·d)·2^16), s_x the scale of x", constant=True),
+        Input("table", ("int32",), "[256]", "entry d is round(exp(−s_x·d)·2^20), s_x the scale of x", constant=True),
         multiplier("[1]"),
         shift("[1]"),
     ),
@@ -54,7 +54,7 @@ SOFTMAX = Schema(
     {saturated("reshaped")}""",
     (
         "1/s_y ≈ b/2^c with c ≤ 16. The quotient is rounded once, half up. Everything fits 64-bit integers for rows of "
-        "up to 2²⁹ values.",
+        "up to 2²⁵ values.",
     ),
 )
 

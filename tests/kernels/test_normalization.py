@@ -58,8 +58,8 @@ def softmaxes() -> list[Case]:
             case = draw.softmax((6, 70), y=y, scale=0.02)
             tables = (
                 case.arrays["table"],
-                ints(1, *[65536] * 255),
-                ints(*draw.rng.integers(1, 65537, 256)),
+                ints(1, *[2**20] * 255),
+                ints(*draw.rng.integers(1, 2**20 + 1, 256)),
                 ints(7, *[0] * 255),
             )
             cases += [with_(case, {"table": t, "multiplier": ints(b), "shift": ints(c)}) for t in tables]
@@ -166,8 +166,8 @@ NORM = Draw(4).layer_norm((2, 5))
     [
         (with_(SOFTMAX, {"x": ints(1, 2)}), "Softmax: x must be uint8 or int8, not int32"),
         (with_(SOFTMAX, {"table": ints(*range(255))}), "Softmax: table must be a vector of 256 values"),
-        (with_(SOFTMAX, {"table": ints(*[0] * 256)}), "values from 0 to 65536, the first more than 0"),
-        (with_(SOFTMAX, {"table": ints(*[65537] * 256)}), "values from 0 to 65536, the first more than 0"),
+        (with_(SOFTMAX, {"table": ints(*[0] * 256)}), "values from 0 to 1048576, the first more than 0"),
+        (with_(SOFTMAX, {"table": ints(*[2**20 + 1] * 256)}), "values from 0 to 1048576, the first more than 0"),
         (with_(SOFTMAX, {"shift": ints(17)}), "Softmax: shift 17 is not in 1 to 16"),
         (with_(NORM, {"gamma": ints(1, 2)}), "LayerNorm: gamma has 2 values, beta 5"),
         (with_(NORM, {"beta": ints(1)}), "LayerNorm: beta must be int64"),

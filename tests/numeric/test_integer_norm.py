@@ -243,7 +243,7 @@ def test_softmax_is_its_definition(seed: int, x_scale: float, y_scale: float, ax
 def test_exp_table() -> None:
     table = norm.exp_table(0.05)
     assert table.dtype == np.int32 and table.shape == (256,)
-    assert table[0] == 2**16 and table[20] == round(2**16 / np.e)
+    assert table[0] == 2**20 and table[20] == round(2**20 / np.e)
     assert norm.exp_table(1.0)[255] == 0
     with pytest.raises(NumericError):
         norm.softmax_multiplier(1e-12)

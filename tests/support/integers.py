@@ -55,7 +55,7 @@ def _constant(rng: np.random.Generator, name: str, dtype: np.dtype, shape: list[
     if dtype == np.int32 and name.startswith("sh"):
         return np.full(shape, 32)
     if dtype == np.int32 and name.startswith("exp"):
-        return np.rint(np.exp(-np.arange(shape[0]) / 16) * 65536)
+        return np.rint(np.exp(-np.arange(shape[0]) / 16) * 2**20)
     if dtype == np.int32:
         return rng.integers(-1000, 1000, shape)
     if dtype.name == "int4":

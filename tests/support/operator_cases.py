@@ -210,7 +210,7 @@ class Draw:
 
     def softmax(self, shape: Shape, *, x: str = "uint8", y: str = "uint8", axis: int = -1, scale: float = 0.05) -> Case:
         """scale: of x; y has about 1/256."""
-        table = np.round(np.exp(-scale * np.arange(256)) * 2**16).astype(np.int32)
+        table = np.round(np.exp(-scale * np.arange(256)) * 2**20).astype(np.int32)
         arrays = {
             "x": self.tensor(x, shape),
             "table": table,
