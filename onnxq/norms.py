@@ -31,6 +31,11 @@ class Norm:
     epsilon: float
     center: bool
 
+    @property
+    def rule_op(self) -> str:
+        """The operator whose rule in a profile is that of the whole."""
+        return NORM_OPS[0]
+
 
 def of_node(node: gs.Node) -> Norm:
     """A normalization that is one node, of NORM_OPS."""

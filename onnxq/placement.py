@@ -17,7 +17,8 @@ Rules, cited by number in the code:
  6. What lies before the first or behind the last layer has the width of the ends, like the inputs of those layers.
  7. What only feeds a Softmax stays float where the target computes that in float; masks and positions computed from
     integers always do (onnxq/attention.py).
- 8. A normalization spelled out in elementary operators is one operator (onnxq/norms.py).
+ 8. A normalization spelled out in elementary operators is one operator (onnxq/norms.py); where the target looks codes
+    up, a function of one tensor is too (onnxq/functions.py).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from onnxq.attention import SOFTMAX, feeds_softmax, from_integers, nan_guard
 from onnxq.axes import LINEAR_OPS
 from onnxq.element_types import fill_types
 from onnxq.fitness import BINARY, SUMS, may_stay_float, unfit, unfit_mover
+from onnxq.functions import Function, find_functions
 from onnxq.match import (
     STANDARD_DOMAINS,
     MatchFailure,
@@ -44,13 +46,14 @@ from onnxq.match import (
     sole_consumer,
 )
 from onnxq.model import all_graphs
-from onnxq.norms import NORM_OPS, Norm, find_norms
+from onnxq.norms import Norm, find_norms
 from onnxq.numeric.formats import QuantFormat
 from onnxq.numeric.qparams import QParams
 from onnxq.profile import OpRule, Profile
 from onnxq.settings import QuantSettings
 from onnxq.signs import is_nonnegative
 
+Unit = Norm | Function
 NO_LAYER_BEHIND = "no layer is behind it, it stays float"
 
 
@@ -140,7 +143,7 @@ class _Planner:
         self.scores = feeds_softmax(graph)
         self.float_softmax = all(profile.rule(op).action == "float" for op in SOFTMAX)
         self.counted = from_integers(graph)
-        self.norms = {id(n): norm for norm in find_norms(graph) for n in norm.nodes}
+        self.units = self._units()
         self.depth = _layers_before(graph)
         self.tail = _without_layer_behind(graph)
         self.ends = end_nodes(graph)
@@ -162,13 +165,21 @@ class _Planner:
         self._note_subgraphs()
         return self.result
 
+    def _units(self) -> dict[int, Unit]:
+        """What several nodes are together, by the id of each."""
+        found: dict[int, Unit] = {id(n): norm for norm in find_norms(self.graph) for n in norm.nodes}
+        if self.profile.graph.lowered:
+            functions = find_functions(self.graph, found.keys() | self.counted)
+            found |= {id(n): function for function in functions for n in function.nodes}
+        return found
+
     # Which nodes are quantized
 
     def _classify(self, node: gs.Node) -> None:
         name = node.name
         rule = self.profile.rule(node.op) if node.domain in STANDARD_DOMAINS else None
-        if id(node) in self.norms:
-            self._classify_norm(node, self.norms[id(node)])
+        if id(node) in self.units:
+            self._classify_unit(node, self.units[id(node)])
             return
         if rule is None or rule.action == "float":
             self.result.actions[name] = "float"
@@ -204,29 +215,29 @@ class _Planner:
         self.result.actions[name] = "quantized"
         self.quantized.add(id(node))
 
-    def _classify_norm(self, node: gs.Node, norm: Norm) -> None:
+    def _classify_unit(self, node: gs.Node, unit: Unit) -> None:
         """Rule 8. The last of the nodes stands for all."""
-        reason = self._why_norm_is_float(norm)
+        reason = self._why_float(unit)
         if reason:
             self.result.actions[node.name] = "float"
             self._skip(node, reason)
             return
-        self.result.actions[node.name] = "quantized" if node is norm.root else "fused"
-        if node is norm.root:
+        self.result.actions[node.name] = "quantized" if node is unit.root else "fused"
+        if node is unit.root:
             self.quantized.add(id(node))
 
-    def _why_norm_is_float(self, norm: Norm) -> str:
-        rule = self._rule(norm.root)
-        if any(self.settings.override_for(n.name).keep_float or self.settings.excluded(n.name) for n in norm.nodes):
+    def _why_float(self, unit: Unit) -> str:
+        rule = self._rule(unit.root)
+        if any(self.settings.override_for(n.name).keep_float or self.settings.excluded(n.name) for n in unit.nodes):
             return "left float by the user"
-        if rule.action == "float" or not is_float(norm.x) or is_constant(norm.x):
-            return f"it is part of a normalization, which profile {self.profile.name} runs in float"
-        return NO_LAYER_BEHIND if rule.inner and id(norm.root) in self.tail else ""
+        if rule.action == "float" or not is_float(unit.x) or is_constant(unit.x):
+            return f"it is part of a {unit.rule_op}, which profile {self.profile.name} runs in float"
+        return NO_LAYER_BEHIND if rule.inner and id(unit.root) in self.tail else ""
 
     def _rule(self, node: gs.Node) -> OpRule:
-        """What the profile does with the node, or with the normalization that it ends."""
-        norm = self.norms.get(id(node))
-        return self.profile.rule(node.op if norm is None else NORM_OPS[0])
+        """What the profile does with the node, or with what it ends."""
+        unit = self.units.get(id(node))
+        return self.profile.rule(node.op if unit is None else unit.rule_op)
 
     def _kept_exact(self, node: gs.Node) -> str:
         if id(node) in self.counted:
@@ -254,8 +265,8 @@ class _Planner:
     # Which tensors those nodes need quantized
 
     def _demand_inputs(self, node: gs.Node) -> None:
-        if id(node) in self.norms:
-            for reader, index in self.norms[id(node)].reads:
+        if id(node) in self.units:
+            for reader, index in self.units[id(node)].reads:
                 self._demand(reader, index)
             return
         if node.op in LINEAR_OPS:
@@ -453,7 +464,7 @@ class _Planner:
     def _bits_of(self, members: list[int]) -> int:
         """Rule 5 for tensors that share a scale; rule 6 for what no quantized operator reads."""
         edges = [node for key in members for node, _ in self.edges.get(key, [])]
-        readers = [n for n in map(self._root_of_norm, edges) if id(n) in self.quantized]
+        readers = [n for n in map(self._end_of_unit, edges) if id(n) in self.quantized]
         widths = [self._activation_bits(node) for node in readers]
         if not widths:
             makers = (producer(self.tensors[key]) for key in members)
@@ -474,8 +485,8 @@ class _Planner:
     def _graph_tensors(self) -> list[gs.Tensor]:
         return [*self.graph.inputs, *(t for n in self.graph.nodes for t in n.outputs)]
 
-    def _root_of_norm(self, node: gs.Node) -> gs.Node:
-        return self.norms[id(node)].root if id(node) in self.norms else node
+    def _end_of_unit(self, node: gs.Node) -> gs.Node:
+        return self.units[id(node)].root if id(node) in self.units else node
 
     # Small things
 

@@ -1,7 +1,8 @@
 """Ranges of attention scores and masks whose integers keep masked and unmasked scores apart.
 
 A mask lowers scores by so much that the Softmax makes nothing of them. By how much does not matter: integers need only
-reach far enough below the unmasked scores. What lies deeper saturates there.
+reach far enough below the unmasked scores. What lies deeper saturates there. Masks that calibration data does not use
+(no padding in it) have their place all the same.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.attention import SOFTMAX, feeds_softmax, masked_tensors
+from onnxq.attention import SOFTMAX, feeds_softmax, from_integers, masked_tensors
 from onnxq.calibrate.buckets import value_buckets
 from onnxq.calibrate.ranges import Method, choose_range
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
-from onnxq.match import constant_values, consumers, is_constant, is_op, scalar_value
+from onnxq.match import constant_values, consumers, is_constant, is_op, producer, scalar_value
 from onnxq.numeric.formats import QuantFormat
 
 # Values are masked when they lie below −DEEP and nothing lies in the GAP above them. Swin's masks are −100.
@@ -39,6 +40,7 @@ class ScoreRanges:
     def __init__(self, graph: gs.Graph, statistics: Statistics) -> None:
         self._nodes = feeds_softmax(graph)
         self._tensors = masked_tensors(graph)
+        self._counted = from_integers(graph)
         self._statistics = statistics
         self._lowest: dict[int, float] = {}
 
@@ -51,10 +53,23 @@ class ScoreRanges:
     ) -> tuple[float, float]:
         """(low, high) for tensors that share a scale. stats: of all of them."""
         bound = mask_bound(stats)
-        if bound is None:
+        if bound is None and not any(self._may_be_masked(t) for t in tensors):
             return choose_range(stats, method, fmt)
-        low, high = choose_range(stats.above(bound), method, fmt)
+        low, high = choose_range(stats if bound is None else stats.above(bound), method, fmt)
         return min([low, *(self.lowest(t) for t in tensors)]), max(high, 0.0)
+
+    def _may_be_masked(self, tensor: gs.Tensor) -> bool:
+        """Whether the tensor is a mask, or scores with one: computed from integers, or never anything but zeros."""
+        if tensor.name in self._statistics:
+            stats = self._statistics[tensor.name]
+            if stats.count and stats.minimum == stats.maximum == 0:
+                return True
+        node = producer(tensor)
+        if node is None:
+            return False
+        if id(node) in self._counted:
+            return True
+        return id(node) in self._nodes and any(self._may_be_masked(t) for t in node.inputs if not is_constant(t))
 
     def lowest(self, tensor: gs.Tensor) -> float:
         """How low the tensor's integers must reach for what is masked to stay masked."""
