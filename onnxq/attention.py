@@ -27,7 +27,7 @@ def feeds_softmax(graph: gs.Graph) -> set[int]:
     found: set[int] = set()
     outputs = {id(t) for t in graph.outputs}
     for node in reversed(graph.nodes):
-        if not is_op(node, *_SCORE_OPS) or any(id(t) in outputs for t in node.outputs):
+        if not is_op(node, *_SCORE_OPS) or not is_float(node.outputs[0]) or any(id(t) in outputs for t in node.outputs):
             continue
         readers = [c for t in node.outputs for c in consumers(t)]
         if readers and all(id(c) in found or is_op(c, *SOFTMAX) for c in readers):

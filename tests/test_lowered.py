@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from onnxq.check_integer import check_integer
 from onnxq.errors import ConfigError, ModelError
 from onnxq.match import MatchFailure
 from onnxq.model import load
+from onnxq.numeric.metrics import sqnr_db
 from onnxq.ops import SCHEMAS
 
 RNG = np.random.default_rng(17)
@@ -111,16 +113,48 @@ def test_verify_proves_the_passes_behind_it(qdq_model: onnx.ModelProto) -> None:
 
 
 def test_shapes_that_are_given_fix_what_was_not_known() -> None:
-    kind = KINDS["attention"]
+    kind = KINDS["embedding"]
     made = onnxq.quantize(kind.model(), kind.feeds(), profile="qnn", calibration="max").model
-    assert any("the length of its sums" in f.reason for f in onnxq.lower(made).islands)
-    fixed = onnxq.lower(made, shapes={"x": (2, 5, 16)})
+    assert any("how many elements" in f.reason for f in onnxq.lower(made).islands)
+    fixed = onnxq.lower(made, shapes={"ids": (3, 5)})
     assert fixed.inside() == []
-    assert [d.dim_value for d in fixed.model.graph.input[0].type.tensor_type.shape.dim] == [2, 5, 16]
+    assert [d.dim_value for d in fixed.model.graph.input[0].type.tensor_type.shape.dim] == [3, 5]
     (want,), (got,) = run(made, kind.feed()).values(), run(fixed.model, kind.feed()).values()
     assert np.abs(want - got).max() < 0.1 * np.abs(want).max()
     with pytest.raises(ConfigError, match="does not fit"):
-        onnxq.lower(made, shapes={"x": (2, 5, 15)})
+        onnxq.lower(made, shapes={"ids": (3, 5, 1)})
+
+
+ATTENTION = ["attention", "attention with padding", "causal attention with rotary positions"]
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_of_any_length_is_integer_only(name: str) -> None:
+    kind = KINDS[name]
+    feeds = kind.feeds()
+    made = onnxq.quantize(kind.model(), feeds, profile="onnxq", calibration="max", qdq=True).model
+    lowered = onnxq.lower(made)
+    assert lowered.inside() == []
+    assert all(row.within for row in onnxq.verify(made, lowered.model, feeds).layers)
+    for feed in (feeds[0], replace(kind, dims=(3, 9, 3, 9)).feed(7)):
+        (want,), (got,) = run(kind.model(), feed).values(), run(lowered.model, feed).values()
+        assert sqnr_db(want, got) > 20
+
+
+@pytest.mark.parametrize("padded", [True, False], ids=["seen", "not seen"])
+@pytest.mark.parametrize("profile", ["onnxq", "onnxruntime-cpu", "qnn"])
+def test_what_is_masked_counts_for_nothing(profile: str, padded: bool) -> None:
+    """Also where calibration saw no padding."""
+    kind = KINDS["attention with padding"]
+    feeds = [f | {"mask": f["mask"] * padded + (1 - padded)} for f in kind.feeds()]
+    made = onnxq.quantize(kind.model(), feeds, profile=profile, calibration="max").model
+    feed = kind.feed(5) | {"mask": np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]])}
+    other = feed | {"x": np.where(feed["mask"][..., None] == 0, -feed["x"], feed["x"])}
+    (one,), (two,) = run(made, feed).values(), run(made, other).values()
+    np.testing.assert_array_equal(one[feed["mask"] == 1], two[feed["mask"] == 1])
+    assert np.abs(one - two).max() > 0
+    (want,) = run(kind.model(), feed).values()
+    assert sqnr_db(want[feed["mask"] == 1], one[feed["mask"] == 1]) > 20
 
 
 def islands() -> onnx.ModelProto:

@@ -17,20 +17,22 @@ from onnxq.calibrate.statistics import Statistics, TensorStatistics
 from onnxq.match import constant_values, consumers, is_constant, is_op, producer, scalar_value
 from onnxq.numeric.formats import QuantFormat
 
-# Values are masked when they lie below −DEEP and nothing lies in the GAP above them. Swin's masks are −100.
-DEEP = 64.0
+# Values are masked when they lie below −DEEP and nothing lies in the GAP above them; where a mask is added, those below
+# −SHALLOW are too. Swin's masks are −100.
+DEEP = 4096.0
+SHALLOW = 64.0
 GAP = 32.0
 # How far below every unmasked score a masked one must stay. 512 of them weigh 512 · e^-16 = 6e-5 of the largest.
 MARGIN = 16.0
 
 
-def mask_bound(stats: TensorStatistics) -> float | None:
+def mask_bound(stats: TensorStatistics, deep: float = DEEP) -> float | None:
     """A value with every masked value below it and every other above; None where nothing is masked."""
-    if stats.count == 0 or stats.minimum > -DEEP:
+    if stats.count == 0 or stats.minimum > -deep:
         return None
     buckets = value_buckets(stats)
     ends, starts = buckets.high, np.append(buckets.low[1:], np.inf)
-    splits = np.flatnonzero((ends <= -DEEP) & (starts - ends >= GAP))
+    splits = np.flatnonzero((ends <= -deep) & (starts - ends >= GAP))
     return None if splits.size == 0 else float(ends[splits[-1]])
 
 
@@ -52,8 +54,9 @@ class ScoreRanges:
         self, tensors: list[gs.Tensor], stats: TensorStatistics, method: Method | str, fmt: QuantFormat
     ) -> tuple[float, float]:
         """(low, high) for tensors that share a scale. stats: of all of them."""
-        bound = mask_bound(stats)
-        if bound is None and not any(self._may_be_masked(t) for t in tensors):
+        masked = any(self._may_be_masked(t) for t in tensors)
+        bound = mask_bound(stats, SHALLOW if masked else DEEP)
+        if bound is None and not masked:
             return choose_range(stats, method, fmt)
         low, high = choose_range(stats if bound is None else stats.above(bound), method, fmt)
         return min([low, *(self.lowest(t) for t in tensors)]), max(high, 0.0)
@@ -69,7 +72,9 @@ class ScoreRanges:
             return False
         if id(node) in self._counted:
             return True
-        return id(node) in self._nodes and any(self._may_be_masked(t) for t in node.inputs if not is_constant(t))
+        return id(node) in self._nodes and any(
+            _is_mask(t) if is_constant(t) else self._may_be_masked(t) for t in node.inputs
+        )
 
     def lowest(self, tensor: gs.Tensor) -> float:
         """How low the tensor's integers must reach for what is masked to stay masked."""
@@ -81,13 +86,11 @@ class ScoreRanges:
 
     def constant(self, node: gs.Node, tensor: gs.Constant) -> float | None:
         """How low a constant mask that `node` reads must reach; None where it holds no mask."""
-        values = constant_values(tensor)
-        if id(node) not in self._nodes or values is None or not values.size or values.min() > -DEEP:
+        if id(node) not in self._nodes or not _is_mask(tensor):
             return None
-        stats = TensorStatistics()
-        stats.update(np.maximum(values, np.finfo(np.float32).min))
-        bound = mask_bound(stats)
-        return None if bound is None else self._needed_by(node, tensor, float(values[values > bound].max(initial=0.0)))
+        values = constant_values(tensor)
+        assert values is not None
+        return self._needed_by(node, tensor, float(values[values > -SHALLOW].max(initial=0.0)))
 
     def _needed_by(self, reader: gs.Node, tensor: gs.Tensor, high: float | None = None) -> float:
         if is_op(reader, *SOFTMAX) or id(reader) not in self._nodes:
@@ -108,6 +111,12 @@ class ScoreRanges:
         if tensor.name not in self._statistics:
             return 0.0, 0.0
         stats = self._statistics[tensor.name]
-        bound = mask_bound(stats)
+        bound = mask_bound(stats, SHALLOW if self._may_be_masked(tensor) else DEEP)
         kept = stats if bound is None else stats.above(bound)
         return (kept.minimum, kept.maximum) if kept.count else (0.0, 0.0)
+
+
+def _is_mask(tensor: gs.Tensor) -> bool:
+    """Whether a constant holds masks: some values far below the others, or nothing else."""
+    values = constant_values(tensor)
+    return values is not None and values.size > 0 and values.dtype.kind == "f" and bool(values.min() <= -SHALLOW)

@@ -116,8 +116,8 @@ def _lower_parts(work: Work, norm: Norm, parts: list[gs.Node]) -> None:
     """The nodes of a normalization that is not lowered as a whole, one by one."""
     reason = work.reasons[id(norm.root)]
     for part in parts:
-        if not _try(work, part, _lower, part):
-            work.reasons[id(part)] = reason
+        _try(work, part, _lower, part)
+        work.reasons[id(part)] = reason  # of those that stay
 
 
 def _lower(work: Work, node: gs.Node) -> None:

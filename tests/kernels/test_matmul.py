@@ -121,3 +121,14 @@ def test_refuses_a_node_that_makes_no_sense(arrays: dict[str, np.ndarray], messa
 def test_refuses_inputs_that_do_not_fit(a: tuple[int, ...], b: tuple[int, ...], message: str) -> None:
     arrays = {"a": np.zeros(a, np.uint8), "b": np.zeros(b, np.uint8)}
     assert message in run_refusal(replace(MATMUL, arrays=MATMUL.arrays | arrays))
+
+
+def test_sums_that_could_overflow_are_refused_when_their_length_is_known() -> None:
+    """33026 products of 255 · 255 are more than int32 holds; what the values are decides, not their types."""
+    case = Draw(3).matmul((1, 40000), (40000, 2))
+    plain = {"a_zero_point": 0, "b_zero_point": 0}
+    arrays = case.arrays | {"a": np.full((1, 40000), 255, np.uint8), "b": np.full((40000, 2), 255, np.uint8)}
+    large = replace(case, arrays=arrays, attributes=case.attributes | plain)
+    assert "sums of 40000 products could overflow int32" in run_refusal(large)
+    small = replace(large, arrays=arrays | {"b": np.full((40000, 2), 200, np.uint8)})
+    check(bundle([small]))

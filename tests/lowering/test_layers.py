@@ -278,7 +278,6 @@ def test_a_stack_of_constant_matrices() -> None:
 
 
 PRODUCTS = {
-    "float[2,T] a, float[T,5] b": "the length of its sums (T) is not known, and more than 131071 could overflow int32",
     "float[2,170000] a, float[170000,5] b": "its accumulator could reach 2785280000, more than int32 holds",
     "float[140] a, float[140,5] b": "a factor is a vector, or its rank is not known",
 }
@@ -286,10 +285,17 @@ PRODUCTS = {
 
 @pytest.mark.parametrize("inputs", PRODUCTS)
 def test_why_a_product_of_activations_stays_float(inputs: str) -> None:
-    outputs = "float[5] r" if "[140]" in inputs else "float[2,5] r"
-    made = Qdq(inputs, outputs).q("a", 0.01).q("b", 0.01).node("[mm] y = MatMul(a_d, b_d)").q("y", 1.0)
+    made = Qdq(inputs, "float[5] r" if "[140]" in inputs else "float[2,5] r")
+    made.q("a", 0.01).q("b", 0.01).node("[mm] y = MatMul(a_d, b_d)").q("y", 1.0)
     (reason,) = lower(made.node("r = Identity(y_d)").proto()).reasons.values()
     assert reason.startswith(PRODUCTS[inputs])
+
+
+def test_a_product_of_sums_of_unknown_length() -> None:
+    made = Qdq("float[2,T] a, float[T,5] b", "float[2,5] r").q("a", 0.0113, 120).q("b", 0.0083, 0, np.int8)
+    made.node("y = MatMul(a_d, b_d)").q("y", 0.0107)
+    lowered = check(made.node("r = Identity(y_d)"))
+    assert lowered.ops["onnxq.MatMul"] == 1
 
 
 TRANSPOSED = {

@@ -324,3 +324,42 @@ def test_why_a_normalization_stays_float() -> None:
     made = Qdq("float[2,9,8] x", "float[2,9,8] r").q("x", 0.0117193).const("g", np.ones((9, 8)))
     made.node("[norm] y = LayerNormalization<axis=1>(x_d, g)")
     assert lower(end(made).proto()).reasons["norm"].startswith("it normalizes over more than the last axis")
+
+
+SPELLED = {
+    "LayerNorm": """m = ReduceMean<keepdims=1>(x_d, last) d = Sub(x_d, m) q = Pow(d, two)
+        v = ReduceMean<keepdims=1>(q, last) e = Add(v, eps) s = Sqrt(e) n = Div(d, s) h = Mul(n, g) y = Add(h, b)""",
+    "RMSNorm": """q = Mul(x_d, x_d) v = ReduceMean<keepdims=1>(q, last) e = Add(v, eps) s = Sqrt(e)
+        i = Reciprocal(s) n = Mul(x_d, i) y = Mul(n, g)""",
+}
+
+
+def spelled(name: str, length: int | str = 21) -> Qdq:
+    made = Qdq(f"float[2,6,{length}] x", f"float[2,6,{length}] r").q("x", 0.0317, 120).const("last", [-1], np.int64)
+    made.const("two", 2.0).const("eps", 1e-5)
+    width = length if isinstance(length, int) else 1
+    made.const("g", RNG.normal(1, 0.3, width)).const("b", RNG.normal(0, 0.3, width))
+    return made.node(SPELLED[name])
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_normalizations_that_are_spelled_out(name: str) -> None:
+    lowered = check(end(spelled(name), 0.0213, 128), low=-4.0, high=4.0)
+    assert own(lowered) == {"LayerNorm": 1} and not lowered.reasons
+    assert attributes(lowered.node("onnxq.LayerNorm"))["center"] == (name == "LayerNorm")
+
+
+def test_one_that_is_not_lowered_as_a_whole() -> None:
+    """Its parts are, as far as they go; those that stay say why the whole did."""
+    reasons = lower(end(spelled("LayerNorm", "K"), 0.0213, 128).proto()).reasons
+    assert reasons and all("how many values it normalizes together is not known" in r for r in reasons.values())
+
+
+def test_a_guard_against_nan_behind_a_softmax_goes() -> None:
+    made = Qdq("float[2,6,21] x", "float[2,6,21] r").q("x", 0.0317, 120).const("zero", 0.0)
+    made.node("p = Softmax(x_d) n = IsNaN(p) y = Where(n, zero, p)")
+    lowered = check(end(made, 1 / 255, 0))
+    assert own(lowered) == {"Softmax": 1} and not {"IsNaN", "Where"} & set(lowered.ops)
+    made = Qdq("float[2,6,21] x, float[2,6,21] z", "float[2,6,21] r").q("x", 0.0317, 120).const("zero", 0.0)
+    made.node("[add] s = Add(x_d, z) p = Softmax(s) n = IsNaN(p) y = Where(n, zero, p)")  # z may be anything
+    assert {"IsNaN", "Where"} <= set(lower(end(made, 1 / 255, 0).proto()).ops)

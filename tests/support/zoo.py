@@ -171,6 +171,56 @@ KINDS = {
         6,
         dims=(2, 5),
     ),
+    "attention with padding": Kind(
+        """g (float[N,T,16] x, int64[N,T] mask) => (float[N,T,16] y)
+        <float[16,16] wq, float[16,16] wk, float[16,16] wv, float[16,16] wo, float[16] gain, float[16] shift,
+         float[16,32] w1, float[32] b1, float[32,16] w2, float two = {2}, float eps = {0.00001}, float one = {1},
+         float half = {0.5}, float root2 = {1.41421356}, float least = {-3.4028235e38}, int64[2] middle = {1, 2},
+         int64[4] heads = {0, -1, 4, 4}, int64[3] joined = {0, -1, 16}>
+        { [m] mean = ReduceMean<axes=[-1]>(x) [d] dev = Sub(x, mean) [p] sq = Pow(dev, two)
+          [v] var = ReduceMean<axes=[-1]>(sq) [e] ve = Add(var, eps) [s] std = Sqrt(ve) [n] z = Div(dev, std)
+          [g] zg = Mul(z, gain) [b] n = Add(zg, shift)
+          [q] q0 = MatMul(n, wq) [k] k0 = MatMul(n, wk) [v0] v0 = MatMul(n, wv)
+          [q4] q2 = Reshape(q0, heads) [k4] k2 = Reshape(k0, heads) [v4] v2 = Reshape(v0, heads)
+          [qt] q3 = Transpose<perm=[0,2,1,3]>(q2) [kt] k3 = Transpose<perm=[0,2,3,1]>(k2)
+          [vt] v3 = Transpose<perm=[0,2,1,3]>(v2) [scores] s0 = MatMul(q3, k3) [scale] s1 = Mul(s0, half)
+          [known] known = Cast<to=9>(mask) [ones] ones = Cast<to=1>(known) [wide] wide = Unsqueeze(ones, middle)
+          [zeros] zeros = Sub(one, wide) [least] deep = Mul(zeros, least) [masked] s2 = Add(s1, deep)
+          [soft] p = Softmax<axis=-1>(s2) [mix] o0 = MatMul(p, v3) [ot] o1 = Transpose<perm=[0,2,1,3]>(o0)
+          [o3] o2 = Reshape(o1, joined) [o] o4 = MatMul(o2, wo) [skip] h = Add(x, o4)
+          [up] m0 = MatMul(h, w1) [upb] m1 = Add(m0, b1) [gd] g0 = Div(m1, root2) [ge] g1 = Erf(g0)
+          [ga] g2 = Add(g1, one) [gm] g3 = Mul(m1, g2) [gh] g4 = Mul(g3, half)
+          [down] m3 = MatMul(g4, w2) [skip2] y = Add(h, m3) }""",
+        6,
+        opset=13,
+        dims=(2, 5, 2, 5),
+    ),
+    "causal attention with rotary positions": Kind(
+        """g (float[N,T,8] x) => (float[N,T,8] y)
+        <float[8,8] wq, float[8,8] wk, float[8,8] wv, float[8,8] wo, float[8] gain, float two = {2}, float one = {1},
+         float eps = {0.00001}, float never = {0}, float deep = {-inf}, float[4,1] speeds = {1, 0.3, 0.1, 0.03},
+         int64 start = {0}, int64 step = {1}, int64 second = {1}, int64[1] last = {-1}, int64[1] front = {0},
+         int64[2] halves = {4, 4}>
+        { [sq] sq = Pow(x, two) [v] var = ReduceMean<axes=[-1]>(sq) [e] ve = Add(var, eps) [s] std = Sqrt(ve)
+          [r] inv = Div(one, std) [n] z = Mul(x, inv) [g] n = Mul(gain, z)
+          [q] q0 = MatMul(n, wq) [k] k0 = MatMul(n, wk) [v0] v0 = MatMul(n, wv)
+          [shape] sh = Shape(x) [len] t = Gather(sh, second) [pos] at = Range(start, t, step)
+          [row] at1 = Unsqueeze(at, front) [float] atf = Cast<to=1>(at1)
+          [angle] ang = MatMul(speeds, atf) [turn] turn = Transpose<perm=[1,0]>(ang)
+          [both] ang2 = Concat<axis=-1>(turn, turn) [c] co = Cos(ang2) [si] sine = Sin(ang2)
+          [qh] qa, qb = Split<axis=-1>(q0, halves) [qn] qc = Neg(qb) [qr] qd = Concat<axis=-1>(qc, qa)
+          [qco] qe = Mul(q0, co) [qsi] qf = Mul(qd, sine) [qs] q1 = Add(qe, qf)
+          [kh] ka, kb = Split<axis=-1>(k0, halves) [kn] kc = Neg(kb) [kr] kd = Concat<axis=-1>(kc, ka)
+          [kco] ke = Mul(k0, co) [ksi] kf = Mul(kd, sine) [ks] k1 = Add(ke, kf)
+          [kt] k2 = Transpose<perm=[0,2,1]>(k1) [scores] s0 = MatMul(q1, k2)
+          [col] at2 = Unsqueeze(at, last) [later] ahead = Greater(at1, at2) [mask] m = Where(ahead, deep, never)
+          [masked] s1 = Add(s0, m) [soft] p0 = Softmax<axis=-1>(s1) [nan] bad = IsNaN(p0)
+          [guard] p = Where(bad, never, p0)
+          [mix] o0 = MatMul(p, v0) [o] o1 = MatMul(o0, wo) [skip] y = Add(x, o1) }""",
+        4,
+        opset=13,
+        dims=(2, 5),
+    ),
     "decomposed layer normalization": Kind(
         """g (float[N,T,8] x) => (float[N,T,8] y)
         <float[8,8] w1, float[8] b1, float[8] gain, float two = {2}, float eps = {0.00001}>
