@@ -68,6 +68,8 @@ class Work(Emitter):
             if id(tensor) in self.functions:
                 raise RefusedError(f"{what} {tensor.name} has no QuantizeLinear behind the function that makes it")
             raise RefusedError(f"{what} {tensor.name} is not quantized")
+        if found.tensor.shape is None and tensor.shape is None:
+            raise RefusedError(f"the rank of {what} {tensor.name} is not known")  # onnxruntime would take it for 0
         return found
 
     def codes(self, tensor: gs.Tensor, what: str = "its input") -> Integers:

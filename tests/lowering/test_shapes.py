@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from lowering import Lowered, Qdq, check, lower
+from lowering import Lowered, Qdq, check, lower, session
 from onnx import numpy_helper
 
 RNG = np.random.default_rng(7)
@@ -363,3 +363,16 @@ def test_a_guard_against_nan_behind_a_softmax_goes() -> None:
     made = Qdq("float[2,6,21] x, float[2,6,21] z", "float[2,6,21] r").q("x", 0.0317, 120).const("zero", 0.0)
     made.node("[add] s = Add(x_d, z) p = Softmax(s) n = IsNaN(p) y = Where(n, zero, p)")  # z may be anything
     assert {"IsNaN", "Where"} <= set(lower(end(made, 1 / 255, 0).proto()).ops)
+
+
+def test_a_tensor_of_unknown_rank_stays_float() -> None:
+    """Our operators cannot tell onnxruntime of a tensor of unknown rank; it would take Shape of it for []."""
+    made = Qdq("float[24] x, int64[K] shape", "float[24] r, int64[L] size").node("u = Reshape(x, shape)")
+    made.q("u", 0.0317, 120).node("[sig] y = Sigmoid(u_d)").q("y", 1 / 255, 0)
+    made.node("size = Shape(y_d) flat = Constant<value_ints=[-1]>()")
+    proto = made.node("r = Reshape(y_d, flat)").proto()
+    lowered = lower(proto)
+    assert lowered.reasons["sig"] == "the rank of its input u_d is not known"
+    feed = {"x": np.linspace(-4, 4, 24, dtype=np.float32), "shape": np.array([2, 3, 4])}
+    got = session(lowered.proto, optimize=True).run(None, feed)
+    assert got[1].tolist() == [2, 3, 4]
