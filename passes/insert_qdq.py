@@ -125,18 +125,22 @@ def _ranges(graph: gs.Graph, placement: Placement, ctx: PassContext, method: str
         low, high = scores.choose(tensors, stats, method, fmt) if tensors else choose_range(stats, method, fmt)
         low = max(low, 0.0) if points[0].nonnegative else low
         found[key] = qparams_from_range(low, high, fmt)
-    quantized = {id(p.tensor) for p in placement.points}
+    _limit_masks(graph, scores, {id(p.tensor) for p in placement.points})
+    return found
+
+
+def _limit_masks(graph: gs.Graph, scores: ScoreRanges, quantized: set[int]) -> None:
+    """Constant masks of what is quantized go no deeper than they must, so that integers can hold them."""
     names = Names(graph)
     for node in graph.nodes:
         if not any(id(t) in quantized for t in node.outputs):
             continue
         for i, tensor in enumerate(node.inputs):
-            if is_constant(tensor) and (lowest := scores.constant(node, tensor)) is not None:
-                values = constant_values(tensor)
-                node.inputs[i] = gs.Constant(
-                    names.fresh(f"{tensor.name}_limited"), np.asarray(np.maximum(values, lowest))
-                )
-    return found
+            values = constant_values(tensor)
+            lowest = None if values is None else scores.constant(node, tensor)
+            if values is not None and lowest is not None:
+                limited = np.asarray(np.maximum(values, lowest))
+                node.inputs[i] = gs.Constant(names.fresh(f"{tensor.name}_limited"), limited)
 
 
 def _statistics_of(point: Point, ctx: PassContext) -> TensorStatistics:

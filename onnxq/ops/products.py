@@ -76,8 +76,12 @@ MATMUL = Schema(
     "acc[..., m, n] = sum over k of (a[..., m, k] − a_zero_point)·(b[..., k, n] − b_zero_point)\n"
     "y = saturate(((acc·b + 2^(c−1)) >> c) + y_zero_point)",
     unsigned("a") + unsigned("b") + "\n    acc = MatMulInteger (a_u8, b_u8, a_zp, b_zp)" + ACC_RESCALED,
-    ("Both factors have rank 2 or more.", "acc is int32. Lowering proves that it cannot overflow where the length of the sums is known; else the kernel refuses "
-        "longer sums at run time, and the function body wraps.", RESCALE_NOTE),
+    (
+        "Both factors have rank 2 or more.",
+        "acc is int32. Lowering proves that it cannot overflow where the length of the sums is known; else the kernel "
+        "refuses sums that could, at run time, and the function body wraps.",
+        RESCALE_NOTE,
+    ),
 )
 
 SCHEMAS = (GEMM, GEMM_ADD, MATMUL)
