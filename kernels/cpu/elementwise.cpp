@@ -11,7 +11,7 @@ namespace onnxq {
 
 const Elementwise kElementwisePortable = {plain_sum,           plain_byte_sum,  plain_product,  plain_lookup,
                                           plain_channels_last, plain_max_rows,  plain_sum_rows, plain_moments,
-                                          plain_scale,         plain_pack_step, plain_subtract};
+                                          plain_scale,         plain_pack_step, plain_subtract,  plain_divide};
 
 const Elementwise& chosen_elementwise() {
   [[maybe_unused]] const std::string tier = chosen_tier().name;

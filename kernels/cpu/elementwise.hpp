@@ -74,6 +74,9 @@ struct Elementwise {
                     int32_t* sums);
   // acc[i][n] −= by[i] for n < columns, wrapping; rows of kPanel values.
   void (*subtract)(int32_t* acc, int rows, int columns, const int32_t* by);
+  // y[i] = sat(floor((values[i] + sum) / (2·sum)) + zero_point). values are integers from 0 to 2^51, sum one from 1 to
+  // 2^45; the quotient is exact where it is below 2^31 and otherwise anything.
+  void (*divide)(const double* values, int n, double sum, const OutputRange& range, int32_t* y);
 };
 
 // Those that go with the tier that ONNXQ_ISA or the CPU chooses; throws as chosen_tier() does.

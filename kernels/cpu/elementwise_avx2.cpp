@@ -339,6 +339,6 @@ void sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int3
 
 const Elementwise kElementwiseAvx2 = {sum,      byte_sum, product,       plain_lookup, ymm_channels_last,
                                       max_rows, sum_rows, plain_moments, plain_scale,  plain_pack_step,
-                                      plain_subtract};
+                                      plain_subtract, plain_divide};
 
 }  // namespace onnxq

@@ -322,6 +322,6 @@ void pack_step(const uint8_t* b, ptrdiff_t stride, int rows, int columns, uint8_
 
 const Elementwise kElementwiseAvx512 = {sum,      byte_sum, product,       plain_lookup, ymm_channels_last,
                                         max_rows, sum_rows, plain_moments, plain_scale,  pack_step,
-                                        plain_subtract};
+                                        plain_subtract, plain_divide};
 
 }  // namespace onnxq

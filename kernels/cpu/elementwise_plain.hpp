@@ -2,6 +2,8 @@
 // set, and the compiler vectorises.
 #pragma once
 
+#include <algorithm>
+
 #include "cpu/elementwise.hpp"
 #include "cpu/tier.hpp"
 
@@ -251,6 +253,22 @@ static inline Moments moments_of_type(const int32_t* x, int32_t zero_point, int3
     for (int n = 0; n < columns; n++)
       acc[i * kPanel + n] =
           static_cast<int32_t>(static_cast<uint32_t>(acc[i * kPanel + n]) - static_cast<uint32_t>(by[i]));
+}
+
+// In double precision, where all of it is an integer below 2^53: the quotient by the reciprocal is off by 1 at most, and
+// what is left tells.
+[[maybe_unused]] static void plain_divide(const double* values, int n, double sum, const OutputRange& range,
+                                          int32_t* y) {
+  const double divisor = 2 * sum, reciprocal = 1 / divisor, largest = INT32_MAX;
+  const double low = range.qmin, high = range.qmax, zero_point = range.zero_point;
+  for (int i = 0; i < n; i++) {
+    const double dividend = values[i] + sum;
+    double quotient = static_cast<int32_t>(std::min(dividend * reciprocal, largest));
+    const double rest = dividend - quotient * divisor;
+    quotient += rest >= divisor ? 1.0 : 0.0;
+    quotient -= rest < 0 ? 1.0 : 0.0;
+    y[i] = static_cast<int32_t>(std::min(std::max(quotient + zero_point, low), high));
+  }
 }
 
 }  // namespace

@@ -1,11 +1,10 @@
 #include "cpu/softmax.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace onnxq {
 namespace {
-
-constexpr int kReciprocalBits = 48;
 
 int32_t saturated(int64_t value, const OutputRange& range) {
   value += range.zero_point;
@@ -20,7 +19,9 @@ Softmax::Softmax(const Elementwise& kernels, const SoftmaxSpec& spec)
   // S is at least the first entry. Below 1/2 the result is 0.
   const int64_t half = int64_t{spec.table[0]} << spec.shift;
   while (count_ > 1 && 2 * int64_t{spec.table[static_cast<size_t>(count_ - 1)]} * spec.multiplier < half) count_--;
-  divides_ = spec.multiplier >> spec.shift >= 1 << 14;
+  const auto multiplier = static_cast<uint64_t>(2 * int64_t{spec.multiplier});
+  for (size_t d = 0; d < 256; d++)
+    dividends_[255 - d] = static_cast<double>(static_cast<uint64_t>(spec.table[d]) * multiplier >> spec.shift);
 }
 
 void Softmax::row(const uint8_t* x, int64_t n, void* y) const {
@@ -34,28 +35,20 @@ void Softmax::row(const uint8_t* x, int64_t n, void* y) const {
   int64_t total = 0;
   for (int64_t i = 0; i < n; i++) total += spec_.table[static_cast<uint8_t>(largest - x[i])];
 
-  // (2·e·b + S·2^c) div (S·2^(c+1)) = (floor(2·e·b / 2^c) + S) div 2S. With r = 2^48 div 2S the product m·r / 2^48 is
-  // the quotient or 1 less: m < 2^48, and m·r < 2^63 because the quotient is below 2^15. What is no difference from the
-  // largest in this row may come out as anything.
-  int32_t results[256];
-  const auto divisor = static_cast<uint64_t>(2 * total), sum = static_cast<uint64_t>(total);
-  const uint64_t reciprocal = (uint64_t{1} << kReciprocalBits) / divisor;
-  const auto multiplier = static_cast<uint64_t>(2 * int64_t{spec_.multiplier});
-  for (int d = 0; d < count_; d++) {
-    const uint64_t m = (static_cast<uint64_t>(spec_.table[static_cast<size_t>(d)]) * multiplier >> spec_.shift) + sum;
-    uint64_t quotient = divides_ ? m / divisor : m * reciprocal >> kReciprocalBits;
-    quotient += m - quotient * divisor >= divisor;
-    results[d] = saturated(static_cast<int64_t>(quotient & 0xffffffff), spec_.range);
-  }
-  for (int d = count_; d < 256; d++) results[d] = least_;
-
+  // (2·e·b + S·2^c) div (S·2^(c+1)) = (floor(2·e·b / 2^c) + S) div 2S. What is no difference from the largest in this row
+  // may come out as anything.
+  int32_t results[256];  // of max − x = d at 255 − d
+  const int idle = 256 - count_;
+  std::fill(results, results + idle, least_);
+  kernels_.divide(dividends_.data() + idle, count_, static_cast<double>(total), spec_.range, results + idle);
   if (spec_.range.type == IntType::S32) {
-    for (int64_t i = 0; i < n; i++) static_cast<int32_t*>(y)[i] = results[static_cast<uint8_t>(largest - x[i])];
+    for (int64_t i = 0; i < n; i++) static_cast<int32_t*>(y)[i] = results[static_cast<uint8_t>(255 - largest + x[i])];
     return;
   }
-  uint8_t bytes[256];  // by the value of x
-  for (int d = 0; d < 256; d++) bytes[static_cast<uint8_t>(largest - d)] = static_cast<uint8_t>(results[d]);
-  kernels_.lookup(bytes, x, static_cast<uint8_t*>(y), n);
+  uint8_t bytes[512];  // twice, so that the table by the value of x is 256 of them side by side
+  for (int i = 0; i < 256; i++) bytes[i] = static_cast<uint8_t>(results[i]);
+  std::memcpy(bytes + 256, bytes, 256);
+  kernels_.lookup(bytes + 255 - largest, x, static_cast<uint8_t*>(y), n);
 }
 
 void Softmax::run(const uint8_t* x, int64_t n, int64_t inner, void* y, int64_t begin, int64_t end,
