@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxq.lowering import output
 from onnxq.lowering.requantize import one_scale
 from onnxq.lowering.rescale import Rescale, rescale
-from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError, dequantized
+from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError, dequantized, widens
 from onnxq.lowering.work import Work
 from onnxq.match import constant_values, is_constant
 from onnxq.numeric.affine import batch_norm
@@ -201,7 +201,7 @@ def _lower_factor(work: Work, node: gs.Node, value: Integers, constant: gs.Tenso
         factors = 1.0 / reals.astype(np.float64) if node.op == "Div" else reals.astype(np.float64)
     found = by_channel(factors, rank)
     shape = value.tensor.shape
-    if found is None or shape is None or len(shape) != rank:
+    if found is None or shape is None or len(shape) != rank or widens(factors.shape, shape):
         return False
     factor, axis = found
     if axis is not None and (shape[axis] != factor.size or (value.axis is not None and value.axis != axis)):

@@ -6,7 +6,7 @@ GELU from Erf, HardSwish in pieces…) up to the QuantizeLinear, which makes the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.lowering import output
 from onnxq.lowering.output import activation_bounds
-from onnxq.lowering.values import Codes, RefusedError
+from onnxq.lowering.values import Codes, RefusedError, widens
 from onnxq.lowering.work import Function, Work
 from onnxq.match import input_at, is_op
 from onnxq.numeric.activations import ACTIVATIONS, activation
@@ -110,9 +110,9 @@ def _evaluate(work: Work, node: gs.Node) -> Function:
         raise RefusedError("all its inputs are constant")
     if any(s.tensor is not sources[0].tensor for s in sources):
         raise RefusedError("it joins two tensors, one of which has no QuantizeLinear behind the function that makes it")
-    rank = len(sources[0].tensor.shape or ())
+    shape = sources[0].tensor.shape or ()
     values = [
-        _uniform(t, rank) if o is None else o.reals for t, o in zip(node.inputs, operands, strict=True)
+        _uniform(t, shape) if o is None else o.reals for t, o in zip(node.inputs, operands, strict=True)
     ]  # fmt: skip
     with np.errstate(all="ignore"):
         return Function(sources[0], np.asarray(BINARY[node.op](*values), np.float64))
@@ -129,13 +129,13 @@ def _operand(work: Work, tensor: gs.Tensor) -> Function | None:
     return Function(value, dequantized_codes(float(value.scale), value.zero_point, value.type))
 
 
-def _uniform(tensor: gs.Tensor, rank: int) -> Any:
+def _uniform(tensor: gs.Tensor, shape: Sequence[int | str | None]) -> Any:
     """The number that all elements of a constant are."""
     values = constant_reals(tensor)
     assert values is not None
     if values.size == 0 or not (values == values.flat[0]).all():
         raise RefusedError(f"its constant {tensor.name} is not one number")
-    if values.ndim > rank:
+    if widens(values.shape, shape):
         raise RefusedError(f"its constant {tensor.name} gives the result another shape")
     return float(values.flat[0])
 
@@ -145,5 +145,5 @@ def _attributes(node: gs.Node) -> dict[str, Any]:
     found = dict(node.attrs)
     slope = input_at(node, 1)
     if slope is not None:
-        found["alpha"] = _uniform(slope, len(node.inputs[0].shape or ()))
+        found["alpha"] = _uniform(slope, node.inputs[0].shape or ())
     return found

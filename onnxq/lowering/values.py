@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -206,3 +207,10 @@ def along(values: NDArray, axis: int | None, rank: int) -> NDArray:
     shape = [1] * rank
     shape[axis] = values.size
     return values.reshape(shape)
+
+
+def widens(constant: Sequence[int], shape: Sequence[int | str | None]) -> bool:
+    """Whether a constant gives a tensor of this shape another one, or may: sizes that are not known could be 1."""
+    return len(constant) > len(shape) or any(
+        c not in (1, d) for c, d in zip(reversed(constant), reversed(shape), strict=False)
+    )

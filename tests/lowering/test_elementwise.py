@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from lowering import Lowered, Qdq, check, lower
+from lowering import Lowered, Qdq, check, lower, run, uniform
 from onnx import numpy_helper
 
 RNG = np.random.default_rng(5)
@@ -214,3 +214,23 @@ def test_few_bits_saturate_at_their_grid() -> None:
     made = two().const("lo", -0.8).const("hi", 0.7).node("s = Add(a_d, b_d) y = Clip(s, lo, hi)")
     lowered = check(end(made, 0.1, 8))
     assert (attributes(lowered.node("onnxq.Add"))["qmin"], attributes(lowered.node("onnxq.Add"))["qmax"]) == (0, 15)
+
+
+WIDENING = {
+    "a product": ("y = Mul(x_d, k)", [2, 3, 1], [1, 4]),
+    "a quotient": ("y = Div(x_d, k)", [2, 3, 1], [4]),
+    "a function": ("s = Sigmoid(x_d) y = Mul(s, k)", [2, 3, 1], [1, 1, 4]),
+    "a sum": ("y = Add(x_d, k)", [2, 3, 1], [4]),
+    "a new dimension": ("y = Mul(x_d, k)", [3, 1], [2, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("name", WIDENING)
+def test_a_constant_that_gives_the_result_another_shape(name: str) -> None:
+    """Group normalization as TensorFlow's converter writes it: one number, [1, 1, 1, C]."""
+    nodes, shape, constant = WIDENING[name]
+    text = ",".join(map(str, shape))
+    made = Qdq(f"float[{text}] x", "float[A,B,C] r").q("x", 0.0117, 120).const("k", np.full(constant, 0.5)).node(nodes)
+    lowered = check(made.q("y", 0.0213).node("r = Identity(y_d)"))
+    (feed,) = uniform(lowered.qdq, 1)
+    assert run(lowered.proto, feed)["r"].shape == run(lowered.qdq, feed)["r"].shape
