@@ -1,7 +1,8 @@
 """Layer and RMS normalization spelled out in elementary operators, as exporters do before opset 17 and 23.
 
-d = x − mean(x), or x itself (RMS); y = d / sqrt(mean(d²) + ε) · γ + β, means along the last axis. Divided by eight bits
-at every step it is worth little: it is one operator, whichever way it is written.
+d = x − mean(x), or x itself (RMS); y = d / sqrt(mean(d²) + ε) · γ + β, means along the last axis. Keras has it as
+x · a + (β − mean(x) · a) with a = γ / sqrt(mean(d²) + ε). Divided by eight bits at every step it is worth little: it is
+one operator, whichever way it is written.
 """
 
 from __future__ import annotations
@@ -66,9 +67,13 @@ def _around(root: gs.Node) -> Norm | None:
     epsilon, variance = _with_scalar(shifted)
     mean = None if variance is None else producer(variance)
     square = producer(mean.inputs[0]) if mean is not None and _is_last_mean(mean) else None
-    squared, quotient = None if square is None else _squared(square), _quotient(root)
-    if epsilon is None or mean is None or square is None or squared is None or quotient is None:
+    squared = None if square is None else _squared(square)
+    if epsilon is None or mean is None or square is None or squared is None:
         return None
+    inner = [square, mean, shifted, root]
+    quotient = _quotient(root)
+    if quotient is None:
+        return _by_terms(root, squared, inner, epsilon)
     last, dividend, between = quotient
     x, centering = _centered((squared, dividend))
     if x is None and squared is not dividend:
@@ -76,9 +81,95 @@ def _around(root: gs.Node) -> Norm | None:
     gamma, beta, behind = _affine(last)
     result = behind[-1] if behind else last
     source = dividend if x is None else x
-    nodes = list({id(n): n for n in (*centering, square, mean, shifted, root, *between, last, *behind)}.values())
-    reads = [(n, i) for n in nodes for i, t in enumerate(n.inputs) if t is source]
-    return Norm(tuple(nodes), result, source, tuple(reads), gamma, beta, epsilon, x is not None)
+    nodes = [*centering, *inner, *between, last, *behind]
+    return _norm(nodes, result, source, gamma, beta, epsilon, x is not None)
+
+
+def _norm(
+    nodes: list[gs.Node],
+    root: gs.Node,
+    x: gs.Tensor,
+    gamma: gs.Tensor | None,
+    beta: gs.Tensor | None,
+    epsilon: float,
+    center: bool,
+) -> Norm:
+    own = list({id(n): n for n in nodes}.values())
+    reads = [(n, i) for n in own for i, t in enumerate(n.inputs) if t is x]
+    return Norm(tuple(own), root, x, tuple(reads), gamma, beta, epsilon, center)
+
+
+def _by_terms(root: gs.Node, squared: gs.Tensor, inner: list[gs.Node], epsilon: float) -> Norm | None:
+    """Keras's way: x · a + (β − mean · a), or + (−mean · a)."""
+    x, centering = _centered((squared, squared))
+    inverse = _inverse(root)
+    if x is None or inverse is None:
+        return None
+    factor, gamma = inverse.outputs[0], None
+    nodes = [*centering, *inner, inverse]
+    scale = _only_reader(factor)
+    if scale is not None and is_op(scale, "Mul") and any(_for_rows(t) for t in scale.inputs):
+        gamma = next(t for t in scale.inputs if is_constant(t))
+        factor = scale.outputs[0]
+        nodes.append(scale)
+    terms = consumers(factor)
+    if len(terms) != 2 or not all(is_op(n, "Mul") for n in terms):
+        return None
+    straight = next((n for n in terms if any(t is x for t in n.inputs)), None)
+    shift = next((n for n in terms if n is not straight), None)
+    if straight is None or shift is None:
+        return None
+    taken = next((t for t in shift.inputs if t is not factor), None)
+    source = None if taken is None else producer(taken)
+    negative = source is not None and is_op(source, "Neg")
+    if negative:
+        assert source is not None
+        nodes.append(source)
+        source = producer(source.inputs[0])
+    if source is not centering[0]:
+        return None
+    nodes += [straight, shift]
+    end = _end_of_terms(straight, shift, negative)
+    if end is None:
+        return None
+    beta, behind = end
+    return _norm([*nodes, *behind], behind[-1], x, gamma, beta, epsilon, True)
+
+
+def _end_of_terms(
+    straight: gs.Node, shift: gs.Node, negative: bool
+) -> tuple[gs.Tensor | None, tuple[gs.Node, ...]] | None:
+    """(β, the nodes) that make x · a + β − mean · a of its products. negative: whether `shift` is −mean · a."""
+    last, end = _only_reader(straight.outputs[0]), _only_reader(shift.outputs[0])
+    if last is None or end is None:
+        return None
+    if end is last:
+        ordered = is_op(last, "Sub") and last.inputs[0] is straight.outputs[0]
+        return (None, (last,)) if (is_op(last, "Add") if negative else ordered) else None
+    beta = next((t for t in end.inputs if _for_rows(t)), None)
+    ordered = is_op(end, "Sub") and end.inputs[0] is beta
+    if beta is None or not (is_op(end, "Add") if negative else ordered):
+        return None
+    return (beta, (end, last)) if _only_reader(end.outputs[0]) is last and is_op(last, "Add") else None
+
+
+def _only_reader(tensor: gs.Tensor) -> gs.Node | None:
+    readers = consumers(tensor)
+    return readers[0] if len(readers) == 1 else None
+
+
+def _for_rows(tensor: gs.Tensor) -> bool:
+    """Whether a constant is one number, or one for each value of a row."""
+    return is_constant(tensor) and all(d == 1 for d in tuple(tensor.shape)[:-1])
+
+
+def _inverse(root: gs.Node) -> gs.Node | None:
+    """The node that makes 1 / root, if that is all that reads the root."""
+    node = _only_reader(root.outputs[0])
+    if node is None:
+        return None
+    one = is_op(node, "Div") and is_constant(node.inputs[0]) and scalar_value(node.inputs[0]) == 1
+    return node if one or is_op(node, "Reciprocal") else None
 
 
 def _centered(tensors: tuple[gs.Tensor, gs.Tensor]) -> tuple[gs.Tensor | None, list[gs.Node]]:
@@ -104,7 +195,7 @@ def _affine(node: gs.Node) -> tuple[gs.Tensor | None, gs.Tensor | None, list[gs.
         if len(readers) != 1 or not is_op(readers[0], "Mul", "Add") or (readers[0].op == "Mul" and found):
             break
         constants = [t for t in readers[0].inputs if is_constant(t)]
-        if len(constants) != 1 or any(d != 1 for d in tuple(constants[0].shape)[:-1]):
+        if len(constants) != 1 or not _for_rows(constants[0]):
             break
         (node,) = readers
         found.append(node)
@@ -126,6 +217,8 @@ def _with_scalar(node: gs.Node) -> tuple[float | None, gs.Tensor | None]:
 
 def _is_last_mean(node: gs.Node) -> bool:
     """Whether the node is the mean along the last axis, which it keeps."""
+    if is_op(node, "GlobalAveragePool"):  # TensorFlow's converter makes it of a mean of [N, T, C] along C
+        return node.inputs[0].shape is not None and len(node.inputs[0].shape) == 3
     if not is_op(node, "ReduceMean") or not node.attrs.get("keepdims", 1):
         return False
     axes = node.attrs.get("axes")
@@ -146,18 +239,12 @@ def _squared(node: gs.Node) -> gs.Tensor | None:
 
 def _quotient(root: gs.Node) -> tuple[gs.Node, gs.Tensor, list[gs.Node]] | None:
     """(node, dividend, nodes between) of what is divided by the root: d / r, d · (1 / r)."""
-    readers = consumers(root.outputs[0])
-    if len(readers) != 1:
+    node = _only_reader(root.outputs[0])
+    if node is not None and is_op(node, "Div") and not is_constant(node.inputs[0]):
+        return (node, node.inputs[0], []) if node.inputs[1] is root.outputs[0] else None
+    inverse = _inverse(root)
+    product = None if inverse is None else _only_reader(inverse.outputs[0])
+    if inverse is None or product is None or not is_op(product, "Mul") or any(is_constant(t) for t in product.inputs):
         return None
-    (node,) = readers
-    if is_op(node, "Div") and node.inputs[1] is root.outputs[0] and not is_constant(node.inputs[0]):
-        return node, node.inputs[0], []
-    inverse = is_op(node, "Reciprocal") or (
-        is_op(node, "Div") and is_constant(node.inputs[0]) and scalar_value(node.inputs[0]) == 1
-    )
-    products = consumers(node.outputs[0])
-    if not inverse or len(products) != 1 or not is_op(products[0], "Mul"):
-        return None
-    (product,) = products
-    other = product.inputs[1] if product.inputs[0] is node.outputs[0] else product.inputs[0]
-    return product, other, [node]
+    other = product.inputs[1] if product.inputs[0] is inverse.outputs[0] else product.inputs[0]
+    return product, other, [inverse]

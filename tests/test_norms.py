@@ -25,6 +25,15 @@ WAYS = {
     "only a sum behind it": MEAN + POWER + VARIANCE + "n = Div(d, s) y = Add(n, shift)",
     "eps first": MEAN + POWER + VARIANCE.replace("Add(v, eps)", "Add(eps, v)") + "y = Div(d, s)",
 }
+TERMS = MEAN + POWER + VARIANCE + "r = Reciprocal(s) "
+WAYS |= {
+    "as Keras 3 writes it": TERMS
+    + "a = Mul(r, gain) p = Mul(x, a) o = Neg(m) t = Mul(o, a) u = Add(t, shift) y = Add(p, u)",
+    "Keras without beta": TERMS + "a = Mul(r, gain) p = Mul(x, a) o = Neg(m) t = Mul(o, a) y = Add(p, t)",
+    "as Keras 2 writes it": TERMS + "a = Mul(r, gain) p = Mul(x, a) t = Mul(m, a) u = Sub(shift, t) y = Add(p, u)",
+    "Keras 2 without beta": TERMS + "a = Mul(r, gain) p = Mul(x, a) t = Mul(m, a) y = Sub(p, t)",
+    "Keras without gamma": TERMS + "p = Mul(x, r) t = Mul(m, r) u = Sub(shift, t) y = Add(p, u)",
+}
 RMS = {
     "as LLaMA writes it": "q = Pow(x, two) " + VARIANCE + "r = Div(one, s) n = Mul(x, r) y = Mul(gain, n)",
     "by the reciprocal": "q = Mul(x, x) " + VARIANCE + "r = Reciprocal(s) n = Mul(r, x) y = Mul(n, gain)",
@@ -36,6 +45,10 @@ OTHERS = {
     "the mean is dropped": MEAN + POWER + VARIANCE.replace("axes=[-1]", "axes=[-1], keepdims=0") + "y = Div(d, s)",
     "divides something else": MEAN + POWER + VARIANCE + "y = Div(x, s)",
     "its deviation is read": MEAN + POWER + VARIANCE + "n = Div(d, s) y = Mul(n, s)",
+    "the mean is added": TERMS + "a = Mul(r, gain) p = Mul(x, a) t = Mul(m, a) y = Add(p, t)",
+    "the terms the other way round": TERMS + "a = Mul(r, gain) p = Mul(x, a) t = Mul(m, a) y = Sub(t, p)",
+    "beta minus minus the mean": TERMS
+    + "a = Mul(r, gain) p = Mul(x, a) o = Neg(m) t = Mul(o, a) u = Sub(shift, t) y = Add(p, u)",
     "no epsilon": MEAN + POWER + "v = ReduceMean<axes=[-1]>(q) s = Sqrt(v) y = Div(d, s)",
 }
 
@@ -67,6 +80,12 @@ def test_axes_as_an_input_and_counted_from_the_front() -> None:
     nodes = RMS["by the root"].replace("ReduceMean<axes=[-1]>(q)", "ReduceMean(q, last)")
     assert len(find_norms(spelled(nodes, 18).graph)) == 1
     assert len(find_norms(spelled(RMS["by the root"].replace("axes=[-1]", "axes=[2]")).graph)) == 1
+
+
+def test_means_that_a_converter_made_pools() -> None:
+    nodes = WAYS["as Keras 3 writes it"].replace("ReduceMean<axes=[-1]>", "GlobalAveragePool")
+    (norm,) = find_norms(spelled(nodes).graph)
+    assert len(norm.nodes) == len(spelled(nodes).graph.nodes)
 
 
 def test_what_is_behind_it_stays_outside() -> None:
