@@ -14,7 +14,7 @@ from onnxq.match import STANDARD_DOMAINS, constant_values, consumers, is_constan
 SOFTMAX = ("Softmax", "LogSoftmax")
 # What attention does to scores and masks before the Softmax.
 _MOVES = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Expand", "Identity", "Slice", "Flatten", "Tile")
-_SCORE_OPS = ("Add", "Sub", "Mul", "Div", "Neg", "Where", "Max", "Min", "Clip", "Cast", *_MOVES)
+_SCORE_OPS = ("Add", "Sub", "Mul", "Div", "Neg", "Where", "Max", "Min", "Clip", "Cast", "DequantizeLinear", *_MOVES)
 # Integers of these types count or choose; those of 8 bits are data (pixels).
 _INDEX_TYPES = ("int64", "int32", "bool")
 
@@ -22,12 +22,13 @@ _INDEX_TYPES = ("int64", "int32", "bool")
 def feeds_softmax(graph: gs.Graph) -> set[int]:
     """ids of the nodes whose results end in Softmax nodes and nowhere else, by way of elementwise operators and moves.
 
-    The graph's nodes are sorted. Matrix products end the search: what they multiply is data again.
+    The graph's nodes are sorted. Matrix products end the search: what they multiply is data again. Q/DQ do not.
     """
     found: set[int] = set()
     outputs = {id(t) for t in graph.outputs}
     for node in reversed(graph.nodes):
-        if not is_op(node, *_SCORE_OPS) or not is_float(node.outputs[0]) or any(id(t) in outputs for t in node.outputs):
+        step = is_op(node, "QuantizeLinear") or (is_op(node, *_SCORE_OPS) and is_float(node.outputs[0]))
+        if not step or any(id(t) in outputs for t in node.outputs):
             continue
         readers = [c for t in node.outputs for c in consumers(t)]
         if readers and all(id(c) in found or is_op(c, *SOFTMAX) for c in readers):

@@ -11,6 +11,7 @@ Rules, cited by number in the code:
  6. Concatenations, and operators that only move values, keep one scale on both sides where the profile ties them.
  7. No Q/DQ stands between a layer and the activation that would run inside it.
  8. What the profile quantizes has quantized inputs, and Q behind it where the target needs that to compute in integers.
+ 9. What only feeds a Softmax has no Q/DQ where the target computes that in float, and no scale that covers a mask.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxq.attention import feeds_softmax, from_integers
 from onnxq.axes import LINEAR_OPS, channel_axis
 from onnxq.check import Finding, Severity
 from onnxq.check_float import matters
 from onnxq.element_types import fill_types
 from onnxq.fitness import BINARY, SUMS, may_stay_float
+from onnxq.functions import find_functions
 from onnxq.match import (
     STANDARD_DOMAINS,
     consumers,
@@ -33,6 +36,8 @@ from onnxq.match import (
     producer,
     sole_consumer,
 )
+from onnxq.norms import find_norms
+from onnxq.placement import Unit
 from onnxq.profile import ActivationRule, Profile, WeightRule
 from onnxq.qdq import (
     QdqInfo,
@@ -48,6 +53,8 @@ from onnxq.qdq import (
 
 # Relative difference that float32 rounding of scale_x · scale_w can explain.
 BIAS_TOLERANCE = 1e-4
+# Steps of scores that leave a Softmax nothing but its largest: the next one has exp(-8) of its weight.
+LARGEST_SCORE_STEP = 8.0
 
 
 def check_qdq(graph: gs.Graph, target: Profile) -> list[Finding]:
@@ -60,6 +67,12 @@ class _Checker:
         self.graph, self.target = graph, target
         fill_types(graph)
         self.outputs = output_ids(graph)
+        self.scores = feeds_softmax(graph)
+        self.counted = from_integers(graph)
+        self.units: dict[int, Unit] = {id(n): norm for norm in find_norms(graph) for n in norm.nodes}
+        if target.graph.lowered:
+            functions = find_functions(graph, self.units.keys() | self.counted)
+            self.units |= {id(n): function for function in functions for n in function.nodes}
         self.again = f"onnxq quantize --requantize --profile {target.name}"
         self.findings: list[Finding] = []
 
@@ -67,7 +80,7 @@ class _Checker:
         for node in self.graph.nodes:
             if is_quantize(node) or is_dequantize(node):
                 self._pair(node)
-            elif node.domain not in STANDARD_DOMAINS:
+            elif node.domain not in STANDARD_DOMAINS or self._is_said(node):
                 continue
             elif node.op in LINEAR_OPS:
                 self._layer(node)
@@ -75,6 +88,30 @@ class _Checker:
             else:
                 self._operator(node)
         return self.findings
+
+    def _is_said(self, node: gs.Node) -> bool:
+        """What is part of something larger is said once; of scores and masks what rule 9 says, or nothing."""
+        unit = self.units.get(id(node))
+        if unit is not None:
+            if node is unit.root:
+                self._unit(unit)
+            return True
+        quantized = any(dequantizer(t) is not None for t in node.inputs)
+        if id(node) in self.scores and self.target.rule("Softmax").action == "float":
+            if quantized:
+                problem = (
+                    f"it only feeds a Softmax, which {self.target.name} runs in float: Q/DQ only costs accuracy here"
+                )
+                self._say("remark", node, problem)
+            return True
+        return id(node) in self.counted and not quantized
+
+    def _unit(self, unit: Unit) -> None:
+        what = f"{unit.rule_op} in {len(unit.nodes)} nodes"
+        if self.target.rule(unit.rule_op).action == "float":
+            self._say("remark", unit.root, f"{what} runs in float on {self.target.name}", "none with this profile")
+        elif dequantizer(unit.x) is None:
+            self._say("remark", unit.root, f"{what} runs in float: its input is not quantized")
 
     def _say(self, severity: Severity, node: gs.Node, problem: str, fix: str = "") -> None:
         self.findings.append(Finding(severity, node.name, problem, fix or self.again))
@@ -104,6 +141,9 @@ class _Checker:
             bits = grid_bits(producer(node.inputs[0]))
             self._say("reject", node, f"{self.target.name} takes no {bits}-bit activations")
         self._number(node, info, self.target.activations, "activation")
+        if id(node) in self.scores and float(info.scale.max()) > LARGEST_SCORE_STEP:  # rule 9
+            problem = f"its scale {float(info.scale.max()):.2g} covers an attention mask: nothing is left of the scores"
+            self._say("remark", node, problem)
 
     def _number(self, node: gs.Node, info: QdqInfo, rule: WeightRule | ActivationRule, what: str) -> None:
         """Rule 2, and powers of two of rule 1. node: whom to name."""

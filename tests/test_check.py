@@ -3,12 +3,14 @@
 import dataclasses
 from collections.abc import Callable
 
+import floating
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
 import qdq
 
+import onnxq
 from onnxq.check import Finding, check
 from onnxq.model import Model, to_proto
 from onnxq.profile import LimitRule, Profile, builtin_names, load_profile
@@ -562,3 +564,38 @@ def test_findings_print_on_one_line():
 def test_rejections_come_first():
     order = [f.severity for f in check(quantized("snpe", BLOCKS), "tensorrt")]
     assert order == sorted(order, key=["reject", "remark", "note"].index)
+
+
+MASKED = """g (float[2,4,8] q0, float[2,8,4] k, float[2,4,8] v, int64[2,1,4] mask) => (float[2,4,8] y)
+<float[8,8] wq, float[8,8] wo, float[8] gain, float two = {2}, float eps = {0.00001}, float one = {1},
+ float deep = {-10000}>
+{ [fq] q = MatMul(q0, wq) [qk] s0 = MatMul(q, k)
+  [ones] o = Cast<to=1>(mask) [zeros] z = Sub(one, o) [deep] m = Mul(z, deep)
+  [masked] s1 = Add(s0, m) [soft] p = Softmax(s1) [pv] h = MatMul(p, v)
+  [m] mean = ReduceMean<axes=[-1]>(h) [d] d = Sub(h, mean) [sq] q2 = Pow(d, two) [var] w = ReduceMean<axes=[-1]>(q2)
+  [e] e = Add(w, eps) [s] s = Sqrt(e) [n] n = Div(d, s) [norm] g = Mul(n, gain)
+  [out] y = MatMul(g, wo) }"""
+
+
+@pytest.mark.parametrize("profile", builtin_names())
+def test_of_attention_nothing_is_said_that_could_be_mended(profile: str) -> None:
+    model = floating.proto(MASKED, 13)
+    rng = np.random.default_rng(0)
+    feeds = [
+        {n: rng.normal(size=(2, 8, 4) if n == "k" else (2, 4, 8)).astype(np.float32) for n in ("q0", "k", "v")}
+        | {"mask": rng.integers(0, 2, (2, 1, 4))}
+        for _ in range(2)
+    ]
+    made = onnxq.quantize(model, feeds, profile=profile, calibration="max", qdq=True).model
+    found = check(onnxq.load(made), load_profile(profile))
+    assert not [f for f in found if "--requantize" in f.fix], found
+    assert not {f.node for f in found} & {"zeros", "deep", "m", "d", "sq", "var", "e", "s", "n"}
+
+
+def test_scales_that_cover_a_mask() -> None:
+    text = """<ir_version: 8, opset_import: ["": 13]> g (float[2,4] x, float[2,4] m) => (float[2,4] y)
+    <float s = {40.0}, uint8 z = {255}> { [add] a = Add(x, m) [q] b = QuantizeLinear(a, s, z)
+      c = DequantizeLinear(b, s, z) [soft] y = Softmax(c) }"""
+    found = {f.node: f.problem for f in check(onnxq.load(onnx.parser.parse_model(text)), load_profile("tensorrt"))}
+    assert "covers an attention mask" in found["q"]
+    assert "adds" not in found.get("add", "")
