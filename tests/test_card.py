@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 import pytest
 import qdq
+from zoo import KINDS
 
+import onnxq
 from onnxq import pipeline
 from onnxq.card import Card, build_card, card_path, describe_float, embed, read_card, units
 from onnxq.card.build import _data_uses, _quantized_file_bytes, without_paths
@@ -482,3 +484,13 @@ def test_a_model_without_layers_to_chart_still_renders(card):
     assert Page(empty.to_html())
     assert "Nothing." in empty.to_markdown()
     assert empty.summary()
+
+
+def test_of_sizes_that_are_not_known_no_bit_operations_are_told() -> None:
+    kind = KINDS["attention with padding"]
+    card = onnxq.quantize(kind.model(), kind.feeds(), profile="onnxq", calibration="max").card
+    assert "bit operations not known" in card.summary() and "weights 8 bits" in card.summary()
+    assert "bit operations not known" in card.to_markdown() and "the model leaves sizes open" in card.to_html()
+    sizes = {"x": (2, 5, 16), "mask": (2, 5)}
+    card = onnxq.quantize(kind.model(), kind.feeds(), profile="onnxq", calibration="max", shapes=sizes).card
+    assert "not known" not in card.summary()

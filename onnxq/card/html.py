@@ -75,18 +75,22 @@ def render(card: Card) -> str:
     )
 
 
+def _bit_operations(card: Card) -> Tile:
+    bops, unknown = card.cost.bops, len(card.pretrained.unknown_macs)
+    if not bops.before and unknown:
+        return Tile("bit operations", "not known", "the model leaves sizes open")
+    less = f", without {unknown} layer(s)" if unknown else ""
+    before = f"from {units.number(bops.before)}{less}"
+    return Tile("bit operations", units.number(bops.after), before, _part(bops.after, bops.before))
+
+
 def tiles(card: Card) -> list[Tile]:
     """The headline figures."""
     done, of = counts(card)
-    size, bops = card.cost.file_bytes, card.cost.bops
+    size = card.cost.file_bytes
     found = [
         Tile("file size", units.size(size.after), f"from {units.size(size.before)}", _part(size.after, size.before)),
-        Tile(
-            "bit operations",
-            units.number(bops.after),
-            f"from {units.number(bops.before)}",
-            _part(bops.after, bops.before),
-        ),
+        _bit_operations(card),
         Tile("layers in integers", f"{done} of {of}", _float_detail(card)),
     ]
     maps = card.precision.feature_maps

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from onnxq.card import units
 from onnxq.card.schema import Card
-from onnxq.card.sections import change, sections
+from onnxq.card.sections import bit_operations_text, change, sections
 from onnxq.card.text import counts, widths
 
 RANDOM_WARNING = (
@@ -26,7 +26,7 @@ def render(card: Card) -> str:
     parts += [
         f"**{done} of {of}** layers in integers for **{_cell(card.profile.name)}**, weights {weights} bits, "
         f"activations {activations} bits. File {change(card.cost.file_bytes)}, "
-        f"bit operations {change(card.cost.bops, units.number)}.",
+        f"bit operations {bit_operations_text(card)}.",
         "",
     ]
     for section in sections(card):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxq.card import units
 from onnxq.card.schema import Card
-from onnxq.card.sections import change, data_text, evaluation_rows
+from onnxq.card.sections import bit_operations_text, change, data_text, evaluation_rows
 
 DETAILS = ("top-5", "KL(float ‖ quantized)")  # left to the whole card
 
@@ -17,7 +17,8 @@ def counts(card: Card) -> tuple[int, int]:
 
 def widths(card: Card) -> tuple[str, str]:
     """Widths of the quantized weights and of the activations, as 4/8."""
-    weights = sorted({r.weight_bits for r in card.layers if r.action == "quantized" and r.weight_bits is not None})
+    layers = [r for r in card.layers if r.action == "quantized" and r.macs != 0]
+    weights = sorted({r.weight_bits for r in layers if r.weight_bits is not None})
     activations = sorted({c.bits for c in card.precision.activations})
     return tuple("/".join(map(str, found)) or "–" for found in (weights, activations))  # type: ignore[return-value]
 
@@ -29,7 +30,7 @@ def summary(card: Card) -> str:
     lines = [
         f"{card.pretrained.name} for {card.profile.name}: {done} of {of} layers in integers, weights {weights} bits, "
         f"activations {activations} bits",
-        f"size {change(card.cost.file_bytes)}, bit operations {change(card.cost.bops, units.number)}",
+        f"size {change(card.cost.file_bytes)}, bit operations {bit_operations_text(card)}",
         f"calibrated by {card.method.activations.clipping} on {'; '.join(map(data_text, card.resources.data)) or '?'}",
         f"took {units.seconds(card.resources.seconds)}, peak memory {units.size(card.resources.peak_rss_bytes)}",
     ]
