@@ -14,7 +14,8 @@ from onnxq.context import PassContext
 from onnxq.errors import OnnxqError
 from onnxq.match import STANDARD_DOMAINS, MatchFailure, constant_values, is_constant, producer
 from onnxq.model import Model, from_proto, to_proto
-from onnxq.placement import LayerPlan, Placement, plan
+from onnxq.placed import LayerPlan, Placement
+from onnxq.placement import plan
 from onnxq.profile import Profile
 from onnxq.settings import QuantSettings
 

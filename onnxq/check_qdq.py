@@ -25,7 +25,6 @@ from onnxq.check import Finding, Severity
 from onnxq.check_float import matters
 from onnxq.element_types import fill_types
 from onnxq.fitness import BINARY, SUMS, may_stay_float
-from onnxq.functions import find_functions
 from onnxq.match import (
     STANDARD_DOMAINS,
     consumers,
@@ -36,8 +35,6 @@ from onnxq.match import (
     producer,
     sole_consumer,
 )
-from onnxq.norms import find_norms
-from onnxq.placement import Unit
 from onnxq.profile import ActivationRule, Profile, WeightRule
 from onnxq.qdq import (
     QdqInfo,
@@ -50,6 +47,7 @@ from onnxq.qdq import (
     pair,
     quantizers,
 )
+from onnxq.units import Unit, find_units
 
 # Relative difference that float32 rounding of scale_x · scale_w can explain.
 BIAS_TOLERANCE = 1e-4
@@ -69,10 +67,7 @@ class _Checker:
         self.outputs = output_ids(graph)
         self.scores = feeds_softmax(graph)
         self.counted = from_integers(graph)
-        self.units: dict[int, Unit] = {id(n): norm for norm in find_norms(graph) for n in norm.nodes}
-        if target.graph.lowered:
-            functions = find_functions(graph, self.units.keys() | self.counted)
-            self.units |= {id(n): function for function in functions for n in function.nodes}
+        self.units = find_units(graph, target)
         self.again = f"onnxq quantize --requantize --profile {target.name}"
         self.findings: list[Finding] = []
 

@@ -11,7 +11,7 @@ from onnxq.model import Model
 if TYPE_CHECKING:
     from onnxq.calibrate.statistics import Statistics
     from onnxq.data.source import DataSource
-    from onnxq.placement import Placement
+    from onnxq.placed import Placement
     from onnxq.profile import Profile
     from onnxq.settings import QuantSettings
 

@@ -23,16 +23,12 @@ Rules, cited by number in the code:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
-
 import onnx_graphsurgeon as gs
 
 from onnxq.attention import SOFTMAX, feeds_softmax, from_integers, nan_guard
 from onnxq.axes import LINEAR_OPS
 from onnxq.element_types import fill_types
 from onnxq.fitness import BINARY, SUMS, may_stay_float, unfit, unfit_mover
-from onnxq.functions import Function, find_functions
 from onnxq.match import (
     STANDARD_DOMAINS,
     MatchFailure,
@@ -46,69 +42,13 @@ from onnxq.match import (
     sole_consumer,
 )
 from onnxq.model import all_graphs
-from onnxq.norms import Norm, find_norms
-from onnxq.numeric.formats import QuantFormat
-from onnxq.numeric.qparams import QParams
+from onnxq.placed import LayerPlan, Placement, Point
 from onnxq.profile import OpRule, Profile
 from onnxq.settings import QuantSettings
 from onnxq.signs import is_nonnegative
+from onnxq.units import Unit, find_units
 
-Unit = Norm | Function
 NO_LAYER_BEHIND = "no layer is behind it, it stays float"
-
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """A quantized layer with a constant weight, its format, and its bias with the (node, input index) that reads it."""
-
-    node: gs.Node
-    weight: gs.Tensor
-    weight_index: int
-    weight_format: QuantFormat
-    per_channel: bool
-    bias: gs.Tensor | None
-    bias_reader: tuple[gs.Node, int]
-
-
-@dataclass
-class Point:
-    """A tensor that gets Q/DQ.
-
-    edges: (node, input index) of the readers that read the dequantized tensor. whole: every reader does.
-    sources: names of the tensors whose values its range must cover (more than itself where scales are shared).
-    """
-
-    tensor: gs.Tensor
-    format: QuantFormat
-    nonnegative: bool
-    edges: list[tuple[gs.Node, int]] = field(default_factory=list)
-    whole: bool = False
-    group: str = ""
-    sources: tuple[str, ...] = ()
-
-
-@dataclass
-class Placement:
-    """What goes where. actions: node name → "quantized", "passthrough", "fused" or "float".
-
-    activation_qparams (by tensor), weight_qparams (by node) and widened (node → channels whose weight scale grew so
-    that the int32 bias fits) are filled by insert-qdq.
-    """
-
-    profile: Profile
-    layers: list[LayerPlan] = field(default_factory=list)
-    points: list[Point] = field(default_factory=list)
-    constants: list[tuple[gs.Node, int, QuantFormat]] = field(default_factory=list)
-    actions: dict[str, Literal["quantized", "passthrough", "fused", "float"]] = field(default_factory=dict)
-    skipped: list[MatchFailure] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    activation_qparams: dict[str, QParams] = field(default_factory=dict)
-    weight_qparams: dict[str, QParams] = field(default_factory=dict)
-    widened: dict[str, int] = field(default_factory=dict)
-
-    def observed(self) -> list[str]:
-        """Names of the tensors whose ranges are needed, without repeats, in graph order."""
-        return list(dict.fromkeys(name for point in self.points for name in point.sources))
 
 
 def plan(graph: gs.Graph, profile: Profile, settings: QuantSettings) -> Placement:
@@ -143,7 +83,7 @@ class _Planner:
         self.scores = feeds_softmax(graph)
         self.float_softmax = all(profile.rule(op).action == "float" for op in SOFTMAX)
         self.counted = from_integers(graph)
-        self.units = self._units()
+        self.units = find_units(graph, profile)
         self.depth = _layers_before(graph)
         self.tail = _without_layer_behind(graph)
         self.ends = end_nodes(graph)
@@ -164,14 +104,6 @@ class _Planner:
         self._finish_points()
         self._note_subgraphs()
         return self.result
-
-    def _units(self) -> dict[int, Unit]:
-        """What several nodes are together, by the id of each."""
-        found: dict[int, Unit] = {id(n): norm for norm in find_norms(self.graph) for n in norm.nodes}
-        if self.profile.graph.lowered:
-            functions = find_functions(self.graph, found.keys() | self.counted)
-            found |= {id(n): function for function in functions for n in function.nodes}
-        return found
 
     # Which nodes are quantized
 
@@ -531,6 +463,3 @@ def _without_layer_behind(graph: gs.Graph) -> set[int]:
         if all(c.op not in LINEAR_OPS and id(c) in found for t in node.outputs for c in consumers(t)):
             found.add(id(node))
     return found
-
-
-__all__ = ["LayerPlan", "Placement", "Point", "end_nodes", "plan"]

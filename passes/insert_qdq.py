@@ -23,7 +23,8 @@ from onnxq.numeric.qparams import QParams, qparams_from_range
 from onnxq.numeric.quantize import quantize
 from onnxq.numeric.weights import fit_bias, quantize_bias, weight_qparams
 from onnxq.pipeline import Pass, PassResult
-from onnxq.placement import LayerPlan, Placement, Point, plan
+from onnxq.placed import LayerPlan, Placement, Point
+from onnxq.placement import plan
 from onnxq.profile import Profile, load_profile
 from onnxq.settings import QuantSettings
 

@@ -9,7 +9,8 @@ from onnxq.element_types import fill_types
 from onnxq.errors import ConfigError
 from onnxq.match import is_float
 from onnxq.model import Model, from_proto
-from onnxq.placement import Placement, plan
+from onnxq.placed import Placement
+from onnxq.placement import plan
 from onnxq.profile import Profile, load_profile
 from onnxq.settings import Override, QuantSettings
 from onnxq.signs import is_nonnegative

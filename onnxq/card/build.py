@@ -21,7 +21,7 @@ from onnxq.match import is_constant
 from onnxq.model import INLINE_LIMIT, Model, to_proto
 from onnxq.numeric.qparams import QParams
 from onnxq.pipeline import PassReport
-from onnxq.placement import Placement
+from onnxq.placed import Placement
 from onnxq.profile import Profile
 from onnxq.search.concrete import Shapes, concrete_shapes, format_shape
 from onnxq.search.cost import FLOAT_BITS, FLOAT_MIN, LayerCost, Totals, bit_operations, layer_costs, totals, walk

@@ -17,7 +17,7 @@ from onnxq.axes import LINEAR_OPS
 from onnxq.errors import ConfigError
 from onnxq.fitness import SUMS
 from onnxq.match import STANDARD_DOMAINS, producer
-from onnxq.placement import Placement
+from onnxq.placed import Placement
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from onnxq.context import PassContext
 from onnxq.errors import ConfigError, ModelError
 from onnxq.match import constant_values
 from onnxq.model import Model, all_graphs, load
-from onnxq.placement import LayerPlan, Placement, plan
+from onnxq.placed import LayerPlan, Placement
+from onnxq.placement import plan
 from onnxq.profile import Profile, load_profile
 from onnxq.qdq import has_qdq
 from onnxq.settings import Override, QuantSettings, check_patterns

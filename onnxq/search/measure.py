@@ -26,7 +26,7 @@ from onnxq.model import to_proto
 from onnxq.numeric.qparams import QParams, qparams_from_range
 from onnxq.numeric.quantize import fake_quantize
 from onnxq.numeric.weights import weight_qparams
-from onnxq.placement import LayerPlan, Point
+from onnxq.placed import LayerPlan, Point
 from onnxq.profile import Profile
 from onnxq.search.cut import WEIGHT, Part, activation_part, weight_part
 from onnxq.search.forward import MEMORY, Forward, Tensors

@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.axes import LINEAR_OPS
 from onnxq.match import STANDARD_DOMAINS, consumers, output_ids, producer
-from onnxq.placement import Placement
+from onnxq.placed import Placement
 from onnxq.search.concrete import Shapes
 from onnxq.search.cost import BITS_KEY, FLOAT_TYPES, known_tensors, tensor_bits, type_bits
 from onnxq.shapes import element_type
