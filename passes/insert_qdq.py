@@ -17,7 +17,7 @@ from onnxq.calibrate.ranges import choose_range
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
 from onnxq.context import PassContext
 from onnxq.errors import PostconditionError, PreconditionError
-from onnxq.match import MatchFailure, Names, constant_values, consumers, is_constant
+from onnxq.match import MatchFailure, Names, constant_values, consumers, is_constant, is_float, producer
 from onnxq.numeric.formats import QuantFormat
 from onnxq.numeric.qparams import QParams, qparams_from_range
 from onnxq.numeric.quantize import quantize
@@ -76,6 +76,8 @@ class InsertQdq(Pass):
         for node, index, fmt in placement.constants:
             editor.quantize_operand(node, index, fmt)
         editor.quantize_layers()
+        if target.graph.lowered:
+            editor.quantize_tables()
         editor.finish()
         if editor.changed or ctx.placement is None:
             ctx.placement = placement
@@ -229,6 +231,20 @@ class _Editor:
         qparams = qparams_from_range(values.min(), values.max(), fmt)
         node.inputs[index] = self._dequantized(node, tensor.name, values, qparams, storage_type(fmt))
         self.changed += 1
+
+    def quantize_tables(self) -> None:
+        """Constants of which an operator picks the values of a quantized tensor (embeddings): its codes."""
+        for point in self.placement.points:
+            node = producer(point.tensor)
+            values = None if node is None else constant_values(node.inputs[0])
+            if node is None or values is None or self.placement.actions.get(node.name) != "passthrough":
+                continue
+            qparams = self.placement.activation_qparams[point.tensor.name]
+            if qparams.format.bits == 8 and is_float(node.inputs[0]):
+                name = node.inputs[0].name
+                node.inputs[0] = self._dequantized(node, name, values, qparams, storage_type(qparams.format))
+                self.placement.weight_qparams[node.name] = qparams
+                self.changed += 1
 
     def quantize_layers(self) -> None:
         """Integer weights and int32 biases of every layer; a weight shared by layers is stored once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import floating
 import numpy as np
 import onnx
 import pytest
@@ -305,3 +306,25 @@ def test_imagenet_models(shared: Path, model: str, preprocess: str, profile: str
     )
     inside = check_integer(lowered.proto)
     assert [f.op for f in inside] in ([], ["Softmax"])
+
+
+EMBEDDING = """g (int64[N,T] ids) => (float[N,T,4] y) <float[50,8] table, float[9,8] places, float[8,4] w,
+    int64[1] front = {0}, int64[1] second = {1}, int64[1] two = {2}>
+{ [word] a = Gather(table, ids) [shape] s = Shape(ids) [many] t = Slice(s, second, two)
+  [place] b = Slice(places, front, t) [add] c = Add(a, b) [fc] y = MatMul(c, w) }"""
+
+
+def test_tables_are_stored_as_the_codes_that_are_picked() -> None:
+    """Quantizing commutes with picking: the same integers, a quarter of the table."""
+    proto = floating.proto(EMBEDDING, 13)
+    feeds = [{"ids": np.random.default_rng(i).integers(0, 50, (3, 6))} for i in range(4)]
+    qdq = onnxq.quantize(proto, feeds, profile="onnxq", calibration="max", qdq=True).model
+    made = onnxq.lower(qdq).model
+    kinds = {t.name: t.data_type for t in made.graph.initializer if list(t.dims) in ([50, 8], [9, 8])}
+    assert sorted(kinds.values()) == [onnx.TensorProto.UINT8] * 2
+    assert not any(n.op_type == "QuantizeLinear" for n in made.graph.node)
+    plain = onnxq.quantize(proto, feeds, profile="onnxruntime-cpu", calibration="max").model
+    assert any(t.name == "table" and t.data_type == onnx.TensorProto.FLOAT for t in plain.graph.initializer)
+    for feed in feeds:
+        (want,), (got,), (float_,) = run(qdq, feed).values(), run(made, feed).values(), run(proto, feed).values()
+        assert sqnr_db(want, got) > 40 and sqnr_db(float_, got) > 25
