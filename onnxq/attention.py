@@ -76,7 +76,7 @@ def _reads_integers(node: gs.Node) -> bool:
     if is_op(node, "Cast"):
         kind = node.inputs[0].dtype
         return kind is not None and str(getattr(kind, "name", kind)) in _INDEX_TYPES
-    return is_op(node, "Range", "ConstantOfShape", "Where", "RandomUniform")
+    return is_op(node, "Range", "ConstantOfShape", "Where")
 
 
 def _outer(node: gs.Node) -> bool:
