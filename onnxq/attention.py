@@ -9,7 +9,8 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from onnxq.axes import LINEAR_OPS
-from onnxq.match import STANDARD_DOMAINS, constant_values, consumers, is_constant, is_float, is_op
+from onnxq.match import ONLY_SHAPE, STANDARD_DOMAINS, constant_values, consumers, is_constant, is_float, is_op
+from onnxq.profile import Profile
 
 SOFTMAX = ("Softmax", "LogSoftmax")
 # What attention does to scores and masks before the Softmax.
@@ -36,11 +37,16 @@ def feeds_softmax(graph: gs.Graph) -> set[int]:
     return found
 
 
-def masked_tensors(graph: gs.Graph) -> set[int]:
-    """ids of the float tensors that may hold masks, −infinity among them: all that feeds Softmax nodes alone."""
+def float_softmax(profile: Profile) -> bool:
+    """Whether the target computes Softmax in float."""
+    return all(profile.rule(op).action == "float" for op in SOFTMAX)
+
+
+def masked_tensors(graph: gs.Graph) -> set[str]:
+    """Names of the float tensors that may hold masks, −infinity among them: all that feeds Softmax nodes alone."""
     nodes = feeds_softmax(graph)
     readers = [n for n in graph.nodes if id(n) in nodes or is_op(n, *SOFTMAX)]
-    return {id(t) for n in readers for t in n.inputs if is_float(t) and not is_constant(t)}
+    return {t.name for n in readers for t in n.inputs if is_float(t) and not is_constant(t)}
 
 
 def from_integers(graph: gs.Graph) -> set[int]:
@@ -54,7 +60,7 @@ def from_integers(graph: gs.Graph) -> set[int]:
     found: set[int] = set()
     for node in graph.nodes:
         data = [t for t in node.inputs if not t.is_empty() and not is_constant(t)]
-        if node.op in ("Shape", "Size") or all(id(t) in fixed for t in data):
+        if node.op in ONLY_SHAPE or all(id(t) in fixed for t in data):
             fixed |= {id(t) for t in node.outputs}
         result = node.outputs[0] if node.outputs else None
         if result is None or not is_float(result) or node.domain not in STANDARD_DOMAINS:
@@ -89,8 +95,8 @@ def _outer(node: gs.Node) -> bool:
     )
 
 
-def nan_guard(tensor: gs.Tensor) -> gs.Node | None:
-    """The Where of Where(IsNaN(x), constant, x) when that is all that reads x; None otherwise.
+def nan_guard(tensor: gs.Tensor) -> tuple[gs.Node, gs.Node] | None:
+    """The IsNaN and the Where of Where(IsNaN(x), constant, x) when that is all that reads x; None otherwise.
 
     Exporters put it behind a Softmax whose whole row may be masked by −infinity.
     """
@@ -102,4 +108,4 @@ def nan_guard(tensor: gs.Tensor) -> gs.Node | None:
     if check is None or choice is None or len(consumers(check.outputs[0])) != 1:
         return None
     condition, then, other = choice.inputs
-    return choice if condition is check.outputs[0] and is_constant(then) and other is tensor else None
+    return (check, choice) if condition is check.outputs[0] and is_constant(then) and other is tensor else None

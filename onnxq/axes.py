@@ -1,8 +1,10 @@
-"""Which axis of a weight is its output channel, per operator (a wrong one is onnxruntime #19694)."""
+"""Axes: of a weight's output channel, per operator (a wrong one is onnxruntime #19694), and of reductions."""
 
 from __future__ import annotations
 
 import onnx_graphsurgeon as gs
+
+from onnxq.match import constant_values, input_at
 
 LINEAR_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -34,3 +36,12 @@ def out_channels(node: gs.Node) -> int | None:
         return None
     groups = int(node.attrs.get("group", 1)) if node.op == "ConvTranspose" else 1
     return int(shape[axis]) * groups
+
+
+def listed_axes(node: gs.Node) -> list[int] | None:
+    """The axes of a reduction as they stand in its attribute or input: [] for none, None if computed at run time."""
+    tensor = input_at(node, 1)
+    if tensor is not None:
+        values = constant_values(tensor)
+        return None if values is None else values.reshape(-1).tolist()
+    return [int(a) for a in node.attrs.get("axes") or ()]

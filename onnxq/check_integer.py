@@ -16,8 +16,8 @@ import onnx_graphsurgeon as gs
 
 from onnxq import topology
 from onnxq.errors import PassError
-from onnxq.lowering.graph import ONLY_SHAPE, is_float_op
-from onnxq.match import STANDARD_DOMAINS, producer
+from onnxq.lowering.graph import is_float_op
+from onnxq.match import ONLY_SHAPE, STANDARD_DOMAINS, producer
 from onnxq.model import Model, from_proto, load, to_proto
 from onnxq.ops import DOMAIN
 from onnxq.qdq import is_dequantize, is_quantize

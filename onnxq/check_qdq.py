@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.attention import feeds_softmax, from_integers
+from onnxq.attention import feeds_softmax, float_softmax, from_integers
 from onnxq.axes import LINEAR_OPS, channel_axis
 from onnxq.check import Finding, Severity
 from onnxq.check_float import matters
@@ -67,7 +67,7 @@ class _Checker:
         self.outputs = output_ids(graph)
         self.scores = feeds_softmax(graph)
         self.counted = from_integers(graph)
-        self.units = find_units(graph, target)
+        self.units = find_units(graph, target, self.counted)
         self.again = f"onnxq quantize --requantize --profile {target.name}"
         self.findings: list[Finding] = []
 
@@ -92,12 +92,10 @@ class _Checker:
                 self._unit(unit)
             return True
         quantized = any(dequantizer(t) is not None for t in node.inputs)
-        if id(node) in self.scores and self.target.rule("Softmax").action == "float":
+        if id(node) in self.scores and float_softmax(self.target):
             if quantized:
-                problem = (
-                    f"it only feeds a Softmax, which {self.target.name} runs in float: Q/DQ only costs accuracy here"
-                )
-                self._say("remark", node, problem)
+                where = f"it only feeds a Softmax, which {self.target.name} runs in float"
+                self._say("remark", node, f"{where}: Q/DQ only costs accuracy here")
             return True
         return id(node) in self.counted and not quantized
 

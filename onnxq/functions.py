@@ -12,10 +12,7 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from onnxq.match import constant_values, consumers, is_constant, is_float, is_op, output_ids, producer
-from onnxq.numeric.activations import ACTIVATIONS
-
-_JOINS = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min")
-_CLAMPS = ("Relu", "Clip")
+from onnxq.numeric.activations import ACTIVATIONS, CLAMPS, JOINS
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def _function(root: gs.Node, x: gs.Tensor, inside: dict[int, gs.Node], order: di
         return None
     nodes = sorted(inside.values(), key=lambda n: order[id(n)])
     reads = tuple((n, i) for n in nodes for i, t in enumerate(n.inputs) if t is x)
-    if len(reads) == 1 and is_op(reads[0][0], *_CLAMPS):
+    if len(reads) == 1 and is_op(reads[0][0], *CLAMPS):
         return None  # it goes into the layer that makes x
     return Function(tuple(nodes), root, x, reads)
 
@@ -92,11 +89,9 @@ def _operands(node: gs.Node) -> list[gs.Tensor]:
 
 def _is_step(node: gs.Node) -> bool:
     """Whether the node computes each element from the elements at its place and numbers."""
-    if not is_op(node, *ACTIVATIONS, *_JOINS) or not all(is_float(t) for t in (*_operands(node), *node.outputs)):
+    if not is_op(node, *ACTIVATIONS, *JOINS) or not all(is_float(t) for t in (*_operands(node), *node.outputs)):
         return False
-    if node.op in _JOINS and len(node.inputs) != 2:
-        return False
-    if node.op not in _JOINS and len(_operands(node)) != 1:
+    if (len(node.inputs) != 2) if node.op in JOINS else (len(_operands(node)) != 1):
         return False
     shape = node.outputs[0].shape
     rank = 0 if shape is None else len(shape)
@@ -106,4 +101,4 @@ def _is_step(node: gs.Node) -> bool:
 
 def _is_curved(node: gs.Node) -> bool:
     """Whether the node is more than a sum or product with a number, or a clamp."""
-    return node.op == "Pow" or (len(_operands(node)) == 2 if node.op in _JOINS else node.op not in _CLAMPS)
+    return node.op == "Pow" or (len(_operands(node)) == 2 if node.op in JOINS else node.op not in CLAMPS)

@@ -5,7 +5,7 @@ onnx-graphsurgeon compares tensors by name and nodes by content; here identity i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnxq.model import ExternalValues, all_graphs
 
 STANDARD_DOMAINS = (None, "", "ai.onnx")
+ONLY_SHAPE = ("Shape", "Size")  # operators that look at no value of their input
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ def output_ids(graph: gs.Graph) -> set[int]:
     return {id(t) for g in all_graphs(graph) for t in g.outputs}
 
 
-def sole_consumer(tensor: gs.Tensor, outputs: set[int]) -> gs.Node | None:
+def sole_consumer(tensor: gs.Tensor, outputs: Set[int] = frozenset()) -> gs.Node | None:
     """The only node that reads the tensor, or None if there are several, none, or it is a graph output.
 
-    outputs: output_ids(graph).
+    outputs: output_ids(graph); none where the caller looks after those.
     """
     found = consumers(tensor)
     return found[0] if len(found) == 1 and id(tensor) not in outputs else None

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnxq.match import constant_values, consumers, input_at, is_constant, is_op, output_ids, producer, scalar_value
+from onnxq.axes import listed_axes
+from onnxq.match import consumers, input_at, is_constant, is_op, output_ids, producer, rank, scalar_value, sole_consumer
 
 NORM_OPS = ("LayerNormalization", "RMSNormalization")
 
@@ -107,7 +108,7 @@ def _by_terms(root: gs.Node, squared: gs.Tensor, inner: list[gs.Node], epsilon: 
         return None
     factor, gamma = inverse.outputs[0], None
     nodes = [*centering, *inner, inverse]
-    scale = _only_reader(factor)
+    scale = sole_consumer(factor)
     if scale is not None and is_op(scale, "Mul") and any(_for_rows(t) for t in scale.inputs):
         gamma = next(t for t in scale.inputs if is_constant(t))
         factor = scale.outputs[0]
@@ -140,7 +141,7 @@ def _end_of_terms(
     straight: gs.Node, shift: gs.Node, negative: bool
 ) -> tuple[gs.Tensor | None, tuple[gs.Node, ...]] | None:
     """(β, the nodes) that make x · a + β − mean · a of its products. negative: whether `shift` is −mean · a."""
-    last, end = _only_reader(straight.outputs[0]), _only_reader(shift.outputs[0])
+    last, end = sole_consumer(straight.outputs[0]), sole_consumer(shift.outputs[0])
     if last is None or end is None:
         return None
     if end is last:
@@ -150,12 +151,7 @@ def _end_of_terms(
     ordered = is_op(end, "Sub") and end.inputs[0] is beta
     if beta is None or not (is_op(end, "Add") if negative else ordered):
         return None
-    return (beta, (end, last)) if _only_reader(end.outputs[0]) is last and is_op(last, "Add") else None
-
-
-def _only_reader(tensor: gs.Tensor) -> gs.Node | None:
-    readers = consumers(tensor)
-    return readers[0] if len(readers) == 1 else None
+    return (beta, (end, last)) if sole_consumer(end.outputs[0]) is last and is_op(last, "Add") else None
 
 
 def _for_rows(tensor: gs.Tensor) -> bool:
@@ -165,7 +161,7 @@ def _for_rows(tensor: gs.Tensor) -> bool:
 
 def _inverse(root: gs.Node) -> gs.Node | None:
     """The node that makes 1 / root, if that is all that reads the root."""
-    node = _only_reader(root.outputs[0])
+    node = sole_consumer(root.outputs[0])
     if node is None:
         return None
     one = is_op(node, "Div") and is_constant(node.inputs[0]) and scalar_value(node.inputs[0]) == 1
@@ -191,18 +187,18 @@ def _affine(node: gs.Node) -> tuple[gs.Tensor | None, gs.Tensor | None, list[gs.
     gamma = beta = None
     found: list[gs.Node] = []
     while beta is None:
-        readers = consumers(node.outputs[0])
-        if len(readers) != 1 or not is_op(readers[0], "Mul", "Add") or (readers[0].op == "Mul" and found):
+        reader = sole_consumer(node.outputs[0])
+        if reader is None or not is_op(reader, "Mul", "Add") or (reader.op == "Mul" and found):
             break
-        constants = [t for t in readers[0].inputs if is_constant(t)]
+        constants = [t for t in reader.inputs if is_constant(t)]
         if len(constants) != 1 or not _for_rows(constants[0]):
             break
-        (node,) = readers
-        found.append(node)
-        if node.op == "Mul":
+        found.append(reader)
+        if reader.op == "Mul":
             (gamma,) = constants
         else:
             (beta,) = constants
+        node = reader
     return gamma, beta, found
 
 
@@ -218,16 +214,11 @@ def _with_scalar(node: gs.Node) -> tuple[float | None, gs.Tensor | None]:
 def _is_last_mean(node: gs.Node) -> bool:
     """Whether the node is the mean along the last axis, which it keeps."""
     if is_op(node, "GlobalAveragePool"):  # TensorFlow's converter makes it of a mean of [N, T, C] along C
-        return node.inputs[0].shape is not None and len(node.inputs[0].shape) == 3
+        return rank(node.inputs[0]) == 3
     if not is_op(node, "ReduceMean") or not node.attrs.get("keepdims", 1):
         return False
-    axes = node.attrs.get("axes")
-    tensor = input_at(node, 1)
-    values = None if tensor is None else constant_values(tensor)
-    if axes is None and values is not None:
-        axes = values.reshape(-1).tolist()
-    rank = None if node.inputs[0].shape is None else len(node.inputs[0].shape)
-    return axes is not None and len(axes) == 1 and (axes[0] == -1 or (rank is not None and axes[0] == rank - 1))
+    axes, length = listed_axes(node), rank(node.inputs[0])
+    return axes == [-1] or (length is not None and axes == [length - 1])
 
 
 def _squared(node: gs.Node) -> gs.Tensor | None:
@@ -239,11 +230,11 @@ def _squared(node: gs.Node) -> gs.Tensor | None:
 
 def _quotient(root: gs.Node) -> tuple[gs.Node, gs.Tensor, list[gs.Node]] | None:
     """(node, dividend, nodes between) of what is divided by the root: d / r, d · (1 / r)."""
-    node = _only_reader(root.outputs[0])
+    node = sole_consumer(root.outputs[0])
     if node is not None and is_op(node, "Div") and not is_constant(node.inputs[0]):
         return (node, node.inputs[0], []) if node.inputs[1] is root.outputs[0] else None
     inverse = _inverse(root)
-    product = None if inverse is None else _only_reader(inverse.outputs[0])
+    product = None if inverse is None else sole_consumer(inverse.outputs[0])
     if inverse is None or product is None or not is_op(product, "Mul") or any(is_constant(t) for t in product.inputs):
         return None
     other = product.inputs[1] if product.inputs[0] is inverse.outputs[0] else product.inputs[0]

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnxq.attention import SOFTMAX, feeds_softmax, from_integers, nan_guard
+from onnxq.attention import feeds_softmax, float_softmax, from_integers, nan_guard
 from onnxq.axes import LINEAR_OPS
 from onnxq.element_types import fill_types
 from onnxq.fitness import BINARY, SUMS, may_stay_float, unfit, unfit_mover
@@ -81,9 +81,8 @@ class _Planner:
         self.parent: dict[int, int] = {}  # union-find over tensors that share one scale
         self.derived: set[int] = set()  # tied outputs: their values are among those of their sources
         self.scores = feeds_softmax(graph)
-        self.float_softmax = all(profile.rule(op).action == "float" for op in SOFTMAX)
         self.counted = from_integers(graph)
-        self.units = find_units(graph, profile)
+        self.units = find_units(graph, profile, self.counted)
         self.depth = _layers_before(graph)
         self.tail = _without_layer_behind(graph)
         self.ends = end_nodes(graph)
@@ -108,27 +107,24 @@ class _Planner:
     # Which nodes are quantized
 
     def _classify(self, node: gs.Node) -> None:
-        name = node.name
-        rule = self.profile.rule(node.op) if node.domain in STANDARD_DOMAINS else None
         if id(node) in self.units:
             self._classify_unit(node, self.units[id(node)])
             return
+        name = node.name
+        rule = self.profile.rule(node.op) if node.domain in STANDARD_DOMAINS else None
         if rule is None or rule.action == "float":
             self.result.actions[name] = "float"
             if node.op not in ("QuantizeLinear", "DequantizeLinear"):
                 self._skip(node, f"profile {self.profile.name} runs {node.op} in float")
             return
         if self.settings.override_for(name).keep_float or self.settings.excluded(name):
-            self.result.actions[name] = "float"
-            self._skip(node, "left float by the user")
+            self._leave_float(node, "left float by the user")
             return
         if self.settings.op_types is not None and node.op not in self.settings.op_types:
-            self.result.actions[name] = "float"
-            self._skip(node, f"{node.op} is not among the op_types asked for")
+            self._leave_float(node, f"{node.op} is not among the op_types asked for")
             return
         if rule.inner and id(node) in self.tail:
-            self.result.actions[name] = "float"
-            self._skip(node, NO_LAYER_BEHIND)
+            self._leave_float(node, NO_LAYER_BEHIND)
             return
         if rule.action == "passthrough":
             reason = unfit_mover(node)
@@ -141,8 +137,7 @@ class _Planner:
             return
         reason = self._kept_exact(node) or unfit(node, self.profile, id(node) in self.scores)  # rule 7
         if reason:
-            self.result.actions[name] = "float"
-            self._skip(node, reason)
+            self._leave_float(node, reason)
             return
         self.result.actions[name] = "quantized"
         self.quantized.add(id(node))
@@ -151,8 +146,7 @@ class _Planner:
         """Rule 8. The last of the nodes stands for all."""
         reason = self._why_float(unit)
         if reason:
-            self.result.actions[node.name] = "float"
-            self._skip(node, reason)
+            self._leave_float(node, reason)
             return
         self.result.actions[node.name] = "quantized" if node is unit.root else "fused"
         if node is unit.root:
@@ -174,7 +168,7 @@ class _Planner:
     def _kept_exact(self, node: gs.Node) -> str:
         if id(node) in self.counted:
             return "it computes a mask or positions from integers"
-        if id(node) in self.scores and self.float_softmax:
+        if id(node) in self.scores and float_softmax(self.profile):
             return f"it only feeds a Softmax, which profile {self.profile.name} runs in float"
         return ""
 
@@ -304,11 +298,10 @@ class _Planner:
         if id(node) in self.bias_adds:
             return self._behind_fused(self.bias_adds[id(node)][0].outputs[0])
         guard = nan_guard(tensor) if node is not None and node.op == "Softmax" else None
-        if guard is not None and id(guard) in self.order:
-            for part in (guard, producer(guard.inputs[0])):  # what is quantized is never NaN
-                assert part is not None
+        if guard is not None and id(guard[1]) in self.order:
+            for part in guard:  # what is quantized is never NaN
                 self._fuse(part)
-            return guard.outputs[0]
+            return guard[1].outputs[0]
         if node is None or node.op not in rule.fused_after:
             return tensor
         follower = sole_consumer(tensor, self.outputs)
@@ -337,8 +330,7 @@ class _Planner:
             if chain or any(id(t) in self.tensors for t in node.outputs):
                 wanted.add(id(node))
                 continue
-            self.result.actions[node.name] = "float"
-            self._skip(node, "nothing behind it is quantized")
+            self._leave_float(node, "nothing behind it is quantized")
 
     # Formats
 
@@ -432,6 +424,10 @@ class _Planner:
         while self.parent[key] != key:
             key = self.parent[key]
         return key
+
+    def _leave_float(self, node: gs.Node, reason: str) -> None:
+        self.result.actions[node.name] = "float"
+        self._skip(node, reason)
 
     def _skip(self, node: gs.Node, reason: str) -> None:
         self.result.skipped.append(MatchFailure(reason, node.name))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import onnx_graphsurgeon as gs
 
-from onnxq.attention import from_integers
 from onnxq.functions import Function, find_functions
 from onnxq.norms import Norm, find_norms
 from onnxq.profile import Profile
@@ -12,10 +13,13 @@ from onnxq.profile import Profile
 Unit = Norm | Function
 
 
-def find_units(graph: gs.Graph, profile: Profile) -> dict[int, Unit]:
-    """The unit of every node that is part of one, by the node's id. Functions only where the target looks codes up."""
+def find_units(graph: gs.Graph, profile: Profile, counted: Set[int]) -> dict[int, Unit]:
+    """The unit of every node that is part of one, by the node's id. Functions only where the target looks codes up.
+
+    counted: attention.from_integers(graph).
+    """
     found: dict[int, Unit] = {id(n): norm for norm in find_norms(graph) for n in norm.nodes}
     if profile.graph.lowered:
-        functions = find_functions(graph, found.keys() | from_integers(graph))
+        functions = find_functions(graph, found.keys() | counted)
         found |= {id(n): function for function in functions for n in function.nodes}
     return found

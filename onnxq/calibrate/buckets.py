@@ -90,8 +90,14 @@ def _edges(
     first = np.array(exponents, np.uint32) * np.uint32(PAGE_SIZE)
     keys: NDArray[np.uint32] = np.add.outer(first, np.arange(PAGE_SIZE, dtype=np.uint32)).ravel()
     occupied = np.flatnonzero(counts)
-    bits = keys[occupied] << np.uint32(MANTISSA_SHIFT)
-    low = bits.view(np.float32).astype(np.float64)
     # The bucket above the largest float32 ends at infinity; the caller cuts it to the maximum.
-    high = (bits + np.uint32(1 << MANTISSA_SHIFT)).view(np.float32).astype(np.float64)
-    return low, high, counts[occupied]
+    return _starts(keys[occupied]), _starts(keys[occupied] + np.uint32(1)), counts[occupied]
+
+
+def page_starts(exponent: int) -> NDArray[np.float64]:
+    """Least |x| of each bucket of a page, (1024,) float64. exponent: biased."""
+    return _starts(np.uint32(exponent * PAGE_SIZE) + np.arange(PAGE_SIZE, dtype=np.uint32))
+
+
+def _starts(keys: NDArray[np.uint32]) -> NDArray[np.float64]:
+    return (keys << np.uint32(MANTISSA_SHIFT)).view(np.float32).astype(np.float64)

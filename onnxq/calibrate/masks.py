@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.attention import SOFTMAX, feeds_softmax, from_integers, masked_tensors
+from onnxq.attention import feeds_softmax, from_integers, masked_tensors
 from onnxq.calibrate.buckets import value_buckets
 from onnxq.calibrate.ranges import Method, choose_range
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
@@ -48,7 +48,7 @@ class ScoreRanges:
 
     def holds(self, tensor: gs.Tensor) -> bool:
         """Whether masks may be in the tensor."""
-        return id(tensor) in self._tensors
+        return tensor.name in self._tensors
 
     def choose(
         self, tensors: list[gs.Tensor], stats: TensorStatistics, method: Method | str, fmt: QuantFormat
@@ -79,7 +79,6 @@ class ScoreRanges:
     def lowest(self, tensor: gs.Tensor) -> float:
         """How low the tensor's integers must reach for what is masked to stay masked."""
         if id(tensor) not in self._lowest:
-            self._lowest[id(tensor)] = -np.inf  # a cycle cannot be: the graph is sorted
             found = [self._needed_by(reader, tensor) for reader in consumers(tensor)]
             self._lowest[id(tensor)] = min(found, default=self._extremes(tensor)[0] - MARGIN)
         return self._lowest[id(tensor)]
@@ -93,7 +92,7 @@ class ScoreRanges:
         return self._needed_by(node, tensor, float(values[values > -SHALLOW].max(initial=0.0)))
 
     def _needed_by(self, reader: gs.Node, tensor: gs.Tensor, high: float | None = None) -> float:
-        if is_op(reader, *SOFTMAX) or id(reader) not in self._nodes:
+        if id(reader) not in self._nodes:
             return self._extremes(tensor)[0] - MARGIN
         result = reader.outputs[0]
         below = self.lowest(result)

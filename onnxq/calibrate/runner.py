@@ -71,9 +71,7 @@ def collect(
         # Threads that take whole batches keep busier than threads that share operators, and an operator's result can
         # depend on how many share it (a convolution's last bits do).
         session = runtime.session(opened, threads=1)
-        may_be_masked = masked_tensors(model.graph)
-        masked = {t.name for t in model.graph.tensors().values() if id(t) in may_be_masked}
-        counter = _BatchCounter(stats, tensors, masked, Fetcher(session, outputs, workers))
+        counter = _BatchCounter(stats, tensors, masked_tensors(model.graph), Fetcher(session, outputs, workers))
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         stop = stack.enter_context(interruptible())
         running: deque[Future[int]] = deque()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.calibrate.buckets import MANTISSA_SHIFT, NEGATIVE_PAGE, PAGE_SIZE, value_buckets
+from onnxq.calibrate.buckets import NEGATIVE_PAGE, page_starts, value_buckets
 from onnxq.calibrate.counting import Counter, make_counter
 from onnxq.errors import CalibrationError
 
@@ -118,12 +118,10 @@ class TensorStatistics:
     def above(self, bound: float) -> TensorStatistics:
         """The statistics of the values in buckets above a bound below 0, where a bucket ends."""
         pages: dict[int, NDArray[np.int64]] = {}
-        ends = np.arange(PAGE_SIZE, dtype=np.uint32)
         for page, counts in self.pages.items():
             kept = counts
             if page > NEGATIVE_PAGE:
-                bits = (np.uint32((page - NEGATIVE_PAGE) * PAGE_SIZE) + ends) << np.uint32(MANTISSA_SHIFT)
-                kept = np.where(-bits.view(np.float32).astype(np.float64) > bound, counts, 0)
+                kept = np.where(-page_starts(page - NEGATIVE_PAGE) > bound, counts, 0)
             if kept.any():
                 pages[page] = kept
         count = self.zeros + sum(int(c.sum()) for c in pages.values())

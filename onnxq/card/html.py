@@ -7,7 +7,7 @@ from importlib import resources
 
 from onnxq.card import units
 from onnxq.card.schema import Card, LayerRecord
-from onnxq.card.sections import change, evaluation_rows, sections
+from onnxq.card.sections import change, evaluation_rows, knows_bit_operations, sections
 from onnxq.card.text import counts, widths
 
 TEMPLATE = "card.html.j2"
@@ -77,7 +77,7 @@ def render(card: Card) -> str:
 
 def _bit_operations(card: Card) -> Tile:
     bops, unknown = card.cost.bops, len(card.pretrained.unknown_macs)
-    if not bops.before and unknown:
+    if not knows_bit_operations(card):
         return Tile("bit operations", "not known", "the model leaves sizes open")
     less = f", without {unknown} layer(s)" if unknown else ""
     before = f"from {units.number(bops.before)}{less}"

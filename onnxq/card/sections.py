@@ -39,10 +39,15 @@ def change(value: Change, unit: Any = units.size) -> str:
     return f"{unit(value.before)} → {unit(value.after)} ({units.share(value.after, value.before)})"
 
 
+def knows_bit_operations(card: Card) -> bool:
+    """Whether the model's sizes tell the bit operations of any layer."""
+    return bool(card.cost.bops.before or not card.pretrained.unknown_macs)
+
+
 def bit_operations_text(card: Card) -> str:
     """The change in bit operations, as far as the model's sizes tell them."""
     unknown = len(card.pretrained.unknown_macs)
-    if not card.cost.bops.before and unknown:
+    if not knows_bit_operations(card):
         return "not known (the model leaves sizes open: --input-shape)"
     rest = f", without {unknown} layer(s) of unknown size" if unknown else ""
     return change(card.cost.bops, units.number) + rest

@@ -24,7 +24,17 @@ from onnxq.lowering.requantize import lower_clamp, lower_quantize
 from onnxq.lowering.transposed import lower_transposed
 from onnxq.lowering.values import Integers, RefusedError, dequantized
 from onnxq.lowering.work import Work
-from onnxq.match import STANDARD_DOMAINS, MatchFailure, belongs, consumers, is_constant, is_op, producer, remove_nodes
+from onnxq.match import (
+    ONLY_SHAPE,
+    STANDARD_DOMAINS,
+    MatchFailure,
+    belongs,
+    consumers,
+    is_constant,
+    is_op,
+    producer,
+    remove_nodes,
+)
 from onnxq.norms import Norm, find_norms
 from onnxq.numeric.dyadic import Form
 from onnxq.ops import DOMAIN
@@ -50,7 +60,6 @@ HANDLERS: dict[str, Handler] = {
     "Softmax": lower_softmax,
     **dict.fromkeys(("LayerNormalization", "RMSNormalization"), lower_layer_norm),
 }
-ONLY_SHAPE = ("Shape", "Size")
 
 
 def lower_graph(graph: gs.Graph, form: Form = "auto") -> Work:
@@ -91,11 +100,10 @@ def _drop_nan_guards(graph: gs.Graph) -> None:
         if not is_op(node, "Softmax") or not is_dequantize(producer(node.inputs[0])):
             continue
         guard = nan_guard(node.outputs[0])
-        if guard is None or not belongs(graph, guard):
+        if guard is None or not belongs(graph, guard[1]):
             continue
-        result, check = guard.outputs[0], producer(guard.inputs[0])
-        assert check is not None
-        remove_nodes(graph, [guard, check])
+        result = guard[1].outputs[0]
+        remove_nodes(graph, guard)
         node.outputs[0] = result
 
 

@@ -9,12 +9,14 @@ anything else: the result is kept wide, an int32 tensor with a scale of its own,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.axes import listed_axes
 from onnxq.lowering.movers import moved_outputs
 from onnxq.lowering.values import RANGES, TYPE_NUMBERS, Codes, Integers, codes_of
 from onnxq.lowering.work import Work
@@ -293,12 +295,9 @@ def _reach(tensor: gs.Tensor, reach: float) -> float:
 
 def reduced_axes(node: gs.Node, rank: int) -> list[int] | None:
     """The axes that a reduction goes over, sorted and not negative; None where they are computed at run time."""
-    tensor, listed = input_at(node, 1), node.attrs.get("axes")
-    if tensor is not None:
-        values = constant_values(tensor)
-        if values is None:
-            return None
-        listed = values.reshape(-1).tolist()
+    listed: Iterable[int] | None = listed_axes(node)
+    if listed is None:
+        return None
     if not listed:
         listed = [] if int(node.attrs.get("noop_with_empty_axes", 0)) else range(rank)
     return sorted({int(a) % rank for a in listed})

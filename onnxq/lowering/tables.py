@@ -17,16 +17,12 @@ from onnxq.lowering.output import activation_bounds
 from onnxq.lowering.values import Codes, RefusedError, widens
 from onnxq.lowering.work import Function, Work
 from onnxq.match import input_at, is_op
-from onnxq.numeric.activations import ACTIVATIONS, activation
+from onnxq.numeric.activations import ACTIVATIONS, CLAMPS, JOINS, activation
 from onnxq.numeric.tables import dequantized_codes, quantized
 from onnxq.qdq import constant_reals
 
 Handler = Callable[[Work, gs.Node], None]
-UNARY = tuple(op for op in ACTIVATIONS if op not in ("Relu", "Clip"))
-BINARY: dict[str, Callable[[Any, Any], Any]] = {
-    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Pow": np.power, "Max": np.maximum,
-    "Min": np.minimum,
-}  # fmt: skip
+UNARY = tuple(op for op in ACTIVATIONS if op not in CLAMPS)
 
 
 def lower_function(work: Work, node: gs.Node) -> None:
@@ -102,7 +98,7 @@ def _evaluate(work: Work, node: gs.Node) -> Function:
         if bounds is not None:
             return Function(operand.source, np.clip(operand.reals, min(bounds), bounds[1]))
         return Function(operand.source, activation(node.op, _attributes(node))(operand.reals))
-    if not is_op(node, *BINARY) or len(node.inputs) != 2:
+    if not is_op(node, *JOINS) or len(node.inputs) != 2:
         raise RefusedError("it is no function of one quantized tensor")
     operands = [_operand(work, t) for t in node.inputs]
     sources = [o.source for o in operands if o is not None]
@@ -115,7 +111,7 @@ def _evaluate(work: Work, node: gs.Node) -> Function:
         _uniform(t, shape) if o is None else o.reals for t, o in zip(node.inputs, operands, strict=True)
     ]  # fmt: skip
     with np.errstate(all="ignore"):
-        return Function(sources[0], np.asarray(BINARY[node.op](*values), np.float64))
+        return Function(sources[0], np.asarray(JOINS[node.op](*values), np.float64))
 
 
 def _operand(work: Work, tensor: gs.Tensor) -> Function | None:

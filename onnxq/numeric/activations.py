@@ -110,3 +110,9 @@ ACTIVATIONS: dict[str, Function] = {
     "Acos": _plain(np.arccos), "Atan": _plain(np.arctan), "Sinh": _plain(np.sinh), "Cosh": _plain(np.cosh),
     "Asinh": _plain(np.arcsinh), "Acosh": _plain(np.arccosh), "Atanh": _plain(np.arctanh),
 }  # fmt: skip
+CLAMPS = ("Relu", "Clip")
+# Operators of two numbers that are functions of one where the other is known, or is a function of the same one.
+JOINS: dict[str, Callable[[Any, Any], Any]] = {
+    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Pow": np.power, "Max": np.maximum,
+    "Min": np.minimum,
+}  # fmt: skip
