@@ -156,6 +156,9 @@ class _Planner:
         rule = self._rule(unit.root)
         if any(self.settings.override_for(n.name).keep_float or self.settings.excluded(n.name) for n in unit.nodes):
             return "left float by the user"
+        asked = self.settings.op_types
+        if asked is not None and unit.rule_op not in asked and any(n.op not in asked for n in unit.nodes):
+            return f"it is part of a {unit.rule_op}, which is not among the op_types asked for"
         if rule.action == "float" or not is_float(unit.x) or is_constant(unit.x):
             return f"it is part of a {unit.rule_op}, which profile {self.profile.name} runs in float"
         return NO_LAYER_BEHIND if rule.inner and id(unit.root) in self.tail else ""

@@ -626,3 +626,13 @@ def test_a_function_is_one_operator_where_codes_are_looked_up() -> None:
     assert points(placement) == {"x": [("fc", 0)], "a": [("d", 0), ("t", 0)], "t": [("out", 0)]}
     assert [placement.actions[n] for n in ("d", "erf", "p", "t")] == ["fused"] * 3 + ["quantized"]
     assert planned(qdq.model(text), "onnxruntime-cpu").actions["t"] == "quantized"  # QLinearMul
+
+
+def test_what_stands_for_one_operator_is_asked_for_by_its_type() -> None:
+    placement = planned(qdq.model(NORM), "onnxq", op_types=("MatMul",))
+    told = "it is part of a LayerNormalization, which is not among the op_types asked for"
+    assert {why(placement)[n] for n in [*PARTS, "b"]} == {told}
+    placement = planned(qdq.model(NORM), "onnxq", op_types=("MatMul", "LayerNormalization"))
+    assert placement.actions["b"] == "quantized"
+    parts = {n.op for n in qdq.model(NORM).graph.nodes}
+    assert planned(qdq.model(NORM), "onnxq", op_types=tuple(parts)).actions["b"] == "quantized"

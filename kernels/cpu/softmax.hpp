@@ -31,9 +31,9 @@ class Softmax {
 
   const Elementwise& kernels_;
   SoftmaxSpec spec_;
-  int count_;                        // of the entries of the table that can give more than 0
+  int count_;                          // of the entries of the table that can give more than 0
   std::array<double, 256> dividends_;  // floor(2·e·b / 2^c), the entry of max − x = d at 255 − d
-  int32_t least_;                    // y of those that give 0
+  int32_t least_;                      // y of those that give 0
 };
 
 }  // namespace onnxq

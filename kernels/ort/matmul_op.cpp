@@ -127,7 +127,7 @@ class MatMulOp {
 
   static constexpr int64_t kLargestSum = INT32_MAX;
 
-  IntType type_;   // set by spec()
+  IntType type_;  // set by spec()
   Factor a_, b_;  // set by spec()
   MatMul matmul_;
   ScratchSource memory_;
