@@ -69,7 +69,9 @@ class InsertQdq(Pass):
         """Place, quantize weights and biases, and leave what was decided in ctx.placement."""
         target, settings = resolve(self.profile, ctx)
         placement = plan(graph, target, settings)
-        ranges = _ranges(graph, placement, ctx, self.calibration or settings.calibration)
+        scores = ScoreRanges(graph, ctx.statistics or Statistics())
+        ranges = _ranges(placement, scores, ctx, self.calibration or settings.calibration)
+        _limit_masks(graph, scores, {id(p.tensor) for p in placement.points})
         editor = _Editor(graph, placement, settings)
         for point in placement.points:
             editor.insert_point(point, ranges[point.group or point.tensor.name])
@@ -115,9 +117,8 @@ def storage_type(fmt: QuantFormat, narrowest: int = 8) -> np.dtype:
     return np.dtype(np.int8 if fmt.signed else np.uint8)
 
 
-def _ranges(graph: gs.Graph, placement: Placement, ctx: PassContext, method: str) -> dict[str, QParams]:
-    """Scale and zero point for each point or group of points, by name. Constant masks become as deep as needed."""
-    scores = ScoreRanges(graph, ctx.statistics or Statistics())
+def _ranges(placement: Placement, scores: ScoreRanges, ctx: PassContext, method: str) -> dict[str, QParams]:
+    """Scale and zero point for each point or group of points, by name."""
     members: dict[str, list[Point]] = {}
     for point in placement.points:
         members.setdefault(point.group or point.tensor.name, []).append(point)
@@ -128,7 +129,6 @@ def _ranges(graph: gs.Graph, placement: Placement, ctx: PassContext, method: str
         low, high = scores.choose(tensors, stats, method, fmt) if tensors else choose_range(stats, method, fmt)
         low = max(low, 0.0) if points[0].nonnegative else low
         found[key] = qparams_from_range(low, high, fmt)
-    _limit_masks(graph, scores, {id(p.tensor) for p in placement.points})
     return found
 
 
