@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from onnxq.errors import OnnxqError
 
 if TYPE_CHECKING:
-    from onnxq.accuracy import evaluate
     from onnxq.api import Quantized, quantize
-    from onnxq.benchmark import bench
     from onnxq.card import Card, read_card
-    from onnxq.layerwise import verify
+    from onnxq.execution.benchmark import bench
+    from onnxq.execution.runtime import library_path, session
+    from onnxq.graph.model import Model, load
     from onnxq.lowered import Lowered, lower
-    from onnxq.model import Model, load
-    from onnxq.profile import Profile, load_profile
-    from onnxq.runtime import library_path, session
+    from onnxq.measure.accuracy import evaluate
+    from onnxq.measure.layerwise import verify
+    from onnxq.profiles.schema import Profile, load_profile
     from onnxq.search.api import search_bits
     from onnxq.search.latency import measure_latency
     from onnxq.search.measure import measure_sensitivity
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Card": "onnxq.card",
     "Lowered": "onnxq.lowered",
-    "Model": "onnxq.model",
-    "Profile": "onnxq.profile",
+    "Model": "onnxq.graph.model",
+    "Profile": "onnxq.profiles.schema",
     "Quantized": "onnxq.api",
-    "bench": "onnxq.benchmark",
-    "evaluate": "onnxq.accuracy",
-    "library_path": "onnxq.runtime",
-    "load": "onnxq.model",
-    "load_profile": "onnxq.profile",
+    "bench": "onnxq.execution.benchmark",
+    "evaluate": "onnxq.measure.accuracy",
+    "library_path": "onnxq.execution.runtime",
+    "load": "onnxq.graph.model",
+    "load_profile": "onnxq.profiles.schema",
     "lower": "onnxq.lowered",
     "measure_latency": "onnxq.search.latency",
     "measure_sensitivity": "onnxq.search.measure",
@@ -48,8 +48,8 @@ _PUBLIC = {
     "read_card": "onnxq.card",
     "search_bits": "onnxq.search.api",
     "search_partial": "onnxq.search.partial",
-    "session": "onnxq.runtime",
-    "verify": "onnxq.layerwise",
+    "session": "onnxq.execution.runtime",
+    "verify": "onnxq.measure.layerwise",
 }
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import onnx
 
-from onnxq import pipeline, save
+from onnxq import pipeline
 from onnxq.calibrate.ranges import parse_method
 from onnxq.calibrate.runner import Progress
 from onnxq.calibrate.statistics import Statistics
@@ -21,11 +21,13 @@ from onnxq.card import Card, build_card, card_path, describe_float, embed
 from onnxq.context import PassContext, silent
 from onnxq.data.source import DataSource, input_specs, open_data
 from onnxq.errors import ConfigError, ModelError
+from onnxq.execution import save
+from onnxq.graph import files
+from onnxq.graph.model import Model, load, to_proto
+from onnxq.graph.walk import all_graphs
 from onnxq.lowered import lower
-from onnxq.model import Model, all_graphs, load, to_proto
-from onnxq.pipeline import Pass, PassReport
-from onnxq.profile import Profile, load_profile
-from onnxq.settings import (
+from onnxq.pipeline import PassReport
+from onnxq.placement.settings import (
     DEFAULT_CALIBRATION,
     DEFAULT_FIRST_LAST_BITS,
     QuantSettings,
@@ -33,11 +35,11 @@ from onnxq.settings import (
     load_search_record,
     parse_overrides,
 )
+from onnxq.profiles.schema import Profile, load_profile
+from onnxq.recipes import quantize_pipeline
 
 if TYPE_CHECKING:
-    from onnxq.accuracy import Evaluation
-
-INT4_BITS = 4
+    from onnxq.measure.accuracy import Evaluation
 
 
 @dataclass
@@ -56,13 +58,13 @@ class Quantized:
 
     def save(self, path: str | Path) -> None:
         """Validate and write the model, and its card beside it (`.card.json`). Raises ModelError or OutputError."""
-        target = save.check_writable(path)
-        card = save.check_writable(card_path(target))
+        target = files.check_writable(path)
+        card = files.check_writable(card_path(target))
         save.save(self.graph_model, target, beside={card.name: self.card.to_json()})
 
     def evaluate(self, against: Any, data: Any, **options: Any) -> Evaluation:
         """Accuracy and agreement with the float model `against` on `data`, which also goes into the card."""
-        from onnxq.accuracy import evaluate
+        from onnxq.measure.accuracy import evaluate
 
         result = evaluate(self.graph_model, data, against=against, **options)
         self.card = self.card.with_evaluation(result.to_dict())
@@ -186,39 +188,6 @@ def quantize(
     return Quantized(model, card, ctx.statistics, reports)
 
 
-def prepare_pipeline(opset: int, fold_batchnorm: bool = True) -> str:
-    """The float passes that come before quantization: types, opset, constants, no-ops, batch normalization."""
-    fold = ",fold-batchnorm,fold-channel-affine,fuse-matmul-add" if fold_batchnorm else ""
-    return (
-        f"convert-float32,fold-constants,eliminate-identity,convert-opset{{version={opset}}},"
-        f"fold-constants,eliminate-identity{fold}"
-    )
-
-
-def quantize_pipeline(
-    target: Profile, settings: QuantSettings, profile: str | Path | Profile, strip: bool = False
-) -> tuple[Pass, ...]:
-    """The passes that `quantize` runs."""
-    asked = (settings.weight_bits, settings.first_last_bits, *(o.weight_bits for o in settings.overrides.values()))
-    narrowest = min(bits for bits in (*asked, target.weights.bits[0]) if bits is not None)
-    opset = max(target.limits.opset_min, 21 if narrowest <= INT4_BITS else 13)
-    name = {} if isinstance(profile, Profile) else {"profile": str(profile)}
-    bits = {
-        "weights": settings.weight_bits,
-        "activations": settings.activation_bits,
-        "first_last": settings.first_last_bits,
-    }
-    behind = {
-        "assign-bits": {key: "none" if value is None else str(value) for key, value in bits.items()},
-        "calibrate": name,
-        "insert-qdq": name | {"calibration": settings.calibration},
-        "fuse-activation-clips": {},
-    }
-    before = ("strip-qdq,eliminate-identity," if strip else "") + prepare_pipeline(opset, target.graph.fold_batchnorm)
-    registry = pipeline.available()
-    return (*pipeline.parse(before), *(pipeline.make(registry[key], options) for key, options in behind.items()))
-
-
 def peak_memory() -> int:
     """Peak resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -272,4 +241,4 @@ def _open(
     )
 
 
-__all__ = ["Quantized", "prepare_pipeline", "quantize", "quantize_pipeline"]
+__all__ = ["Quantized", "quantize"]

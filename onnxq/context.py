@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from onnxq.model import Model
+from onnxq.graph.model import Model
 
 if TYPE_CHECKING:
     from onnxq.calibrate.statistics import Statistics
     from onnxq.data.source import DataSource
-    from onnxq.placed import Placement
-    from onnxq.profile import Profile
-    from onnxq.settings import QuantSettings
+    from onnxq.placement.plan import Placement
+    from onnxq.placement.settings import QuantSettings
+    from onnxq.profiles.schema import Profile
 
 
 def silent(_message: str) -> None:

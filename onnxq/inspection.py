@@ -12,13 +12,9 @@ import onnx_graphsurgeon as gs
 
 from onnxq.card.schema import Card
 from onnxq.card.store import read_card
-from onnxq.errors import ModelError
-from onnxq.fitness import SUMS
-from onnxq.match import STANDARD_DOMAINS, consumers, producer
-from onnxq.model import Model, to_proto
-from onnxq.protos import OWN_DOMAIN
-from onnxq.search.concrete import concrete_shapes, format_shape
-from onnxq.search.cost import (
+from onnxq.cost.concrete_shapes import concrete_shapes, format_shape
+from onnxq.cost.feature_maps import IN_PLACE, FeatureMaps, feature_maps
+from onnxq.cost.layer_costs import (
     BITS_KEY,
     FLOAT_MIN,
     FLOAT_TYPES,
@@ -34,8 +30,12 @@ from onnxq.search.cost import (
     totals,
     walk,
 )
-from onnxq.search.memory import IN_PLACE, FeatureMaps, feature_maps
-from onnxq.shapes import element_type
+from onnxq.errors import ModelError
+from onnxq.graph.match import STANDARD_DOMAINS, consumers, producer
+from onnxq.graph.model import Model, to_proto
+from onnxq.graph.protos import OWN_DOMAIN
+from onnxq.graph.shapes import element_type
+from onnxq.placement.fitness import SUMS
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 KINDS = ("integer", "fused", "in_float", "index", "constant", "qdq")

@@ -10,24 +10,27 @@ from pathlib import Path
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxq import pipeline, save
+from onnxq import pipeline
 from onnxq.card import Card, card_path, embed, read_card
 from onnxq.card.lowered import with_lowering
-from onnxq.check import INTEGER_OPS
-from onnxq.check_integer import FloatOp, check_integer
+from onnxq.check.findings import INTEGER_OPS
+from onnxq.check.integer_only import FloatOp, check_integer
 from onnxq.context import PassContext, silent
 from onnxq.data.spec import apply_shapes, input_specs
 from onnxq.errors import ConfigError, ModelError
+from onnxq.execution import save
+from onnxq.graph import files
+from onnxq.graph.match import MatchFailure
+from onnxq.graph.model import Model, load, to_proto
+from onnxq.graph.qdq import has_qdq
+from onnxq.graph.shapes import infer
+from onnxq.graph.walk import all_graphs
 from onnxq.lowering.emitter import RESCALE
-from onnxq.match import MatchFailure
-from onnxq.model import Model, all_graphs, load, to_proto
 from onnxq.numeric.dyadic import Form
 from onnxq.ops import DOMAIN
-from onnxq.pipeline import Pass, PassReport
-from onnxq.qdq import has_qdq
-from onnxq.shapes import infer
+from onnxq.pipeline import PassReport
+from onnxq.recipes import lower_pipeline
 
-OPSET = 21
 FORMS = ("auto", "fixed", "general")
 
 
@@ -67,10 +70,10 @@ class Lowered:
 
     def save(self, path: str | Path) -> None:
         """Validate and write the model, and its card beside it where it has one. Raises ModelError or OutputError."""
-        target = save.check_writable(path)
+        target = files.check_writable(path)
         beside = {}
         if self.card is not None:
-            beside[save.check_writable(card_path(target)).name] = self.card.to_json()
+            beside[files.check_writable(card_path(target)).name] = self.card.to_json()
         save.save(self.graph_model, target, beside=beside)
 
 
@@ -111,12 +114,6 @@ def lower(
     return lowered
 
 
-def lower_pipeline(rescale: Form = "auto") -> tuple[Pass, ...]:
-    """The passes that `lower` runs."""
-    option = "" if rescale == "auto" else f"{{rescale={rescale}}}"
-    return pipeline.parse(f"convert-opset{{version={OPSET}}},lower-dyadic{option},fuse-residual,layout-nhwc")
-
-
 def _fix_shapes(model: Model, shapes: Mapping[str, Sequence[int]]) -> None:
     """Give inputs fixed dimensions, and all that follows from them. Raises ConfigError where they contradict."""
     if not shapes:
@@ -152,4 +149,4 @@ def _card(model: Model) -> Card | None:
         return None
 
 
-__all__ = ["Lowered", "lower", "lower_pipeline"]
+__all__ = ["Lowered", "lower"]

@@ -22,10 +22,10 @@ from typing import Any, ClassVar
 
 import onnx_graphsurgeon as gs
 
-from onnxq import topology
 from onnxq.errors import ModelError, OnnxqError, PassError, PipelineError, PostconditionError
-from onnxq.match import MatchFailure
-from onnxq.model import Model
+from onnxq.graph import topology
+from onnxq.graph.match import MatchFailure
+from onnxq.graph.model import Model
 
 if typing.TYPE_CHECKING:
     from onnxq.context import PassContext
@@ -250,7 +250,8 @@ def run(
     Between passes the graph is sorted, cleared of dead nodes and checked. Raises PassError (or the user's error
     inside it) naming the pass and those before it.
     """
-    from onnxq import save, verification
+    from onnxq.execution import save
+    from onnxq.measure import pass_equality as verification
 
     reports: list[PassReport] = []
     if save_after is not None and save_after[0] not in {p.name for p in passes}:
@@ -287,7 +288,7 @@ def run(
 
 def _before(model: Model, ctx: PassContext) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     """Outputs before a pass, or a remark on why there are none: passes make models run that did not (bfloat16)."""
-    from onnxq import verification
+    from onnxq.measure import pass_equality as verification
 
     try:
         return verification.outputs(model, ctx), ()

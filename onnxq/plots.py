@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxq.errors import ConfigError, MissingDependencyError
-from onnxq.save import write_bytes
+from onnxq.graph.files import write_bytes
 
 if TYPE_CHECKING:
-    from onnxq.compare import Comparison
+    from onnxq.measure.compare import Comparison
 
 FORMATS = ("png", "svg", "pdf")
 WORST = 5  # activations named in the picture

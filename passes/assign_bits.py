@@ -9,9 +9,9 @@ from typing import ClassVar
 import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
-from onnxq.model import all_graphs
+from onnxq.graph.walk import all_graphs
 from onnxq.pipeline import Pass, PassResult
-from onnxq.settings import DEFAULT_FIRST_LAST_BITS, QuantSettings, check_patterns, load_config
+from onnxq.placement.settings import DEFAULT_FIRST_LAST_BITS, QuantSettings, check_patterns, load_config
 
 
 @dataclass(frozen=True)

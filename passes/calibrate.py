@@ -12,7 +12,7 @@ from onnxq.context import PassContext
 from onnxq.errors import PreconditionError
 from onnxq.passes.insert_qdq import resolve
 from onnxq.pipeline import Pass, PassResult
-from onnxq.placement import plan
+from onnxq.placement.planner import plan
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from onnxq.context import PassContext
-from onnxq.match import STANDARD_DOMAINS, Names, consumers, is_op, producer, replace_input
-from onnxq.model import all_graphs
+from onnxq.graph.match import STANDARD_DOMAINS, Names, consumers, is_op, producer, replace_input
+from onnxq.graph.shapes import element_type, graph_type
+from onnxq.graph.walk import all_graphs
 from onnxq.pipeline import Pass, PassResult
-from onnxq.shapes import element_type, graph_type
 
 NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that name the type of a result.

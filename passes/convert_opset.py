@@ -28,10 +28,12 @@ from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from onnxq.context import PassContext
 from onnxq.errors import PostconditionError, PreconditionError
-from onnxq.match import Names, constant_values, is_op
-from onnxq.model import OPSET_MAX, adopt_nodes, all_graphs, export, replace_graph
+from onnxq.graph.exporting import export
+from onnxq.graph.match import Names, constant_values, is_op
+from onnxq.graph.model import OPSET_MAX, adopt_nodes, replace_graph
+from onnxq.graph.shapes import VALUES_MAX, element_type, infer
+from onnxq.graph.walk import all_graphs
 from onnxq.pipeline import Pass, PassResult
-from onnxq.shapes import VALUES_MAX, element_type, infer
 
 OPSET_MIN = 7  # the oldest that onnxruntime promises to run
 ASIDE = "onnxq.aside"  # domain of the nodes that the converter must not see

@@ -21,7 +21,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.context import PassContext
-from onnxq.match import (
+from onnxq.graph.match import (
     STANDARD_DOMAINS,
     MatchFailure,
     broadcasts_into,
@@ -32,9 +32,9 @@ from onnxq.match import (
     output_ids,
     rank,
 )
-from onnxq.model import all_graphs
+from onnxq.graph.shapes import element_type, static_shape
+from onnxq.graph.walk import all_graphs
 from onnxq.pipeline import Pass, PassResult
-from onnxq.shapes import element_type, static_shape
 
 # An end of a Slice beyond any dimension.
 UNBOUNDED = (1 << 31) - 1

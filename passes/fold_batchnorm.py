@@ -23,10 +23,9 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.axes import LINEAR_OPS
 from onnxq.context import PassContext
-from onnxq.linear import LinearLayer, fold_after, fold_before, layer_making, layer_reading
-from onnxq.match import (
+from onnxq.graph.axes import LINEAR_OPS
+from onnxq.graph.match import (
     MatchFailure,
     Names,
     adopt_output,
@@ -39,9 +38,10 @@ from onnxq.match import (
     remove_nodes,
     sole_consumer,
 )
-from onnxq.model import all_graphs
+from onnxq.graph.walk import all_graphs
 from onnxq.numeric import affine
 from onnxq.numeric.affine import Affine
+from onnxq.patterns.linear import LinearLayer, fold_after, fold_before, layer_making, layer_reading
 from onnxq.pipeline import Pass, PassResult
 
 

@@ -17,8 +17,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.context import PassContext
-from onnxq.linear import LinearLayer, fold_after, layer_making
-from onnxq.match import (
+from onnxq.graph.match import (
     MatchFailure,
     Names,
     adopt_output,
@@ -32,9 +31,10 @@ from onnxq.match import (
     remove_nodes,
     sole_consumer,
 )
-from onnxq.model import all_graphs
+from onnxq.graph.walk import all_graphs
 from onnxq.numeric import affine
 from onnxq.numeric.affine import Affine
+from onnxq.patterns.linear import LinearLayer, fold_after, layer_making
 from onnxq.pipeline import Pass, PassResult
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import SparseValues
 
-from onnxq import shapes
 from onnxq.context import PassContext
-from onnxq.known_values import evaluate, evaluate_reference, output_sizes
-from onnxq.match import (
+from onnxq.graph import shapes
+from onnxq.graph.known_values import evaluate, evaluate_reference, output_sizes
+from onnxq.graph.match import (
     STANDARD_DOMAINS,
     MatchFailure,
     Names,
@@ -33,7 +33,8 @@ from onnxq.match import (
     remove_nodes,
     replace_input,
 )
-from onnxq.model import ExternalValues, all_graphs
+from onnxq.graph.model import ExternalValues
+from onnxq.graph.walk import all_graphs
 from onnxq.pipeline import Pass, PassResult
 
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
-from onnxq.match import (
+from onnxq.graph.match import (
     MatchFailure,
     constant_values,
     input_at,
@@ -32,7 +32,7 @@ from onnxq.match import (
 )
 from onnxq.passes.insert_qdq import GRID_BITS
 from onnxq.pipeline import Pass, PassResult
-from onnxq.profile import load_profile
+from onnxq.profiles.schema import load_profile
 
 ABSORBED = "onnxq.absorbed"  # metadata of a QuantizeLinear: the activation that its saturation stands for
 

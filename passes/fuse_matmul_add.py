@@ -11,7 +11,7 @@ from typing import ClassVar
 import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
-from onnxq.match import (
+from onnxq.graph.match import (
     MatchFailure,
     adopt_output,
     belongs,
@@ -25,7 +25,7 @@ from onnxq.match import (
     rank,
     sole_consumer,
 )
-from onnxq.model import all_graphs
+from onnxq.graph.walk import all_graphs
 from onnxq.pipeline import Pass, PassResult
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
+from onnxq.graph.match import MatchFailure, constant_values, is_op, producer, sole_consumer
 from onnxq.lowering.emitter import RESCALE, SOURCE, Emitter
 from onnxq.lowering.images import TO_FIRST, image, leave, new_image
 from onnxq.lowering.values import RANGES, TYPE_NUMBERS
-from onnxq.match import MatchFailure, constant_values, is_op, producer, sole_consumer
 from onnxq.ops import DOMAIN
 from onnxq.pipeline import Pass, PassResult
 

@@ -11,22 +11,22 @@ import onnx_graphsurgeon as gs
 from ml_dtypes import int4, uint4
 from numpy.typing import NDArray
 
-from onnxq.axes import channel_axis, out_channels
 from onnxq.calibrate.masks import ScoreRanges
 from onnxq.calibrate.ranges import choose_range
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
 from onnxq.context import PassContext
 from onnxq.errors import PostconditionError, PreconditionError
-from onnxq.match import MatchFailure, Names, constant_values, consumers, is_constant, is_float, producer
+from onnxq.graph.axes import channel_axis, out_channels
+from onnxq.graph.match import MatchFailure, Names, constant_values, consumers, is_constant, is_float, producer
 from onnxq.numeric.formats import QuantFormat
 from onnxq.numeric.qparams import QParams, qparams_from_range
 from onnxq.numeric.quantize import quantize
 from onnxq.numeric.weights import fit_bias, quantize_bias, weight_qparams
 from onnxq.pipeline import Pass, PassResult
-from onnxq.placed import LayerPlan, Placement, Point
-from onnxq.placement import plan
-from onnxq.profile import Profile, load_profile
-from onnxq.settings import QuantSettings
+from onnxq.placement.plan import LayerPlan, Placement, Point
+from onnxq.placement.planner import plan
+from onnxq.placement.settings import QuantSettings
+from onnxq.profiles.schema import Profile, load_profile
 
 OPSET_PER_CHANNEL = 13
 OPSET_INT4 = 21

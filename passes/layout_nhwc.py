@@ -24,16 +24,16 @@ from typing import ClassVar
 
 import onnx_graphsurgeon as gs
 
-from onnxq import topology
 from onnxq.context import PassContext
 from onnxq.errors import PreconditionError
+from onnxq.graph import topology
+from onnxq.graph.match import MatchFailure, Names
 from onnxq.layout.choice import Layouts
 from onnxq.layout.flip import Given
 from onnxq.layout.perms import inverse
 from onnxq.layout.rewrite import carry_out, channels_last_instead, name_by_layer, reshape_instead
 from onnxq.layout.rules import propose
 from onnxq.layout.values import Copy, Value
-from onnxq.match import MatchFailure, Names
 from onnxq.pipeline import Pass, PassResult
 
 OPSET_MIN = 18  # from here on axes are inputs of all reductions

@@ -14,10 +14,10 @@ import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
 from onnxq.errors import PostconditionError, PreconditionError
+from onnxq.graph.qdq import has_qdq
 from onnxq.lowering.graph import islands, lower_graph
 from onnxq.ops import DOMAIN, check_node
 from onnxq.pipeline import Pass, PassResult
-from onnxq.qdq import has_qdq
 
 OPSET = 21  # INT4 weights; the function bodies of the operators
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
-from onnxq.match import (
+from onnxq.graph.match import (
     STANDARD_DOMAINS,
     MatchFailure,
     Names,
@@ -24,12 +24,12 @@ from onnxq.match import (
     replace_everywhere,
     scalar_value,
 )
-from onnxq.model import all_graphs
+from onnxq.graph.walk import all_graphs
 from onnxq.numeric.quantize import along_axis
 from onnxq.passes.fuse_activation_clips import ABSORBED, parse_absorbed
 from onnxq.passes.insert_qdq import GRID_BITS, MADE_BY
+from onnxq.patterns.nonnegative import KEEPS_SIGN, is_nonnegative
 from onnxq.pipeline import Pass, PassResult
-from onnxq.signs import KEEPS_SIGN, is_nonnegative
 
 # A range that ends this close to 6 was that of a ReLU6.
 RELU6_TOLERANCE = 1e-3

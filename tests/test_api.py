@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxq
-from onnxq import demo, save
+from onnxq import demo
 from onnxq.calibrate.store import load_statistics, save_statistics
 from onnxq.card import CARD_KEY
 from onnxq.data.source import input_specs, open_data
 from onnxq.errors import ConfigError, DataError, ModelError, OnnxqError, OutputError
-from onnxq.model import load
+from onnxq.execution import save
+from onnxq.graph.model import load
 from onnxq.numeric.metrics import sqnr_db
-from onnxq.settings import dump_config, parse_overrides
+from onnxq.placement.settings import dump_config, parse_overrides
 
 SAMPLES = 48
 PROFILES = Path(save.__file__).parent / "profiles"

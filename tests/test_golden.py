@@ -1,6 +1,6 @@
 """Where every profile puts Q/DQ in four kinds of blocks: golden text, and the rules of the schemes read off the graph.
 
-The text is written by tools/update_golden.py and read by a person before it is committed.
+The text is written by tools/generators/update_golden.py and read by a person before it is committed.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import pytest
 import qdq
 from onnx_graphsurgeon import Tensor
 
-from onnxq.match import consumers, producer
-from onnxq.model import Model, to_proto
-from onnxq.profile import builtin_names, load_profile
+from onnxq.graph.match import consumers, producer
+from onnxq.graph.model import Model, to_proto
+from onnxq.profiles.schema import builtin_names, load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def _tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("update_golden", ROOT / "tools" / "update_golden.py")
+    spec = importlib.util.spec_from_file_location("update_golden", ROOT / "tools" / "generators" / "update_golden.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -41,7 +41,7 @@ def quantized(block: str, profile: str) -> Model:
 @pytest.mark.parametrize("profile", builtin_names())
 def test_golden(profile: str) -> None:
     expected = (TOOL.GOLDEN / f"{profile}.txt").read_text(encoding="utf-8")
-    assert TOOL.golden(profile) == expected, "read the difference, then run tools/update_golden.py"
+    assert TOOL.golden(profile) == expected, "read the difference, then run tools/generators/update_golden.py"
 
 
 def test_every_golden_file_has_its_profile() -> None:

@@ -1,6 +1,6 @@
 """Blocks of networks as integer models: golden text, and that Transposes stand at the borders alone.
 
-The text is written by tools/update_golden.py and read by a person before it is committed.
+The text is written by tools/generators/update_golden.py and read by a person before it is committed.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import integers
 import onnx_graphsurgeon as gs
 import pytest
 
+from onnxq.graph.model import Model
+from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout.rules import is_channels_last
 from onnxq.layout.values import perm_of
-from onnxq.model import Model
-from onnxq.profile import builtin_names
-from onnxq.protos import OWN_DOMAIN
+from onnxq.profiles.schema import builtin_names
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def _tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("update_golden", ROOT / "tools" / "update_golden.py")
+    spec = importlib.util.spec_from_file_location("update_golden", ROOT / "tools" / "generators" / "update_golden.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -37,7 +37,7 @@ CASES = [(profile, block) for profile in builtin_names() for block in TOOL.INTEG
 @pytest.mark.parametrize("profile", TOOL.INTEGER_PROFILES)
 def test_golden(profile: str) -> None:
     expected = (TOOL.GOLDEN / "integer" / f"{profile}.txt").read_text(encoding="utf-8")
-    assert TOOL.golden_integer(profile) == expected, "read the difference, then run tools/update_golden.py"
+    assert TOOL.golden_integer(profile) == expected, "read the difference, then run tools/generators/update_golden.py"
 
 
 def own(node: gs.Node) -> bool:

@@ -15,10 +15,10 @@ from zoo import KINDS
 import onnxq
 from onnxq import demo
 from onnxq.card import read_card
-from onnxq.check_integer import check_integer
+from onnxq.check.integer_only import check_integer
 from onnxq.errors import ConfigError, ModelError
-from onnxq.match import MatchFailure
-from onnxq.model import load
+from onnxq.graph.match import MatchFailure
+from onnxq.graph.model import load
 from onnxq.numeric.metrics import sqnr_db
 from onnxq.ops import SCHEMAS
 

@@ -17,7 +17,7 @@ import pytest
 
 import onnxq
 import onnxq.passes
-from onnxq import runtime
+from onnxq.execution import runtime
 
 DISTRIBUTION = importlib.metadata.distribution("onnxq")
 

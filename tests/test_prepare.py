@@ -10,7 +10,8 @@ from floating import assert_close, feeds, run
 
 from onnxq import pipeline
 from onnxq.context import PassContext
-from onnxq.model import Model, all_graphs, load, to_proto
+from onnxq.graph.model import Model, load, to_proto
+from onnxq.graph.walk import all_graphs
 from onnxq.passes.fold_constants import FoldConstants
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"

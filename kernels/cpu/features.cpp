@@ -80,7 +80,7 @@ const CpuFeatures& cpu_features() {
 
 }  // namespace onnxq
 
-// The features by name, separated by spaces; for `onnxq.runtime.cpu_features()`.
+// The features by name, separated by spaces; for `onnxq.execution.runtime.cpu_features()`.
 ONNXQ_EXPORT const char* onnxq_cpu_features() {
   static const std::string names = [] {
     const onnxq::CpuFeatures& f = onnxq::cpu_features();

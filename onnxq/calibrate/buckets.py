@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from onnxq.calibrate.statistics import TensorStatistics
 
 # A bucket is (sign, exponent, 10 mantissa bits) of a float32: its bits shifted right by 13.
 MANTISSA_SHIFT = 13
@@ -19,6 +16,21 @@ MANTISSA_SHIFT = 13
 PAGE_SIZE = 1024
 NEGATIVE_PAGE = 256
 PAGES = 512
+
+
+class Counts(Protocol):
+    """What is counted of a tensor; onnxq.calibrate.statistics.TensorStatistics is one."""
+
+    minimum: float
+    maximum: float
+
+    @property
+    def zeros(self) -> int:
+        """Count of the zero bucket."""
+
+    @property
+    def pages(self) -> Mapping[int, NDArray[np.int64]]:
+        """The other buckets: {sign · 256 + biased exponent: counts (1024,)}."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ class Buckets:
         return float(self.low[i] + (self.high[i] - self.low[i]) * max(float(inside / int(self.count[i])), 0.0))
 
 
-def value_buckets(stats: TensorStatistics) -> Buckets:
+def value_buckets(stats: Counts) -> Buckets:
     """The buckets of x, cut to [minimum, maximum]; the zero bucket is the point 0."""
     n_low, n_high, n_count = _edges(
         {page - NEGATIVE_PAGE: c for page, c in stats.pages.items() if page > NEGATIVE_PAGE}
@@ -62,7 +74,7 @@ def value_buckets(stats: TensorStatistics) -> Buckets:
     )
 
 
-def magnitude_buckets(stats: TensorStatistics, with_zeros: bool = True) -> Buckets:
+def magnitude_buckets(stats: Counts, with_zeros: bool = True) -> Buckets:
     """The buckets of |x|, both signs added up, cut to the extremes of |x| as far as they are known."""
     pages: dict[int, NDArray[np.int64]] = {}
     for page, counts in stats.pages.items():

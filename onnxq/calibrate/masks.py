@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.attention import feeds_softmax, from_integers, masked_tensors
 from onnxq.calibrate.buckets import value_buckets
 from onnxq.calibrate.ranges import Method, choose_range
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
-from onnxq.match import constant_values, consumers, is_constant, is_op, producer, scalar_value
+from onnxq.graph.match import constant_values, consumers, is_constant, is_op, producer, scalar_value
 from onnxq.numeric.formats import QuantFormat
+from onnxq.patterns.attention import feeds_softmax, from_integers, masked_tensors
 
 # Values are masked when they lie below −DEEP and nothing lies in the GAP above them; where a mask is added, those below
 # −SHALLOW are too. Swin's masks are −100.

@@ -22,7 +22,7 @@ def count_function() -> CountFunction | None:
 
     Raises OnnxqError when there is a library that cannot be loaded.
     """
-    from onnxq import runtime
+    from onnxq.execution import runtime
 
     if not runtime.has_library():
         return None

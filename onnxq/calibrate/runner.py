@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq import runtime
-from onnxq.attention import from_integers, masked_tensors
 from onnxq.calibrate.statistics import Statistics
 from onnxq.calibrate.store import load_statistics, save_statistics
 from onnxq.data.source import Batch, DataSource, batches, input_specs
 from onnxq.errors import CalibrationError, DataError, InterruptedRun
-from onnxq.fetch import Fetcher, observed_model, real_part, sample_names
-from onnxq.match import consumers, is_float
-from onnxq.model import Model
-from onnxq.save import model_dir, runnable
+from onnxq.execution import runtime
+from onnxq.execution.inner_tensors import Fetcher, observed_model, real_part, sample_names
+from onnxq.execution.save import model_dir, runnable
+from onnxq.graph.match import consumers, is_float
+from onnxq.graph.model import Model
+from onnxq.patterns.attention import from_integers, masked_tensors
 
 # Batches at the same time unless the caller says; each holds activations of its own.
 MAX_WORKERS = 4

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnxq.calibrate.buckets import NEGATIVE_PAGE, PAGE_SIZE, PAGES
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
 from onnxq.errors import CalibrationError
-from onnxq.save import write_bytes
+from onnxq.graph.files import write_bytes
 
 FORMAT = "onnxq calibration statistics"
 VERSION = 1

@@ -13,20 +13,20 @@ from typing import Any
 import onnx_graphsurgeon as gs
 
 from onnxq._version import __version__
-from onnxq.axes import LINEAR_OPS
 from onnxq.card import schema, wording
 from onnxq.card.schema import Card, Change
-from onnxq.fitness import SUMS
-from onnxq.match import is_constant
-from onnxq.model import INLINE_LIMIT, Model, to_proto
+from onnxq.cost.concrete_shapes import Shapes, concrete_shapes, format_shape
+from onnxq.cost.feature_maps import feature_maps
+from onnxq.cost.layer_costs import FLOAT_BITS, FLOAT_MIN, LayerCost, Totals, bit_operations, layer_costs, totals, walk
+from onnxq.graph.axes import LINEAR_OPS
+from onnxq.graph.match import is_constant
+from onnxq.graph.model import INLINE_LIMIT, Model, to_proto
 from onnxq.numeric.qparams import QParams
 from onnxq.pipeline import PassReport
-from onnxq.placed import Placement
-from onnxq.profile import Profile
-from onnxq.search.concrete import Shapes, concrete_shapes, format_shape
-from onnxq.search.cost import FLOAT_BITS, FLOAT_MIN, LayerCost, Totals, bit_operations, layer_costs, totals, walk
-from onnxq.search.memory import feature_maps
-from onnxq.settings import QuantSettings
+from onnxq.placement.fitness import SUMS
+from onnxq.placement.plan import Placement
+from onnxq.placement.settings import QuantSettings
+from onnxq.profiles.schema import Profile
 
 # Metadata that fuse-activation-clips leaves on the node which took over from an activation.
 ABSORBED_KEY = "onnxq.absorbed"

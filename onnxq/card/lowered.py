@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from onnxq.card.build import file_bytes, without_paths
 from onnxq.card.schema import Card, Change, FloatNode, Lowering, PassRecord
-from onnxq.model import Model
+from onnxq.graph.model import Model
 from onnxq.pipeline import Pass, PassReport, print_pipeline
 
 if TYPE_CHECKING:
-    from onnxq.check_integer import FloatOp
+    from onnxq.check.integer_only import FloatOp
 
 
 def with_lowering(

@@ -8,8 +8,8 @@ import onnx
 
 from onnxq.card.schema import Card
 from onnxq.errors import ModelError
-from onnxq.model import Model
-from onnxq.protos import parse
+from onnxq.graph.model import Model
+from onnxq.graph.protos import parse
 
 CARD_KEY = "onnxq.card"
 SUFFIX = ".card.json"

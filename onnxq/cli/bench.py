@@ -10,8 +10,8 @@ import click
 from onnxq.cli.common import output_path, progress, say, table
 
 if TYPE_CHECKING:
-    from onnxq.benchmark import Benchmark
-    from onnxq.layer_times import LayerTime, LayerTimes
+    from onnxq.execution.benchmark import Benchmark
+    from onnxq.execution.layer_times import LayerTime, LayerTimes
 
 
 @click.command("bench")
@@ -33,9 +33,9 @@ def command(model: str, against: tuple[str, ...], json_file: str | None, quiet: 
 
     The models take turns in one process. A ratio is to MODEL: 2.00× is twice its time.
     """
-    from onnxq.benchmark import bench
     from onnxq.data.source import parse_shape
-    from onnxq.save import write_text
+    from onnxq.execution.benchmark import bench
+    from onnxq.graph.files import write_text
 
     target = output_path(json_file) if json_file not in (None, "-") else None
     shapes = dict(parse_shape(s) for s in options.pop("shapes"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from onnxq import recipes
 from onnxq.cli.common import data_options, open_source, output_path, progress, say
 
 
@@ -40,14 +41,14 @@ def command(
         return
     if model is None or more_shards:
         raise ConfigError("one model is needed (or --merge FILE FILE …)")
-    from onnxq import api, pipeline
+    from onnxq import pipeline
     from onnxq.calibrate.runner import collect, observable
     from onnxq.context import PassContext
     from onnxq.data.source import skip
-    from onnxq.model import load
-    from onnxq.placement import plan
-    from onnxq.profile import load_profile
-    from onnxq.settings import QuantSettings, load_config
+    from onnxq.graph.model import load
+    from onnxq.placement.planner import plan
+    from onnxq.placement.settings import QuantSettings, load_config
+    from onnxq.profiles.schema import load_profile
 
     loaded = load(model)
     if options["limit"]:
@@ -60,7 +61,7 @@ def command(
     profile = load_profile(options["profile"]) if options["profile"] else None
     settings = QuantSettings(overrides=load_config(options["config"]) if options["config"] else {})
     fold = profile.graph.fold_batchnorm if profile else True
-    pipeline.run(loaded, pipeline.parse(api.prepare_pipeline(opset, fold)), PassContext(loaded, say=say))
+    pipeline.run(loaded, pipeline.parse(recipes.prepare_pipeline(opset, fold)), PassContext(loaded, say=say))
     tensors = plan(loaded.graph, profile, settings).observed() if profile else observable(loaded)
     with progress("calibrating") as bar:
         stats = collect(

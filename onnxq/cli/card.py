@@ -14,7 +14,7 @@ import click
 def command(model: str, form: str, output: str | None) -> None:
     """Show the quantization card of MODEL: a quantized .onnx file, or a .card.json."""
     from onnxq.card import read_card
-    from onnxq.save import check_writable, write_text
+    from onnxq.graph.files import check_writable, write_text
 
     if output is not None:
         check_writable(output)

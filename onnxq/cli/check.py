@@ -11,7 +11,7 @@ import click
 from onnxq.cli.common import table
 
 if TYPE_CHECKING:
-    from onnxq.check import Finding
+    from onnxq.check.findings import Finding
 
 NAMED = 2  # nodes named in one row
 
@@ -35,9 +35,9 @@ def command(model: str, profile: str | None, integer_only: bool, strict: bool, a
     if integer_only:
         _integer_only(model, as_json)
         return
-    from onnxq.check import check
-    from onnxq.model import load
-    from onnxq.profile import load_profile
+    from onnxq.check.target import check
+    from onnxq.graph.model import load
+    from onnxq.profiles.schema import load_profile
 
     assert profile is not None
     target, loaded = load_profile(profile), load(model)
@@ -65,9 +65,9 @@ def command(model: str, profile: str | None, integer_only: bool, strict: bool, a
 
 def _integer_only(model: str, as_json: bool) -> None:
     """Print the float operators between integers, each with its reason; exit with 1 if there are any."""
-    from onnxq.check_integer import check_integer
-    from onnxq.model import load
-    from onnxq.qdq import has_qdq
+    from onnxq.check.integer_only import check_integer
+    from onnxq.graph.model import load
+    from onnxq.graph.qdq import has_qdq
 
     loaded = load(model)
     found = check_integer(loaded)

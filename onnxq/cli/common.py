@@ -15,7 +15,7 @@ from onnxq.errors import ConfigError
 if TYPE_CHECKING:
     from onnxq.calibrate.runner import Progress
     from onnxq.data.source import DataSource
-    from onnxq.model import Model
+    from onnxq.graph.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
 PLAIN_EVERY = 10.0  # seconds between progress lines when stderr is no terminal
@@ -108,7 +108,7 @@ def _plain_progress(title: str) -> Progress:
 
 def output_path(path: str) -> Path:
     """Fail before any work when the output could not be written."""
-    from onnxq.save import check_writable
+    from onnxq.graph.files import check_writable
 
     return check_writable(path)
 

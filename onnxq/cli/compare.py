@@ -32,10 +32,10 @@ def command(
     **options: Any,
 ) -> None:
     """Where QUANT differs from FLOAT: SQNR and cosine of every activation on the same samples, worst first."""
-    from onnxq.compare import compare
-    from onnxq.model import load
+    from onnxq.graph.files import write_text
+    from onnxq.graph.model import load
+    from onnxq.measure.compare import compare
     from onnxq.plots import check_plot, plot_comparison
-    from onnxq.save import write_text
 
     for path in (csv_file, plot):
         if path not in (None, "-"):

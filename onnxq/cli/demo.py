@@ -25,7 +25,7 @@ def command(folder: str | None, profile: str) -> None:
     The network (batch normalization, residuals, depthwise convolution) and the UCI digits come with onnxq.
     """
     from onnxq import api, demo
-    from onnxq.accuracy import evaluate
+    from onnxq.measure.accuracy import evaluate
 
     with contextlib.ExitStack() as stack:
         where = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxq-demo-")))
@@ -62,7 +62,7 @@ def command(folder: str | None, profile: str) -> None:
 def _keep_inputs(folder: Path) -> None:
     """The float model and the data as files: digits.onnx, calibration.npz, validation.npz."""
     from onnxq import demo
-    from onnxq.save import write_bytes
+    from onnxq.graph.files import write_bytes
 
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "digits.onnx", demo.model_path().read_bytes())

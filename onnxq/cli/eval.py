@@ -10,7 +10,7 @@ import click
 from onnxq.cli.common import data_options, open_source, output_path, progress, say, table
 
 if TYPE_CHECKING:
-    from onnxq.accuracy import Evaluation
+    from onnxq.measure.accuracy import Evaluation
 
 
 @click.command("eval")
@@ -24,9 +24,9 @@ def command(
     model: str, against: str | None, output: str | None, json_file: str | None, quiet: bool, **options: Any
 ) -> None:
     """Accuracy and speed of MODEL on samples, and how far it is from the float model."""
-    from onnxq.accuracy import evaluate
-    from onnxq.model import load
-    from onnxq.save import write_text
+    from onnxq.graph.files import write_text
+    from onnxq.graph.model import load
+    from onnxq.measure.accuracy import evaluate
 
     target = output_path(json_file) if json_file not in (None, "-") else None
     loaded = load(model)

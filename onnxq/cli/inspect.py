@@ -21,8 +21,8 @@ def command(model: str, as_json: bool, shapes: tuple[str, ...]) -> None:
     import json
 
     from onnxq.cli.quantize import parse_shapes
+    from onnxq.graph.model import load
     from onnxq.inspection import inspect_model
-    from onnxq.model import load
 
     found = inspect_model(load(model), parse_shapes(shapes))
     if as_json:

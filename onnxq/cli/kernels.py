@@ -26,8 +26,8 @@ def command(ceiling: bool) -> None:
 
     The environment variable ONNXQ_ISA makes sessions use another tier than the best.
     """
-    from onnxq import runtime
-    from onnxq.benchmark import cpu_name
+    from onnxq.execution import runtime
+    from onnxq.execution.benchmark import cpu_name
 
     if not runtime.has_library():
         click.echo(

@@ -26,10 +26,11 @@ def command(model: str, output: str, text: str, **options: Any) -> None:
     A pipeline with insert-qdq calibrates by itself where it has no calibrate pass; without --data or --stats
     it does so on random data, and says so.
     """
-    from onnxq import pipeline, save
+    from onnxq import pipeline
     from onnxq.calibrate.store import load_statistics
     from onnxq.context import PassContext
-    from onnxq.model import load
+    from onnxq.execution import save
+    from onnxq.graph.model import load
 
     target = output_path(output)
     passes = pipeline.parse(text)

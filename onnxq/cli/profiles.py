@@ -14,7 +14,7 @@ from onnxq.cli.common import table
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
     """List the hardware profiles, or print one (a name or a .toml file of your own) after validating it."""
-    from onnxq.profile import builtin_names, load_profile
+    from onnxq.profiles.schema import builtin_names, load_profile
 
     if name is None:
         rows = []

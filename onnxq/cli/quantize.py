@@ -11,7 +11,7 @@ import click
 
 from onnxq.cli.common import data_options, open_source, output_path, progress, say
 from onnxq.errors import InterruptedRun
-from onnxq.settings import DEFAULT_CALIBRATION
+from onnxq.placement.settings import DEFAULT_CALIBRATION
 
 
 @click.command("quantize")
@@ -42,7 +42,7 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
     """
     from onnxq import api, pipeline
     from onnxq.card import card_path
-    from onnxq.model import load
+    from onnxq.graph.model import load
 
     target = output_path(output)
     output_path(str(card_path(target)))

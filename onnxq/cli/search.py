@@ -112,7 +112,7 @@ def command(model: str, method: str, output: str | None, quiet: bool, **options:
 def _write(result: SearchResult, target: Any, options: dict[str, Any], tell: Any) -> None:
     import json
 
-    from onnxq.save import write_text
+    from onnxq.graph.files import write_text
 
     if options["plot"]:
         from onnxq.search.report import plot_layers
@@ -173,7 +173,7 @@ def _space(model: str, method: str, options: dict[str, Any]) -> Space:
 
     latency = None
     if options["latency"]:
-        from onnxq.search.latencies import load_latencies
+        from onnxq.cost.latency_table import load_latencies
 
         latency = load_latencies(options["latency"])
     widths = options["activation_bits"]

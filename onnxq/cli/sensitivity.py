@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq.cli.common import data_options, open_source, output_path, progress, say, table
-from onnxq.settings import DEFAULT_CALIBRATION
+from onnxq.placement.settings import DEFAULT_CALIBRATION
 
 if TYPE_CHECKING:
     from onnxq.search.sensitivity import Sensitivity
@@ -45,7 +45,7 @@ def command(model: str, target: str, method: str, quiet: bool, **options: Any) -
 
     The first 64 samples are used unless --limit says otherwise. --seed is that of the probes and of random data.
     """
-    from onnxq.model import load
+    from onnxq.graph.model import load
     from onnxq.search.hessian import HutchinsonOptions
     from onnxq.search.measure import SAMPLES, measure_sensitivity
 

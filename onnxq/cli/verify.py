@@ -11,7 +11,7 @@ import click
 from onnxq.cli.common import data_options, open_source, output_path, progress, say, table
 
 if TYPE_CHECKING:
-    from onnxq.layerwise import Verification
+    from onnxq.measure.layerwise import Verification
 
 
 @click.command("verify")
@@ -37,9 +37,9 @@ def command(
 
     Exit code 1 when a layer differs by more than 1 LSB, or in more than 0.1 % of its elements.
     """
-    from onnxq.layerwise import verify
-    from onnxq.model import load
-    from onnxq.save import write_text
+    from onnxq.graph.files import write_text
+    from onnxq.graph.model import load
+    from onnxq.measure.layerwise import verify
 
     for path in (csv_file, json_file):
         if path not in (None, "-"):

@@ -3,7 +3,7 @@
 The model is float32 with its BatchNormalization nodes unfolded, opset 17; input `image`, N x 1 x 8 x 8, grey values
 0..16 divided by 16; output `logits`, N x 10. Images: Optical Recognition of Handwritten Digits, E. Alpaydin and
 C. Kaynak, UCI Machine Learning Repository, 1998 (CC BY 4.0, see ATTRIBUTION.md here), as copied by scikit-learn.
-tools/train_demo.py makes both files.
+tools/generators/train_demo.py makes both files.
 """
 
 from __future__ import annotations

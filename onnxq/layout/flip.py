@@ -10,8 +10,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph.match import Names, constant_values, input_at, is_constant, is_op, rank
 from onnxq.layout.perms import Perm, identity, inverse, or_none
-from onnxq.match import Names, constant_values, input_at, is_constant, is_op, rank
 
 
 class Refusal(Exception):

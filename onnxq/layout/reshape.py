@@ -16,10 +16,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph.match import Names, constant_values, consumers, is_op
+from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout.flip import Flip, Given, Refusal, integers, ints, known_rank, moved_axes, one_input
 from onnxq.layout.perms import Perm, is_identity, or_none, permuted, to_text, without
-from onnxq.match import Names, constant_values, consumers, is_op
-from onnxq.protos import OWN_DOMAIN
 
 Dims = list[int | str | None]  # None: nothing is known
 LAYOUT = "onnxq.layout"  # metadata: the tensors a node makes are what their names say, transposed by this

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxq.graph.match import Names, remove_nodes
+from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout.choice import Choice, Layouts, made_in, read_in
 from onnxq.layout.perms import Perm, from_text, inverse, is_identity, moves_nothing, permuted, then, to_last, to_text
 from onnxq.layout.reshape import LAYOUT
 from onnxq.layout.rules import CHANNELS_LAST, is_channels_last, is_own
 from onnxq.layout.values import Copy, Value
-from onnxq.match import Names, remove_nodes
-from onnxq.protos import OWN_DOMAIN
 
 STANDS_FOR = "onnxq.tensor"  # metadata: the tensor of the QDQ model that a node's result stands for
 

@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxq.graph.match import STANDARD_DOMAINS, constant_values, is_constant
+from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout import own, standard
 from onnxq.layout.flip import Flip, Given, Refusal
-from onnxq.match import STANDARD_DOMAINS, constant_values, is_constant
-from onnxq.protos import OWN_DOMAIN
 
 CHANNELS_LAST = "ChannelsLast"
 

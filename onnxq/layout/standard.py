@@ -8,6 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph.match import Names, constant_values, input_at, is_op, producer, remove_nodes
 from onnxq.layout.flip import (
     Flip,
     Given,
@@ -24,7 +25,6 @@ from onnxq.layout.flip import (
 )
 from onnxq.layout.perms import Perm, inverse, or_none, permuted, without
 from onnxq.layout.reshape import flatten, reshape, squeeze, unsqueeze
-from onnxq.match import Names, constant_values, input_at, is_op, producer, remove_nodes
 
 UNARY = (
     "Abs", "BitwiseNot", "Cast", "Ceil", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",

@@ -12,14 +12,14 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph.match import constant_values, is_constant
+from onnxq.graph.qdq import constant_reals, dequantizer, is_quantized_constant
 from onnxq.lowering import output
 from onnxq.lowering.requantize import one_scale
 from onnxq.lowering.rescale import Rescale, rescale
 from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError, dequantized, widens
 from onnxq.lowering.work import Work
-from onnxq.match import constant_values, is_constant
 from onnxq.numeric.affine import batch_norm
-from onnxq.qdq import constant_reals, dequantizer, is_quantized_constant
 
 # A float constant is added in steps of 2^-FINER of the result's: its multiplier is exact, and they are fine enough.
 FINER = 12

@@ -8,14 +8,14 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph.match import is_constant
+from onnxq.graph.qdq import constant_reals, is_quantized_constant
 from onnxq.lowering import output
 from onnxq.lowering.output import Plan
 from onnxq.lowering.requantize import one_scale, to_codes
 from onnxq.lowering.rescale import rescale_each
 from onnxq.lowering.values import EIGHT_BIT, RANGES, Codes, Integers, RefusedError
 from onnxq.lowering.work import Work
-from onnxq.match import is_constant
-from onnxq.qdq import constant_reals, is_quantized_constant
 
 MOST = 8  # parts of one Concat operator of com.onnxq
 

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph.match import Names, output_ids, unlink
 from onnxq.lowering.rescale import Rescale
-from onnxq.match import Names, output_ids, unlink
 from onnxq.ops import DOMAIN
 
 SOURCE = "onnxq.source"  # metadata: names of the nodes of the QDQ model that a node comes from, one a line

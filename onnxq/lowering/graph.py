@@ -8,8 +8,20 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq import topology
-from onnxq.attention import nan_guard
+from onnxq.graph import topology
+from onnxq.graph.match import (
+    ONLY_SHAPE,
+    STANDARD_DOMAINS,
+    MatchFailure,
+    belongs,
+    consumers,
+    is_constant,
+    is_op,
+    producer,
+    remove_nodes,
+)
+from onnxq.graph.qdq import CONTRIB, is_dequantize, is_quantize, pair
+from onnxq.graph.shapes import element_type, infer
 from onnxq.lowering import tables
 from onnxq.lowering.arithmetic import lower_batchnorm, lower_product, lower_sum
 from onnxq.lowering.concat import lower_join
@@ -24,22 +36,10 @@ from onnxq.lowering.requantize import lower_clamp, lower_quantize
 from onnxq.lowering.transposed import lower_transposed
 from onnxq.lowering.values import Integers, RefusedError, dequantized
 from onnxq.lowering.work import Work
-from onnxq.match import (
-    ONLY_SHAPE,
-    STANDARD_DOMAINS,
-    MatchFailure,
-    belongs,
-    consumers,
-    is_constant,
-    is_op,
-    producer,
-    remove_nodes,
-)
-from onnxq.norms import Norm, find_norms
 from onnxq.numeric.dyadic import Form
 from onnxq.ops import DOMAIN
-from onnxq.qdq import CONTRIB, is_dequantize, is_quantize, pair
-from onnxq.shapes import element_type, infer
+from onnxq.patterns.attention import nan_guard
+from onnxq.patterns.normalization import Norm, find_norms
 
 Handler = Callable[[Work, gs.Node], None]
 HANDLERS: dict[str, Handler] = {

@@ -9,12 +9,12 @@ import onnx_graphsurgeon as gs
 from ml_dtypes import int4
 from numpy.typing import NDArray
 
+from onnxq.graph.match import constant_values
+from onnxq.graph.qdq import constant_reals
 from onnxq.lowering.output import Plan
 from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
 from onnxq.lowering.values import RANGES, Integers, RefusedError, Weight
 from onnxq.lowering.work import Work
-from onnxq.match import constant_values
-from onnxq.qdq import constant_reals
 
 ACC_MAX = RANGES["int32"][1]
 

@@ -8,13 +8,13 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph.match import input_at
+from onnxq.graph.qdq import constant_reals
 from onnxq.lowering import tables
 from onnxq.lowering.arithmetic import by_channel, lower_pair, partial_sum
 from onnxq.lowering.requantize import clamped
 from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError
 from onnxq.lowering.work import Work
-from onnxq.match import input_at
-from onnxq.qdq import constant_reals
 
 
 def lower_leaky(work: Work, node: gs.Node) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.match import constant_values, input_at, is_op
+from onnxq.graph.match import constant_values, input_at, is_op
 
 # Where onnxruntime 1.31 has the operator for uint8 and int8 (all tried); input 0 is the data.
 MOVERS = (

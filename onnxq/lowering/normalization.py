@@ -6,13 +6,13 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.errors import NumericError
+from onnxq.graph.qdq import constant_reals
 from onnxq.lowering import output
 from onnxq.lowering.requantize import one_scale
 from onnxq.lowering.values import RefusedError
 from onnxq.lowering.work import Work
-from onnxq.norms import Norm, of_node
 from onnxq.numeric.integer_norm import LAYER_NORM_LIMIT, exp_table, layer_norm_constants, softmax_multiplier
-from onnxq.qdq import constant_reals
+from onnxq.patterns.normalization import Norm, of_node
 
 # Steps of a wide result, so that its multipliers still fit.
 WIDE_REACH = float(2**24)

@@ -16,13 +16,13 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.axes import listed_axes
+from onnxq.graph.axes import listed_axes
+from onnxq.graph.match import constant_values, consumers, input_at, is_op, scalar_value
+from onnxq.graph.qdq import is_quantize
 from onnxq.lowering.movers import moved_outputs
 from onnxq.lowering.values import RANGES, TYPE_NUMBERS, Codes, Integers, codes_of
 from onnxq.lowering.work import Work
-from onnxq.match import constant_values, consumers, input_at, is_op, scalar_value
 from onnxq.numeric.integer_norm import LAYER_NORM_LIMIT
-from onnxq.qdq import is_quantize
 
 WIDE_LOW, WIDE_HIGH = RANGES["int32"]
 # A wide result of its own scale uses at most this much of int32, so that a sum of two has a bit to spare.

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxq.graph.match import constant_values, replace_everywhere
+from onnxq.graph.qdq import dequantizer, is_quantized_constant
 from onnxq.lowering import images, output
 from onnxq.lowering.movers import EIGHT_BIT_ONLY, VIEWS, pad_value, why_not
 from onnxq.lowering.requantize import one_scale, to_codes
 from onnxq.lowering.values import EIGHT_BIT, RANGES, Integers, RefusedError, dequantized
 from onnxq.lowering.windows import sizes_of, windows_of
 from onnxq.lowering.work import Work
-from onnxq.match import constant_values, replace_everywhere
-from onnxq.qdq import dequantizer, is_quantized_constant
 
 
 def lower_mover(work: Work, node: gs.Node) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxq.graph.match import input_at, is_op
+from onnxq.graph.qdq import constant_reals
 from onnxq.lowering import output
 from onnxq.lowering.output import activation_bounds
 from onnxq.lowering.values import Codes, RefusedError, widens
 from onnxq.lowering.work import Function, Work
-from onnxq.match import input_at, is_op
 from onnxq.numeric.activations import ACTIVATIONS, CLAMPS, JOINS, activation
 from onnxq.numeric.tables import dequantized_codes, quantized
-from onnxq.qdq import constant_reals
 
 Handler = Callable[[Work, gs.Node], None]
 UNARY = tuple(op for op in ACTIVATIONS if op not in CLAMPS)

@@ -12,11 +12,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph.match import input_at
 from onnxq.lowering import images, output
 from onnxq.lowering.layers import accumulate, bias_of, per_channel, rescale_layer, stored
 from onnxq.lowering.values import RefusedError, weight_of
 from onnxq.lowering.work import Work
-from onnxq.match import input_at
 
 END = np.iinfo(np.int64).max
 

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.match import constant_values, producer
-from onnxq.qdq import code_range, describe, is_dequantize, pair
+from onnxq.graph.match import constant_values, producer
+from onnxq.graph.qdq import code_range, describe, is_dequantize, pair
 
 EIGHT_BIT = ("uint8", "int8")
 WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4")

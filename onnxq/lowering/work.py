@@ -10,9 +10,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph.match import consumers, producer, sole_consumer
 from onnxq.lowering.emitter import RESCALE, RESULT, Emitter
 from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError
-from onnxq.match import consumers, producer, sole_consumer
 from onnxq.numeric.dyadic import Form
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from onnxq.cost.latency_table import load_latencies
+from onnxq.cost.prepared import Source
 from onnxq.errors import ConfigError
 from onnxq.search import ilp, mixquant
 from onnxq.search.ilp import Limit
-from onnxq.search.latencies import load_latencies
-from onnxq.search.layers import Source
 from onnxq.search.limits import COSTS, format_cost
 from onnxq.search.result import LayerChoice, SearchResult
 from onnxq.search.sensitivity import Sensitivity, load_sensitivity

@@ -12,8 +12,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import NodeProto, TensorProto, helper
 
-from onnxq.model import Model
-from onnxq.shapes import element_type
+from onnxq.graph.model import Model
+from onnxq.graph.shapes import element_type
 
 WEIGHT = "onnxq_weight"
 # What an activation's quantizer reads: one session serves every width.

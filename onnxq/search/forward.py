@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxq import runtime
 from onnxq.calibrate.runner import cpus
 from onnxq.data.source import Batch, DataSource, batches, input_specs
 from onnxq.errors import DataError
-from onnxq.fetch import Fetcher, observed_model, run_batch, sample_names
-from onnxq.model import Model, to_proto
-from onnxq.save import model_dir, runnable
+from onnxq.execution import runtime
+from onnxq.execution.inner_tensors import Fetcher, observed_model, run_batch, sample_names
+from onnxq.execution.save import model_dir, runnable
+from onnxq.graph.model import Model, to_proto
 from onnxq.search.cut import Part
 from onnxq.search.objective import Objective
 

@@ -27,16 +27,17 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from onnxq import api, benchmark, runtime
-from onnxq.competitors import Run, open_competitor
+from onnxq import api
+from onnxq.cost.latency_table import Latencies, LayerLatency
+from onnxq.cost.prepared import Source, check_bits
 from onnxq.errors import ConfigError, InterruptedRun
+from onnxq.execution import benchmark, runtime
+from onnxq.execution.competitors import Run, open_competitor
+from onnxq.graph.files import write_text
+from onnxq.graph.model import Model, load, to_proto
 from onnxq.lowering.emitter import SOURCE
-from onnxq.model import Model, load, to_proto
 from onnxq.ops import DOMAIN
-from onnxq.profile import Profile, load_profile
-from onnxq.save import write_text
-from onnxq.search.latencies import Latencies, LayerLatency
-from onnxq.search.layers import Source, check_bits
+from onnxq.profiles.schema import Profile, load_profile
 
 LAYER_OPS = ("Conv", "ConvAdd", "Gemm", "GemmAdd", "MatMul")
 SECONDS = 0.3  # of timed runs of one operator

@@ -14,29 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq._version import __version__
-from onnxq.axes import channel_axis
 from onnxq.calibrate.ranges import choose_range, parse_method
 from onnxq.calibrate.runner import collect, interruptible
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
 from onnxq.context import silent
+from onnxq.cost.prepared import Prepared, Source, check_bits, prepare
 from onnxq.data.source import DataSource, input_specs, open_data
 from onnxq.errors import ConfigError
-from onnxq.match import constant_values
-from onnxq.model import to_proto
+from onnxq.graph.axes import channel_axis
+from onnxq.graph.match import constant_values
+from onnxq.graph.model import to_proto
 from onnxq.numeric.qparams import QParams, qparams_from_range
 from onnxq.numeric.quantize import fake_quantize
 from onnxq.numeric.weights import weight_qparams
-from onnxq.placed import LayerPlan, Point
-from onnxq.profile import Profile
+from onnxq.placement.plan import LayerPlan, Point
+from onnxq.placement.settings import DEFAULT_CALIBRATION
+from onnxq.profiles.schema import Profile
 from onnxq.search.cut import WEIGHT, Part, activation_part, weight_part
 from onnxq.search.forward import MEMORY, Forward, Tensors
 from onnxq.search.hessian import ROUNDS_MIN, HutchinsonOptions, traces
-from onnxq.search.layers import Prepared, Source, check_bits, prepare
 from onnxq.search.objective import Loss, Objective, find_objective
 from onnxq.search.one_at_a_time import METRICS, Damage, Feeds, Metric, Progress, activation_feeds, damages
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
 from onnxq.search.state import State
-from onnxq.settings import DEFAULT_CALIBRATION
 
 Method = Literal["hessian", "one-at-a-time", "weight-error", "output-error"]
 METHODS = ("hessian", "one-at-a-time", "weight-error", "output-error")

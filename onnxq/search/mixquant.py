@@ -21,10 +21,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.cost.prepared import Prepared, weights_of
 from onnxq.errors import ConfigError
 from onnxq.numeric.weight_error import weight_errors
-from onnxq.profile import Profile, WeightRule
-from onnxq.search.layers import Prepared, weights_of
+from onnxq.profiles.schema import Profile, WeightRule
 
 WIDTHS = (8, 7, 6, 5, 4, 3, 2)
 BASE_BITS = 8

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from onnxq.data.source import Batch
 from onnxq.errors import ConfigError, DataError
-from onnxq.fetch import real_part
-from onnxq.match import STANDARD_DOMAINS, is_float, producer
-from onnxq.model import Model
+from onnxq.execution.inner_tensors import real_part
+from onnxq.graph.match import STANDARD_DOMAINS, is_float, producer
+from onnxq.graph.model import Model
 from onnxq.numeric import curvature
 from onnxq.numeric.classification import Scores
 

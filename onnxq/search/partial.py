@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq import api
 from onnxq.context import silent
+from onnxq.cost.model_costs import BASE_BITS, ModelCosts, model_costs
+from onnxq.cost.prepared import Prepared, Source, prepare
 from onnxq.errors import ConfigError, ModelError
-from onnxq.model import load, to_proto
-from onnxq.search.costs import BASE_BITS, ModelCosts, model_costs
-from onnxq.search.layers import Prepared, Source, prepare
+from onnxq.graph.model import load, to_proto
+from onnxq.placement.settings import DEFAULT_CALIBRATION, Override
 from onnxq.search.result import LayerChoice, SearchResult
 from onnxq.search.sensitivity import Sensitivity, load_sensitivity
-from onnxq.settings import DEFAULT_CALIBRATION, Override
 
 if TYPE_CHECKING:
-    from onnxq.accuracy import Evaluation
+    from onnxq.measure.accuracy import Evaluation
 
 FLOAT_BITS = 32
 Measure = Callable[[int], float]

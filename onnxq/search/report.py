@@ -8,8 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from onnxq.graph.files import write_bytes, write_text
 from onnxq.plots import check_plot, new_figure
-from onnxq.save import write_bytes, write_text
 from onnxq.search.api import Front
 from onnxq.search.limits import format_cost
 from onnxq.search.result import LayerChoice, SearchResult

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxq._version import __version__
-from onnxq.save import write_text
+from onnxq.graph.files import write_text
+from onnxq.placement.settings import Override, dump_config
 from onnxq.search.limits import COSTS, format_cost
-from onnxq.settings import Override, dump_config
 
 # A limited cost first; stored is what the QDQ file takes, qem and sensitivity have no unit.
 PREDICTED = ("size", "stored", "bops", "latency", "peak", "average")

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onnxq.errors import ConfigError
-from onnxq.save import write_text
-from onnxq.search.files import read_json
+from onnxq.graph.files import read_json, write_text
 
 FORMAT = "onnxq-sensitivity-1"
 Kind = Literal["weights", "activations"]

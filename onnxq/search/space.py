@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from onnxq.cost.activation_groups import weight_ties
+from onnxq.cost.model_costs import BASE_BITS, ModelCosts, model_costs
+from onnxq.cost.prepared import Prepared, Source, check_bits, check_layers, prepare
 from onnxq.errors import ConfigError
-from onnxq.placement import end_nodes
-from onnxq.profile import Profile
-from onnxq.search.costs import BASE_BITS, ModelCosts, model_costs
-from onnxq.search.groups import weight_ties
+from onnxq.placement.planner import end_nodes
+from onnxq.placement.settings import Override
+from onnxq.profiles.schema import Profile
 from onnxq.search.ilp import Choice, Limit, Option, Pair, Problem
-from onnxq.search.layers import Prepared, Source, check_bits, check_layers, prepare
 from onnxq.search.limits import COSTS, parse_limit
-from onnxq.settings import Override
 
 if TYPE_CHECKING:
-    from onnxq.search.latencies import Latencies
+    from onnxq.cost.latency_table import Latencies
     from onnxq.search.sensitivity import Sensitivity
 
 Activations = Sequence[int] | Literal["same"]

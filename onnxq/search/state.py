@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxq.errors import ConfigError, InterruptedRun
-from onnxq.save import write_text
+from onnxq.graph.files import write_text
 
 FORMAT = "onnxq-sensitivity-state-1"
 SAVE_EVERY = 10.0  # seconds between writes

@@ -19,7 +19,7 @@ import pytest
 from command import COMMAND, environment
 from numpy.typing import NDArray
 
-from onnxq import fetch, pipeline
+from onnxq import pipeline
 from onnxq.calibrate import runner
 from onnxq.calibrate.runner import collect, observable
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
@@ -27,7 +27,8 @@ from onnxq.calibrate.store import load_statistics, merge_files, save_statistics
 from onnxq.context import PassContext
 from onnxq.data.source import input_specs, open_data, skip
 from onnxq.errors import CalibrationError, DataError, InterruptedRun
-from onnxq.model import Model, from_proto, load
+from onnxq.execution import inner_tensors as fetch
+from onnxq.graph.model import Model, from_proto, load
 
 # Elementwise, so that onnxruntime gives a sample the same values whatever it shares a batch with.
 ELEMENTWISE = """
@@ -363,7 +364,7 @@ class TestCost:
             from pathlib import Path
             from onnxq.calibrate.runner import collect, observable
             from onnxq.data.source import input_specs, open_data
-            from onnxq.model import load
+            from onnxq.graph.model import load
             m = load(sys.argv[1])
             data = open_data(sys.argv[2], input_specs(m.graph), preprocess="imagenet-tf", limit=int(sys.argv[3]))
             collect(m, observable(m), data, threads=2)

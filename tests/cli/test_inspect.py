@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from onnxq.card import card_path
 from onnxq.cli.main import main
+from onnxq.graph.model import Model, load, to_proto
 from onnxq.inspection import inspect_model
-from onnxq.model import Model, load, to_proto
 
 NET = """g (float[N,3,8,8] x) => (float[N,10] y) <float[4,3,3,3] w1, float[4] b1, float[4,4,3,3] w2, float[10,4] w3> {
   [stem] a = Conv<pads=[1,1,1,1]>(x, w1, b1)

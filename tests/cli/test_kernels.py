@@ -6,8 +6,8 @@ import command
 import pytest
 
 import onnxq
-from onnxq import runtime
 from onnxq.errors import OnnxqError
+from onnxq.execution import runtime
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from command import error_of, succeed
 from command import onnxq as run
 
 import onnxq
-from onnxq.profile import builtin_names, load_profile
+from onnxq.profiles.schema import builtin_names, load_profile
 
 
 def test_the_list_has_every_profile_on_one_line() -> None:

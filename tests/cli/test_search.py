@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from command import error_of, inside, succeed
 
-from onnxq import demo, runtime
+from onnxq import demo
 from onnxq.card import read_card
-from onnxq.model import load
-from onnxq.search.latencies import load_latencies
-from onnxq.settings import load_config, load_search_record
+from onnxq.cost.latency_table import load_latencies
+from onnxq.execution import runtime
+from onnxq.graph.model import load
+from onnxq.placement.settings import load_config, load_search_record
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*PuLP 4.0:DeprecationWarning")
 ILP = ("search", "m.onnx", "--method", "ilp", "--sensitivity", "s.json", "--bits", "4,8")

@@ -10,7 +10,7 @@ import pytest
 from command import error_of, inside, succeed
 
 from onnxq import demo
-from onnxq.model import load
+from onnxq.graph.model import load
 from onnxq.search.sensitivity import load_sensitivity
 
 FEW = ("--limit", 8, "--batch-size", 4, "--bits", "8,4,2")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxq import runtime
+from onnxq.execution import runtime
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kernel_runs import Bundle, bundle, check, chosen, needs_library, on_every_tier, refusal, run_refusal
 from operator_cases import Case, Draw
 
-from onnxq import runtime
+from onnxq.execution import runtime
 
 pytestmark = needs_library
 

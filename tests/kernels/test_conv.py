@@ -17,7 +17,7 @@ from kernel_runs import Bundle, bundle, check, chosen, needs_library, on_every_t
 from onnx import TensorProto, helper, numpy_helper
 from operator_cases import Case, Draw
 
-from onnxq import runtime
+from onnxq.execution import runtime
 
 pytestmark = needs_library
 

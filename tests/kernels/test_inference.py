@@ -9,7 +9,7 @@ from every_operator import every_operator
 from kernel_runs import Bundle, needs_library
 from onnx import helper
 
-from onnxq import runtime
+from onnxq.execution import runtime
 
 pytestmark = needs_library
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx.parser
 import pytest
 
-from onnxq import runtime
+from onnxq.execution import runtime
 
 pytestmark = pytest.mark.skipif(not runtime.has_library(), reason="onnxq was built without the kernel library")
 

@@ -13,8 +13,8 @@ from kernel_runs import bundle, check, chosen, needs_library, on_every_tier
 from onnx import TensorProto, helper, numpy_helper
 from operator_cases import Case, Draw
 
-from onnxq import runtime
 from onnxq.errors import ModelError
+from onnxq.execution import runtime
 
 pytestmark = needs_library
 

@@ -12,7 +12,7 @@ from every_operator import every_operator
 from kernel_runs import bundle, check_outputs, chosen, needs_library, on_every_tier
 from onnx import numpy_helper
 
-from onnxq import runtime
+from onnxq.execution import runtime
 from onnxq.ops import SCHEMAS, attach_functions
 
 pytestmark = needs_library

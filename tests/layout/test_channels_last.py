@@ -7,10 +7,11 @@ import onnx_graphsurgeon as gs
 import pytest
 from integers import feeds, model, prove, run
 
-from onnxq import pipeline, runtime
+from onnxq import pipeline
 from onnxq.context import PassContext
+from onnxq.execution import runtime
+from onnxq.graph.model import load, to_proto
 from onnxq.layout.values import perm_of
-from onnxq.model import load, to_proto
 from onnxq.ops import check_node
 from onnxq.passes.layout_nhwc import LayoutNhwc
 

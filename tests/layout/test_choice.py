@@ -10,11 +10,11 @@ import random_integers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxq.graph.model import load
 from onnxq.layout import perms
 from onnxq.layout.choice import Choice, Layouts, made_in, price, read_in
 from onnxq.layout.mincut import SINK, SOURCE, Network
 from onnxq.layout.values import Value
-from onnxq.model import load
 
 PERMS = st.integers(1, 6).flatmap(lambda n: st.tuples(st.permutations(range(n)), st.permutations(range(n))))
 

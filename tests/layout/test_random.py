@@ -9,9 +9,9 @@ import random_integers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from onnxq.graph.model import Model, load
 from onnxq.layout.choice import Layouts, price
 from onnxq.layout.values import perm_of
-from onnxq.model import Model, load
 from onnxq.passes.layout_nhwc import LayoutNhwc
 
 EXAMPLES = int(os.environ.get("ONNXQ_LAYOUT_EXAMPLES", "30"))

@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def tool(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("operator_docs", root / "tools" / "operator_docs.py")
+    spec = importlib.util.spec_from_file_location("operator_docs", root / "tools" / "generators" / "operator_docs.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -20,7 +20,7 @@ def tool(root: Path) -> ModuleType:
 
 def test_pages_are_current(tool: ModuleType) -> None:
     written = {path.name: path.read_text(encoding="utf-8") for path in tool.FOLDER.glob("*.md")}
-    assert written == tool.pages(), "run tools/operator_docs.py and read the difference"
+    assert written == tool.pages(), "run tools/generators/operator_docs.py and read the difference"
 
 
 def test_pages_hold_what_a_reader_needs(tool: ModuleType) -> None:

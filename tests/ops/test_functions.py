@@ -14,10 +14,10 @@ from operator_cases import Case, Draw
 from operators import activations, evaluations, model, static
 
 from onnxq.errors import ModelError
-from onnxq.model import load, to_proto
+from onnxq.execution.save import save
+from onnxq.graph.model import load, to_proto
+from onnxq.graph.shapes import static_shape
 from onnxq.ops import DOMAIN, SCHEMAS, attach_functions, function, function_text
-from onnxq.save import save
-from onnxq.shapes import static_shape
 
 REQUANTIZE = "com.onnxq.Requantize<qmin=0, qmax=255, y_type=2>"
 TWO = f"""<ir_version: 10, opset_import: ["": 21, "com.onnxq": 1]>

@@ -12,7 +12,7 @@ import pytest
 from operator_cases import Draw
 from operators import model
 
-from onnxq.model import load
+from onnxq.graph.model import load
 from onnxq.ops import check_node
 
 CASE = Draw(30).conv((2, 7, 6, 8), (12, 3, 2, 4), w="int4", zero_points="many", pads=(1, 0, 2, 1))

@@ -11,10 +11,10 @@ import qdq
 from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.errors import ConfigError
-from onnxq.match import constant_values
-from onnxq.model import Model, to_proto
+from onnxq.graph.match import constant_values
+from onnxq.graph.model import Model, to_proto
 from onnxq.passes.assign_bits import AssignBits
-from onnxq.settings import Override, QuantSettings
+from onnxq.placement.settings import Override, QuantSettings
 
 NET = """g (float[1,4,6,6] x) => (float[1,4,6,6] y) <float[4,4,1,1] w1, float[4,4,1,1] w2, float[4,4,1,1] w3>
 { [a] p = Conv(x, w1) [b] q = Conv(p, w2) [c] y = Conv(q, w3) }"""

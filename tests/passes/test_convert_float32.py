@@ -9,9 +9,10 @@ from onnx import TensorProto
 
 from onnxq import pipeline
 from onnxq.context import PassContext
-from onnxq.model import all_graphs, load, to_proto
+from onnxq.graph.model import load, to_proto
+from onnxq.graph.shapes import element_type
+from onnxq.graph.walk import all_graphs
 from onnxq.passes.convert_float32 import ConvertFloat32
-from onnxq.shapes import element_type
 
 PASS = ConvertFloat32()
 HALF = 4e-3  # a few roundings of float16

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.errors import PassError, PreconditionError
-from onnxq.model import ExternalValues, load, to_proto
+from onnxq.graph.model import ExternalValues, load, to_proto
 from onnxq.passes.convert_opset import ConvertOpset
 
 TARGETS = (13, 17, 21, 26)

@@ -6,7 +6,7 @@ from floating import model, proto, prove
 
 from onnxq import pipeline
 from onnxq.context import PassContext
-from onnxq.model import load
+from onnxq.graph.model import load
 from onnxq.passes.eliminate_identity import EliminateIdentity
 
 PASS = EliminateIdentity()

@@ -9,7 +9,7 @@ from floating import constant, model, proto, prove, run
 from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.errors import PassError
-from onnxq.model import load
+from onnxq.graph.model import load
 from onnxq.passes.eliminate_identity import EliminateIdentity
 from onnxq.passes.fold_batchnorm import FoldBatchNorm
 from onnxq.passes.fold_constants import FoldConstants

@@ -10,7 +10,7 @@ from onnx import TensorProto, numpy_helper
 
 from onnxq import pipeline
 from onnxq.context import PassContext
-from onnxq.model import ExternalValues, load
+from onnxq.graph.model import ExternalValues, load
 from onnxq.passes.fold_constants import FoldConstants
 
 FOLD = FoldConstants()

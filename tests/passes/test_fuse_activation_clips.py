@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from onnxq import pipeline
 from onnxq.context import PassContext
-from onnxq.match import constant_values
-from onnxq.model import Model
+from onnxq.graph.match import constant_values
+from onnxq.graph.model import Model
 from onnxq.passes.fuse_activation_clips import ABSORBED, FuseActivationClips
 from onnxq.passes.insert_qdq import GRID_BITS
 from onnxq.pipeline import PassReport
-from onnxq.profile import builtin_names, load_profile
+from onnxq.profiles.schema import builtin_names, load_profile
 
 TEXT = """g (float[N] x) => ({kind}[N] q)
 <float s, {kind} z, float lo, float hi, float grid_lo, float grid_hi>

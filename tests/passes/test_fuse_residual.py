@@ -8,7 +8,7 @@ import pytest
 from lowering import FUSE, LOWER, Lowered, Qdq, check, lower, run, uniform
 
 from onnxq import ops
-from onnxq.model import to_proto
+from onnxq.graph.model import to_proto
 
 RNG = np.random.default_rng(13)
 

@@ -11,16 +11,16 @@ from ml_dtypes import int4
 from onnxq import pipeline
 from onnxq.calibrate.statistics import Statistics
 from onnxq.errors import PreconditionError
-from onnxq.match import constant_values
-from onnxq.model import Model, to_proto
+from onnxq.graph.match import constant_values
+from onnxq.graph.model import Model, to_proto
 from onnxq.numeric.formats import QuantFormat
 from onnxq.numeric.qparams import qparams_from_range
 from onnxq.numeric.quantize import fake_quantize
 from onnxq.numeric.weights import weight_qparams
 from onnxq.passes.insert_qdq import GRID_BITS, InsertQdq, needed_opset
-from onnxq.placement import plan
-from onnxq.profile import builtin_names, load_profile
-from onnxq.settings import Override, QuantSettings
+from onnxq.placement.planner import plan
+from onnxq.placement.settings import Override, QuantSettings
+from onnxq.profiles.schema import builtin_names, load_profile
 
 S8 = QuantFormat(8, narrow_range=True)
 U8 = QuantFormat(8, signed=False, symmetric=False)

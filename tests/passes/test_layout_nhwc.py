@@ -9,8 +9,8 @@ from integers import Proof, feeds, model, prove, run
 from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.errors import PreconditionError
+from onnxq.graph.model import load
 from onnxq.layout.values import perm_of
-from onnxq.model import load
 from onnxq.passes.layout_nhwc import LayoutNhwc
 
 PASS = LayoutNhwc()

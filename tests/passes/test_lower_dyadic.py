@@ -11,10 +11,10 @@ from zoo import KINDS
 
 import onnxq
 from onnxq import pipeline
-from onnxq.check_integer import check_integer
+from onnxq.check.integer_only import check_integer
 from onnxq.context import PassContext
 from onnxq.errors import PassError
-from onnxq.model import from_proto
+from onnxq.graph.model import from_proto
 
 RNG = np.random.default_rng(11)
 

@@ -15,12 +15,12 @@ from onnx import TensorProto, numpy_helper
 
 from onnxq import pipeline
 from onnxq.context import PassContext
-from onnxq.match import constant_values
-from onnxq.model import Model, from_proto, to_proto
+from onnxq.graph.match import constant_values
+from onnxq.graph.model import Model, from_proto, to_proto
 from onnxq.numeric.quantize import fake_quantize
 from onnxq.passes.strip_qdq import StripQdq
 from onnxq.pipeline import PassReport
-from onnxq.profile import builtin_names, load_profile
+from onnxq.profiles.schema import builtin_names, load_profile
 
 NET = """net (float[1,3,8,8] x) => (float[1,10] y)
 <float[8,3,3,3] w1, float[8] b1, float[8,1,3,3] w2, float[8] b2, float[8,8,1,1] w3, float[8] b3,

@@ -8,13 +8,13 @@ import onnx
 import pytest
 import zoo
 
+from onnxq.cost.prepared import prepare
 from onnxq.data.source import input_specs, open_data
 from onnxq.errors import OnnxqError
-from onnxq.match import constant_values, is_float
-from onnxq.model import to_proto
+from onnxq.graph.match import constant_values, is_float
+from onnxq.graph.model import to_proto
 from onnxq.search.cut import QMAX, QMIN, SCALE, WEIGHT, ZERO_POINT, activation_part, weight_part
 from onnxq.search.forward import Forward, run_part
-from onnxq.search.layers import prepare
 
 RESIDUAL = """g (float[N,4,5,5] x) => (float[N,4,5,5] y, float[N,4,5,5] aside)
 <float[4,4,1,1] w1, float[4,4,1,1] w2, float[4,4,1,1] w3> {

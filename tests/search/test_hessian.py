@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxq.cost.prepared import prepare
 from onnxq.data.source import input_specs, open_data
 from onnxq.errors import ConfigError, InterruptedRun
-from onnxq.match import constant_values
-from onnxq.model import load, to_proto
+from onnxq.graph.match import constant_values
+from onnxq.graph.model import load, to_proto
 from onnxq.numeric import curvature
 from onnxq.search.cut import weight_part
 from onnxq.search.forward import Forward
 from onnxq.search.hessian import HutchinsonOptions, Probes, traces
-from onnxq.search.layers import prepare
 from onnxq.search.objective import find_objective
 from onnxq.search.state import State
 

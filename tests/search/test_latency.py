@@ -9,13 +9,13 @@ import re
 import floating
 import pytest
 
-from onnxq import benchmark, runtime
+from onnxq.cost.latency_table import Latencies, LayerLatency, load_latencies
+from onnxq.cost.prepared import prepare
 from onnxq.errors import ConfigError
+from onnxq.execution import benchmark, runtime
 from onnxq.search import latency
 from onnxq.search.api import search_bits
-from onnxq.search.latencies import Latencies, LayerLatency, load_latencies
 from onnxq.search.latency import measure_latency
-from onnxq.search.layers import prepare
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
 
 pytestmark = [

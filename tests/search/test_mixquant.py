@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from onnxq.cost.prepared import prepare
 from onnxq.errors import ConfigError, ModelError
-from onnxq.search.layers import prepare
 from onnxq.search.mixquant import ErrorTable, choose, error_table, thresholds
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]>

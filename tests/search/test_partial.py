@@ -8,9 +8,9 @@ import pytest
 
 import onnxq
 from onnxq.errors import ConfigError
+from onnxq.placement.settings import Override
 from onnxq.search.partial import fewest, search_partial
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
-from onnxq.settings import Override
 
 TEXT = """g (float[N,6] x) => (y) <float[6,8] w1, float[8,8] w2, float[8,4] w3> {
 [one] a = MatMul(x, w1)

@@ -12,20 +12,20 @@ import onnx
 import pytest
 
 import onnxq
+from onnxq.cost.activation_groups import activation_groups, weight_ties
+from onnxq.cost.concrete_shapes import concrete_shapes
+from onnxq.cost.feature_maps import feature_maps
+from onnxq.cost.layer_costs import layer_costs, totals
+from onnxq.cost.prepared import prepare
 from onnxq.errors import ConfigError
-from onnxq.model import load
-from onnxq.profile import load_profile
+from onnxq.graph.model import load
+from onnxq.placement.settings import load_config, load_search_record, parse_overrides
+from onnxq.profiles.schema import load_profile
 from onnxq.search.api import pareto, search_bits, search_ilp, search_mixquant
-from onnxq.search.concrete import concrete_shapes
-from onnxq.search.cost import layer_costs, totals
-from onnxq.search.groups import activation_groups, weight_ties
-from onnxq.search.layers import prepare
-from onnxq.search.memory import feature_maps
 from onnxq.search.mixquant import error_table
 from onnxq.search.report import front_csv, plot_front, plot_layers, rows
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
 from onnxq.search.space import Space, make_space
-from onnxq.settings import load_config, load_search_record, parse_overrides
 
 # A block with a downsample, one without, a concatenation, a head.
 RESIDUAL = """g (float[N,3,8,8] x) => (y)

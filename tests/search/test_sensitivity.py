@@ -15,16 +15,16 @@ import pytest
 from onnxq import demo
 from onnxq.calibrate.ranges import choose_range
 from onnxq.calibrate.statistics import TensorStatistics
+from onnxq.cost.prepared import Prepared, prepare
 from onnxq.errors import ConfigError, DataError, InterruptedRun, ModelError
-from onnxq.fetch import observed_model
-from onnxq.model import load, to_proto
+from onnxq.execution.inner_tensors import observed_model
+from onnxq.graph.model import load, to_proto
 from onnxq.numeric.metrics import ErrorSums
 from onnxq.numeric.qparams import qparams_from_range
 from onnxq.numeric.quantize import fake_quantize
 from onnxq.numeric.weights import weight_qparams
 from onnxq.search import measure
 from onnxq.search.hessian import HutchinsonOptions
-from onnxq.search.layers import Prepared, prepare
 from onnxq.search.measure import measure_sensitivity
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity, load_sensitivity
 

@@ -17,7 +17,8 @@ from onnx import numpy_helper
 
 from onnxq import pipeline
 from onnxq.context import PassContext
-from onnxq.model import Model, all_graphs, load, to_proto
+from onnxq.graph.model import Model, load, to_proto
+from onnxq.graph.walk import all_graphs
 from onnxq.pipeline import Pass, PassReport
 
 Feed = dict[str, NDArray]

@@ -17,10 +17,10 @@ from onnx import numpy_helper
 
 from onnxq import pipeline
 from onnxq.context import PassContext
+from onnxq.graph.model import Model, load, to_proto
+from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout.values import perm_of
-from onnxq.model import Model, load, to_proto
 from onnxq.pipeline import Pass, PassReport
-from onnxq.protos import OWN_DOMAIN
 
 Feed = dict[str, NDArray[Any]]
 

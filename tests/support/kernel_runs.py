@@ -14,8 +14,8 @@ from onnx import helper, numpy_helper
 from operator_cases import Case
 from operators import activations
 
-from onnxq import runtime
 from onnxq.errors import OnnxqError
+from onnxq.execution import runtime
 from onnxq.ops import DOMAIN, VERSION
 
 TIERS = ("amx", "avx512vnni", "avxvnni", "avx2", "portable")

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from onnxq import ops, pipeline
 from onnxq.context import PassContext
-from onnxq.model import Model, from_proto, load, to_proto
+from onnxq.graph.model import Model, from_proto, load, to_proto
 from onnxq.pipeline import PassReport
 
 Feed = Mapping[str, NDArray]

@@ -16,13 +16,13 @@ from onnx import numpy_helper
 from onnxq import pipeline
 from onnxq.calibrate.statistics import Statistics
 from onnxq.context import PassContext
-from onnxq.match import is_float
-from onnxq.model import Model, from_proto, to_proto
+from onnxq.graph.match import is_float
+from onnxq.graph.model import Model, from_proto, to_proto
 from onnxq.passes.fuse_activation_clips import FuseActivationClips
 from onnxq.passes.insert_qdq import InsertQdq
 from onnxq.pipeline import Pass, PassReport
-from onnxq.profile import Profile, load_profile, parse_profile
-from onnxq.settings import QuantSettings
+from onnxq.placement.settings import QuantSettings
+from onnxq.profiles.schema import Profile, load_profile, parse_profile
 
 Feed = dict[str, NDArray]
 

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxq.protos import OWN_DOMAIN
+from onnxq.graph.protos import OWN_DOMAIN
 
 BYTES = {"qmin": 0, "qmax": 255, "y_type": 2}
 WIDE = {"qmin": -(2**31), "qmax": 2**31 - 1, "y_type": 6}

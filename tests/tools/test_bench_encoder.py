@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import onnxq
-from onnxq.check_integer import check_integer
+from onnxq.check.integer_only import check_integer
 
 WIDTH, WORDS = 128, 1000
 

@@ -10,8 +10,8 @@ import kernel_models
 import pytest
 from kernel_models import LAYERS, Layer
 
-from onnxq import runtime
-from onnxq.layer_times import layer_times
+from onnxq.execution import runtime
+from onnxq.execution.layer_times import layer_times
 
 needs_library = pytest.mark.skipif(not runtime.has_library(), reason="onnxq was built without the kernel library")
 SMALL = [

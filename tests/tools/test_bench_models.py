@@ -12,9 +12,9 @@ import models
 import onnx
 import pytest
 
-from onnxq import runtime
-from onnxq.model import load
-from onnxq.search.cost import layer_costs, totals
+from onnxq.cost.layer_costs import layer_costs, totals
+from onnxq.execution import runtime
+from onnxq.graph.model import load
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import onnxq
-from onnxq.search.cost import layer_costs, totals
+from onnxq.cost.layer_costs import layer_costs, totals
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,207 @@
+"""What a target would leave in float in a float model, and why: the placement that `quantize` would use, explained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq import pipeline
+from onnxq.check.findings import Finding
+from onnxq.context import PassContext
+from onnxq.errors import OnnxqError
+from onnxq.graph.axes import LINEAR_OPS, channel_axis
+from onnxq.graph.match import STANDARD_DOMAINS, MatchFailure, constant_values, is_constant, producer
+from onnxq.graph.model import Model, from_proto, to_proto
+from onnxq.placement.plan import LayerPlan, Placement
+from onnxq.placement.planner import plan
+from onnxq.placement.settings import QuantSettings
+from onnxq.profiles.schema import Profile
+
+INT32_MAX = (1 << 31) - 1
+CODES_MIN = 8  # a channel that gets fewer codes than this out of one scale for the tensor has lost its shape
+NARROW_FLOATS = ("float16", "bfloat16", "float64")
+NOT_COMPUTED = (
+    "Identity",
+    "Constant",
+    "Shape",
+    "Size",
+    "ConstantOfShape",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+)
+
+# The start of a reason that placement gives, what to do about it, and whether the target would fail on it.
+FIXES: tuple[tuple[str, str], ...] = (
+    ("left float by the user", "take it out of the exclusions"),
+    ("not float32", "onnxq opt -p convert-float32"),
+    ("its weight is computed at run time", "export with constants folded, or onnxq opt -p fold-constants"),
+    ("its weight holds NaN", "export the model again: the weights are broken"),
+    ("its weight is empty", "remove the node: it computes nothing"),
+    ("its data input is a constant", "onnxq opt -p fold-constants"),
+    ("all its inputs are constant", "onnxq opt -p fold-constants"),
+    ("cannot share the scale", "fold the constant into the layer before it, or let it run in float"),
+    ("one operand is a constant", "fold the constant into the layer before it, or let it run in float"),
+    ("its constant operand is empty or not finite", "export the model again: the constant is broken"),
+    ("operands, two are supported", "split it into sums of two"),
+    ("graph scheme 1", "none with this profile: its adds are float by design"),
+    ("places no Q/DQ for Concat", "none needed: the target places it"),
+    ("products of two activations", "none with this profile"),
+    ("nothing behind it is quantized", "none needed: it moves values"),
+    ("inside the body of", "move the layer out of the control flow, or unroll it"),
+    ("in float", "none with this profile; if it is slow, use an operator that the profile quantizes"),
+)
+
+
+def check_float(model: Model, target: Profile, settings: QuantSettings) -> list[Finding]:
+    """Findings about a float model; it is left as it is."""
+    findings = list(_types(model))
+    try:
+        prepared, folding = _prepare(model, target)
+        placement = plan(prepared.graph, target, settings)
+    except OnnxqError as err:
+        return [*findings, Finding("reject", "", f"it cannot be prepared: {err}", "mend what the message names")]
+    findings += [
+        Finding("remark", f.node, f"BatchNormalization is not folded: {f.reason}", _batchnorm_fix(f.reason))
+        for f in folding
+    ]
+    nodes = {n.name: n for n in prepared.graph.nodes}
+    for failure in placement.skipped:
+        node = nodes.get(failure.node)
+        if node is None or matters(node):
+            findings.append(_left_float(failure, node, target, placement))
+    for layer in placement.layers:
+        findings += _weights(layer, target)
+        findings += _accumulator(layer, target)
+    findings += [Finding("note", "", text) for text in placement.notes]
+    return findings
+
+
+def _types(model: Model) -> Iterator[Finding]:
+    for tensor in model.graph.inputs:
+        name = _type_name(tensor)
+        if name in NARROW_FLOATS:
+            yield Finding(
+                "remark",
+                "",
+                f"input {tensor.name} is {name}: layers are quantized from float32",
+                "nothing to do: onnxq quantize converts the model to float32 first",
+            )
+    weights = {_type_name(t) for n in model.graph.nodes if n.op in LINEAR_OPS for t in n.inputs if is_constant(t)}
+    for name in sorted(weights & set(NARROW_FLOATS)):
+        yield Finding(
+            "remark",
+            "",
+            f"weights are {name}: layers are quantized from float32",
+            "nothing to do: onnxq quantize converts the model to float32 first",
+        )
+
+
+def _type_name(tensor: gs.Tensor) -> str:
+    if tensor.dtype is None:
+        return ""
+    if isinstance(tensor.dtype, int):
+        import onnx
+
+        return onnx.helper.tensor_dtype_to_np_dtype(tensor.dtype).name
+    return np.dtype(tensor.dtype).name
+
+
+def _prepare(model: Model, target: Profile) -> tuple[Model, tuple[MatchFailure, ...]]:
+    """A copy as `quantize` would have it before the placement, and why batch normalizations were not folded."""
+    from onnxq.recipes import prepare_pipeline
+
+    copy = from_proto(to_proto(model), path=model.path, sha256=model.sha256)
+    opset = max(target.limits.opset_min, copy.opset, 13)
+    # Folding alone says of every normalization why not; then, as quantize does, the rest becomes Mul and Add.
+    text = prepare_pipeline(opset, target.graph.fold_batchnorm)
+    passes = pipeline.parse(text.replace(",fold-batchnorm", ",fold-batchnorm{standalone=false},fold-batchnorm"))
+    reports = pipeline.run(copy, passes, PassContext(copy, target))
+    return copy, tuple(f for r in reports if r.text == "fold-batchnorm{standalone=false}" for f in r.skipped)
+
+
+def _batchnorm_fix(reason: str) -> str:
+    if "training" in reason:
+        return "export the model in inference mode"
+    if "run time" in reason:
+        return "export with constants folded"
+    if "read by" in reason or "graph output" in reason:
+        return "none without changing the network: others need the value before it"
+    return "place it next to a layer, or accept a scale and a shift in float"
+
+
+def matters(node: gs.Node) -> bool:
+    """Whether it is a standard operator that computes on floats; shapes and indices are nobody's loss."""
+    if node.op in NOT_COMPUTED or node.domain not in STANDARD_DOMAINS:
+        return False
+    data = [t for t in (*node.inputs[:1], *node.outputs) if not t.is_empty()]
+    return all(_type_name(t).startswith(("float", "bfloat")) or not _type_name(t) for t in data)
+
+
+def _left_float(failure: MatchFailure, node: gs.Node | None, target: Profile, placement: Placement) -> Finding:
+    reason = failure.reason
+    if node is not None and reason.startswith(f"profile {target.name} runs"):
+        unfused = _unfused(node, target, placement)
+        if unfused:
+            return Finding("remark", failure.node, *unfused)
+        return Finding("remark", failure.node, f"{node.op} runs in float on {target.name}", FIXES[-1][1])
+    op = node.op if node is not None else "layer"
+    broken = "NaN" in reason or "not finite" in reason
+    fix = next((fix for part, fix in FIXES if part in reason), "none with this profile")
+    return Finding("reject" if broken else "remark", failure.node, f"{op} stays in float: {reason}", fix)
+
+
+def _unfused(node: gs.Node, target: Profile, placement: Placement) -> tuple[str, str] | None:
+    """Problem and fix of an activation that the target would run inside the layer before it, but cannot here."""
+    before = producer(node.inputs[0])
+    rule = target.graph
+    if before is None or node.op not in rule.fused_activations or before.op not in rule.fused_after:
+        return None
+    if placement.actions.get(before.name) != "quantized":
+        return None
+    if len(node.inputs) > 1 and any(not is_constant(t) for t in node.inputs[1:] if not t.is_empty()):
+        return f"{node.op} is not fused: its bounds are computed at run time", "export with constant bounds"
+    return (
+        f"{node.op} is not fused into {before.name}, whose output others read too",
+        "none without changing the network: it runs on its own",
+    )
+
+
+def _weights(layer: LayerPlan, target: Profile) -> Iterator[Finding]:
+    """Channels that a scale for the whole tensor leaves with hardly any codes."""
+    axis = channel_axis(layer.node)
+    values = constant_values(layer.weight)
+    if layer.per_channel or layer.weight_index != 1 or axis is None or values is None or values.ndim < 2:
+        return
+    largest = np.abs(values.astype(np.float64)).max(axis=tuple(i for i in range(values.ndim) if i != axis))
+    step = largest.max(initial=0.0) / layer.weight_format.qmax
+    starved = int(((largest > 0) & (2 * largest < CODES_MIN * step)).sum())
+    if starved:
+        yield Finding(
+            "remark",
+            layer.node.name,
+            f"{starved} of its {largest.size} output channels get fewer than {CODES_MIN} codes: {target.name} has one "
+            "scale for the whole weight",
+            "a target with per-channel weights, or even out the channels before (cross-layer equalization)",
+        )
+
+
+def _accumulator(layer: LayerPlan, target: Profile) -> Iterator[Finding]:
+    """Sums that int32 may not hold: K · max|x| · max|w|."""
+    values = constant_values(layer.weight)
+    axis = channel_axis(layer.node)
+    if values is None or axis is None or values.ndim < 2 or values.shape[axis] == 0:
+        return
+    products = values.size // values.shape[axis]
+    reach = 255 if target.activations.sign != "signed" else 128
+    if products * reach * layer.weight_format.qmax > INT32_MAX:
+        lowered = target.graph.residual_kept != "float"
+        yield Finding(
+            "reject" if lowered else "remark",
+            layer.node.name,
+            f"sums of {products} products may exceed the int32 accumulator",
+            "fewer bits for its weights or activations, or keep it in float",
+        )

@@ -1,0 +1,133 @@
+"""The file of `onnxq latency`: what every layer takes at every width, and what a run takes beyond its layers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from onnxq.cost.model_costs import ModelCosts
+from onnxq.cost.prepared import Prepared
+from onnxq.errors import ConfigError
+from onnxq.graph.files import read_json, write_text
+
+FORMAT = "onnxq-latency-1"
+
+
+@dataclass(frozen=True)
+class LayerLatency:
+    """One layer. seconds, error: by weight width; what an empty call takes is already subtracted. operator: what runs
+    it, "" where it stays float and so costs the same at every width. measured: now, rather than taken from the cache.
+    """
+
+    node: str
+    operator: str
+    seconds: Mapping[int, float]
+    error: Mapping[int, float]
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """What `onnxq latency` measured.
+
+    whole: seconds of a run of the model lowered at one width throughout, by width. overhead: of what are no layers; it
+    may be negative where layers run faster one after the other than alone. call: of an empty call. machine: cpu, isa,
+    threads, library (SHA-256 of the kernels). inputs: shapes by name.
+    """
+
+    model_sha256: str
+    model_name: str
+    profile: str
+    bits: tuple[int, ...]
+    layers: tuple[LayerLatency, ...]
+    whole: Mapping[int, float]
+    overhead: float
+    call: float
+    machine: Mapping[str, Any]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    def predict(self, weights: Mapping[str, int]) -> float:
+        """Seconds of a run with these weight widths by layer."""
+        return self.overhead + sum(e.seconds[weights[e.node]] for e in self.layers)
+
+    def join(self, costs: ModelCosts, prepared: Prepared, widths: Iterable[int]) -> ModelCosts:
+        """The costs with latencies. Raises ConfigError for another model, and layers or widths not measured."""
+        model = prepared.model
+        if model.sha256 != self.model_sha256:
+            raise ConfigError(
+                f"the latencies are of another model ({self.model_name}, SHA-256 {self.model_sha256[:12]}…), not of "
+                f"{model.name} ({model.sha256[:12]}…): run `onnxq latency` on this one"
+            )
+        known = {e.node: e.seconds for e in self.layers}
+        missing = sorted(set(widths) - set(self.bits))
+        if missing:
+            told = ", ".join(map(str, missing))
+            raise ConfigError(
+                f"the latencies were measured at {_list(self.bits)} bits, not at {told}: measure those too"
+            )
+        absent = [c.node for c in costs.layers if c.node not in known]
+        if absent:
+            raise ConfigError(
+                f"the latencies (profile {self.profile}) have no layer {absent[0]}; measure again with this profile"
+            )
+        layers = tuple(replace(c, seconds=dict(known[c.node])) for c in costs.layers)
+        return replace(costs, layers=layers, overhead=self.overhead)
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all. Raises OutputError."""
+        write_text(path, self.to_json())
+
+
+def load_latencies(path: str | Path) -> Latencies:
+    """Read the file of `onnxq latency`. Raises ConfigError when it is missing, none, or damaged."""
+    file = Path(path)
+    table = read_json(file, "a latency file")
+    if not isinstance(table, dict) or table.get("format") != FORMAT:
+        raise ConfigError(f"{file}: not a latency file that onnxq reads (needed is format {FORMAT!r})")
+    try:
+        layers = tuple(
+            LayerLatency(
+                str(e["node"]), str(e["operator"]), _widths(e["seconds"]), _widths(e["error"]), bool(e["measured"])
+            )
+            for e in table["layers"]
+        )
+        bits = tuple(int(b) for b in table["bits"])
+        if any(set(e.seconds) != set(bits) for e in layers):
+            raise ValueError("a layer lacks a width")
+        return Latencies(
+            str(table["model_sha256"]),
+            str(table["model_name"]),
+            str(table["profile"]),
+            bits,
+            layers,
+            _widths(table["whole"]),
+            float(table["overhead"]),
+            float(table["call"]),
+            dict(table["machine"]),
+            dict(table["inputs"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        what = f"{err.args[0]!r} is missing" if isinstance(err, KeyError) else err
+        raise ConfigError(f"{file}: a damaged latency file: {what}") from None
+
+
+def _widths(table: Mapping[str, Any]) -> dict[int, float]:
+    found = {int(k): float(v) for k, v in table.items()}
+    if not all(math.isfinite(v) for v in found.values()):
+        raise ValueError("a time is not finite")
+    return found
+
+
+def _list(bits: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(bits)))
+
+
+__all__ = ["Latencies", "LayerLatency", "load_latencies"]

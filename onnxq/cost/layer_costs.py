@@ -1,0 +1,328 @@
+"""What each layer costs: multiply-accumulates, parameters, bytes and bit operations, in float and in QDQ models.
+
+Counted are matrix products (convolutions, Gemm, MatMul, Einsum, recurrent layers); elementwise operators, pooling and
+normalizations have 0 multiply-accumulates by the custom of the literature. BOPS = b_w · b_a · MACs (HAWQ-V3, section
+3.4); a product with one operand in float is computed in float, so both count with the float's width. Weights are read
+through DequantizeLinear and whatever else is computed from constants alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from onnxq.cost.concrete_shapes import Shapes, concrete_shapes
+from onnxq.graph.match import STANDARD_DOMAINS, input_at, producer
+from onnxq.graph.shapes import element_type
+from onnxq.layout.rules import is_channels_last
+
+# Metadata of a node that quantizes to fewer bits than its storage type has (insert-qdq writes it).
+BITS_KEY = "onnxq.bits"
+FLOAT_BITS = 32
+FLOAT_MIN = 16  # widths from here on are floating point
+ELEMENT_BITS: dict[int, int] = {
+    TensorProto.DOUBLE: 64, TensorProto.INT64: 64, TensorProto.UINT64: 64, TensorProto.COMPLEX64: 64,
+    TensorProto.FLOAT: 32, TensorProto.INT32: 32, TensorProto.UINT32: 32, TensorProto.COMPLEX128: 128,
+    TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16, TensorProto.INT16: 16, TensorProto.UINT16: 16,
+    TensorProto.INT8: 8, TensorProto.UINT8: 8, TensorProto.BOOL: 8, TensorProto.FLOAT8E4M3FN: 8,
+    TensorProto.FLOAT8E4M3FNUZ: 8, TensorProto.FLOAT8E5M2: 8, TensorProto.FLOAT8E5M2FNUZ: 8,
+    TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4,
+}  # fmt: skip
+FLOAT_TYPES = (
+    TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.FLOAT8E4M3FN,
+    TensorProto.FLOAT8E4M3FNUZ, TensorProto.FLOAT8E5M2, TensorProto.FLOAT8E5M2FNUZ, TensorProto.FLOAT4E2M1,
+)  # fmt: skip
+
+# Operator → (index of the data, index of the weight). The others of these are at fixed places by the standard.
+OPERANDS = {
+    "Conv": (0, 1), "ConvTranspose": (0, 1), "Gemm": (0, 1), "MatMul": (0, 1), "ConvInteger": (0, 1),
+    "MatMulInteger": (0, 1), "QLinearConv": (0, 3), "QLinearMatMul": (0, 3), "DeformConv": (0, 1),
+    "LSTM": (0, 1), "GRU": (0, 1), "RNN": (0, 1), "Einsum": (0, 1), "Gather": (1, 0), "PRelu": (0, 1),
+    "BatchNormalization": (0, 1), "InstanceNormalization": (0, 1), "LayerNormalization": (0, 1),
+}  # fmt: skip
+INTEGER_PRODUCTS = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
+# Products of standard operators that are not worked out here: their cost is unknown rather than 0.
+UNCOUNTED = ("Attention", "LinearAttention", "DFT", "STFT")
+# Constants that steer an operator and take no part in its arithmetic.
+NO_PARAMETERS = ("Clip", "Resize", "Upsample", "Pad", "Range", "NonMaxSuppression", "OneHot", "QuantizeLinear")
+RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+# Operators that hand values on unchanged, so that the width of what they read is the width of what they write.
+MOVERS = (
+    "Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "GlobalMaxPool", "Slice",
+    "Split", "DepthToSpace", "SpaceToDepth", "Expand", "Tile", "Dropout",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one node costs for the shapes it was counted with.
+
+    body: where it is, "" for the top level, else "node name.attribute" of the subgraph. weight_shape: of its weight,
+    None without one. macs: multiply-accumulates in one execution; None where shapes or the operator are unknown.
+    parameters: number of constants it computes with (weights, biases, statistics). weight_bits, activation_bits:
+    widths of the weight and of the data input, 32 in float; weight_bits is None without a weight. size: bytes those
+    constants take in the file, with their scales and zero points. bops: bit_operations of these, None where macs is.
+    """
+
+    name: str
+    op: str
+    body: str
+    weight_shape: tuple[int, ...] | None
+    macs: int | None
+    parameters: int
+    weight_bits: int | None
+    activation_bits: int | None
+    size: int
+    bops: int | None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over layers. macs and bops leave out the `unknown` layers. size, parameters: shared constants once."""
+
+    macs: int
+    bops: int
+    parameters: int
+    size: int
+    unknown: tuple[str, ...]
+
+
+def layer_costs(graph: gs.Graph, input_shapes: Mapping[str, Sequence[int]] | Shapes | None = None) -> list[LayerCost]:
+    """Costs of the layers of a graph and its subgraphs, in order: every matrix product, every node with parameters.
+
+    graph: float or QDQ; left as it is. input_shapes: {input name: dims} where the model leaves dimensions open, or
+    shapes that were worked out before; an open batch is taken as 1. A subgraph counts as executed once.
+    Raises ConfigError for shapes that do not fit the model's inputs.
+    """
+    shapes = input_shapes if isinstance(input_shapes, Shapes) else concrete_shapes(graph, input_shapes)
+    known = known_tensors(graph)
+    costs = []
+    for body, node in walk(graph):
+        if id(node) in known or node.op in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        cost = _cost(node, body, shapes, known)
+        if cost.macs != 0 or cost.parameters:
+            costs.append(cost)
+    return costs
+
+
+def totals(graph: gs.Graph, costs: Iterable[LayerCost]) -> Totals:
+    """Sums over the layers of a graph; constants that several layers share are counted once."""
+    costs = list(costs)
+    known = known_tensors(graph)
+    weights: dict[int, gs.Tensor] = {}
+    stored: dict[int, gs.Constant] = {}
+    for _, node in walk(graph):
+        if id(node) not in known:
+            weights.update((id(t), t) for t in _parameter_tensors(node, known))
+        for tensor in node.inputs:
+            if isinstance(tensor, gs.Constant):
+                stored[id(tensor)] = tensor
+    shapes = Shapes(graph)
+    return Totals(
+        sum(c.macs or 0 for c in costs),
+        sum(c.bops or 0 for c in costs),
+        sum(_count(shapes.of(t)) or 0 for t in weights.values()),
+        sum(stored_bytes(t) for t in stored.values()),
+        tuple(c.name for c in costs if c.macs is None),
+    )
+
+
+def walk(graph: gs.Graph, body: str = "") -> Iterator[tuple[str, gs.Node]]:
+    """Every node with the subgraph it is in ("" for the top level), those of subgraphs after the node that has them."""
+    for node in graph.nodes:
+        yield body, node
+        for name, attr in node.attrs.items():
+            if isinstance(attr, gs.Graph):
+                yield from walk(attr, f"{node.name}.{name}")
+
+
+def known_tensors(graph: gs.Graph) -> set[int]:
+    """ids of the tensors that depend on constants alone, and of the nodes that make them."""
+    known: set[int] = set()
+    for _, node in walk(graph):
+        present = [t for t in node.inputs if not t.is_empty()]
+        if not present or node.op in RANDOM or any(isinstance(a, gs.Graph) for a in node.attrs.values()):
+            continue
+        if all(isinstance(t, gs.Constant) or id(t) in known for t in present):
+            known.add(id(node))
+            known.update(id(t) for t in node.outputs)
+    return known
+
+
+def bit_operations(macs: int | None, weight_bits: int | None, activation_bits: int | None) -> int | None:
+    """b_w · b_a · macs; with an operand in float (16 bits or more, or None: 32) the wider width squared · macs."""
+    if macs is None:
+        return None
+    w, a = weight_bits or FLOAT_BITS, activation_bits or FLOAT_BITS
+    return macs * (w * a if max(w, a) < FLOAT_MIN else max(w, a) ** 2)
+
+
+def tensor_bits(tensor: gs.Tensor) -> int:
+    """Width of a tensor's values: that of the integers it was dequantized from, else of its own type; 32 if unknown."""
+    origin, node = tensor, producer(tensor)
+    while node is not None and _moves(node):
+        origin = node.inputs[0]
+        node = producer(origin)
+    if node is None or node.op not in ("DequantizeLinear", "QuantizeLinear"):
+        return type_bits(origin)
+    if node.op == "DequantizeLinear":
+        if marked := _marked_bits(node):
+            return marked
+        codes, made_by = node.inputs[0], producer(node.inputs[0])
+        if made_by is None or made_by.op != "QuantizeLinear":
+            return tensor_bits(codes)
+        node = made_by
+    clip = producer(node.inputs[0])
+    return _marked_bits(node) or (_marked_bits(clip) if clip is not None else None) or type_bits(node.outputs[0])
+
+
+def _moves(node: gs.Node) -> bool:
+    return (node.op in MOVERS and node.domain in STANDARD_DOMAINS) or is_channels_last(node)
+
+
+def type_bits(tensor: gs.Tensor) -> int:
+    """Width of a tensor's element type, 32 if it is unknown."""
+    return ELEMENT_BITS.get(element_type(tensor), FLOAT_BITS)
+
+
+def stored_bytes(constant: gs.Constant) -> int:
+    """Bytes of a constant's values in the file, without loading them; 4-bit values two to a byte."""
+    count = _count(tuple(constant.shape)) or 0
+    return 0 if element_type(constant) == TensorProto.STRING else (count * type_bits(constant) + 7) // 8
+
+
+def operands(node: gs.Node, known: set[int]) -> tuple[gs.Tensor | None, gs.Tensor | None]:
+    """(data, weight) of a node; weight None when it has none that is known before running (known_tensors)."""
+
+    def fixed(tensor: gs.Tensor | None) -> bool:
+        return tensor is not None and (isinstance(tensor, gs.Constant) or id(tensor) in known)
+
+    if node.op in OPERANDS and node.domain in STANDARD_DOMAINS:
+        data, weight = (input_at(node, i) for i in OPERANDS[node.op])
+        if node.op in ("MatMul", "Einsum") and fixed(data) and not fixed(weight):
+            data, weight = weight, data
+        return data, weight if fixed(weight) else None
+    found = _parameter_tensors(node, known)
+    data = next((t for t in node.inputs if not t.is_empty() and not fixed(t)), None)
+    return data, max(found, key=lambda t: _count(_shape(t)) or 0, default=None)
+
+
+def _marked_bits(node: gs.Node) -> int | None:
+    text = getattr(node, "metadata", {}).get(BITS_KEY, "")
+    return int(text) if text.isdecimal() else None
+
+
+def _cost(node: gs.Node, body: str, shapes: Shapes, known: set[int]) -> LayerCost:
+    data, weight = operands(node, known)
+    macs = _macs(node, shapes)
+    other = input_at(node, OPERANDS[node.op][1]) if macs and node.op in OPERANDS else None
+    activation_bits = tensor_bits(data) if data is not None else None
+    weight_bits = tensor_bits(weight) if weight is not None else None
+    other_bits = weight_bits or (tensor_bits(other) if other is not None else None)
+    stored: dict[int, gs.Constant] = {}
+    parameters = 0
+    for tensor in _parameter_tensors(node, known):
+        parameters += _count(shapes.of(tensor)) or 0
+        stored.update((id(c), c) for c in _constants_behind(tensor))
+    return LayerCost(
+        node.name,
+        node.op,
+        body,
+        shapes.of(weight) if weight is not None else None,
+        macs,
+        parameters,
+        weight_bits,
+        activation_bits,
+        sum(stored_bytes(c) for c in stored.values()),
+        bit_operations(macs, other_bits, activation_bits),
+    )
+
+
+def _parameter_tensors(node: gs.Node, known: set[int]) -> list[gs.Tensor]:
+    """Constants that the node computes with: floating point (dequantized or not), or integers of integer products."""
+    if node.op in NO_PARAMETERS or node.op == "DequantizeLinear" or id(node) in known:
+        return []
+    indices: Iterable[int] = range(len(node.inputs))
+    if node.op in INTEGER_PRODUCTS and node.domain in STANDARD_DOMAINS:
+        indices = (OPERANDS[node.op][1], 8) if node.op == "QLinearConv" else (OPERANDS[node.op][1],)
+    found: dict[int, gs.Tensor] = {}
+    for index in indices:
+        tensor = input_at(node, index)
+        if tensor is None or not (isinstance(tensor, gs.Constant) or id(tensor) in known):
+            continue
+        if element_type(tensor) in FLOAT_TYPES or node.op in INTEGER_PRODUCTS:
+            found[id(tensor)] = tensor
+    return list(found.values())
+
+
+def _constants_behind(tensor: gs.Tensor) -> list[gs.Constant]:
+    """The constants that a known tensor is computed from."""
+    found, seen, pending = [], set(), [tensor]
+    while pending:
+        t = pending.pop()
+        if id(t) in seen:
+            continue
+        seen.add(id(t))
+        if isinstance(t, gs.Constant):
+            found.append(t)
+        else:
+            pending += [i for n in t.inputs for i in n.inputs if not i.is_empty()]
+    return found
+
+
+def _shape(tensor: gs.Tensor) -> tuple[int, ...] | None:
+    if tensor.shape is None or not all(isinstance(d, int) for d in tensor.shape):
+        return None
+    return tuple(int(d) for d in tensor.shape)
+
+
+def _count(shape: Sequence[int] | None) -> int | None:
+    return None if shape is None else math.prod(shape)
+
+
+def _macs(node: gs.Node, shapes: Shapes) -> int | None:
+    """Multiply-accumulates of one execution; 0 for operators that multiply no matrices, None if unknown."""
+    if node.domain not in STANDARD_DOMAINS:
+        return None
+    if node.op in UNCOUNTED:
+        return None
+    if node.op not in OPERANDS or node.op in ("Gather", "PRelu") or node.op.endswith("Normalization"):
+        return 0
+    first, second = (shapes.of(t) if t is not None else None for t in (input_at(node, i) for i in OPERANDS[node.op]))
+    out = next((shapes.of(t) for t in node.outputs if not t.is_empty()), None)
+    if first is None or second is None:
+        return None
+    if node.op in ("LSTM", "GRU", "RNN"):
+        recurrent = _count(shapes.of(node.inputs[2]))
+        return None if recurrent is None else first[0] * first[1] * (math.prod(second) + recurrent)
+    if node.op == "Einsum":
+        return _einsum_macs(str(node.attrs.get("equation", "")), [shapes.of(t) for t in node.inputs])
+    if node.op == "ConvTranspose":
+        return math.prod(first) * math.prod(second[1:])
+    if out is None:
+        return None
+    if node.op in ("Conv", "ConvInteger", "QLinearConv", "DeformConv"):
+        return math.prod(out) * math.prod(second[1:])
+    depth = first[0] if node.op == "Gemm" and node.attrs.get("transA", 0) else first[-1]
+    return math.prod(out) * depth
+
+
+def _einsum_macs(equation: str, operand_shapes: Sequence[tuple[int, ...] | None]) -> int | None:
+    """Two operands: the product of all index ranges. One: 0, nothing is multiplied. More, or an ellipsis: None."""
+    terms = equation.replace(" ", "").split("->")[0].split(",")
+    if len(terms) == 1:
+        return 0
+    if len(terms) > 2 or "." in equation:
+        return None
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, operand_shapes, strict=True):
+        if shape is None or len(term) != len(shape):
+            return None
+        for index, size in zip(term, shape, strict=True):
+            sizes[index] = max(size, sizes.get(index, 1))
+    return math.prod(sizes.values())

@@ -1,0 +1,1 @@
+"""Running models: sessions and the kernel library, inner tensors, cut models, timing."""

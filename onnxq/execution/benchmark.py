@@ -1,0 +1,308 @@
+"""Latency of models side by side: one process, the same inputs, taking turns.
+
+Machines drift, so the models take turns, in reverse order every other round, and a ratio is that of two neighbours in
+time: the median over the rounds of the quotient of the round's medians. Inputs and outputs are bound once, so that no
+runtime is charged for copies between its memory and Python's.
+"""
+
+from __future__ import annotations
+
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxq.data.source import DataSource, InputSpec, batches, input_specs, open_data
+from onnxq.data.spec import BatchPlan
+from onnxq.errors import ConfigError, DataError, OnnxqError
+from onnxq.execution import runtime
+from onnxq.execution.competitors import ONNXRUNTIME, OPENVINO, Competitor, Feeds, Run, open_competitor
+from onnxq.execution.layer_times import LayerTimes, Source, layer_times
+from onnxq.graph.model import Model, load
+
+ROUNDS = 15
+RUNS_MIN, RUNS_MAX = 2 * ROUNDS, 100_000
+SECONDS = 2.0
+# onnxruntime's threads spin for some 30 ms after a run, which would take the next one's CPUs at the start of its turn.
+SETTLE = 0.05
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One model's latency. Times in ms for a run of the whole batch.
+
+    runtime: onnxruntime or openvino, with its version. runs: timed ones. ratio: to the first model, above 1 is slower
+    (the median over rounds of the quotients of the rounds' medians).
+    """
+
+    model: str
+    runtime: str
+    version: str
+    runs: int
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What `bench` found.
+
+    threads: as asked for, 0 is each runtime's default. isa: the chosen tier of kernels, None without a library.
+    inputs: "float32 1x3x224x224" by input name. layers: of the first model, when asked for. notes: what was assumed.
+    """
+
+    timings: tuple[Timing, ...]
+    batch_size: int
+    threads: int
+    isa: str | None
+    cpu: str
+    inputs: dict[str, str]
+    layers: LayerTimes | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        return asdict(self)
+
+
+def bench(
+    model: Source,
+    against: Sequence[Source] = (),
+    *,
+    data: Any = None,
+    preprocess: Any = None,
+    batch_size: int | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    threads: int = 0,
+    seconds: float = SECONDS,
+    repeats: int | None = None,
+    per_layer: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Time a model, and others on the same inputs, taking turns in this process.
+
+    against: further models; the text "openvino:m.onnx" runs m.onnx in OpenVINO (hint LATENCY, one stream, `threads`
+    threads). data: samples (see open_data) of which the first batch is fed; random ones of the model's types without.
+    shapes: of inputs with free dimensions. seconds: of timed runs a model; repeats: their number instead. per_layer:
+    also where the first model's time goes. Raises ConfigError where the models do not take the same inputs or a
+    dimension is unknown, ModelError where a runtime refuses a model, DataError where the data does not fit,
+    MissingDependencyError for OpenVINO when it is not installed.
+    """
+    if repeats is not None and repeats < 1:
+        raise ConfigError(f"{repeats} repeats: time one run at least")
+    if not seconds > 0:
+        raise ConfigError(f"{seconds} seconds: give a positive number")
+    kind, measured = _split(model)
+    if per_layer and kind == OPENVINO:
+        raise ConfigError("times per layer are onnxruntime's: give a first model that runs in it")
+    feeds, count, notes = _feeds(load(measured), data, preprocess, batch_size, shapes, seed)
+    names = _names([model, *against])
+    competitors = [
+        open_competitor(source, feeds, threads=threads, name=name, openvino=kind == OPENVINO)
+        for (kind, source), name in zip(map(_split, [model, *against]), names, strict=True)
+    ]
+    runs = [c.run for c in competitors]
+    rounds = measure(runs, seconds=seconds, repeats=repeats, settle=settle(threads), progress=progress)
+    timings = tuple(_timing(c, mine, rounds[0]) for c, mine in zip(competitors, rounds, strict=True))
+    del competitors
+    return Benchmark(
+        timings=timings,
+        batch_size=count,
+        threads=threads,
+        isa=_isa(),
+        cpu=cpu_name(),
+        inputs={n: f"{a.dtype.name} {'x'.join(map(str, a.shape)) or 'scalar'}" for n, a in feeds.items()},
+        layers=layer_times(measured, feeds, threads=threads, seconds=seconds) if per_layer else None,
+        notes=notes,
+    )
+
+
+def measure(
+    runs: Sequence[Run],
+    *,
+    seconds: float = SECONDS,
+    repeats: int | None = None,
+    settle: float = 0.0,
+    progress: Progress | None = None,
+) -> list[list[list[float]]]:
+    """Seconds of every timed run, by candidate and round. The first run of a turn fills the caches and is not timed.
+
+    seconds: about so long for each candidate; repeats: so many timed runs for each instead. settle: seconds of rest
+    before each turn of several candidates.
+    """
+    rest = settle if len(runs) > 1 else 0.0
+    counts = []
+    for run in runs:
+        started = time.perf_counter()
+        run()
+        once = max(time.perf_counter() - started, 1e-7)
+        counts.append(repeats or min(max(int(seconds / once), RUNS_MIN), RUNS_MAX))
+    rounds = min(ROUNDS, *counts)
+    found: list[list[list[float]]] = [[] for _ in runs]
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in range(rounds):
+            order = range(len(runs)) if turn % 2 == 0 else reversed(range(len(runs)))
+            for i in order:
+                share = counts[i] * (turn + 1) // rounds - counts[i] * turn // rounds
+                found[i].append(_turn(runs[i], share, rest))
+            if progress:
+                progress(turn + 1, rounds)
+    finally:
+        if collecting:
+            gc.enable()
+    return found
+
+
+def settle(threads: int) -> float:
+    """Seconds of rest before a turn: candidates on one thread leave nothing that spins."""
+    return 0.0 if threads == 1 else SETTLE
+
+
+def _turn(run: Run, count: int, rest: float) -> list[float]:
+    clock = time.perf_counter
+    if rest:
+        time.sleep(rest)
+    run()
+    times = []
+    for _ in range(count):
+        started = clock()
+        run()
+        times.append(clock() - started)
+    return times
+
+
+def paired_ratio(rounds: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> float:
+    """Median over the rounds of the quotient of the rounds' medians."""
+    pairs = zip(rounds, reference, strict=True)
+    return statistics.median(statistics.median(mine) / statistics.median(theirs) for mine, theirs in pairs)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which this share of the values lies (the nearest one)."""
+    return sorted(values)[round(share * (len(values) - 1))]
+
+
+def cpu_name() -> str:
+    """What the operating system calls the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return name or platform.processor() or platform.machine()
+
+
+def _timing(competitor: Competitor, rounds: list[list[float]], reference: list[list[float]]) -> Timing:
+    times = [1000.0 * t for turn in rounds for t in turn]
+    return Timing(
+        competitor.name,
+        competitor.runtime,
+        competitor.version,
+        len(times),
+        statistics.median(times),
+        quantile(times, 0.1),
+        quantile(times, 0.9),
+        paired_ratio(rounds, reference),
+    )
+
+
+def _split(source: Source) -> tuple[str, Source]:
+    if isinstance(source, str):
+        kind, colon, path = source.partition(":")
+        if colon and kind == OPENVINO:
+            return kind, path
+    return ONNXRUNTIME, source
+
+
+def _names(sources: Sequence[Source]) -> list[str]:
+    """File names; whole paths where two models in one runtime share theirs."""
+    split = [_split(s) for s in sources]
+    short = [(kind, Path(s).name if isinstance(s, (str, Path)) else _made_name(s)) for kind, s in split]
+    return [
+        str(s[1]) if short.count(n) > 1 and isinstance(s[1], (str, Path)) else n[1]
+        for s, n in zip(split, short, strict=True)
+    ]
+
+
+def _made_name(source: Source) -> str:
+    return source.name if isinstance(source, Model) else "model"
+
+
+def feeds_for(model: Model, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0) -> Feeds:
+    """Random numbers for every input, batch 1 where it is open. Raises ConfigError as bench does."""
+    return _feeds(model, None, None, None, shapes, seed)[0]
+
+
+def _feeds(
+    model: Model,
+    data: Any,
+    preprocess: Any,
+    batch_size: int | None,
+    shapes: Mapping[str, Sequence[int]] | None,
+    seed: int,
+) -> tuple[Feeds, int, tuple[str, ...]]:
+    """The first batch of the data, samples in it, and what was assumed."""
+    specs = input_specs(model.graph)
+    plan = BatchPlan.of(specs)
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"the batch size must be 1 or more, not {batch_size}")
+    if batch_size is not None and plan.fixed not in (None, batch_size):
+        raise ConfigError(
+            f"{model.name}: its batch is fixed to {plan.fixed}, it cannot run {batch_size} samples at once"
+        )
+    if batch_size is not None and batch_size > 1 and not plan.carriers:
+        raise ConfigError(f"{model.name}: none of its inputs has a batch axis, leave the batch size out")
+    if data is None:
+        return _random_feeds(specs, plan, batch_size, shapes, seed)
+    size = batch_size or plan.fixed or 1
+    source = (
+        data
+        if isinstance(data, DataSource)
+        else open_data(data, specs, preprocess=preprocess, limit=size, shapes=shapes)
+    )
+    batch = next(batches(source, specs, size), None)
+    if batch is None:
+        raise DataError("the data has no samples")
+    if batch.count < size:
+        raise DataError(
+            f"the data has {batch.count} sample(s) for a batch of {size}; give more, or a smaller batch size"
+        )
+    return batch.feeds, batch.count, tuple(source.notes)
+
+
+def _random_feeds(
+    specs: tuple[InputSpec, ...],
+    plan: BatchPlan,
+    batch_size: int | None,
+    shapes: Mapping[str, Sequence[int]] | None,
+    seed: int,
+) -> tuple[Feeds, int, tuple[str, ...]]:
+    given = {name: tuple(dims) for name, dims in (shapes or {}).items()}
+    rows = {given[name][0] for name in plan.carriers if given.get(name)}
+    if batch_size is not None and rows - {1, batch_size}:
+        raise ConfigError(f"the batch size is {batch_size}, but the input shapes say {max(rows)}; give one of the two")
+    size = plan.fixed or batch_size or max(rows, default=1)
+    single = {
+        name: (1, *dims[1:]) if name in plan.carriers and plan.fixed is None and dims else dims
+        for name, dims in given.items()
+    }
+    source = open_data(None, specs, random=size, seed=seed, shapes=single)
+    batch = next(batches(source, specs, size))
+    return batch.feeds, batch.count, tuple(source.notes)
+
+
+def _isa() -> str | None:
+    try:
+        return runtime.kernel_isa() if runtime.has_library() else None
+    except OnnxqError:
+        return None

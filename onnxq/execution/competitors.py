@@ -1,0 +1,118 @@
+"""Models that are loaded, fed and ready to be timed, in onnxruntime or in OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from onnxq.errors import ConfigError, DataError, MissingDependencyError, ModelError, OnnxqError
+from onnxq.execution import runtime
+from onnxq.execution.inner_tensors import to_value
+from onnxq.execution.layer_times import Source, runnable_source
+
+OPENVINO = "openvino"
+ONNXRUNTIME = "onnxruntime"
+Feeds = Mapping[str, NDArray]
+Run = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """A model that is loaded, fed and ready: `run()` is one inference. request: OpenVINO's, for openvino_times."""
+
+    name: str
+    runtime: str
+    version: str
+    run: Run
+    request: Any = None
+
+
+def open_competitor(
+    model: Source,
+    feeds: Feeds,
+    *,
+    threads: int = 0,
+    name: str = "model",
+    openvino: bool = False,
+    profile: bool = False,
+) -> Competitor:
+    """Load a model, bind its inputs and run it once.
+
+    openvino: in OpenVINO instead of onnxruntime; profile: let it count per node. Raises what bench does.
+    """
+    opened = _openvino(model, feeds, threads, name, profile) if openvino else _onnxruntime(model, feeds, threads, name)
+    try:
+        opened.run()
+    except Exception as err:  # the runtimes' own classes derive straight from Exception
+        raise DataError(f"{name}: {opened.runtime} cannot run it on these inputs: {_first_line(err)}") from err
+    return opened
+
+
+def openvino_times(competitor: Competitor) -> list[tuple[str, str, float]]:
+    """(kind, implementation, seconds) of every node that the last run of an OpenVINO competitor with profile executed.
+
+    implementation: OpenVINO's name for it, with the precision it computed in: "brgconv_avx512_I8".
+    """
+    nodes = [(n.node_type, n.exec_type, n.real_time.total_seconds()) for n in competitor.request.get_profiling_info()]
+    return [node for node in nodes if node[2]]
+
+
+def _onnxruntime(model: Source, feeds: Feeds, threads: int, name: str) -> Competitor:
+    import onnxruntime
+
+    session = runtime.session(runnable_source(model), threads=threads)
+    _same_inputs(name, [i.name for i in session.get_inputs()], feeds)
+    binding = session.io_binding()
+    for key, array in feeds.items():
+        binding.bind_ortvalue_input(key, to_value(array))
+    for output in session.get_outputs():
+        binding.bind_output(output.name)
+    return Competitor(name, ONNXRUNTIME, onnxruntime.__version__, lambda: session.run_with_iobinding(binding))
+
+
+def _openvino(model: Source, feeds: Feeds, threads: int, name: str, profile: bool) -> Competitor:
+    try:
+        import openvino
+    except ImportError as err:
+        raise MissingDependencyError(
+            "openvino is not installed: pip install openvino (or the extra 'onnxq[dev]')"
+        ) from err
+    config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    config |= {"INFERENCE_NUM_THREADS": str(threads)} if threads else {}
+    config |= {"PERF_COUNT": "YES"} if profile else {}
+    core = openvino.Core()
+    runnable = runnable_source(model)
+    if isinstance(runnable, (str, Path)) and not Path(runnable).is_file():
+        raise ModelError(f"{runnable}: no such file")
+    try:
+        read = core.read_model(runnable.SerializeToString() if isinstance(runnable, onnx.ModelProto) else runnable)
+        _same_inputs(name, [i.any_name for i in read.inputs], feeds)
+        if read.is_dynamic():
+            read.reshape({key: list(array.shape) for key, array in feeds.items()})
+        request = core.compile_model(read, "CPU", config).create_infer_request()
+        for key, array in feeds.items():
+            request.set_tensor(key, openvino.Tensor(array))
+    except OnnxqError:
+        raise
+    except Exception as err:  # RuntimeError and others, after what its C++ threw
+        raise ModelError(f"{name}: OpenVINO refuses the model: {_first_line(err)}") from err
+    return Competitor(name, OPENVINO, openvino.__version__.split("-")[0], request.infer, request)
+
+
+def _same_inputs(name: str, inputs: Sequence[str], feeds: Feeds) -> None:
+    if set(inputs) != set(feeds):
+        raise ConfigError(
+            f"{name} takes {', '.join(inputs)}, the first model takes {', '.join(feeds)}: they cannot be compared"
+        )
+
+
+def _first_line(err: BaseException) -> str:
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    # OpenVINO says first where in its source it threw, and then why.
+    said = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return runtime.ORIGIN.sub("", (said or lines or [type(err).__name__])[0])

@@ -1,0 +1,263 @@
+"""Where a model's time goes: onnxruntime's own profile, node by node, with the work and the traffic of each.
+
+The profile names the nodes of the optimized graph and gives the shapes of what they computed on, but not those of
+weights that were packed when the session was made. So the optimized graph is written out as well; its nodes stand in
+the order of execution.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import TensorProto
+
+from onnxq.cost.layer_costs import ELEMENT_BITS
+from onnxq.errors import OnnxqError
+from onnxq.execution import runtime
+from onnxq.execution.inner_tensors import to_value
+from onnxq.graph.model import Model, to_proto
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WORST = 3
+EVENTS_MAX = 20_000  # node executions to record: about 1 KB each in the profile
+RUNS_MIN, RUNS_MAX = 5, 200
+EVENT = "_kernel_time"
+CONTROL_FLOW = ("If", "Loop", "Scan")
+DOMAIN = "com.onnxq"
+
+# Operator → index of its weight, onnxruntime's fused ones and ours included.
+CONVOLUTIONS = {
+    "Conv": 1, "ConvAdd": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "DeformConv": 1, "QLinearConv": 3,
+}  # fmt: skip
+PRODUCTS = (
+    "Gemm", "GemmAdd", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul", "QLinearMatMul",
+)  # fmt: skip
+Source = str | Path | bytes | onnx.ModelProto | Model
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One node of the graph that was executed.
+
+    ms: mean of the middle half of the runs, a run of the whole batch. share: of all nodes together. macs:
+    multiply-accumulates, None where unknown, 0 for operators that multiply no matrices. bytes_moved: its inputs,
+    weights and outputs, each once. lost_ms: beyond what its multiply-accumulates take at the ceiling.
+    """
+
+    node: str
+    op: str
+    ms: float
+    share: float
+    macs: int | None
+    bytes_moved: int
+    lost_ms: float
+
+    @property
+    def gops(self) -> float:
+        """10⁹ operations a second, two to a multiply-accumulate."""
+        return 2e-6 * (self.macs or 0) / self.ms if self.ms else 0.0
+
+    @property
+    def gbytes(self) -> float:
+        """10⁹ bytes a second."""
+        return 1e-6 * self.bytes_moved / self.ms if self.ms else 0.0
+
+
+@dataclass(frozen=True)
+class LayerTimes:
+    """Every node in order of execution. run_ms: the whole run, what lies between the nodes included, with the
+    profiler's own cost.
+
+    ceiling_gops: that of the chosen tier of kernels on so many threads where the model has operators of ours; else the
+    rate of its fastest layer. ceiling: which of the two, in words. runs: that were profiled.
+    """
+
+    layers: tuple[LayerTime, ...]
+    run_ms: float
+    ceiling_gops: float
+    ceiling: str
+    runs: int
+
+    def worst(self, count: int = WORST) -> list[LayerTime]:
+        """The nodes that lose most against the ceiling."""
+        return sorted(self.layers, key=lambda layer: -layer.lost_ms)[:count]
+
+    def by_op(self) -> dict[str, tuple[int, float, float]]:
+        """Operator → (nodes, ms, share), the longest first."""
+        ops = {layer.op for layer in self.layers}
+        groups = {op: [layer for layer in self.layers if layer.op == op] for op in ops}
+        rows = {op: (len(g), sum(x.ms for x in g), sum(x.share for x in g)) for op, g in groups.items()}
+        return dict(sorted(rows.items(), key=lambda item: -item[1][1]))
+
+
+def layer_times(
+    model: Source,
+    feeds: Mapping[str, NDArray],
+    *,
+    threads: int = 0,
+    seconds: float = 2.0,
+    ceiling_gops: float | None = None,
+) -> LayerTimes:
+    """Profile a model in onnxruntime on one feed, for about so many seconds.
+
+    ceiling_gops: what to hold the layers against; None measures or takes it as LayerTimes says. Raises ModelError when
+    onnxruntime refuses the model.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
+        optimized = Path(folder, "optimized.onnx")
+        session = runtime.session(
+            runnable_source(model), threads=threads, profile=Path(folder, "profile"), optimized=optimized
+        )
+        values = {name: to_value(array) for name, array in feeds.items()}
+        names = [o.name for o in session.get_outputs()]
+        graph = onnx.load(str(optimized), load_external_data=False).graph
+        runs = _runs(lambda: session.run_with_ort_values(names, values), len(graph.node), seconds)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    executed = list(_executed([e for e in events if e["cat"] == "Node"]))
+    whole = [e["dur"] for e in events if e["cat"] == "Session" and e["name"] == "model_run"][-runs:]
+    return _table(executed, graph, runs, 1e-3 * _middle(whole), threads, ceiling_gops)
+
+
+def runnable_source(model: Source) -> str | Path | bytes | onnx.ModelProto:
+    """What a session takes: a loaded Model as its ModelProto, everything else as it is."""
+    return to_proto(model) if isinstance(model, Model) else model
+
+
+def _runs(run: Any, nodes: int, seconds: float) -> int:
+    """Run, first to warm up; returns how many runs followed that one."""
+    run()
+    started = time.perf_counter()
+    run()
+    once = max(time.perf_counter() - started, 1e-6)
+    count = min(max(int(seconds / once), RUNS_MIN), RUNS_MAX, max(EVENTS_MAX // max(nodes, 1), RUNS_MIN))
+    for _ in range(count - 1):
+        run()
+    return count
+
+
+def _executed(events: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Events of the main graph's nodes in order; those inside a control-flow node belong to its time."""
+    inside = -1
+    for event in sorted(events, key=lambda e: (e["ts"], -e["dur"])):
+        if event["ts"] < inside:
+            continue
+        if event["args"]["op_name"] in CONTROL_FLOW:
+            inside = event["ts"] + event["dur"]
+        yield event
+
+
+def _table(
+    events: Sequence[dict[str, Any]],
+    graph: onnx.GraphProto,
+    runs: int,
+    run_ms: float,
+    threads: int,
+    ceiling_gops: float | None,
+) -> LayerTimes:
+    times: dict[tuple[str, str], list[int]] = {}
+    first: dict[tuple[str, str], dict[str, Any]] = {}
+    for event in events:
+        key = (event["name"].removesuffix(EVENT), event["args"]["node_index"])
+        times.setdefault(key, []).append(event["dur"])
+        first.setdefault(key, event["args"])
+    constants = {t.name: t for t in graph.initializer}
+    nodes = _nodes(list(first), first, graph)
+    each = {key: 1e-3 * _middle(found[-runs:]) for key, found in times.items()}
+    work = {key: _macs(args, nodes.get(key), constants) for key, args in first.items()}
+    ours = any(n.domain == DOMAIN for n in graph.node)
+    peak, said = _ceiling(ours, threads, ceiling_gops, [2e-6 * (work[k] or 0) / t for k, t in each.items() if t])
+    total = sum(each.values()) or 1.0
+    layers = tuple(
+        LayerTime(
+            key[0],
+            args["op_name"],
+            each[key],
+            each[key] / total,
+            work[key],
+            _bytes_moved(args, nodes.get(key), constants),
+            each[key] - (2e-6 * (work[key] or 0) / peak if peak else 0.0),
+        )
+        for key, args in first.items()
+    )
+    return LayerTimes(layers, run_ms, peak, said, runs)
+
+
+def _ceiling(ours: bool, threads: int, given: float | None, rates: Sequence[float]) -> tuple[float, str]:
+    if given is not None:
+        return given, "as given"
+    if ours and threads and runtime.has_library():
+        try:
+            peak = 2e-9 * runtime.peak_macs() * threads
+        except OnnxqError:
+            peak = 0.0
+        if peak:
+            return peak, f"inner loop of the {runtime.kernel_isa()} kernels on {threads} thread(s)"
+    return max(rates, default=0.0), "its own fastest layer"
+
+
+def _nodes(
+    keys: Sequence[tuple[str, str]], events: Mapping[tuple[str, str], dict[str, Any]], graph: onnx.GraphProto
+) -> dict[tuple[str, str], onnx.NodeProto]:
+    """The node behind every event: in the order of execution, or by name where that is not the order of the file."""
+    in_order = dict(zip(keys, graph.node, strict=False))
+    if len(keys) == len(graph.node) and all(n.op_type == events[k]["op_name"] for k, n in in_order.items()):
+        return in_order
+    named = {n.name: n for n in graph.node}
+    return {k: named[k[0]] for k in keys if k[0] in named and named[k[0]].op_type == events[k]["op_name"]}
+
+
+def _middle(values: Sequence[float]) -> float:
+    """Mean of the middle half: a median that is finer than the profile's whole microseconds."""
+    ordered = sorted(values)
+    cut = len(ordered) // 4
+    kept = ordered[cut : len(ordered) - cut]
+    return sum(kept) / len(kept) if kept else 0.0
+
+
+def _shapes(values: Sequence[Mapping[str, Sequence[int]]]) -> list[tuple[int, ...]]:
+    return [tuple(next(iter(v.values()))) for v in values]
+
+
+def _macs(args: Mapping[str, Any], node: onnx.NodeProto | None, constants: Mapping[str, TensorProto]) -> int | None:
+    """Multiply-accumulates of one execution, from the shapes it ran with."""
+    op = args["op_name"]
+    if op not in CONVOLUTIONS and op not in PRODUCTS:
+        return 0
+    given, out = _shapes(args["input_type_shape"]), math.prod(_shapes(args["output_type_shape"])[0])
+    if op in PRODUCTS:
+        transposed = node is not None and any(a.name == "transA" and a.i for a in node.attribute)
+        return out * given[0][-2 if transposed else -1]
+    weight = _weight_shape(node, CONVOLUTIONS[op], given, constants)
+    return None if weight is None else out * math.prod(weight[1:])
+
+
+def _weight_shape(
+    node: onnx.NodeProto | None, index: int, given: Sequence[tuple[int, ...]], constants: Mapping[str, TensorProto]
+) -> tuple[int, ...] | None:
+    """None where the weight was packed away and its node could not be told."""
+    if node is None or len(node.input) <= index:
+        return None
+    if node.input[index] in constants:
+        return tuple(constants[node.input[index]].dims)
+    return given[index] if len(given) == len(node.input) else None
+
+
+def _bytes_moved(args: Mapping[str, Any], node: onnx.NodeProto | None, constants: Mapping[str, TensorProto]) -> int:
+    weights = {i for i in node.input if i in constants} if node is not None else set()
+    stored = sum(_stored(constants[name]) for name in weights)
+    return int(args["activation_size"]) + int(args["output_size"]) + (stored or int(args["parameter_size"]))
+
+
+def _stored(tensor: TensorProto) -> int:
+    return (math.prod(tensor.dims) * ELEMENT_BITS.get(tensor.data_type, 32) + 7) // 8

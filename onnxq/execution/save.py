@@ -1,0 +1,167 @@
+"""Writing models: validated first, then renamed into place, so that no half-written file is ever left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, external_data_helper
+
+from onnxq.errors import ModelError, OutputError
+from onnxq.execution import runtime
+from onnxq.graph.files import check_writable, default_mode
+from onnxq.graph.model import INLINE_LIMIT, OPSET_MAX, Model, to_proto
+from onnxq.graph.protos import tensor_bytes, tensor_protos
+
+EXTERNAL_SUFFIX = ".data"
+# Tensors below this stay inside the model file even when the others are external (shapes, scales).
+EXTERNAL_MIN = 1024
+COPY_CHUNK = 1 << 24
+PAGE = 4096  # tensors start at a multiple, so that runtimes can map them
+
+
+def save(model: Model, path: str | Path, beside: Mapping[str, str] | None = None) -> None:
+    """Validate a model (checker with full check, then an onnxruntime session) and write it.
+
+    beside: texts of further files by name; they appear in the same folder with the model, or nothing does.
+    Weights go to `<path>.data` when the model came with external data or does not fit a 2 GiB protobuf message.
+    Raises ModelError when the model is invalid, OutputError when it cannot be written; nothing is replaced then.
+    """
+    target = check_writable(path)
+    proto = to_proto(model)
+    external = model.external or sum(map(tensor_bytes, tensor_protos(proto.graph))) > INLINE_LIMIT
+    if external:
+        _check_source(proto, target, model_dir(model))
+    try:
+        # A folder, because an external file is named inside the model: both carry their final names from the start.
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            staged = Path(folder) / target.name
+            write_proto(proto, staged, base_dir=model_dir(model), external=external)
+            validate(staged)
+            for name, text in (beside or {}).items():
+                staged.with_name(name).write_text(text, encoding="utf-8")
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file == staged):  # the model last
+                default_mode(file)
+                os.replace(file, target.with_name(file.name))
+    except OSError as err:
+        raise OutputError(f"{target}: cannot be written: {err.strerror or err}") from None
+
+
+def _check_source(proto: onnx.ModelProto, target: Path, base_dir: Path) -> None:
+    """Refuse to replace the file that weights are still read from: the model could not be used or saved again."""
+    data = target.with_name(target.name + EXTERNAL_SUFFIX)
+    for tensor in tensor_protos(proto.graph):
+        if external_data_helper.uses_external_data(tensor):
+            source = base_dir / external_data_helper.ExternalDataInfo(tensor).location
+            if data.exists() and source.exists() and data.samefile(source):
+                raise OutputError(
+                    f"{target}: its weights would replace {source.name}, which they are read from; choose another name"
+                )
+
+
+def model_dir(model: Model) -> Path:
+    """The folder that the model's external tensors are relative to."""
+    return model.path.parent if model.path else Path()
+
+
+def write_proto(proto: onnx.ModelProto, path: Path, base_dir: Path, external: bool) -> None:
+    """Write a ModelProto as it is (no validation); large tensors to `<path>.data` when `external`.
+
+    base_dir: the folder that tensors still in external files are relative to; they are streamed, not held in memory.
+    The proto's tensors are changed to point to the new file.
+    """
+    if not external:
+        external_data_helper.load_external_data_for_model(proto, str(base_dir))
+        path.write_bytes(proto.SerializeToString())
+        return
+    location = path.name + EXTERNAL_SUFFIX
+    with open(path.with_name(location), "wb") as out:
+        for tensor in tensor_protos(proto.graph):
+            if tensor.data_type == TensorProto.STRING or tensor_bytes(tensor) < EXTERNAL_MIN:
+                if external_data_helper.uses_external_data(tensor):
+                    external_data_helper.load_external_data_for_tensor(tensor, str(base_dir))
+                    tensor.data_location = TensorProto.DEFAULT
+                    del tensor.external_data[:]
+                continue
+            out.write(b"\0" * (-out.tell() % PAGE))
+            offset = out.tell()
+            _write_values(tensor, base_dir, out)
+            _refer(tensor, location, offset, out.tell() - offset)
+        empty = out.tell() == 0
+    if empty:
+        path.with_name(location).unlink()
+    path.write_bytes(proto.SerializeToString())
+
+
+def _refer(tensor: TensorProto, location: str, offset: int, length: int) -> None:
+    """Leave name, type and shape, and say where the values are."""
+    name, dims, data_type, doc = tensor.name, list(tensor.dims), tensor.data_type, tensor.doc_string
+    tensor.Clear()
+    tensor.name, tensor.data_type, tensor.doc_string = name, data_type, doc
+    tensor.dims.extend(dims)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=value)
+
+
+def _write_values(tensor: TensorProto, base_dir: Path, out) -> None:  # type: ignore[no-untyped-def]
+    if external_data_helper.uses_external_data(tensor):
+        info = external_data_helper.ExternalDataInfo(tensor)
+        left = info.length or tensor_bytes(tensor)
+        with open(base_dir / info.location, "rb") as source:
+            source.seek(info.offset or 0)
+            while left:
+                chunk = source.read(min(left, COPY_CHUNK))
+                if not chunk:
+                    raise ModelError(f"external data file {info.location} is truncated (tensor {tensor.name})")
+                out.write(chunk)
+                left -= len(chunk)
+    elif tensor.HasField("raw_data"):
+        out.write(tensor.raw_data)
+    else:
+        out.write(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)).raw_data)
+
+
+@contextlib.contextmanager
+def runnable(proto: onnx.ModelProto, base_dir: Path) -> Iterator[bytes | str]:
+    """What onnxruntime can open: the serialized bytes, or for a model beyond 2 GiB a path in a temporary folder.
+
+    Raises OutputError when the temporary folder cannot hold the weights.
+    """
+    large = sum(map(tensor_bytes, tensor_protos(proto.graph))) > INLINE_LIMIT
+    if not large:
+        external_data_helper.load_external_data_for_model(proto, str(base_dir))
+        yield proto.SerializeToString()
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxq-"))) / "model.onnx"
+            write_proto(proto, path, base_dir, external=True)
+        except OSError as err:
+            where = tempfile.tempdir or "temporary folder"
+            raise OutputError(
+                f"{where}: cannot hold a copy of the model's weights, which onnxruntime reads from a file: "
+                f"{err.strerror or err}; set TMPDIR to a folder with more room"
+            ) from None
+        yield str(path)
+
+
+def validate(path: Path) -> None:
+    """Raise ModelError unless the file passes the ONNX checker (full) and onnxruntime opens it."""
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as err:
+        raise ModelError(f"{path.name}: the model that was made is invalid: {_first_line(err)}") from err
+    proto = onnx.load(str(path), load_external_data=False)
+    opset = max((o.version for o in proto.opset_import if o.domain == ""), default=0)
+    if opset > OPSET_MAX:
+        raise ModelError(f"{path.name}: opset {opset} is newer than onnxruntime reads (at most {OPSET_MAX})")
+    runtime.session(path, threads=1)
+
+
+def _first_line(err: BaseException) -> str:
+    return next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)

@@ -1,0 +1,66 @@
+"""Files: written whole or not at all, JSON read with clear errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from onnxq.errors import ConfigError, OutputError
+
+
+def check_writable(path: str | Path) -> Path:
+    """Fail early, before long work, when `path` could not be written; returns it as a Path."""
+    target = Path(path)
+    folder = target.parent
+    if not folder.is_dir():
+        raise OutputError(f"{target}: the folder {folder} does not exist")
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder, a file name is needed")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target}: is a device or a pipe, which a model cannot replace; name a file")
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name}."):
+            pass
+    except OSError as err:
+        raise OutputError(f"{target}: cannot be written: {err.strerror}") from None
+    return target
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a whole file or nothing: a temporary file beside it, then a rename."""
+    target = check_writable(path)
+    handle, temp = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(content)
+        default_mode(Path(temp))
+        os.replace(temp, target)
+    except OSError as err:
+        raise OutputError(f"{target}: cannot be written: {err.strerror}") from None
+    finally:
+        Path(temp).unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """write_bytes for UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+def read_json(file: Path, what: str) -> Any:
+    """The file's table. what: "a latency file", for messages. Raises ConfigError when it is missing or no JSON."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ConfigError(f"{file}: cannot be read: {err.strerror}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as err:
+        raise ConfigError(f"{file}: not {what}: {str(err).splitlines()[0]}") from None
+
+
+def default_mode(path: Path) -> None:
+    """mkstemp makes files private; give the result the mode that a plain open() would have."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)

@@ -1,0 +1,203 @@
+"""Looking at a graph safely: fan-out, graph outputs and subgraph captures are seen before anything is rewritten.
+
+onnx-graphsurgeon compares tensors by name and nodes by content; here identity is used throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxq.graph.model import ExternalValues
+from onnxq.graph.walk import all_graphs
+
+STANDARD_DOMAINS = (None, "", "ai.onnx")
+ONLY_SHAPE = ("Shape", "Size")  # operators that look at no value of their input
+
+
+@dataclass(frozen=True)
+class MatchFailure:
+    """Why a rewrite did not happen, and at which node."""
+
+    reason: str
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.reason}"
+
+
+def is_op(node: gs.Node, *ops: str) -> bool:
+    """Whether the node is one of these operators of the standard ONNX domain."""
+    return node.op in ops and node.domain in STANDARD_DOMAINS
+
+
+def producer(tensor: gs.Tensor) -> gs.Node | None:
+    """The node that makes the tensor; None for constants and graph inputs."""
+    return tensor.inputs[0] if tensor.inputs else None
+
+
+def consumers(tensor: gs.Tensor) -> list[gs.Node]:
+    """Distinct nodes that read the tensor, also inside subgraphs, in order."""
+    seen: set[int] = set()
+    return [n for n in tensor.outputs if not (id(n) in seen or seen.add(id(n)))]  # type: ignore[func-returns-value]
+
+
+def output_ids(graph: gs.Graph) -> set[int]:
+    """ids of the tensors that are outputs of the graph or of any subgraph in it."""
+    return {id(t) for g in all_graphs(graph) for t in g.outputs}
+
+
+def sole_consumer(tensor: gs.Tensor, outputs: Set[int] = frozenset()) -> gs.Node | None:
+    """The only node that reads the tensor, or None if there are several, none, or it is a graph output.
+
+    outputs: output_ids(graph); none where the caller looks after those.
+    """
+    found = consumers(tensor)
+    return found[0] if len(found) == 1 and id(tensor) not in outputs else None
+
+
+def is_constant(tensor: gs.Tensor) -> bool:
+    """Whether the tensor's values are known."""
+    return isinstance(tensor, gs.Constant)
+
+
+def belongs(graph: gs.Graph, node: gs.Node) -> bool:
+    """Whether the node stands in this graph itself: not outside, and not in a subgraph."""
+    return any(n is node for n in graph.nodes)
+
+
+def constant_values(tensor: gs.Tensor) -> NDArray | None:
+    """The tensor's values, or None if it is computed at run time. Do not edit them in place: they may be shared."""
+    if not isinstance(tensor, gs.Constant):
+        return None
+    # tensor.values would keep what it loaded; a model over 2 GB leaves its weights in their file
+    return tensor._values.load() if isinstance(tensor._values, ExternalValues) else tensor.values
+
+
+def scalar_value(tensor: gs.Tensor) -> float | None:
+    """The value of a constant with one element, else None."""
+    values = constant_values(tensor)
+    return float(values.reshape(-1)[0]) if values is not None and values.size == 1 else None
+
+
+def input_at(node: gs.Node, index: int) -> gs.Tensor | None:
+    """The node's input at this position, or None if it is omitted (absent or empty name)."""
+    if index >= len(node.inputs) or node.inputs[index].is_empty():
+        return None
+    return node.inputs[index]
+
+
+def is_float(tensor: gs.Tensor) -> bool:
+    """Whether the tensor is known to hold float32 values."""
+    return tensor.dtype is not None and not isinstance(tensor.dtype, int) and np.dtype(tensor.dtype) == np.float32
+
+
+def rank(tensor: gs.Tensor) -> int | None:
+    """Number of dimensions if known."""
+    return None if tensor.shape is None else len(tensor.shape)
+
+
+def broadcasts_into(shape: Sequence[int], tensor: gs.Tensor) -> bool:
+    """Whether an elementwise operator with an operand of this shape surely leaves the tensor's shape as it is."""
+    if tensor.shape is None:
+        return len(shape) == 0
+    if len(shape) > len(tensor.shape):
+        return False
+    own = list(tensor.shape)[len(tensor.shape) - len(shape) :]
+    return all(a == 1 or (isinstance(b, int) and a == b) for a, b in zip(shape, own, strict=True))
+
+
+class Names:
+    """Fresh names for tensors and nodes of a graph and its subgraphs."""
+
+    def __init__(self, graph: gs.Graph) -> None:
+        self.taken: set[str] = set()
+        for g in all_graphs(graph):
+            self.taken.update(g.tensors().keys())
+            self.taken.update(n.name for n in g.nodes)
+            self.taken.update(t.name for t in (*g.inputs, *g.outputs))
+
+    def fresh(self, base: str) -> str:
+        """`base` itself if free, else base_1, base_2, …; taken from then on."""
+        name, i = base, 1
+        while name in self.taken:
+            name, i = f"{base}_{i}", i + 1
+        self.taken.add(name)
+        return name
+
+
+def replace_input(node: gs.Node, old: gs.Tensor, new: gs.Tensor) -> int:
+    """Let `node` read `new` wherever it read `old`; returns how many inputs changed."""
+    changed = 0
+    for i, tensor in enumerate(node.inputs):
+        if tensor is old:
+            node.inputs[i] = new
+            changed += 1
+    return changed
+
+
+def replace_everywhere(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor) -> None:
+    """Let every consumer of `old`, in subgraphs too, read `new` instead. Graph outputs are left alone."""
+    for node in consumers(old):
+        replace_input(node, old, new)
+
+
+def remove_nodes(graph: gs.Graph, dead: Iterable[gs.Node]) -> None:
+    """Take nodes out of the graph (top level or the subgraph given) and unlink their tensors."""
+    gone = {id(n) for n in dead}
+    for node in graph.nodes:
+        if id(node) in gone:
+            unlink(node)
+    graph.nodes[:] = [n for n in graph.nodes if id(n) not in gone]
+
+
+def unlink(node: gs.Node) -> None:
+    """Let go of every tensor that the node, and the nodes of its subgraphs, read or make."""
+    for attr in node.attrs.values():
+        if isinstance(attr, gs.Graph):
+            for inner in attr.nodes:
+                unlink(inner)
+    node.inputs.clear()
+    node.outputs.clear()
+
+
+def bypass(graph: gs.Graph, node: gs.Node, source: gs.Tensor, outputs: set[int]) -> str | None:
+    """Remove a node of `graph` whose only used output equals `source`; returns why it must stay, or None when done.
+
+    A graph output keeps its name: the node that makes `source` then makes the output instead. outputs: output_ids.
+    """
+    result = node.outputs[0]
+    if id(result) not in outputs:
+        replace_everywhere(graph, result, source)
+        remove_nodes(graph, [node])
+        return None
+    maker = producer(source)
+    if is_constant(source):
+        return f"it makes output {result.name} from a constant"
+    if maker is None:
+        return f"it joins input {source.name} to output {result.name}"
+    if id(source) in outputs:
+        return f"its input {source.name} and its result {result.name} are both outputs"
+    if not belongs(graph, maker):
+        return f"its input {source.name} comes from outside the subgraph"
+    adopt_output(graph, node, source)
+    return None
+
+
+def adopt_output(graph: gs.Graph, node: gs.Node, source: gs.Tensor) -> None:
+    """Remove a node of `graph` and let the node of the same graph that makes `source` make its result instead.
+
+    `source` must not be an output; whatever else read it reads the result, which keeps its name.
+    """
+    result, maker = node.outputs[0], source.inputs[0]
+    remove_nodes(graph, [node])
+    replace_everywhere(graph, source, result)
+    if result.dtype is None:
+        result.dtype = source.dtype
+    if result.shape is None:
+        result.shape = source.shape
+    maker.outputs[next(i for i, t in enumerate(maker.outputs) if t is source)] = result

@@ -1,0 +1,108 @@
+"""Shape and type inference on the graph itself, without copying its weights: works for models of any size."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
+
+from onnxq.graph.protos import INT4_TYPES, IR_MIN
+from onnxq.graph.walk import SMALL_BYTES, all_graphs
+from onnxq.ops import attach_functions
+
+# Inference reads the values of shapes, axes and the like, which are small; of weights it only needs the type.
+VALUES_MAX = SMALL_BYTES
+
+
+def infer(graph: gs.Graph) -> str | None:
+    """Fill in shapes and types of intermediate tensors that are unknown; returns why inference gave up, or None.
+
+    What is known already stays. Graph inputs and outputs keep the dimensions they were declared with.
+    """
+    try:
+        with light(graph):
+            proto = gs.export_onnx(graph, do_type_check=False)
+        proto.ir_version = max(proto.ir_version, IR_MIN)  # below 4, initializers that are no inputs have no type
+        attach_functions(proto)  # through which the shapes of com.onnxq follow
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except Exception as err:
+        return next(iter(str(err).splitlines()), type(err).__name__)
+    _copy(graph, inferred.graph)
+    return None
+
+
+@contextlib.contextmanager
+def light(graph: gs.Graph) -> Iterator[None]:
+    """While open, large constants are represented by their type alone."""
+    swapped: dict[int, tuple[gs.Constant, object]] = {}  # a captured constant is met once in each graph
+    try:
+        for g in all_graphs(graph):
+            for tensor in g.tensors().values():
+                values = getattr(tensor, "_values", None)
+                if values is None or isinstance(values, SparseValues) or id(tensor) in swapped:
+                    continue
+                if values.nbytes <= VALUES_MAX and element_type(tensor) not in INT4_TYPES:  # gs cannot write those
+                    continue
+                stub = TensorProto(name=tensor.name, data_type=element_type(tensor), dims=list(tensor.shape))
+                stub.data_location = TensorProto.EXTERNAL
+                swapped[id(tensor)] = (tensor, values)
+                tensor._values = LazyValues(stub)
+        yield
+    finally:
+        for tensor, values in swapped.values():
+            tensor._values = values
+
+
+def element_type(tensor: gs.Tensor) -> int:
+    """The tensor's onnx.TensorProto.DataType, 0 if unknown."""
+    if tensor.dtype is None:
+        return 0
+    return (
+        tensor.dtype if isinstance(tensor.dtype, int) else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+    )
+
+
+def graph_type(elem_type: int) -> np.dtype | int:
+    """An element type as onnx-graphsurgeon keeps it: a numpy type, or the number where numpy has none."""
+    found = gs.importers.onnx_importer.get_numpy_type(elem_type)
+    return elem_type if found is None else np.dtype(found)
+
+
+def _copy(graph: gs.Graph, proto: onnx.GraphProto) -> None:
+    borders = {id(t) for t in (*graph.inputs, *graph.outputs)}
+    found = {v.name: v for v in (*proto.value_info, *proto.output)}
+    for node, inferred in zip(graph.nodes, proto.node, strict=True):
+        for tensor in node.outputs:
+            value = found.get(tensor.name)
+            if value is not None and not tensor.is_empty() and value.type.HasField("tensor_type"):
+                _fill(tensor, value.type.tensor_type, keep_dims=id(tensor) in borders)
+        for attr in inferred.attribute:
+            if attr.HasField("g"):
+                _copy(node.attrs[attr.name], attr.g)
+
+
+def _fill(tensor: gs.Variable, inferred: onnx.TypeProto.Tensor, keep_dims: bool) -> None:
+    if tensor.dtype is None and inferred.elem_type:
+        tensor.dtype = graph_type(inferred.elem_type)
+    if not inferred.HasField("shape"):
+        return
+    dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in inferred.shape.dim]
+    if tensor.shape is None:
+        tensor.shape = dims
+    elif not keep_dims and len(tensor.shape) == len(dims):
+        tensor.shape = [
+            new if isinstance(new, int) and not isinstance(old, int) else old
+            for old, new in zip(tensor.shape, dims, strict=True)
+        ]
+
+
+def static_shape(tensor: gs.Tensor) -> tuple[int, ...] | None:
+    """The tensor's shape if every dimension is a known number, else None."""
+    if tensor.shape is None or not all(isinstance(d, int) and d >= 0 for d in tensor.shape):
+        return None
+    return tuple(int(d) for d in tensor.shape)

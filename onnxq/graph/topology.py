@@ -1,0 +1,128 @@
+"""Order, dead nodes and structural soundness of a graph and its subgraphs; nodes keep their order if they can."""
+
+from __future__ import annotations
+
+import heapq
+
+import onnx_graphsurgeon as gs
+
+from onnxq.errors import PostconditionError
+from onnxq.graph.match import output_ids, unlink
+from onnxq.graph.walk import all_graphs
+
+
+def captured(node: gs.Node) -> list[gs.Tensor]:
+    """Tensors that the node's subgraphs take from outside, at any depth (and what is inside them, harmlessly)."""
+    found = []
+    for attr in node.attrs.values():
+        if isinstance(attr, gs.Graph):
+            for g in all_graphs(attr):
+                found += [t for n in g.nodes for t in n.inputs] + list(g.outputs)
+    return found
+
+
+def toposort(graph: gs.Graph) -> None:
+    """Sort nodes so that producers come first, here and in subgraphs; the present order decides between equals.
+
+    Raises PostconditionError for a cycle, naming a node on it.
+    """
+    for node in graph.nodes:
+        for attr in node.attrs.values():
+            if isinstance(attr, gs.Graph):
+                toposort(attr)
+    index = {id(n): i for i, n in enumerate(graph.nodes)}
+    waits = [0] * len(graph.nodes)
+    feeds: list[list[int]] = [[] for _ in graph.nodes]
+    for i, node in enumerate(graph.nodes):
+        sources = {index[id(p)] for t in (*node.inputs, *captured(node)) for p in t.inputs if id(p) in index}
+        sources.discard(i)
+        waits[i] = len(sources)
+        for s in sources:
+            feeds[s].append(i)
+    ready = [i for i, n in enumerate(waits) if n == 0]
+    heapq.heapify(ready)
+    order = []
+    while ready:
+        i = heapq.heappop(ready)
+        order.append(i)
+        for j in feeds[i]:
+            waits[j] -= 1
+            if waits[j] == 0:
+                heapq.heappush(ready, j)
+    if len(order) < len(graph.nodes):
+        stuck = next(i for i, n in enumerate(waits) if n > 0)
+        raise PostconditionError(f"the graph has a cycle through node {graph.nodes[stuck].name}")
+    graph.nodes[:] = [graph.nodes[i] for i in order]
+
+
+def remove_dead(graph: gs.Graph) -> int:
+    """Remove nodes that nothing reads, here and in subgraphs; returns how many. Graph inputs and outputs stay."""
+    return _remove_dead(graph, output_ids(graph))
+
+
+def _remove_dead(graph: gs.Graph, outputs: set[int]) -> int:
+    removed = 0
+    # Backwards through a sorted list, each node's subgraphs before the nodes that feed them: one sweep is enough.
+    for node in reversed(graph.nodes):
+        if any(t.outputs or id(t) in outputs for t in node.outputs if not t.is_empty()):
+            for attr in node.attrs.values():
+                if isinstance(attr, gs.Graph):
+                    removed += _remove_dead(attr, outputs)
+        else:
+            unlink(node)
+            removed += 1
+    graph.nodes[:] = [n for n in graph.nodes if n.outputs]
+    return removed
+
+
+def verify(graph: gs.Graph) -> None:
+    """Raise PostconditionError unless the graph is sound.
+
+    Every tensor has one maker (or is an input or a constant) and one object; every input of every node exists and
+    is made before it is used; every output exists; node names are unique.
+    """
+    _verify(graph, {})
+    names: set[str] = set()
+    for g in all_graphs(graph):
+        for node in g.nodes:
+            if node.name in names:
+                raise PostconditionError(f"two nodes are called {node.name}")
+            names.add(node.name)
+
+
+def _verify(graph: gs.Graph, outer: dict[str, gs.Tensor]) -> None:
+    known = dict(outer)
+    for tensor in graph.inputs:
+        known[tensor.name] = tensor
+    for node in graph.nodes:
+        for tensor in node.inputs:
+            _check_use(tensor, known, f"node {node.name} ({node.op})")
+        for attr in node.attrs.values():
+            if isinstance(attr, gs.Graph):
+                _verify(attr, known)
+        for tensor in node.outputs:
+            if tensor.is_empty():
+                continue
+            if tensor.name in known:
+                raise PostconditionError(f"tensor {tensor.name}, made by node {node.name}, exists already")
+            if len(tensor.inputs) > 1:
+                makers = " and ".join(n.name for n in tensor.inputs)
+                raise PostconditionError(f"tensor {tensor.name} is made twice, by nodes {makers}")
+            if not tensor.inputs or tensor.inputs[0] is not node:
+                raise PostconditionError(f"tensor {tensor.name} is not linked to its producer {node.name}")
+            known[tensor.name] = tensor
+    for tensor in graph.outputs:
+        _check_use(tensor, known, "the graph's outputs")
+
+
+def _check_use(tensor: gs.Tensor, known: dict[str, gs.Tensor], where: str) -> None:
+    if tensor.is_empty():
+        return
+    if isinstance(tensor, gs.Constant):
+        if known.setdefault(tensor.name, tensor) is not tensor:
+            raise PostconditionError(f"two tensors are called {tensor.name}, one read by {where}")
+        return
+    if tensor.name not in known:
+        raise PostconditionError(f"tensor {tensor.name}, read by {where}, is made by no node before it")
+    if known[tensor.name] is not tensor:
+        raise PostconditionError(f"two tensors are called {tensor.name}, one read by {where}")

@@ -1,0 +1,1 @@
+"""What quantization did: accuracy, tensors compared, layer-wise verification, consistency."""

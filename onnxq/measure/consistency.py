@@ -1,0 +1,159 @@
+"""Does onnxruntime compute the same codes with its optimizations as without? Layer by layer, fed the same integers.
+
+A layer is the stretch between the integers that QuantizeLinear nodes before it made and the next QuantizeLinear, or a
+graph output where none follows. The integers come from one run of the whole model at ORT_DISABLE_ALL. The model is
+then cut at every QuantizeLinear (onnxq.execution.isolate), so that one optimized session computes every layer from the
+same integers and no error travels from layer to layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxq.data.source import Batch, DataSource, batches, input_specs, open_data
+from onnxq.errors import ConfigError, DataError
+from onnxq.execution import runtime
+from onnxq.execution.inner_tensors import observed_model, real_part, run_batch
+from onnxq.execution.isolate import Cut, cut_model
+from onnxq.execution.save import model_dir, runnable
+from onnxq.graph.match import is_op, producer
+from onnxq.graph.model import Model, load
+from onnxq.graph.qdq import describe, entry
+from onnxq.measure.code_steps import StepTally
+from onnxq.numeric.quantize import along_axis
+
+ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish")
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class LayerConsistency:
+    """One layer. max_lsb: largest difference in steps of its output; share: elements that differ, of `elements`.
+
+    quantized: its output is integers; a float output is measured in steps of 1/127 of its largest magnitude, and an
+    element differs when it is off by more than half a step.
+    """
+
+    layer: str
+    op: str
+    tensor: str
+    quantized: bool
+    max_lsb: float
+    share: float
+    elements: int
+
+
+def optimization_consistency(
+    model: str | Path | bytes | onnx.ModelProto | Model,
+    data: Any,
+    samples: int | None = 8,
+    *,
+    preprocess: Any = None,
+    threads: int = 0,
+    level: str = "all",
+    progress: Progress | None = None,
+) -> list[LayerConsistency]:
+    """Every quantized layer at ORT_DISABLE_ALL against another optimization level, on the same integers; worst first.
+
+    model: a QDQ model. data: an open DataSource, or whatever open_data takes. samples: how many to use, None for all.
+    level: of onnxq.execution.runtime.LEVELS.
+    Raises ConfigError for a model without QuantizeLinear, DataError without samples.
+    """
+    tested = load(model)
+    proto, cuts = cut_model(tested)
+    if not cuts:
+        raise ConfigError(f"{tested.name} has no QuantizeLinear: there are no integers to compare")
+    inputs = input_specs(tested.graph)
+    source = data if isinstance(data, DataSource) else open_data(data, inputs, preprocess=preprocess, limit=samples)
+    tallies = [_Tally(end) for end in _ends(tested.graph, cuts)]
+    expected_names = list(dict.fromkeys([*(t.end.expected for t in tallies), *(c.dequantized for c in cuts)]))
+    found_names = [t.end.found for t in tallies]
+    own_inputs = {spec.name for spec in inputs}
+    fed = {c.fed: c.dequantized for c in cuts if c.fed not in own_inputs}
+    done = 0
+    with contextlib.ExitStack() as stack:
+        whole = stack.enter_context(runnable(observed_model(tested, expected_names), model_dir(tested)))
+        plain = runtime.session(whole, threads=threads, optimize=False)
+        opened = stack.enter_context(runnable(proto, model_dir(tested)))
+        optimized = runtime.session(opened, threads=threads, optimize=level)
+        for batch in itertools.islice(batches(source, inputs, 1), samples):
+            expected = dict(zip(expected_names, run_batch(plain, expected_names, batch), strict=True))
+            # A dequantized value quantizes back to its code: q·s / s is within an ulp of the integer q.
+            feeds = {**batch.feeds, **{new: expected[name] for new, name in fed.items()}}
+            found = run_batch(optimized, found_names, Batch(feeds, batch.labels, batch.count, batch.names))
+            for tally, values in zip(tallies, found, strict=True):
+                tally.add(real_part(expected[tally.end.expected], batch), real_part(values, batch))
+            done += batch.count
+            if progress:
+                progress(done, samples)
+    if not done:
+        raise DataError("the data to compare on has no samples")
+    return sorted((t.result() for t in tallies), key=lambda r: (-r.max_lsb, -r.share))
+
+
+@dataclass(frozen=True)
+class _End:
+    """Where a layer ends: a quantized activation, or (scale None) a float graph output.
+
+    expected, found: its name in the whole model and in the cut one. scale: of its codes, shaped to broadcast.
+    """
+
+    expected: str
+    found: str
+    layer: str
+    op: str
+    scale: NDArray | None
+
+
+def _ends(graph: gs.Graph, cuts: list[Cut]) -> list[_End]:
+    ends = []
+    for cut in cuts:
+        info, source = describe(cut.quantize), entry(cut.quantize)
+        if info.scale is not None and producer(source) is not None:
+            dims = len(source.shape) if source.shape is not None else 0
+            scale = along_axis(info.scale, info.axis, dims)
+            ends.append(_End(cut.dequantized, cut.measured, *_layer(source), scale))
+    dequantized = {c.dequantized for c in cuts}
+    for tensor in graph.outputs:
+        kind = None if tensor.dtype is None or isinstance(tensor.dtype, int) else np.dtype(tensor.dtype).kind
+        if producer(tensor) is not None and tensor.name not in dequantized and kind == "f":
+            ends.append(_End(tensor.name, tensor.name, *_layer(tensor), None))
+    return ends
+
+
+def _layer(tensor: gs.Tensor) -> tuple[str, str]:
+    """Name and operators of the layer that makes a tensor: the node, seen through activations."""
+    node, ops = producer(tensor), []
+    assert node is not None
+    while is_op(node, *ACTIVATIONS):
+        before = producer(node.inputs[0])
+        if before is None or is_op(before, "DequantizeLinear"):
+            break
+        ops.append(node.op)
+        node = before
+    return node.name, "+".join([node.op, *reversed(ops)])
+
+
+class _Tally(StepTally):
+    """The tally of one layer."""
+
+    def __init__(self, end: _End) -> None:
+        super().__init__(end.scale)
+        self.end = end
+
+    def result(self) -> LayerConsistency:
+        """The layer's row."""
+        end = self.end
+        quantized = end.scale is not None
+        return LayerConsistency(end.layer, end.op, end.expected, quantized, self.max_lsb, self.share, self.elements)

@@ -1,0 +1,97 @@
+"""Which tensor of a quantized model stands for which tensor of the float model.
+
+Matched by name, in this order:
+1. A QuantizeLinear whose output is called X_quantized stands on the float model's X, wherever it was put; in models of
+   other tools it stands on the tensor it reads. The twin of X is what the DequantizeLinear behind it makes.
+2. Where X is read by nothing but a Relu or Clip that the quantized model no longer has, the QuantizeLinear saturates
+   in its place: it stands on the activation's output, and X itself is compared before it (case 3).
+3. A tensor of the same name in both.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.graph.match import consumers, is_op, output_ids, sole_consumer
+from onnxq.graph.qdq import entry, is_dequantize, is_quantize
+
+_STEM = re.compile(r"(.+)_quantized(_\d+)?")
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The tensor of the quantized model that stands for `name`. quantize: the QuantizeLinear on it, None without."""
+
+    name: str
+    twin: str
+    quantize: gs.Node | None
+
+
+def twins(reference: gs.Graph, quantized: gs.Graph) -> dict[str, Twin]:
+    """Twins of the float model's activations (inputs and node outputs of the top level), in graph order, by name."""
+    outputs = output_ids(reference)
+    floats = {t.name: t for t in (*reference.inputs, *(t for n in reference.nodes for t in n.outputs)) if _floating(t)}
+    present = {t.name: t for t in quantized.tensors().values() if isinstance(t, gs.Variable) and _floating(t)}
+    behind: dict[str, Twin] = {}
+    for node in quantized.nodes:
+        result = _dequantized(node)
+        if result is None or isinstance(entry(node), gs.Constant):
+            continue
+        stem = _STEM.fullmatch(node.outputs[0].name)
+        name = stem.group(1) if stem and stem.group(1) in floats else entry(node).name
+        while name in floats and (absorbed := _vanished(floats[name], outputs, present, behind)):
+            name = absorbed
+        if name in floats:
+            behind.setdefault(name, Twin(name, result.name, node))
+    found = {}
+    for name in floats:
+        if name in behind:
+            found[name] = behind[name]
+        elif name in present:
+            found[name] = Twin(name, name, None)
+    return found
+
+
+def twin_of(graph: gs.Graph, name: str) -> str | None:
+    """The tensor of one model, float or quantized, that stands for the float model's tensor `name`."""
+    tensors = graph.tensors()
+    for node in graph.nodes:
+        result = _dequantized(node)
+        if result is None:
+            continue
+        stem = _STEM.fullmatch(node.outputs[0].name)
+        if (stem and stem.group(1) == name) or entry(node).name == name:
+            return result.name
+    found = tensors.get(name)
+    return name if isinstance(found, gs.Variable) else None
+
+
+def _dequantized(node: gs.Node) -> gs.Tensor | None:
+    """What the DequantizeLinear behind a QuantizeLinear makes; None for another node."""
+    if not is_quantize(node):
+        return None
+    reader = next((n for n in consumers(node.outputs[0]) if is_dequantize(n)), None)
+    return reader.outputs[0] if reader is not None else None
+
+
+def _vanished(
+    tensor: gs.Tensor, outputs: set[int], present: dict[str, gs.Tensor], behind: dict[str, Twin]
+) -> str | None:
+    """Output of the Relu or Clip that alone reads the tensor, when the quantized model does without it."""
+    node = sole_consumer(tensor, outputs)
+    if node is None or not is_op(node, "Relu", "Clip"):
+        return None
+    name = node.outputs[0].name
+    return name if name not in present and name not in behind else None
+
+
+def _floating(tensor: gs.Tensor) -> bool:
+    if tensor.is_empty():
+        return False
+    if tensor.dtype is None:
+        return True
+    return not isinstance(tensor.dtype, int) and np.dtype(tensor.dtype).kind == "f"

@@ -1,0 +1,1 @@
+"""What several nodes mean together: linear layers, normalizations, activations, attention, non-negative tensors."""

@@ -1,0 +1,1 @@
+"""Hardware targets as data, one TOML file each, and their schema."""

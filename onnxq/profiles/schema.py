@@ -1,0 +1,306 @@
+"""Hardware profiles: one TOML file a target, validated when loaded (docs/profiles.md)."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from onnxq.errors import ConfigError, ProfileError
+from onnxq.graph.model import OPSET_MAX
+from onnxq.numeric.formats import MAX_BITS, MIN_BITS, QuantFormat
+
+OPSET_QDQ = 13  # Q/DQ per channel
+
+Granularity = Literal["per-tensor", "per-channel"]
+Sign = Literal["signed", "unsigned", "auto"]
+
+
+@dataclass(frozen=True)
+class WeightRule:
+    """Number format of weights. bits: the widths the target takes, its default first."""
+
+    bits: tuple[int, ...] = (8,)
+    signed: bool = True
+    symmetric: bool = True
+    narrow_range: bool = True
+    granularity: Granularity = "per-channel"
+    power_of_two: bool = False
+
+    def format(self, bits: int) -> QuantFormat:
+        """The format at one width."""
+        return QuantFormat(bits, self.signed, self.symmetric, self.narrow_range, self.power_of_two)
+
+
+@dataclass(frozen=True)
+class ActivationRule:
+    """Number format of activations, always per tensor. sign "auto": unsigned where known to be non-negative."""
+
+    bits: tuple[int, ...] = (8,)
+    sign: Sign = "signed"
+    symmetric: bool = True
+    narrow_range: bool = False
+    power_of_two: bool = False
+
+    def format(self, bits: int, nonnegative: bool) -> QuantFormat:
+        """The format at one width; nonnegative: the tensor is known to have no value below 0."""
+        signed = self.sign == "signed" or (self.sign == "auto" and not nonnegative)
+        return QuantFormat(bits, signed, self.symmetric, self.narrow_range and signed, self.power_of_two)
+
+
+@dataclass(frozen=True)
+class GraphRule:
+    """Where Q/DQ goes between layers.
+
+    scheme: MQBench's graph schemes for elementwise adds. 1: adds stay float. 2: exactly one input is quantized, the
+    shortcut; the residual convolution's output enters wide. 3: every input is quantized.
+    concat: "float" (no Q/DQ for its sake), "per-input" (each input has its own scale) or "shared" (one scale for the
+    inputs and the output).
+    tie_passthrough: an op that only moves or picks values (pooling, reshape…) has Q/DQ on both sides with one scale;
+    if not, only what its consumer asks for.
+    fold_batchnorm: batch normalizations are folded into layers before quantizing.
+    fused_activations: run inside the layer before them, so no Q/DQ in between. fused_after: those layers.
+    absorb_activations: a Relu or Clip is dropped where the following QuantizeLinear saturates alike.
+    matmul_bias: an Add of one constant a channel behind a MatMul is that layer's bias: no Q/DQ in between, int32.
+    residual_kept: what the residual sum is kept in when lowered to integers.
+    lowered: the target runs integer-only models, so quantizing goes on to one.
+    """
+
+    scheme: Literal[1, 2, 3]
+    concat: Literal["float", "per-input", "shared"] = "per-input"
+    tie_passthrough: bool = False
+    fold_batchnorm: bool = True
+    fused_activations: tuple[str, ...] = ("Relu", "Clip")
+    fused_after: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sum")
+    absorb_activations: bool = False
+    matmul_bias: bool = False
+    residual_kept: Literal["int8", "int16", "int32", "float"] = "float"
+    lowered: bool = False
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """What the target does with one operator.
+
+    action: "quantized" (inputs, and weights if any, in integers), "passthrough" (moves integers unchanged) or "float".
+    output: "always" puts Q/DQ after it whatever reads it; "on-demand" only where a reader wants integers.
+    dynamic: matrix products of two activations are quantized too. constants: a constant operand is quantized,
+    or (float_constants) stays as it is. inner: only where a layer is behind it; at the end of a model it stays float.
+    note: what a user should know, shown by `onnxq check`.
+    """
+
+    action: Literal["quantized", "passthrough", "float"] = "quantized"
+    output: Literal["always", "on-demand"] = "on-demand"
+    dynamic: bool = False
+    constants: bool = False
+    float_constants: bool = False
+    inner: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class LimitRule:
+    """Limits of the model file. opset_max 0: none.
+
+    nonzero_zero_points, bias_dequantize: whether the target takes them. contrib_ops: whether it takes onnxruntime's own
+    operators (domain com.microsoft) and those with integers inside (QLinearConv, MatMulInteger) beside Q/DQ.
+    """
+
+    opset_min: int = 13
+    opset_max: int = 0
+    nonzero_zero_points: bool = True
+    bias_dequantize: bool = True
+    contrib_ops: bool = False
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One hardware target.
+
+    bias: "int32" (quantized with scale_x · scale_w) or "float32" where the target rejects quantized biases.
+    ops: operator → OpRule; operators not named stay in float.
+    """
+
+    name: str
+    summary: str
+    source: str
+    graph: GraphRule
+    weights: WeightRule = WeightRule()
+    activations: ActivationRule = ActivationRule()
+    bias: Literal["int32", "float32"] = "int32"
+    limits: LimitRule = LimitRule()
+    ops: Mapping[str, OpRule] = dataclasses.field(default_factory=dict)
+
+    def rule(self, op: str) -> OpRule:
+        """The rule for an operator of the standard domain; float when the profile does not name it."""
+        return self.ops.get(op, _FLOAT)
+
+    def check_bits(self, kind: Literal["weights", "activations"], bits: int, where: str) -> None:
+        """Raise ConfigError when the target does not take this width."""
+        allowed = getattr(self, kind).bits
+        if bits not in allowed:
+            raise ConfigError(
+                f"{where}: profile {self.name} takes {kind} of {', '.join(map(str, sorted(allowed)))} bits, not {bits}"
+            )
+
+
+_FLOAT = OpRule(action="float")
+
+
+def builtin_names() -> list[str]:
+    """Names of the profiles that come with onnxq."""
+    return sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml"))
+
+
+def load_profile(name_or_path: str | Path | Profile) -> Profile:
+    """A built-in profile by name, or one of the user's own by path. Raises ProfileError."""
+    if isinstance(name_or_path, Profile):
+        return name_or_path
+    text = str(name_or_path)
+    if text in builtin_names():
+        return _builtin(text)
+    path = Path(text)
+    if path.suffix != ".toml" and not path.exists():
+        close = difflib.get_close_matches(text, builtin_names(), 1)
+        hint = f"; did you mean {close[0]}?" if close else f" (there are: {', '.join(builtin_names())})"
+        raise ProfileError(f"no profile is called {text!r}{hint}; a file of your own must end in .toml")
+    try:
+        return parse_profile(path.read_text(encoding="utf-8"), str(path))
+    except OSError as err:
+        raise ProfileError(f"{path}: cannot be read: {err.strerror}") from None
+    except UnicodeDecodeError:
+        raise ProfileError(f"{path}: not a text file") from None
+
+
+def parse_profile(text: str, where: str) -> Profile:
+    """TOML text to a Profile; ProfileError names the file, the line and the key of whatever is wrong."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as err:
+        raise ProfileError(f"{where}: {err}") from None
+    profile = typing.cast(Profile, _build(Profile, table, (), text, where))
+    for path, message in _contradictions(profile):
+        raise _error(where, text, path, message)
+    return profile
+
+
+@cache
+def _builtin(name: str) -> Profile:
+    file = _folder() / f"{name}.toml"
+    profile = parse_profile(file.read_text(encoding="utf-8"), f"{name}.toml")
+    if profile.name != name:
+        raise ProfileError(f"{name}.toml: its name is {profile.name!r}, it must be that of the file")
+    return profile
+
+
+def _contradictions(profile: Profile) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What is well-formed but makes no sense, as (key, message)."""
+    for part in ("weights", "activations"):
+        bits = getattr(profile, part).bits
+        wrong = next((b for b in bits if not MIN_BITS <= b <= MAX_BITS), None)
+        if wrong is not None:
+            yield (part, "bits"), f"{wrong} is not a width of {MIN_BITS} to {MAX_BITS} bits"
+        if len(set(bits)) < len(bits):
+            yield (part, "bits"), "a width is named twice"
+    if profile.weights.symmetric and not profile.weights.signed:
+        yield ("weights", "signed"), "symmetric weights must be signed: without a zero point nothing is negative"
+    if profile.activations.symmetric and profile.activations.sign == "unsigned":
+        yield ("activations", "sign"), 'symmetric activations cannot all be unsigned: "auto" is where none is negative'
+    limits = profile.limits
+    if not limits.nonzero_zero_points:
+        for part in ("weights", "activations"):
+            if not getattr(profile, part).symmetric:
+                yield (part, "symmetric"), "affine formats have zero points, which limits.nonzero_zero_points rules out"
+    if not limits.bias_dequantize and profile.bias == "int32":
+        yield ("limits", "bias_dequantize"), 'rules out an int32 bias: bias = "float32" is needed'
+    if not 1 <= limits.opset_min <= OPSET_MAX:
+        yield ("limits", "opset_min"), f"onnxruntime takes opset 1 to {OPSET_MAX}"
+    lowest = max(limits.opset_min, OPSET_QDQ)
+    if limits.opset_max and limits.opset_max < lowest:
+        yield ("limits", "opset_max"), f"is below {lowest}, the lowest opset that is needed"
+    named = [(("ops", op), op) for op in profile.ops]
+    for key in ("fused_activations", "fused_after"):
+        named += [(("graph", key), op) for op in getattr(profile.graph, key)]
+    for path, op in named:
+        if not onnx.defs.has(op):
+            close = difflib.get_close_matches(op, {s.name for s in onnx.defs.get_all_schemas() if not s.domain}, 1)
+            yield path, f"ONNX has no operator {op!r}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _folder() -> Any:
+    return resources.files("onnxq") / "profiles"
+
+
+def _build(cls: Any, table: Any, path: tuple[str, ...], text: str, where: str) -> Any:
+    """A frozen dataclass from a TOML table: every key known, every value of the field's type."""
+    if not isinstance(table, dict):
+        raise _error(where, text, path, "must be a table")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in table:
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, 1)
+            hint = f"; did you mean {close[0]}?" if close else f" (known: {', '.join(fields)})"
+            raise _error(where, text, (*path, key), f"unknown key {key!r}{hint}")
+    for name, f in fields.items():
+        if name not in table and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise _error(where, text, path, f"key {name!r} is missing")
+    values = {key: _convert(hints[key], value, (*path, key), text, where) for key, value in table.items()}
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, path: tuple[str, ...], text: str, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, path, text, where)
+    if origin is typing.Literal:
+        if not any(value == known and type(value) is type(known) for known in args):
+            raise _error(where, text, path, f"{value!r} is none of {', '.join(map(repr, args))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list) or (not value and args[0] is int):
+            raise _error(where, text, path, "must be a list")
+        return tuple(_convert(args[0], v, path, text, where) for v in value)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise _error(where, text, path, "must be a table")
+        return types.MappingProxyType(
+            {key: _convert(args[1], v, (*path, key), text, where) for key, v in value.items()}
+        )
+    if type(value) is not hint:
+        raise _error(where, text, path, f"must be of type {hint.__name__}, not {value!r}")
+    return value
+
+
+def _error(where: str, text: str, path: tuple[str, ...], message: str) -> ProfileError:
+    line = _line_of(text, path)
+    place = f"{where}, line {line}" if line else where
+    return ProfileError(f"{place}: {'.'.join(path) + ': ' if path else ''}{message}")
+
+
+def _line_of(text: str, path: tuple[str, ...]) -> int | None:
+    """The line where a key stands; tomllib keeps no positions, so the text is searched, table by table."""
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line)
+        if header and "=" not in line.split("]")[0]:
+            table = tuple(part.strip().strip("\"'") for part in header.group(1).split("."))
+            if table == path:
+                return number
+        key = re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line)
+        if key:
+            full = (*table, *(part.strip("\"'") for part in key.group(1).split(".")))
+            if full == path[: len(full)]:
+                return number
+    return None

@@ -1,0 +1,185 @@
+"""ONNX's own test models, nine real architectures in opset 3 to 9, through `opt` and `quantize`.
+
+Their weights are ConstantOfShape nodes with one value a tensor: their ranges reach 1e31, and every output is the same.
+So each is also tried with random weights of the usual sizes, where the quantized model must follow the float one.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from command import succeed
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+import onnxq
+from onnxq import pipeline
+from onnxq.context import PassContext
+from onnxq.graph.model import load, to_proto
+from onnxq.numeric.metrics import sqnr_db
+from onnxq.profiles.schema import builtin_names
+
+LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+PIPELINE = "fold-constants,eliminate-identity,fold-batchnorm"
+NAMES = (
+    "bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet", "vgg19",
+    "zfnet512",
+)  # fmt: skip
+# Folding leaves these BatchNormalization nodes as Mul and Add: nothing linear stands before them alone.
+STANDALONE = {"densenet121": 62}
+# Fully connected layers of 400 MB and more in float32: onnxq folds constants up to 64 MiB.
+HUGE = ("bvlc_alexnet", "vgg19", "zfnet512")
+QUICK = ("squeezenet", "shufflenet")
+PROFILES = ("onnxruntime-cpu", "tensorrt")
+
+
+def quick(*first: str) -> list[Any]:
+    """All models, those that are not `first` marked slow."""
+    return [pytest.param(name, marks=() if name in first else pytest.mark.slow) for name in NAMES]
+
+
+def path(name: str) -> Path:
+    """Where ONNX keeps the model."""
+    return LIGHT / f"light_{name}.onnx"
+
+
+def published(name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Input and expected output of ONNX's backend test."""
+    tensor = onnx.TensorProto.FromString((LIGHT / f"light_{name}_output_0.pb").read_bytes())
+    shape = load(path(name)).graph.inputs[0].shape
+    count = int(np.prod(shape))
+    return (np.arange(count).reshape(shape) / count).astype(np.float32), numpy_helper.to_array(tensor)
+
+
+def run(model: Any, x: NDArray[np.float32], optimize: bool = False) -> NDArray[np.float32]:
+    """The first output for one input."""
+    session = onnxq.session(model, threads=2, optimize=optimize)
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def test_these_are_all_of_them() -> None:
+    assert sorted(p.stem.removeprefix("light_") for p in LIGHT.glob("*.onnx")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", quick("squeezenet", "shufflenet", "densenet121"))
+def test_opt(name: str, tmp_path: Path) -> None:
+    target = tmp_path / "m.onnx"
+    done = succeed("opt", path(name), "-o", target, "-p", PIPELINE, "--verify", "--random-data", "1")
+    assert done.out.count("verified: output") == 3
+    made = onnx.load(target)
+    ops = [node.op_type for node in made.graph.node]
+    assert "BatchNormalization" not in ops and "Dropout" not in ops and "Identity" not in ops
+    assert ops.count("ConstantOfShape") == 0 or name in HUGE
+    original = onnx.load(path(name))
+    assert len(ops) < len(original.graph.node)
+    # in opset 3 and below every initializer is an input as well
+    assert [i.name for i in made.graph.input] == [t.name for t in load(original).graph.inputs]
+    x, expected = published(name)
+    np.testing.assert_allclose(run(target, x), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("name", quick(*QUICK))
+def test_quantize(name: str, profile: str, tmp_path: Path) -> None:
+    target = tmp_path / "m.onnx"
+    done = succeed("quantize", path(name), "-o", target, "--profile", profile, "--random-data", "2")
+    assert "RANDOM" in done.err
+    made = onnx.load(target)
+    scales = scales_of(made)
+    assert len(scales) > 10
+    for scale in scales:
+        assert np.isfinite(scale).all() and (scale > 0).all()
+    x, expected = published(name)
+    for optimize in (False, True):
+        assert run(target, x, optimize).shape == expected.shape
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("name", quick(*QUICK))
+def test_with_random_weights_the_quantized_model_follows(name: str, profile: str) -> None:
+    model = alive(name)
+    made = onnxq.quantize(model, random_data=4, profile=profile, calibration="max", qdq=True).model
+    x = np.random.default_rng(9).standard_normal(published_shape(name)).astype(np.float32)
+    expected = run(model, x)
+    assert expected.std() > 0.05
+    for optimize in (False, True):
+        assert sqnr_db(expected, run(made, x, optimize)) > 28
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", [p for p in builtin_names() if p not in PROFILES])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in HUGE])
+def test_every_profile_on_random_weights(name: str, profile: str) -> None:
+    model = alive(name)
+    made = onnxq.quantize(model, random_data=4, profile=profile, calibration="max", qdq=True).model
+    x = np.random.default_rng(9).standard_normal(published_shape(name)).astype(np.float32)
+    # one scale a tensor, and powers of two, cost most of the margin
+    assert sqnr_db(run(model, x), run(made, x)) > (15 if profile in ("tvm", "snpe") else 25)
+
+
+@pytest.mark.parametrize("name", quick("densenet121", *QUICK))
+def test_folding_is_exact_with_random_weights(name: str) -> None:
+    """Beyond the verification, which compares what constant weights leave of a model."""
+    model = load(alive(name))
+    x = np.random.default_rng(9).standard_normal(published_shape(name)).astype(np.float32)
+    before = run(to_proto(model), x)
+    reports = pipeline.run(model, pipeline.parse(PIPELINE), PassContext(model))
+    made = to_proto(model)
+    np.testing.assert_allclose(run(made, x), before, atol=1e-4 * np.abs(before).max())
+    ops, old = ([node.op_type for node in m.graph.node] for m in (made, onnx.load(path(name))))
+    assert "BatchNormalization" not in ops
+    assert ops.count("Mul") == old.count("Mul") + STANDALONE.get(name, 0)
+    assert reports[2].changed == old.count("BatchNormalization")
+
+
+def scales_of(model: onnx.ModelProto) -> list[NDArray[Any]]:
+    """Every scale of a QuantizeLinear or DequantizeLinear."""
+    names = {n.input[1] for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")}
+    return [numpy_helper.to_array(t) for t in model.graph.initializer if t.name in names]
+
+
+def published_shape(name: str) -> tuple[int, ...]:
+    """Shape of the model's input."""
+    return tuple(int(d) for d in load(path(name)).graph.inputs[0].shape)
+
+
+@lru_cache(maxsize=2)
+def alive(name: str) -> onnx.ModelProto:
+    """The model with seeded random weights, and without the Softmax at its end, which would hide differences."""
+    model = onnx.load(path(name))
+    rng = np.random.default_rng(0)
+    graph = model.graph
+    shapes = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    use = {name: (n.op_type, i) for n in graph.node for i, name in enumerate(n.input)}
+    kept = []
+    for node in graph.node:
+        if node.op_type == "ConstantOfShape":
+            graph.initializer.append(_weight(node.output[0], tuple(shapes[node.input[0]]), use, rng))
+        else:
+            kept.append(node)
+    for tensor in graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.name in shapes:
+            tensor.CopyFrom(_weight(tensor.name, tuple(tensor.dims), use, rng))
+    if kept[-1].op_type == "Softmax":
+        graph.output[0].name = kept.pop().input[0]
+    del graph.node[:]
+    graph.node.extend(kept)
+    return model
+
+
+def _weight(
+    name: str, shape: tuple[int, ...], use: dict[str, tuple[str, int]], rng: np.random.Generator
+) -> onnx.TensorProto:
+    op, index = use.get(name, ("nothing reads it", 0))
+    if op == "BatchNormalization" and index in (1, 4):  # scale, variance
+        values = rng.uniform(0.5, 1.5, shape)
+    elif len(shape) < 2:
+        values = rng.normal(0, 0.1, shape)
+    else:
+        values = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+    return numpy_helper.from_array(values.astype(np.float32), name)

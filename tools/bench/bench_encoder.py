@@ -1,0 +1,134 @@
+"""A text encoder of BERT-base's shape: ours beside onnxruntime and OpenVINO, in speed and in what is left of values.
+
+    python tools/bench/bench_encoder.py                            # 12 layers, 128 words, one and two threads
+    python tools/bench/bench_encoder.py --layers 4 --words 32,128 --json encoder.json
+
+Peers: onnxruntime's own quantize_static (Q/DQ, per channel) and quantize_dynamic, our Q/DQ for onnxruntime and for
+OpenVINO, each in the runtime that it is for; and the float model in both. All take turns in one process on the same
+sentences. SQNR is that of the words that are not padding, against the float model, over --sentences sentences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import encoder
+import numpy as np
+import onnx
+from bench_report import environment, show
+
+import onnxq
+from onnxq.check.integer_only import check_integer
+from onnxq.numeric.metrics import sqnr_db
+
+CALIBRATION = 16
+LABELS = {
+    "onnxq": "onnxq, integer-only",
+    "onnxruntime-cpu": "onnxq's Q/DQ, onnxruntime",
+    "openvino": "onnxq's Q/DQ, OpenVINO",
+    "static": "quantize_static, onnxruntime",
+    "dynamic": "quantize_dynamic, onnxruntime",
+    "float": "float32, onnxruntime",
+}
+
+
+def main() -> None:
+    """Measure and print a table for each length and number of threads."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--words", default="128")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--seconds", type=float, default=3.0, help="a model and setting")
+    parser.add_argument("--sentences", type=int, default=8)
+    parser.add_argument("--workdir", type=Path, default=Path("build/encoder"))
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    args.workdir.mkdir(parents=True, exist_ok=True)
+    files = prepare(args.workdir, args.layers, args.width)
+    found: dict[str, Any] = {"environment": environment(), "layers": args.layers, "rows": []}
+    found["float_operators"] = [str(f) for f in check_integer(files["onnxq"])]
+    found["sqnr_db"] = quality(files, args.sentences)
+    for words in map(int, args.words.split(",")):
+        for threads in map(int, args.threads.split(",")):
+            row = {"words": words, "threads": threads, "ms": bench(files, words, threads, args.seconds)}
+            found["rows"].append(row)
+            report(row, found)
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def prepare(workdir: Path, layers: int, width: int) -> dict[str, Path]:
+    """The float model and its quantized versions, written anew."""
+    files = {name: workdir / f"{name}.onnx" for name in LABELS}
+    vocabulary = encoder.VOCABULARY if width >= 768 else 1000
+    onnx.save(encoder.encoder(layers, width, vocabulary), str(files["float"]))
+    data = list(encoder.sentences(CALIBRATION, vocabulary=vocabulary))
+    for profile in ("onnxq", "onnxruntime-cpu", "openvino"):
+        print(f"quantizing for {profile}", file=sys.stderr)
+        onnxq.quantize(files["float"], data, profile=profile).save(files[profile])
+    print("quantizing with onnxruntime", file=sys.stderr)
+    _quantize_with_onnxruntime(files, data)
+    return files
+
+
+def _quantize_with_onnxruntime(files: Mapping[str, Path], data: list[dict[str, Any]]) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.feeds = iter(data)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self.feeds, None)
+
+    types = {"per_channel": True, "weight_type": QuantType.QInt8}
+    quantize_static(files["float"], files["static"], Reader(), activation_type=QuantType.QUInt8, **types)
+    quantize_dynamic(files["float"], files["dynamic"], **types)
+
+
+def quality(files: Mapping[str, Path], count: int) -> dict[str, float]:
+    """SQNR in dB of each version, of the words that are not padding."""
+    feeds = list(encoder.sentences(count, vocabulary=_vocabulary(files), seed=1))
+    words = [feed["mask"] == 1 for feed in feeds]
+
+    def outputs(path: Path) -> np.ndarray:
+        session = onnxq.session(path)
+        return np.concatenate([session.run(None, f)[0][w] for f, w in zip(feeds, words, strict=True)])
+
+    want = outputs(files["float"])
+    return {name: float(sqnr_db(want, outputs(path))) for name, path in files.items() if name != "float"}
+
+
+def _vocabulary(files: Mapping[str, Path]) -> int:
+    table = next(t for t in onnx.load(str(files["float"])).graph.initializer if t.name == "words.table")
+    return int(table.dims[0])
+
+
+def bench(files: Mapping[str, Path], words: int, threads: int, seconds: float) -> dict[str, float]:
+    """Median milliseconds of each version for one sentence."""
+    others = [name for name in LABELS if name != "onnxq"]
+    against = [f"openvino:{files[n]}" if n == "openvino" else files[n] for n in others]
+    data = list(encoder.sentences(1, words, _vocabulary(files)))
+    found = onnxq.bench(files["onnxq"], against, data=data, threads=threads, seconds=seconds).to_dict()
+    return {n: t["median_ms"] for n, t in zip(["onnxq", *others], found["timings"], strict=True)}
+
+
+def report(row: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """One table."""
+    own = row["ms"]["onnxq"]
+    cells = [
+        [LABELS[n], f"{ms:.1f}", f"{ms / own:.2f}×", f"{found['sqnr_db'][n]:.1f}" if n in found["sqnr_db"] else ""]
+        for n, ms in row["ms"].items()
+    ]
+    title = f"{found['layers']} layers, {row['words']} words, {row['threads']} thread(s)"
+    show(title, ("", "ms", "of ours", "SQNR dB"), cells)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Check the types of onnxq, its passes and the tools: `python tools/checks/typecheck.py [mypy options]`.
+
+mypy does not follow an editable install, and in the checkout the passes lie outside the package. So the package is laid
+out as it is installed with symbolic links in build/typecheck, and mypy is run on that.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FARM = Path("build/typecheck")
+
+
+def link_farm() -> Path:
+    """Make build/typecheck/onnxq, a link for each entry of onnxq/ and one for passes/; returns its path from ROOT."""
+    package = ROOT / FARM / "onnxq"
+    shutil.rmtree(package, ignore_errors=True)
+    package.mkdir(parents=True)
+    for entry in [*(ROOT / "onnxq").iterdir(), ROOT / "passes"]:
+        if entry.name != "__pycache__":
+            (package / entry.name).symlink_to(os.path.relpath(entry, package))
+    return FARM / "onnxq"
+
+
+def main() -> int:
+    package = link_farm()
+    command = [sys.executable, "-m", "mypy", *sys.argv[1:], str(package), "tools"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"MYPYPATH": str(FARM)}, capture_output=True, text=True, check=False
+    )
+    print(done.stdout.replace(f"{package}/passes/", "passes/").replace(f"{package}/", "onnxq/"), end="")
+    print(done.stderr, end="", file=sys.stderr)
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
