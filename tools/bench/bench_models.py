@@ -6,8 +6,8 @@
 The four take turns in one process on the same input (onnxq.execution.benchmark): medians, and ratios of neighbours in
 time. OpenVINO runs the same Q/DQ file as onnxruntime, with performance hint LATENCY, one stream and the number of
 threads. Models are quantized once, on a few images of ../shared or generated ones (speed does not depend on them), and
-kept in --workdir until onnxq's sources change. SQNR is that of the outputs against the float model, on one batch: it tells that
-what was timed computes what it should.
+kept in --workdir until onnxq's sources change. SQNR is that of the outputs against the float model, on one batch: it
+shows that what was timed computes what it should.
 """
 
 from __future__ import annotations
