@@ -17,7 +17,6 @@ from onnxq.cost.feature_maps import IN_PLACE, FeatureMaps, feature_maps
 from onnxq.cost.layer_costs import (
     BITS_KEY,
     FLOAT_MIN,
-    FLOAT_TYPES,
     INTEGER_PRODUCTS,
     OPERANDS,
     LayerCost,
@@ -33,7 +32,7 @@ from onnxq.cost.layer_costs import (
 from onnxq.errors import ModelError
 from onnxq.graph.match import STANDARD_DOMAINS, consumers, producer
 from onnxq.graph.model import Model, to_proto
-from onnxq.graph.protos import OWN_DOMAIN
+from onnxq.graph.protos import FLOAT_TYPES, OWN_DOMAIN
 from onnxq.graph.shapes import element_type
 from onnxq.placement.fitness import SUMS
 

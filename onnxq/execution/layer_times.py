@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import TensorProto
 
-from onnxq.cost.layer_costs import ELEMENT_BITS
 from onnxq.errors import OnnxqError
 from onnxq.execution import runtime
 from onnxq.execution.inner_tensors import to_value
 from onnxq.graph.model import Model, to_proto
+from onnxq.graph.protos import ELEMENT_BITS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,9 +7,9 @@ bodies when it is not: the same integers, only slower.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,13 +181,8 @@ def _find_library() -> Path | None:
             raise OnnxqError(f"ONNXQ_LIBRARY: there is no file {path}; unset it to use the installed kernel library")
         return path
     # An editable install has two folders: the sources, and the one that the build installs into.
-    candidates = (Path(folder, "_kernels", name) for folder in _package_folders() for name in LIBRARY_NAMES)
+    candidates = (Path(folder, "_kernels", name) for folder in sys.modules["onnxq"].__path__ for name in LIBRARY_NAMES)
     return next((path for path in candidates if path.is_file()), None)
-
-
-def _package_folders() -> list[str]:
-    spec = importlib.util.find_spec("onnxq")
-    return list(spec.submodule_search_locations or ()) if spec is not None else []
 
 
 def _onnxruntime() -> Any:

@@ -232,7 +232,7 @@ def test_missing_onnxruntime_names_the_extra(proto: onnx.ModelProto, monkeypatch
 
 def test_importing_does_not_load_heavy_packages(tmp_path: Path) -> None:
     code = (
-        "import sys, onnxq, onnxq.runtime\n"
+        "import sys, onnxq, onnxq.execution.runtime\n"
         "print([m for m in ('onnxruntime', 'PIL', 'matplotlib', 'openvino', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
