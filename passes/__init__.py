@@ -1,0 +1,1 @@
+"""The graph passes, one file each, found by file name."""

@@ -1,0 +1,1 @@
+"""Choosing bit widths: sensitivities, MixQuant, the integer linear program, partial quantization."""

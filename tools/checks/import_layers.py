@@ -1,7 +1,7 @@
 """Check that nothing in onnxq imports upwards or in a circle: `python tools/checks/import_layers.py [options]`.
 
-The options are those of lint-imports; the contracts stand in pyproject.toml ([tool.importlinter]). import-linter reads a
-package as it lies on disk and follows no symbolic links, so the package is copied as it is installed, with the passes
+The options are those of lint-imports; the contracts stand in pyproject.toml ([tool.importlinter]). import-linter reads
+a package as it lies on disk and follows no symbolic links, so the package is copied as it is installed, with the passes
 inside, to build/imports.
 """
 
