@@ -1,7 +1,8 @@
 """Write the parts of docs/architecture.md that follow from the code: the rooms, and the picture of their imports.
 
 Run `python tools/generators/architecture.py` after moving or adding modules; tests/test_architecture.py compares the
-page with it. The order is that of the import contract in pyproject.toml. The picture leaves out arrows that others imply.
+page with it. The order is that of the import contract in pyproject.toml. The picture leaves out arrows that others
+imply.
 """
 
 from __future__ import annotations
