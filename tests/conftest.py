@@ -3,10 +3,13 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import onnxruntime as ort
 import pytest
 from hypothesis import settings
+from saturation import EXACT
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,6 +23,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exact_onnxruntime() -> Iterator[None]:
+    """onnxruntime's exact mode for int8, which CPUs without VNNI need (tests/support/saturation.py)."""
+
+    class ExactSessionOptions(ort.SessionOptions):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_session_config_entry(*EXACT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ort, "SessionOptions", ExactSessionOptions)
+        yield
 
 
 @pytest.fixture(scope="session")

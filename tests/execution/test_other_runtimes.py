@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from saturation import require_exact
+from saturation import require_exact_openvino
 from zoo import KINDS, Feed
 
 import onnxq
@@ -77,16 +77,14 @@ def test_the_demo_in_every_profile_and_runtime(profile: str) -> None:
     expected = run(demo.model_path(), feeds)
     plain, optimized = (least(expected, run(made, feeds, level)) for level in (False, True))
     assert plain > (22 if profile == "tvm" else 29)
-    require_exact("onnxruntime")
     assert optimized > plain - 1
-    require_exact("openvino")
+    require_exact_openvino()
     assert least(expected, run_openvino(made, feeds)) > plain - 1.5
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_optimization_changes_codes_by_one_step_at_most(profile: str) -> None:
     """Each layer fed the same integers at ORT_DISABLE_ALL and ORT_ENABLE_ALL."""
-    require_exact("onnxruntime")
     made = onnxq.quantize(demo.model_path(), {"image": CALIBRATION}, profile=profile, qdq=True).model
     found = optimization_consistency(made, {"image": VALIDATION[:8]}, threads=1)
     assert len(found) >= 10
@@ -114,7 +112,7 @@ def test_fewer_bits_in_every_runtime(bits: int) -> None:
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in FLOAT_REFUSED])
 def test_every_kind_of_model_in_openvino(kind: str, profiles: Sequence[str]) -> None:
     """At its default settings it loses no more than onnxruntime does, but for what is known to go wrong there."""
-    require_exact("openvino")
+    require_exact_openvino()
     feeds = KINDS[kind].feeds(4)
     expected = run_openvino(KINDS[kind].model(), feeds)
     refused, wrong = set(), set()
@@ -164,8 +162,6 @@ QUICK = {("mobilenetv2_imagenet", "openvino"), ("squeezenet_imagenet", "onnxrunt
 )
 def test_real_models(name: str, profile: str, shared: Path) -> None:
     """Codes within one step between optimization levels; OpenVINO as near to the float model as onnxruntime."""
-    require_exact("onnxruntime")
-    require_exact("openvino")
     data, preprocess = REAL[name]
     model = shared / "models" / f"{name}.onnx"
     calibration, validation = (shared / "data" / data.format(part) for part in ("calib", "val"))
@@ -178,5 +174,6 @@ def test_real_models(name: str, profile: str, shared: Path) -> None:
     source = open_data(validation, input_specs(onnxq.load(model).graph), preprocess=preprocess, limit=4)
     feeds = [sample.feeds for sample in source.samples()]
     expected, plain = run(model, feeds), run(made, feeds)
+    require_exact_openvino()
     right = name != "squeezenet_imagenet" or profile not in SIGNED_CONCAT
     assert least(expected, run_openvino(made, feeds, low_precision=right)) > least(expected, plain) - 3

@@ -8,7 +8,6 @@ import onnx
 import onnxruntime as ort
 import pytest
 import qdq
-from saturation import require_exact
 
 from onnxq import pipeline
 from onnxq.context import PassContext
@@ -56,7 +55,6 @@ def fused(proto: onnx.ModelProto, folder: Path) -> Counter[str]:
 
 @pytest.mark.parametrize("profile", builtin_names())
 def test_every_profile_gives_the_same_codes_up_to_one_step(profile, tmp_path):
-    require_exact("onnxruntime")
     model = quantized(profile)
     found = optimization_consistency(model, feed(), threads=1)
     assert len(found) >= 4
@@ -74,14 +72,12 @@ def test_the_cut_model_is_the_whole_one(profile):
 
 
 def test_fewer_bits_too():
-    require_exact("onnxruntime")
     found = optimization_consistency(quantized("onnxruntime-cpu", activation_bits=4, weight_bits=4), feed(), threads=1)
     assert max(r.max_lsb for r in found) <= 1
 
 
 def test_what_differs_is_reported_at_its_layer_alone(monkeypatch):
     """Break one bias in the cut model: c2 is far off, and what is behind it, fed the right integers, is not."""
-    require_exact("onnxruntime")
 
     def broken(model: Model):
         proto, cuts = cut_model(model)
@@ -123,7 +119,6 @@ def test_a_float_model_is_refused():
 
 @pytest.mark.parametrize("profile", ["onnxruntime-cpu", "tensorrt"])
 def test_resnet20(shared, profile):
-    require_exact("onnxruntime")
     model = load(shared / "models" / "resnet20_cifar10.onnx")
     data = shared / "data" / "cifar10_calib.npz"
     samples = open_data(data, input_specs(model.graph), preprocess="cifar10", limit=8)
