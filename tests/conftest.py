@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnxruntime as ort
@@ -25,18 +24,19 @@ settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def exact_onnxruntime() -> Iterator[None]:
+class ExactSessionOptions(ort.SessionOptions):
     """onnxruntime's exact mode for int8, which CPUs without VNNI need (tests/support/saturation.py)."""
 
-    class ExactSessionOptions(ort.SessionOptions):
-        def __init__(self) -> None:
-            super().__init__()
-            self.add_session_config_entry(*EXACT)
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_session_config_entry(*EXACT)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ort, "SessionOptions", ExactSessionOptions)
-        yield
+
+@pytest.fixture(autouse=True)
+def exact_onnxruntime(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every session of a test is exact, save where the model is one that the exact mode refuses."""
+    if request.node.get_closest_marker("shared_weight") is None:
+        monkeypatch.setattr(ort, "SessionOptions", ExactSessionOptions)
 
 
 @pytest.fixture(scope="session")

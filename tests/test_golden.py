@@ -13,6 +13,7 @@ import onnx
 import pytest
 import qdq
 from onnx_graphsurgeon import Tensor
+from saturation import require_exact_openvino
 
 from onnxq.graph.match import consumers, producer
 from onnxq.graph.model import Model, to_proto
@@ -132,6 +133,7 @@ def test_types(profile: str) -> None:
 @pytest.mark.parametrize("profile", builtin_names())
 def test_runs_in_openvino(profile: str, block: str, tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
+    require_exact_openvino()
     model = TOOL.block(block)
     feeds = qdq.samples(model)
     qdq.insert(model, qdq.context(model, profile, feeds), fuse=True)

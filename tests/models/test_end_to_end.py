@@ -27,6 +27,7 @@ from onnxq.numeric.metrics import sqnr_db
 from onnxq.profiles.schema import builtin_names
 
 PROFILES = ("onnxruntime-cpu", "tensorrt")
+KIND_NAMES = [pytest.param(k, marks=pytest.mark.shared_weight) if k == "shared weight" else k for k in KINDS]
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # Least SQNR in dB of any output at 8 bits; one scale a tensor, and powers of two, cost some.
 LEAST = {"tvm": 20, "snpe": 22}
@@ -83,14 +84,14 @@ def check(kind: Kind, profile: str, **settings: Any) -> onnxq.Quantized:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", KIND_NAMES)
 def test_every_kind_of_model(name: str, profile: str) -> None:
     check(KINDS[name], profile)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", [p for p in builtin_names() if p not in PROFILES])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", KIND_NAMES)
 def test_every_kind_of_model_in_every_profile(name: str, profile: str) -> None:
     check(KINDS[name], profile)
 
@@ -131,6 +132,7 @@ def test_both_branches_give_what_they_gave() -> None:
         assert sqnr_db(run(kind.model(), [feed])[0], run(made, [feed])[0]) > 25
 
 
+@pytest.mark.shared_weight
 def test_a_shared_weight_is_stored_once() -> None:
     made = check(KINDS["shared weight"], "onnxruntime-cpu").model
     assert [t.name for t in made.graph.initializer if t.dims == [4, 4, 3, 3]] == ["w_quantized"]
