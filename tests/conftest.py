@@ -8,7 +8,8 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 from hypothesis import settings
-from saturation import EXACT
+
+from support.saturation import EXACT
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,7 +26,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 class ExactSessionOptions(ort.SessionOptions):
-    """onnxruntime's exact mode for int8, which CPUs without VNNI need (tests/support/saturation.py)."""
+    """onnxruntime's exact mode for int8, which CPUs without VNNI need (support.saturation)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from command import Finished, error_of, inside, listing, onnxq, succeed
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+
+from support.command import Finished, error_of, inside, listing, onnxq, succeed
 
 SMALL = """
 net (float[N,3,8,8] x) => (float[N,4] y) {

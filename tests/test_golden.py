@@ -11,13 +11,17 @@ from types import ModuleType
 
 import onnx
 import pytest
-import qdq
 from onnx_graphsurgeon import Tensor
-from saturation import require_exact_openvino
 
 from onnxq.graph.match import consumers, producer
 from onnxq.graph.model import Model, to_proto
 from onnxq.profiles.schema import builtin_names, load_profile
+from support.build import qdq
+from support.insertion import context, insert
+from support.prove.nodes import nodes_of
+from support.prove.values import sqnr
+from support.runs import run
+from support.saturation import require_exact_openvino
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,7 +65,7 @@ def from_dequantize(tensor: Tensor) -> bool:
 @pytest.mark.parametrize("profile", builtin_names())
 def test_inputs_of_adds(profile: str, block: str) -> None:
     model = quantized(block, profile)
-    (add,) = qdq.nodes(model, "Add")
+    (add,) = nodes_of(model, "Add")
     inputs = [from_dequantize(t) for t in add.inputs]
     scheme = load_profile(profile).graph.scheme
     assert sum(inputs) == {1: 0, 2: 1, 3: 2}[scheme]
@@ -75,9 +79,9 @@ def test_inputs_of_adds(profile: str, block: str) -> None:
 @pytest.mark.parametrize("profile", builtin_names())
 def test_every_tensor_is_quantized_once(profile: str, block: str) -> None:
     model = quantized(block, profile)
-    sources = [n.inputs[0].name for n in qdq.nodes(model, "QuantizeLinear")]
+    sources = [n.inputs[0].name for n in nodes_of(model, "QuantizeLinear")]
     assert len(sources) == len(set(sources))
-    for node in qdq.nodes(model, "QuantizeLinear"):
+    for node in nodes_of(model, "QuantizeLinear"):
         assert len(consumers(node.outputs[0])) == 1
 
 
@@ -85,7 +89,7 @@ def test_every_tensor_is_quantized_once(profile: str, block: str) -> None:
 @pytest.mark.parametrize("profile", builtin_names())
 def test_layers(profile: str, block: str) -> None:
     target, model = load_profile(profile), quantized(block, profile)
-    for node in (*qdq.nodes(model, "Conv"), *qdq.nodes(model, "Gemm")):
+    for node in (*nodes_of(model, "Conv"), *nodes_of(model, "Gemm")):
         assert from_dequantize(node.inputs[0]) and from_dequantize(node.inputs[1])
         if len(node.inputs) > 2:
             assert from_dequantize(node.inputs[2]) == (target.bias == "int32")
@@ -95,13 +99,13 @@ def test_layers(profile: str, block: str) -> None:
         if activations:
             assert len(readers) == 1 and not target.graph.absorb_activations
     if target.graph.absorb_activations:
-        assert not qdq.nodes(model, "Relu") and not qdq.nodes(model, "Clip")
+        assert not nodes_of(model, "Relu") and not nodes_of(model, "Clip")
 
 
 @pytest.mark.parametrize("profile", builtin_names())
 def test_concat(profile: str) -> None:
     model = quantized("concat block (fire)", profile)
-    (concat,) = qdq.nodes(model, "Concat")
+    (concat,) = nodes_of(model, "Concat")
     inputs = [from_dequantize(t) for t in concat.inputs]
     rule = load_profile(profile).graph.concat
     assert inputs == ([False, False] if rule == "float" else [True, True])
@@ -117,10 +121,10 @@ def test_types(profile: str) -> None:
     for block in BLOCKS:
         model = quantized(block, profile)
         onnx.checker.check_model(to_proto(model), full_check=True)
-        for node in qdq.nodes(model, "QuantizeLinear"):
+        for node in nodes_of(model, "QuantizeLinear"):
             assert str(node.inputs[2].values.dtype) == ("int8" if activation.signed else "uint8")
             assert not (activation.symmetric and node.inputs[2].values.any())
-        for node in qdq.nodes(model, "Conv"):
+        for node in nodes_of(model, "Conv"):
             dq = producer(node.inputs[1])
             assert dq is not None
             codes, scale = dq.inputs[0].values, dq.inputs[1].values
@@ -135,13 +139,13 @@ def test_runs_in_openvino(profile: str, block: str, tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     require_exact_openvino()
     model = TOOL.block(block)
-    feeds = qdq.samples(model)
-    qdq.insert(model, qdq.context(model, profile, feeds), fuse=True)
+    feeds = qdq.feeds(model)
+    insert(model, context(model, profile, feeds), fuse=True)
     onnx.save(to_proto(model), tmp_path / "m.onnx")
     core = openvino.Core()
     # On CPUs with bfloat16 it would compute in that.
     compiled = core.compile_model(core.read_model(tmp_path / "m.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for feed in feeds:
-        (expected,) = qdq.run(model, feed).values()
+        (expected,) = run(model, feed).values()
         found = compiled(feed)[0]
-        assert qdq.sqnr(expected, found) > 25
+        assert sqnr(expected, found) > 25

@@ -9,7 +9,6 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-import integers
 import onnx_graphsurgeon as gs
 import pytest
 
@@ -18,6 +17,7 @@ from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout.rules import is_channels_last
 from onnxq.layout.values import perm_of
 from onnxq.profiles.schema import builtin_names
+from support.prove.passes import prove_exact
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -76,4 +76,4 @@ def test_nothing_but_the_form_changes(block: str) -> None:
     model = TOOL.quantized(block, "onnxq")
     passes = TOOL.pipeline.parse(TOOL.INTEGER)
     TOOL.pipeline.run(model, passes[:-1], TOOL.PassContext(model))
-    integers.prove(model, passes[-1])
+    prove_exact(model, passes[-1])

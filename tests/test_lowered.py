@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import floating
 import numpy as np
 import onnx
 import pytest
-from lowering import FUSE, Qdq, assert_same, lower, run, uniform
-from zoo import KINDS
 
 import onnxq
 from onnxq import demo
@@ -21,6 +18,10 @@ from onnxq.graph.match import MatchFailure
 from onnxq.graph.model import load
 from onnxq.numeric.metrics import sqnr_db
 from onnxq.ops import SCHEMAS
+from support.build import Qdq, floating, uniform
+from support.cases.zoo import KINDS
+from support.prove.lowering import FUSE, assert_same, lower
+from support.runs import run
 
 RNG = np.random.default_rng(17)
 IMAGES = {"image": demo.calibration_data()["image"][:64]}

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
-from floating import model
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.errors import ModelError, PassError, PipelineError, PostconditionError, PreconditionError, VerificationError
 from onnxq.pipeline import MatchFailure, Pass, PassReport, PassResult, describe, parse, print_pipeline
+from support.build import floating
 
 NET = "g (float[1,4] x) => (float[1,5] y) <float[4,5] w, float[5] b> { h = MatMul(x, w) i = Identity(h) y = Add(i, b) }"
 
@@ -149,7 +149,7 @@ def test_text_that_does_not_parse(probe, text, why):
 
 
 def run(*passes: Pass, **options) -> list[PassReport]:
-    source = model(NET)
+    source = floating.model(NET)
     return pipeline.run(source, passes, PassContext(source), **options)
 
 
@@ -166,7 +166,7 @@ def test_reports():
 
 
 def test_the_graph_is_sorted_and_cleared_between_passes():
-    source = model(NET)
+    source = floating.model(NET)
     pipeline.run(source, [Probe(deed="shuffle")], PassContext(source))
     assert [n.name for n in source.graph.nodes] == ["h", "i", "y"]
 
@@ -214,7 +214,7 @@ def test_verification_catches_a_pass_that_changes_values():
 
 
 def test_what_does_not_claim_to_preserve_values_is_not_verified():
-    source = model(NET)
+    source = floating.model(NET)
     ctx = PassContext(source)
     (report,) = pipeline.run(source, parse("convert-float32{keep_io=false}"), ctx, verify=True)
     assert report.differences == {}

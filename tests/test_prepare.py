@@ -6,13 +6,15 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
-from floating import assert_close, feeds, run
 
 from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.graph.walk import all_graphs
 from onnxq.passes.fold_constants import FoldConstants
+from support.build import floating
+from support.prove.values import assert_close
+from support.runs import run
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 PASSES = "fold-constants,eliminate-identity,fold-batchnorm,fold-channel-affine,fuse-matmul-add"
@@ -59,7 +61,7 @@ def test_light_models_keep_their_values(name):
     assert FoldConstants().apply(source.graph, PassContext(source)).changed > 0
     randomize(source)
     cut_softmax(source)
-    (feed,) = feeds(source, 1)
+    (feed,) = floating.feeds(source, 1)
     before = run(source, feed)
     for text in (PASSES, "convert-opset{version=21}"):
         for report in pipeline.run(source, pipeline.parse(text), PassContext(source)):
@@ -108,7 +110,7 @@ def test_weights_that_would_blow_up_the_file_stay_computed():
 @pytest.mark.parametrize("name", ["mobilenetv2_imagenet", "squeezenet_imagenet", "resnet20_cifar10"])
 def test_shared_models_keep_their_values(shared, name):
     source = load(shared / "models" / f"{name}.onnx")
-    inputs = feeds(source, 1)
+    inputs = floating.feeds(source, 1)
     before = run(source, inputs[0])
     reports = pipeline.run(source, pipeline.parse(PASSES), PassContext(source), verify=True)
     for output, value in run(source, inputs[0]).items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import floating
 import numpy as np
 import onnx
 import pytest
@@ -13,6 +12,7 @@ import onnxq
 from onnxq.calibrate.masks import GAP, MARGIN, SHALLOW, ScoreRanges, mask_bound
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
 from onnxq.numeric.formats import QuantFormat
+from support.build import floating
 
 U8 = QuantFormat(8, signed=False, symmetric=False)
 SCORES = np.random.default_rng(0).normal(0, 3, 5000).astype(np.float32)

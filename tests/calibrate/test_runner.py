@@ -16,7 +16,6 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from command import COMMAND, environment
 from numpy.typing import NDArray
 
 from onnxq import pipeline
@@ -29,6 +28,7 @@ from onnxq.data.source import input_specs, open_data, skip
 from onnxq.errors import CalibrationError, DataError, InterruptedRun
 from onnxq.execution import inner_tensors as fetch
 from onnxq.graph.model import Model, from_proto, load
+from support.command import COMMAND, environment
 
 # Elementwise, so that onnxruntime gives a sample the same values whatever it shares a batch with.
 ELEMENTWISE = """

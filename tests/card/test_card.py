@@ -8,8 +8,6 @@ from html.parser import HTMLParser
 import numpy as np
 import onnx
 import pytest
-import qdq
-from zoo import KINDS
 
 import onnxq
 from onnxq import pipeline
@@ -21,6 +19,9 @@ from onnxq.errors import ModelError
 from onnxq.graph.files import write_text
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.placement.settings import Override
+from support.build import qdq
+from support.cases.zoo import KINDS
+from support.insertion import context
 
 NET = """g (float[1,3,8,8] x) => (float[1,10] y)
 <float[4,3,3,3] w1, float[4] b1, float[4,4,3,3] w2, float[10,4] w3, float[4] k> {
@@ -53,7 +54,7 @@ def quantized(
 ) -> tuple[Model, Card]:
     """A small model after the passes, with the card of the run."""
     source = qdq.model(text, opset=21, **(values or {}))
-    ctx = qdq.context(source, profile, **settings)
+    ctx = context(source, profile, **settings)
     before = describe_float(source)
     passes = pipeline.parse("insert-qdq{calibration=percentile:99.9},fuse-activation-clips")
     reports = pipeline.run(source, passes, ctx)

@@ -3,12 +3,10 @@
 import dataclasses
 from collections.abc import Callable
 
-import floating
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
-import qdq
 
 import onnxq
 from onnxq.check.findings import Finding
@@ -16,6 +14,9 @@ from onnxq.check.target import check
 from onnxq.graph.model import Model, to_proto
 from onnxq.placement.settings import QuantSettings
 from onnxq.profiles.schema import LimitRule, Profile, builtin_names, load_profile
+from support.build import copy_of, floating, qdq
+from support.insertion import context, insert, profile_of
+from support.prove.nodes import dequantize_of, node_of, nodes_of
 
 CONV = """g (float[1,4,6,6] x) => (float[1,8,6,6] y) <float[8,4,1,1] w, float[8] b>
     { [c] a = Conv(x, w, b) [r] y = Relu(a) }"""
@@ -33,7 +34,7 @@ BLOCKS = """g (float[1,4,6,6] x) => (float[1,5] y)
 
 def quantized(profile: str | Profile, text: str = CONV, opset: int = 13, **settings) -> Model:
     model = qdq.model(text, opset)
-    qdq.insert(model, qdq.context(model, profile, **settings), fuse=True)
+    insert(model, context(model, profile, **settings), fuse=True)
     return model
 
 
@@ -67,7 +68,7 @@ def constant(model: Model, name: str, change: Callable[[np.ndarray], np.ndarray]
 @pytest.mark.parametrize("text", [CONV, RESIDUAL, BLOCKS], ids=["conv", "residual", "blocks"])
 @pytest.mark.parametrize("profile", builtin_names())
 def test_own_models_pass(profile, text):
-    findings = check(qdq.copy_of(quantized(profile, text)), profile)
+    findings = check(copy_of(quantized(profile, text)), profile)
     allowed = (" in float", "runs in float on", "adds in float")
     assert [p for p in problems(findings) if not p.startswith("remark") or not any(a in p for a in allowed)] == []
     if profile in ("onnxruntime-cpu", "onnxq", "qnn", "fbgemm", "snpe", "tvm"):
@@ -85,7 +86,7 @@ def test_onnxruntimes_quantizer(tmp_path):
 
     class Reader(CalibrationDataReader):
         def __init__(self):
-            self.left = qdq.samples(qdq.model(BLOCKS))
+            self.left = qdq.feeds(qdq.model(BLOCKS))
 
         def get_next(self):
             return self.left.pop(0) if self.left else None
@@ -112,7 +113,7 @@ def test_onnxruntimes_quantizer(tmp_path):
 
 
 def test_opset():
-    profile = qdq.profile(
+    profile = profile_of(
         '[graph]\nscheme = 3\n[limits]\nopset_min = 17\nopset_max = 19\n[ops]\nConv = { output = "always" }'
     )
     low = check(quantized("onnxruntime-cpu"), profile)
@@ -124,7 +125,7 @@ def test_opset():
 
 def test_qdq_of_onnxruntimes_domain():
     model = quantized("onnxruntime-cpu")
-    for node in qdq.nodes(model, "QuantizeLinear"):
+    for node in nodes_of(model, "QuantizeLinear"):
         node.domain = "com.microsoft"
     only(check(model, "snpe"), "reject", "x_QuantizeLinear", "domain com.microsoft")
     assert problems(check(model, "onnxruntime-cpu")) == []
@@ -143,7 +144,7 @@ def test_operators_with_integers_inside():
 
 def test_operators_of_other_domains():
     model = qdq.model(CONV)
-    node = qdq.node(model, "r")
+    node = node_of(model, "r")
     node.op, node.domain = "Blur", "acme"
     model.graph.import_domains = [*(model.graph.import_domains or []), onnx.helper.make_opsetid("acme", 1)]
     found = check(model, "tensorrt")
@@ -283,7 +284,7 @@ def test_scales_must_be_constant():
 
 def test_quantize_and_dequantize_must_agree():
     model = quantized("tensorrt")
-    node = qdq.node(model, "x_DequantizeLinear")
+    node = node_of(model, "x_DequantizeLinear")
     node.inputs[1] = gs.Constant("other", np.array(2.0, np.float32))
     only(check(model, "tensorrt"), "reject", "x_DequantizeLinear", "not that of x_QuantizeLinear")
 
@@ -436,7 +437,7 @@ def test_bias_scale_must_be_the_product():
 
 def test_bias_type_and_zero_point():
     model = quantized("onnxruntime-cpu")
-    node = qdq.dequantize_of(model, "c", 2)
+    node = dequantize_of(model, "c", 2)
     node.inputs.append(gs.Constant("b_zero", np.ones(8, np.int32)))
     only(check(model, "onnxruntime-cpu"), "reject", "c", "zero point that is not 0")
     node.inputs[0] = gs.Constant("b8", np.ones(8, np.int8))
@@ -490,7 +491,7 @@ def test_passthrough_with_two_scales():
     model = quantized("snpe", text)
     assert of(check(model, "snpe"), "mp") == []
     for name in ("m_QuantizeLinear", "m_DequantizeLinear"):
-        qdq.node(model, name).inputs[1] = gs.Constant(f"{name}_s", np.array(3.0, np.float32))
+        node_of(model, name).inputs[1] = gs.Constant(f"{name}_s", np.array(3.0, np.float32))
     only(check(model, "snpe"), "remark", "mp", "another scale than its input")
 
 
@@ -511,15 +512,15 @@ def test_layers_half_quantized():
     found = check(quantized("onnxruntime-cpu", RESIDUAL, exclude=("c2",)), "onnxruntime-cpu")
     only(found, "remark", "c2", "runs in float: its input is quantized, its weight is not")
     assert of(check(full, "onnxruntime-cpu"), "c2") == []
-    node = qdq.node(full, "c2")
-    node.inputs[0] = qdq.dequantize_of(full, "c2", 0).inputs[0].inputs[0].inputs[0]
+    node = node_of(full, "c2")
+    node.inputs[0] = dequantize_of(full, "c2", 0).inputs[0].inputs[0].inputs[0]
     only(check(full, "onnxruntime-cpu"), "remark", "c2", "its weight is quantized, its input is not")
     node.inputs[1] = gs.Constant("plain", np.ones((4, 4, 1, 1), np.float32))
     only(check(full, "onnxruntime-cpu"), "remark", "c2", "neither its input nor its weight is quantized")
 
 
 def test_operators_that_the_target_runs_in_float():
-    profile = qdq.profile(
+    profile = profile_of(
         "[graph]\nscheme = 3\n[ops]\nGemm = {}\n[weights]\nsymmetric = false\n[activations]\nsymmetric = false"
     )
     only(check(quantized("fbgemm"), profile), "remark", "c", "runs Conv in float: quantizing it only costs accuracy")
@@ -530,7 +531,7 @@ def test_dynamic_products():
     both = quantized("tensorrt", text)
     assert problems(check(both, "tensorrt")) == []
     only(check(both, "fbgemm"), "remark", "m", "MatMul of two activations runs in float")
-    qdq.node(both, "m").inputs[0] = both.graph.inputs[0]
+    node_of(both, "m").inputs[0] = both.graph.inputs[0]
     only(check(both, "tensorrt"), "remark", "m", "1 of its inputs are not quantized")
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from command import COMMAND, Finished, environment, error_of, listing, onnxq, succeed
 from onnx import numpy_helper
 
 from onnxq import demo
 from onnxq.calibrate.store import load_statistics
 from onnxq.card import CARD_KEY
+from support.command import COMMAND, Finished, environment, error_of, listing, onnxq, succeed
 
 SAMPLES = 30
 SLOW = f'''

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-import qdq
 from click.testing import CliRunner
 
 from onnxq import api
 from onnxq.cli.main import main
+from support.build import qdq
 
 NET = """g (float[N,3,8,8] x) => (float[N,10] y) <float[4,3,3,3] w1, float[10,4] w2> {
   [stem] a = Conv<pads=[1,1,1,1]>(x, w1)

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
-import command
 import onnx
 import pytest
-import qdq
+
+from onnxq.graph.model import to_proto
+from support import command
+from support.build import qdq
+from support.insertion import context, insert
 
 TEXT = """g (float[1,4,6,6] x) => (float[1,8] y) <float[8,4,1,1] w, float[8] b>
     { [c] a = Conv(x, w, b) [r] r = Relu(a) [gap] p = GlobalAveragePool(r)
@@ -22,8 +25,8 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def quantized(tmp_path: Path) -> Path:
     made = qdq.model(TEXT)
-    qdq.insert(made, qdq.context(made, "onnxruntime-cpu"), fuse=True)
-    onnx.save(qdq.to_proto(made), tmp_path / "q.onnx")
+    insert(made, context(made, "onnxruntime-cpu"), fuse=True)
+    onnx.save(to_proto(made), tmp_path / "q.onnx")
     return tmp_path / "q.onnx"
 
 

@@ -3,11 +3,14 @@
 import csv
 from pathlib import Path
 
-import command
 import numpy as np
 import onnx
 import pytest
-import qdq
+
+from onnxq.graph.model import to_proto
+from support import command
+from support.build import qdq
+from support.insertion import context, insert
 
 TEXT = """g (float[N,4,6,6] x) => (float[N,4,6,6] y) <float[4,4,1,1] w, float[4] b, float[4,4,1,1] v, float[4] k>
     { [c1] a = Conv(x, w, b) [r] r = Relu(a) [c2] y = Conv(r, v, k) }"""
@@ -16,10 +19,10 @@ TEXT = """g (float[N,4,6,6] x) => (float[N,4,6,6] y) <float[4,4,1,1] w, float[4]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = qdq.model(TEXT)
-    feeds = qdq.samples(made)
+    feeds = qdq.feeds(made)
     onnx.save(qdq.proto(TEXT), tmp_path / "f.onnx")
-    qdq.insert(made, qdq.context(made, "onnxruntime-cpu", feeds=feeds), fuse=True)
-    onnx.save(qdq.to_proto(made), tmp_path / "q.onnx")
+    insert(made, context(made, "onnxruntime-cpu", feeds=feeds), fuse=True)
+    onnx.save(to_proto(made), tmp_path / "q.onnx")
     np.savez(tmp_path / "data.npz", x=np.concatenate([f["x"] for f in feeds]))
     return tmp_path
 

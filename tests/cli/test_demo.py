@@ -7,9 +7,9 @@ from pathlib import Path
 
 import onnx
 import pytest
-from command import listing, succeed
 
 from onnxq import read_card
+from support.command import listing, succeed
 
 
 def shares(out: str) -> dict[str, float]:

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
-import command
 import numpy as np
 import onnx
 import pytest
-import qdq
+
+from support import command
+from support.build import qdq
 
 TEXT = "g (float[N,6] x) => (float[N,6] y) <float[6,6] w> { [fc] y = MatMul(x, w) }"
 

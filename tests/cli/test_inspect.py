@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import qdq
 from click.testing import CliRunner
 
 from onnxq.card import card_path
 from onnxq.cli.main import main
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.inspection import inspect_model
+from support.build import copy_of, qdq
+from support.insertion import context, insert
 
 NET = """g (float[N,3,8,8] x) => (float[N,10] y) <float[4,3,3,3] w1, float[4] b1, float[4,4,3,3] w2, float[10,4] w3> {
   [stem] a = Conv<pads=[1,1,1,1]>(x, w1, b1)
@@ -39,8 +40,8 @@ def write(source: Model | onnx.ModelProto, path: Path) -> Path:
 
 def quantized(profile: str, **settings) -> Model:
     source = qdq.model(NET, opset=21)
-    qdq.insert(source, qdq.context(source, profile, **settings), fuse=True)
-    return qdq.copy_of(source)
+    insert(source, context(source, profile, **settings), fuse=True)
+    return copy_of(source)
 
 
 def kinds(source: Model) -> dict[str, tuple[int, int, int]]:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import command
 import pytest
 
 import onnxq
 from onnxq.errors import OnnxqError
 from onnxq.execution import runtime
+from support import command
 
 
 @pytest.fixture

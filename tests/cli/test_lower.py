@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from command import listing, onnxq, succeed
-from lowering import Qdq
 
 from onnxq import demo
 from onnxq.card import read_card
+from support.build import Qdq
+from support.command import listing, onnxq, succeed
 
 RNG = np.random.default_rng(19)
 

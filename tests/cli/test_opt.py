@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from command import listing, succeed
-from zoo import KINDS
 
 from onnxq import demo
+from support.cases.zoo import KINDS
+from support.command import listing, succeed
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from command import error_of, onnxq, succeed
-
 from onnxq.pipeline import available
+from support.command import error_of, onnxq, succeed
 
 
 def test_the_list_has_every_pass_on_one_line() -> None:

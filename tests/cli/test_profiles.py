@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import error_of, succeed
-from command import onnxq as run
 
 import onnxq
 from onnxq.profiles.schema import builtin_names, load_profile
+from support.command import error_of, succeed
+from support.command import onnxq as run
 
 
 def test_the_list_has_every_profile_on_one_line() -> None:

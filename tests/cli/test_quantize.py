@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from command import error_of, listing, onnxq, succeed
 from onnx import TensorProto
 
 from onnxq import demo, read_card
+from support.command import error_of, listing, onnxq, succeed
 
 
 @pytest.fixture(scope="module")

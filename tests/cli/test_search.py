@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import error_of, inside, succeed
 
 from onnxq import demo
 from onnxq.card import read_card
@@ -15,6 +14,7 @@ from onnxq.cost.latency_table import load_latencies
 from onnxq.execution import runtime
 from onnxq.graph.model import load
 from onnxq.placement.settings import load_config, load_search_record
+from support.command import error_of, inside, succeed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*PuLP 4.0:DeprecationWarning")
 ILP = ("search", "m.onnx", "--method", "ilp", "--sensitivity", "s.json", "--bits", "4,8")

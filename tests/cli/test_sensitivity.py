@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import error_of, inside, succeed
 
 from onnxq import demo
 from onnxq.graph.model import load
 from onnxq.search.sensitivity import load_sensitivity
+from support.command import error_of, inside, succeed
 
 FEW = ("--limit", 8, "--batch-size", 4, "--bits", "8,4,2")
 

@@ -7,12 +7,12 @@ import io
 import json
 from pathlib import Path
 
-import command
-import integers
 import numpy as np
 import pytest
 
 from onnxq.execution import save
+from support import command
+from support.build import integers
 
 QDQ = """g (float[N,4] x) => (float[N,4] y) <float s = {0.25}, uint8 z = {9}, float t = {0.5}> {
     [q] xq = QuantizeLinear(x, s, z) xd = DequantizeLinear(xq, s, z) [relu] r = Relu(xd)

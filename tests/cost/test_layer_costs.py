@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-import qdq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -16,8 +15,10 @@ from onnxq.cost.concrete_shapes import concrete_shapes, format_shape
 from onnxq.cost.feature_maps import feature_maps
 from onnxq.cost.layer_costs import BITS_KEY, bit_operations, layer_costs, stored_bytes, tensor_bits, totals
 from onnxq.errors import ConfigError
-from onnxq.graph.model import Model, load
+from onnxq.graph.model import Model, load, to_proto
 from onnxq.passes.insert_qdq import GRID_BITS
+from support.build import copy_of, qdq
+from support.insertion import context, insert
 
 LIGHT = "backend/test/data/light/light_{}.onnx"
 
@@ -183,8 +184,8 @@ def test_open_dimensions_other_than_the_batch_leave_macs_unknown():
 def test_a_qdq_model_has_the_macs_of_the_float_one_and_its_own_bits(bits):
     source = qdq.model(CONV, opset=21)
     before = layer_costs(source.graph)
-    qdq.insert(source, qdq.context(source, "onnxq", weight_bits=bits, activation_bits=bits, first_last_bits=None))
-    after = layer_costs(qdq.copy_of(source).graph)
+    insert(source, context(source, "onnxq", weight_bits=bits, activation_bits=bits, first_last_bits=None))
+    after = layer_costs(copy_of(source).graph)
     assert [(c.name, c.macs, c.parameters, c.weight_shape) for c in after] == [
         (c.name, c.macs, c.parameters, c.weight_shape) for c in before
     ]
@@ -301,8 +302,8 @@ def test_bit_operations(macs, weight, activation, expected):
 
 def test_stored_bytes_need_no_values():
     source = qdq.model(CONV, opset=21)
-    qdq.insert(source, qdq.context(source, "onnxq", weight_bits=4, first_last_bits=None))
-    proto = qdq.to_proto(source)
+    insert(source, context(source, "onnxq", weight_bits=4, first_last_bits=None))
+    proto = to_proto(source)
     written = {t.name: len(t.raw_data) for t in proto.graph.initializer if t.raw_data}
     constants = {t.name: t for n in source.graph.nodes for t in n.inputs if t.name in written}
     assert len(constants) > 8
@@ -359,7 +360,7 @@ def test_feature_maps_of_a_residual_block():
     assert (found.largest, found.average) == ((one, one), (one, one))
     assert found.peak == (3 * one, 3 * one), "x, the first map and the sum are alive at the second convolution"
 
-    qdq.insert(source, qdq.context(source, "tensorrt"))
+    insert(source, context(source, "tensorrt"))
     found = feature_maps(source.graph, concrete_shapes(source.graph))
     assert found is not None
     assert found.count == 3
@@ -379,7 +380,7 @@ def test_feature_maps_are_unknown_with_open_shapes():
 
 def test_narrow_activations_count_with_their_width():
     source = qdq.model(RESIDUAL, opset=21)
-    qdq.insert(source, qdq.context(source, "onnxq", activation_bits=4, first_last_bits=None))
+    insert(source, context(source, "onnxq", activation_bits=4, first_last_bits=None))
     found = feature_maps(source.graph, concrete_shapes(source.graph))
     assert found is not None
     points = [n for n in source.graph.nodes if n.op == "DequantizeLinear" and n.inputs[0].inputs]

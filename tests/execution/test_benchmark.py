@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import qdq
 
 import onnxq
 from onnxq.errors import ConfigError, DataError, MissingDependencyError, ModelError
 from onnxq.execution import benchmark
 from onnxq.execution.competitors import open_competitor, openvino_times
+from support.build import qdq
 
 TEXT = "g (float[N,6] x) => (float[N,4] y) <float[6,4] w> { [fc] y = MatMul(x, w) }"
 IMAGES = "g (float[N,3,H,W] x) => (float[N,4,P,Q] y) <float[4,3,3,3] w> { [c] y = Conv(x, w) }"

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import onnx
 import pytest
-import qdq
 
 import onnxq
 from onnxq.errors import ModelError
 from onnxq.execution.layer_times import LayerTime, LayerTimes, layer_times
+from support.build import qdq
 
 CONVS = """g (float[N,4,8,8] x) => (float[N,6] y)
     <float[16,4,3,3] w1, float[16] b1, float[16,1,3,3] w2, float[16] b2, float[16,8,1,1] w3, float[6,16] w4,

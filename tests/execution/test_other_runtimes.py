@@ -15,8 +15,6 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from saturation import require_exact_openvino
-from zoo import KINDS, Feed
 
 import onnxq
 from onnxq import demo
@@ -25,6 +23,8 @@ from onnxq.execution.inner_tensors import run_session
 from onnxq.measure.consistency import optimization_consistency
 from onnxq.numeric.metrics import sqnr_db
 from onnxq.profiles.schema import builtin_names, load_profile
+from support.cases.zoo import KINDS, Feed
+from support.saturation import require_exact_openvino
 
 PROFILES = builtin_names()
 CALIBRATION = demo.calibration_data()["image"][:64]

@@ -3,10 +3,10 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
-from floating import model
 
 from onnxq.graph import match, topology
 from onnxq.graph.walk import all_graphs
+from support.build import floating
 
 FORK = """g (float[3] x, bool c) => (float[3] y, float[3] z) <float[3] w> {
     h = Mul(x, w)
@@ -22,7 +22,7 @@ FORK = """g (float[3] x, bool c) => (float[3] y, float[3] z) <float[3] w> {
 
 @pytest.fixture
 def graph() -> gs.Graph:
-    return model(FORK).graph
+    return floating.model(FORK).graph
 
 
 def tensor(graph: gs.Graph, name: str) -> gs.Tensor:
@@ -75,7 +75,9 @@ def test_constants(graph):
 
 
 def test_inputs_that_are_left_out():
-    resize = model('g (float[1,1,2,2] x) => (float[1,1,4,4] y) <float[4] s = {1, 1, 2, 2}> { y = Resize(x, "", s) }')
+    resize = floating.model(
+        'g (float[1,1,2,2] x) => (float[1,1,4,4] y) <float[4] s = {1, 1, 2, 2}> { y = Resize(x, "", s) }'
+    )
     (found,) = resize.graph.nodes
     assert match.input_at(found, 0).name == "x"
     assert match.input_at(found, 1) is None

@@ -10,7 +10,6 @@ import onnx
 import onnx.parser
 import onnx_graphsurgeon as gs
 import pytest
-from floating import assert_close, feeds, model, proto, run
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from onnxq import pipeline
@@ -22,6 +21,9 @@ from onnxq.graph.protos import required_ir
 from onnxq.graph.walk import all_graphs
 from onnxq.passes.eliminate_identity import EliminateIdentity
 from onnxq.passes.fold_constants import FoldConstants
+from support.build import floating
+from support.prove.values import assert_close
+from support.runs import run
 
 NET = "g (float[N,64] x) => (float[N,64] y) <float[64,64] w, float[64] b> { h = MatMul(x, w) y = Add(h, b) }"
 
@@ -36,7 +38,7 @@ def again(source: Model) -> onnx.ModelProto:
 
 
 def same_values(a: onnx.ModelProto | Model, b: onnx.ModelProto | Model) -> None:
-    for feed in feeds(load(a), 1):
+    for feed in floating.feeds(load(a), 1):
         old, new = run(a, feed), run(b, feed)
         for name, value in old.items():
             assert_close(value, new[name], 0)
@@ -57,7 +59,7 @@ def names(folder: Path) -> list[str]:
 def test_constants_of_every_type_round_trip(dtype, read):
     kind = np.dtype(getattr(ml_dtypes, dtype, None) or dtype)
     values = np.arange(15).reshape(3, 5).astype(np.float32).astype(kind)
-    built = proto("g (float[3,5] x) => (float[3,5] y) { c = Cast<to = 1>(w) y = Add(x, c) }", opset=21, ir=10)
+    built = floating.proto("g (float[3,5] x) => (float[3,5] y) { c = Cast<to = 1>(w) y = Add(x, c) }", opset=21, ir=10)
     built.graph.initializer.append(numpy_helper.from_array(values, "w"))
     source = load(built)
     if read:
@@ -69,7 +71,7 @@ def test_constants_of_every_type_round_trip(dtype, read):
 
 
 def test_int4_made_from_numpy():
-    source = model("g (float[1,3] x) => (float[1,5] y) <float[3,5] w> { y = MatMul(x, w) }", opset=21, ir=8)
+    source = floating.model("g (float[1,3] x) => (float[1,5] y) <float[3,5] w> { y = MatMul(x, w) }", opset=21, ir=8)
     values = np.arange(-8, 7).reshape(3, 5).astype(ml_dtypes.int4)
     scale = gs.Constant("s", np.asarray(0.5, np.float32))
     dequantized = gs.Variable("d", np.float32, [3, 5])
@@ -86,7 +88,7 @@ def test_int4_made_from_numpy():
 
 
 def test_metadata_doc_strings_and_versions():
-    built = proto(NET)
+    built = floating.proto(NET)
     built.model_version, built.domain, built.doc_string = 7, "org.example", "model doc"
     built.producer_name, built.producer_version = "maker", "1.2"
     built.metadata_props.add(key="author", value="me")
@@ -107,7 +109,7 @@ def test_metadata_doc_strings_and_versions():
 
 
 def test_set_metadata():
-    source = load(proto(NET))
+    source = load(floating.proto(NET))
     source.set_metadata("a", "1")
     source.set_metadata("b", "2")
     source.set_metadata("a", "3")
@@ -118,7 +120,7 @@ def test_set_metadata():
 
 
 def test_loading_leaves_the_proto_as_it_is():
-    built = proto(
+    built = floating.proto(
         """g (float[2] x, float[2] w) => (float[2] y) {
             c = Constant<value = float[2] {1, 2}>()
             h = Add(x, w)
@@ -132,7 +134,7 @@ def test_loading_leaves_the_proto_as_it_is():
 
 
 def test_every_source_gives_the_same_model(tmp_path):
-    built = proto(NET)
+    built = floating.proto(NET)
     onnx.save(built, tmp_path / "m.onnx")
     raw = (tmp_path / "m.onnx").read_bytes()
     models = [load(built), load(raw), load(tmp_path / "m.onnx"), load(str(tmp_path / "m.onnx"))]
@@ -143,13 +145,13 @@ def test_every_source_gives_the_same_model(tmp_path):
 
 
 def test_dynamic_dimensions_keep_their_names():
-    written = again(load(proto("g (float[batch,3,h,w] x) => (float[batch,3,h,w] y) { y = Relu(x) }")))
+    written = again(load(floating.proto("g (float[batch,3,h,w] x) => (float[batch,3,h,w] y) { y = Relu(x) }")))
     dims = [d.dim_param or d.dim_value for d in written.graph.output[0].type.tensor_type.shape.dim]
     assert dims == ["batch", 3, "h", "w"]
 
 
 def test_inputs_with_a_default_become_constants_and_are_named():
-    built = proto("g (float[2] x, float[2] w) => (float[2] y) { y = Add(x, w) }")
+    built = floating.proto("g (float[2] x, float[2] w) => (float[2] y) { y = Add(x, w) }")
     built.graph.initializer.append(numpy_helper.from_array(np.ones(2, np.float32), "w"))
     source = load(built)
     assert source.notes == ["1 input(s) with a default value are fixed to it: w"]
@@ -160,7 +162,9 @@ def test_inputs_with_a_default_become_constants_and_are_named():
 
 
 def test_ir_3_where_every_initializer_is_an_input():
-    built = proto("g (float[2,3] x, float[3,4] w) => (float[2,4] y) { h = MatMul(x, w) y = Relu(h) }", opset=9, ir=3)
+    built = floating.proto(
+        "g (float[2,3] x, float[3,4] w) => (float[2,4] y) { h = MatMul(x, w) y = Relu(h) }", opset=9, ir=3
+    )
     built.graph.initializer.append(numpy_helper.from_array(np.ones((3, 4), np.float32), "w"))
     source = load(built)
     assert source.notes == []  # the rule of that version, no choice of the model's
@@ -171,7 +175,7 @@ def test_ir_3_where_every_initializer_is_an_input():
 
 
 def test_constant_nodes_become_constants():
-    source = model(
+    source = floating.model(
         """g (float[2] x) => (float[2] y, float[2] z) {
             a = Constant<value = float[2] {1, 2}>()
             b = Constant<value_float = 3.0>()
@@ -208,7 +212,9 @@ def test_functions_are_inlined_and_our_own_are_kept():
 
 
 def test_nodes_get_unique_names():
-    built = proto("g (float[2] x) => (float[2] y) { [same] a = Neg(x) [same] b = Neg(a) c = Neg(b) y = Neg(c) }")
+    built = floating.proto(
+        "g (float[2] x) => (float[2] y) { [same] a = Neg(x) [same] b = Neg(a) c = Neg(b) y = Neg(c) }"
+    )
     assert [n.name for n in load(built).graph.nodes] == ["same", "same_1", "c", "y"]
 
 
@@ -223,7 +229,7 @@ CONTROL = """g (float[2,3] x, bool c) => (float[2,3] y) <float[3,3] w, float[3] 
 
 
 def test_subgraphs_round_trip_and_store_captured_constants_once():
-    built = proto(CONTROL)
+    built = floating.proto(CONTROL)
     written = again(load(built))
     same_values(built, written)
     assert sorted(t.name for t in written.graph.initializer) == ["b", "w"]
@@ -233,7 +239,7 @@ def test_subgraphs_round_trip_and_store_captured_constants_once():
 
 def test_constants_that_only_branches_read_are_stored_once():
     text = CONTROL.replace("h = MatMul(x, w)", "h = Neg(x)").replace("q = Mul(h, k)", "r = Mul(h, k) q = MatMul(r, w)")
-    built = proto(text)
+    built = floating.proto(text)
     written = again(load(built))
     same_values(built, written)
     stored = [t.name for g in all_protos(written.graph) for t in g.initializer]
@@ -249,7 +255,7 @@ def all_protos(graph):
 
 
 def test_branches_with_a_constant_of_the_same_name():
-    built = proto(
+    built = floating.proto(
         """g (float[2] x, bool c) => (float[2] y) {
             y = If (c) <
                 then_branch = t () => (float[2] p) <float[2] k = {1, 2}> { p = Add(x, k) },
@@ -265,7 +271,7 @@ def test_branches_with_a_constant_of_the_same_name():
 
 
 def test_loops_round_trip():
-    built = proto(
+    built = floating.proto(
         """g (float[3] x) => (float[3] y, float[N,3] z) <float[3] w, int64 n = {3}, bool go = {1}> {
             y, z = Loop (n, go, x) <body = l (int64 k, bool d, float[3] v) => (bool f, float[3] u, float[3] s) {
                 f = Identity(d)
@@ -278,7 +284,7 @@ def test_loops_round_trip():
 
 
 def test_empty_lists_in_attributes():
-    built = proto("g (float[1,3,4] x) => (float[1,3,4] y) { y = Relu(x) }", opset=11)
+    built = floating.proto("g (float[1,3,4] x) => (float[1,3,4] y) { y = Relu(x) }", opset=11)
     built.graph.node[0].op_type = "Squeeze"
     built.graph.node[0].attribute.append(helper.make_attribute("axes", [], attr_type=onnx.AttributeProto.INTS))
     source = load(built)
@@ -288,21 +294,23 @@ def test_empty_lists_in_attributes():
 
 
 def test_empty_optional_inputs_and_outputs():
-    built = proto('g (float[1,2,4,4] x) => (float[1,2,8,8] y) <float[4] s = {1, 1, 2, 2}> { y = Resize(x, "", s) }')
+    built = floating.proto(
+        'g (float[1,2,4,4] x) => (float[1,2,8,8] y) <float[4] s = {1, 1, 2, 2}> { y = Resize(x, "", s) }'
+    )
     written = again(load(built))
     assert list(written.graph.node[0].input) == ["x", "", "s"]
     same_values(built, written)
 
 
 def test_unused_domains_are_dropped_and_ai_onnx_is_the_standard_one():
-    built = proto("g (float[2] x) => (float[2] y) { y = Relu(x) }")
+    built = floating.proto("g (float[2] x) => (float[2] y) { y = Relu(x) }")
     built.opset_import.add(domain="ai.onnx", version=17)
     assert [(o.domain, o.version) for o in to_proto(load(built)).opset_import] == [("", 17)]
 
 
 @pytest.mark.parametrize(("ir", "opset", "expected"), [(3, 9, 4), (8, 17, 8), (8, 21, 10), (13, 21, 13), (14, 21, 13)])
 def test_ir_versions(ir, opset, expected):
-    built = proto("g (float[2] x) => (float[2] y) { y = Relu(x) }", opset=opset)
+    built = floating.proto("g (float[2] x) => (float[2] y) { y = Relu(x) }", opset=opset)
     assert required_ir(built, ir) == expected
 
 
@@ -310,7 +318,7 @@ def test_ir_versions(ir, opset, expected):
 
 
 def external(folder, name="m.onnx", text=NET, data="m.bin"):
-    onnx.save(proto(text), folder / name, save_as_external_data=True, location=data, size_threshold=0)
+    onnx.save(floating.proto(text), folder / name, save_as_external_data=True, location=data, size_threshold=0)
     return folder / name
 
 
@@ -327,14 +335,14 @@ def test_external_data_is_found_beside_the_model_and_saved_beside_the_copy(tmp_p
     save.save(source, tmp_path / "out" / "n.onnx")
     assert names(tmp_path / "out") == ["n.onnx", "n.onnx.data"]
     (tmp_path / "in" / "m.bin").unlink()
-    same_values(proto(NET), load(tmp_path / "out" / "n.onnx"))
+    same_values(floating.proto(NET), load(tmp_path / "out" / "n.onnx"))
 
 
 def test_an_external_model_is_saved_over_itself(tmp_path):
     path = external(tmp_path)
     save.save(load(path), path)
     save.save(load(path), path)
-    same_values(proto(NET), load(path))
+    same_values(floating.proto(NET), load(path))
     assert names(tmp_path) == ["m.bin", "m.onnx", "m.onnx.data"]
 
 
@@ -349,11 +357,11 @@ def test_lazy_weights_are_streamed_and_never_replace_their_own_source(tmp_path, 
     assert source.graph.nodes[0].outputs[0].shape == ["N", 200]  # inferred all the same
     save.save(source, tmp_path / "n.onnx")
     assert isinstance(weight._values, ExternalValues)
-    same_values(proto(LARGE), onnx.load(tmp_path / "n.onnx"))
+    same_values(floating.proto(LARGE), onnx.load(tmp_path / "n.onnx"))
     lazy = load(tmp_path / "n.onnx")
     with pytest.raises(OutputError, match=r"its weights would replace n.onnx.data, which they are read from"):
         save.save(lazy, tmp_path / "n.onnx")
-    same_values(proto(LARGE), onnx.load(tmp_path / "n.onnx"))
+    same_values(floating.proto(LARGE), onnx.load(tmp_path / "n.onnx"))
 
 
 def test_large_weights_in_subgraphs_are_saved_externally(tmp_path, monkeypatch):
@@ -365,7 +373,7 @@ def test_large_weights_in_subgraphs_are_saved_externally(tmp_path, monkeypatch):
             else_branch = e () => (float[1,64] q) { q = Neg(x) }
         >
     }"""
-    built = proto(text)
+    built = floating.proto(text)
     inner = built.graph.node[0].attribute[0].g
     inner.initializer.append(numpy_helper.from_array(np.eye(64, dtype=np.float32) * 2, "v"))
     save.save(load(built), tmp_path / "m.onnx")
@@ -400,7 +408,7 @@ def test_files_that_are_no_models(tmp_path):
     assert message(tmp_path / "none.onnx").endswith("none.onnx: no such file")
     assert "cannot be read" in message(tmp_path)
     path = tmp_path / "bad.onnx"
-    whole = proto(NET).SerializeToString()
+    whole = floating.proto(NET).SerializeToString()
     for content in (b"", b"hello, world\n", b"\x89PNG\r\n\x1a\n" + bytes(100), bytes(1000), b"PK\x03\x04" + bytes(50)):
         path.write_bytes(content)
         assert message(path).startswith(f"{path}: not an ONNX model")
@@ -438,17 +446,17 @@ def test_external_data_outside_the_folder_is_refused(tmp_path):
 
 
 def test_attributes_that_cannot_be_carried_are_refused():
-    built = proto("g (float[2] x) => (float[2] y) { [odd] y = custom.Thing(x) }")
+    built = floating.proto("g (float[2] x) => (float[2] y) { [odd] y = custom.Thing(x) }")
     built.graph.node[0].attribute.append(helper.make_attribute("shape", helper.make_tensor_type_proto(1, [2])))
     assert message(built) == "model: node odd has attribute shape of type TYPE_PROTO, which onnxq cannot carry"
-    inner = proto(CONTROL)
+    inner = floating.proto(CONTROL)
     node = inner.graph.node[1].attribute[0].g.node[0]
     node.attribute.append(helper.make_attribute("many", [numpy_helper.from_array(np.ones(1))]))
     assert "attribute many of type TENSORS" in message(inner)
 
 
 def test_optional_values_are_refused():
-    built = proto("g (float[2] x) => (float[2] y) { y = Identity(x) }")
+    built = floating.proto("g (float[2] x) => (float[2] y) { y = Identity(x) }")
     kind = built.graph.input[0].type
     inner = onnx.TypeProto.FromString(kind.SerializeToString())
     kind.optional_type.elem_type.CopyFrom(inner)
@@ -462,7 +470,7 @@ def test_sequences_are_carried():
             else_branch = e () => (seq(float[N]) d) { d = SequenceConstruct(w, w) }
         >
     }"""
-    source = load(proto(text))
+    source = load(floating.proto(text))
     pipeline.run(source, [FoldConstants(), EliminateIdentity()], PassContext(source))
     written = again(source)
     for c, count in ((True, 2), (False, 2)):
@@ -470,7 +478,7 @@ def test_sequences_are_carried():
 
 
 def test_a_model_of_other_domains_alone_gets_an_opset():
-    built = proto("g (float[2] x) => (float[2] y) { y = custom.Thing(x) }")
+    built = floating.proto("g (float[2] x) => (float[2] y) { y = custom.Thing(x) }")
     del built.opset_import[0]
     source = load(built)
     assert source.opset == 17
@@ -492,7 +500,7 @@ def test_functions_that_cannot_be_inlined():
 
 
 def test_a_model_is_saved_with_the_usual_permissions(tmp_path):
-    save.save(model(NET), tmp_path / "m.onnx")
+    save.save(floating.model(NET), tmp_path / "m.onnx")
     assert names(tmp_path) == ["m.onnx"]
     mask = os.umask(0)
     os.umask(mask)
@@ -502,7 +510,7 @@ def test_a_model_is_saved_with_the_usual_permissions(tmp_path):
 def test_an_invalid_model_leaves_the_old_file(tmp_path):
     target = tmp_path / "m.onnx"
     target.write_bytes(b"the old one")
-    source = model(NET)
+    source = floating.model(NET)
     source.graph.nodes[0].op = "NoSuchOperator"
     with pytest.raises(ModelError, match="the model that was made is invalid"):
         save.save(source, target)
@@ -514,7 +522,7 @@ def test_a_model_that_onnxruntime_refuses_leaves_the_old_file(tmp_path):
     target = tmp_path / "m.onnx"
     target.write_bytes(b"the old one")
     with pytest.raises(ModelError, match="onnxruntime"):
-        save.save(model("g (float[2] x) => (float[2] y) { y = custom.Thing(x) }"), target)
+        save.save(floating.model("g (float[2] x) => (float[2] y) { y = custom.Thing(x) }"), target)
     assert target.read_bytes() == b"the old one"
     assert names(tmp_path) == ["m.onnx"]
 
@@ -527,7 +535,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         if os.access(folder, os.W_OK):
             pytest.skip("this user writes everywhere")
         with pytest.raises(OutputError, match="cannot be written"):
-            save.save(model(NET), folder / "m.onnx")
+            save.save(floating.model(NET), folder / "m.onnx")
     finally:
         folder.chmod(0o700)
 
@@ -535,7 +543,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
 def test_a_folder_that_nobody_can_write_to():
     with pytest.raises(OutputError, match=r"^/proc/self/m.onnx: cannot be written: "):
-        save.save(model(NET), "/proc/self/m.onnx")
+        save.save(floating.model(NET), "/proc/self/m.onnx")
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
@@ -547,7 +555,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        save.save(model(NET), target)
+        save.save(floating.model(NET), target)
     monkeypatch.undo()
     assert target.read_bytes() == b"the old one"
     assert names(tmp_path) == ["m.onnx"]
@@ -556,11 +564,11 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "why"), [("missing/m.onnx", "does not exist"), ("", "is a folder")])
 def test_targets_that_make_no_sense(tmp_path, name, why):
     with pytest.raises(OutputError, match=why):
-        save.save(model(NET), tmp_path / name)
+        save.save(floating.model(NET), tmp_path / name)
 
 
 def test_an_opset_newer_than_onnxruntime_reads(tmp_path):
-    source = model("g (float[2] x) => (float[2] y) { y = Relu(x) }")
+    source = floating.model("g (float[2] x) => (float[2] y) { y = Relu(x) }")
     source.graph.opset = 27
     for entry in source.graph.import_domains:
         entry.version = 27
@@ -580,7 +588,7 @@ def test_a_model_over_2_gb(tmp_path):
         j = Add(b, zero)
         y = Gemm(j, w2)
     }"""
-    built = proto(text)
+    built = floating.proto(text)
     size = side * side * 4
     with open(tmp_path / "m.bin", "wb") as data:
         data.truncate(3 * size)

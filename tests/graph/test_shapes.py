@@ -4,11 +4,11 @@ import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
-from floating import model
 from onnx import TensorProto
 
 from onnxq.graph import shapes
 from onnxq.graph.walk import all_graphs
+from support.build import floating
 
 NET = """g (float[N,200] x, bool c) => (float[N,200] y) <float[200,200] w, int64[2] s = {-1, 100}> {
     h = MatMul(x, w)
@@ -35,7 +35,7 @@ def tensor(graph: gs.Graph, name: str) -> gs.Tensor:
 
 
 def test_everything_is_found_again_and_weights_are_what_they_were():
-    graph = model(NET).graph
+    graph = floating.model(NET).graph
     weight = tensor(graph, "w")
     held = weight._values
     forget(graph)
@@ -49,7 +49,7 @@ def test_everything_is_found_again_and_weights_are_what_they_were():
 
 
 def test_what_is_known_stays():
-    graph = model(NET).graph
+    graph = floating.model(NET).graph
     tensor(graph, "h").shape = ["batch", 200]
     shapes.infer(graph)
     assert tensor(graph, "h").shape == ["batch", 200]
@@ -58,7 +58,7 @@ def test_what_is_known_stays():
 
 
 def test_a_number_replaces_a_name():
-    graph = model("g (float[2,3] x) => (float[A,B] y) { h = Neg(x) y = Abs(h) }").graph
+    graph = floating.model("g (float[2,3] x) => (float[A,B] y) { h = Neg(x) y = Abs(h) }").graph
     tensor(graph, "h").shape = ["n", 3]
     shapes.infer(graph)
     assert tensor(graph, "h").shape == [2, 3]
@@ -66,7 +66,7 @@ def test_a_number_replaces_a_name():
 
 
 def test_weights_come_back_when_inference_gives_up():
-    graph = model(NET).graph
+    graph = floating.model(NET).graph
     held = tensor(graph, "w")._values
     graph.nodes[0].op = "NoSuchOperator"
     graph.nodes[1].attrs["allowzero"] = object()  # cannot be written
@@ -75,7 +75,7 @@ def test_weights_come_back_when_inference_gives_up():
 
 
 def test_narrow_types():
-    source = model("g (bfloat16[2] x) => (bfloat16[2] y) { h = Neg(x) y = Neg(h) }")
+    source = floating.model("g (bfloat16[2] x) => (bfloat16[2] y) { h = Neg(x) y = Neg(h) }")
     forget(source.graph)
     shapes.infer(source.graph)
     assert shapes.element_type(tensor(source.graph, "h")) == TensorProto.BFLOAT16

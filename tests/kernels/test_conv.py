@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_runs import Bundle, bundle, check, chosen, needs_library, on_every_tier, refusal, run_refusal
 from onnx import TensorProto, helper, numpy_helper
-from operator_cases import Case, Draw
 
 from onnxq.execution import runtime
+from support.cases.operator_cases import Case, Draw
+from support.kernel_runs import Bundle, bundle, check, chosen, needs_library, on_every_tier, refusal, run_refusal
 
 pytestmark = needs_library
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from every_operator import every_operator
-from kernel_runs import Bundle, needs_library
 from onnx import helper
 
 from onnxq.execution import runtime
+from support.cases.every_operator import every_operator
+from support.kernel_runs import Bundle, needs_library
 
 pytestmark = needs_library
 

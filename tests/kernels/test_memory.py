@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from kernel_runs import needs_library
+
+from support.kernel_runs import needs_library
 
 pytestmark = needs_library
 STATM = Path("/proc/self/statm")

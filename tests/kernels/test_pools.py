@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_runs import Bundle, bundle, check, chosen, lone, needs_library, on_every_tier, refusal, run_refusal
-from operator_cases import Case, Draw
 
 from onnxq.execution import runtime
+from support.cases.operator_cases import Case, Draw
+from support.kernel_runs import Bundle, bundle, check, chosen, lone, needs_library, on_every_tier, refusal, run_refusal
 
 pytestmark = needs_library
 

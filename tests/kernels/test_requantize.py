@@ -9,12 +9,12 @@ import onnx
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from kernel_runs import bundle, check, chosen, needs_library, on_every_tier
 from onnx import TensorProto, helper, numpy_helper
-from operator_cases import Case, Draw
 
 from onnxq.errors import ModelError
 from onnxq.execution import runtime
+from support.cases.operator_cases import Case, Draw
+from support.kernel_runs import bundle, check, chosen, needs_library, on_every_tier
 
 pytestmark = needs_library
 

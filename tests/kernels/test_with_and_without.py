@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from every_operator import every_operator
-from kernel_runs import bundle, check_outputs, chosen, needs_library, on_every_tier
 from onnx import numpy_helper
 
 from onnxq.execution import runtime
 from onnxq.ops import SCHEMAS, attach_functions
+from support.cases.every_operator import every_operator
+from support.kernel_runs import bundle, check_outputs, chosen, needs_library, on_every_tier
 
 pytestmark = needs_library
 

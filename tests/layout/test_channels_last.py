@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
-from integers import feeds, model, prove, run
 
 from onnxq import pipeline
 from onnxq.context import PassContext
@@ -14,6 +13,9 @@ from onnxq.graph.model import load, to_proto
 from onnxq.layout.values import perm_of
 from onnxq.ops import check_node
 from onnxq.passes.layout_nhwc import LayoutNhwc
+from support.build import integers
+from support.prove.passes import prove_exact
+from support.runs import run
 
 PASS = LayoutNhwc()
 TO_LAST, TO_FIRST = "perm=[0,2,3,1]", "perm=[0,3,1,2]"
@@ -37,7 +39,7 @@ def test_bytes_to_channels_last_before_an_operator_of_ours(source: str, perm: st
     text = f"""g ({source} x) => (uint8[{",".join("abcde"[:dims])}] y)
         <uint8[3,4] m, int32[1] mul, int32[1] sh = {{36}}> {{
         [move] t = Transpose<perm={perm}>(x) [product] y = {MATMUL}(t, m, mul, sh) }}"""
-    proof = prove(text, PASS)
+    proof = prove_exact(text, PASS)
     assert proof.ops == {"ChannelsLast": 1, "MatMul": 1}
     assert check_node(proof.node("move")) == []
     assert proof.changed == 1
@@ -59,7 +61,7 @@ def test_other_transposes_stay(source: str, result: str, nodes: str) -> None:
     average = "own.AveragePool<kernel_shape=[2,2], qmin=0, qmax=255, y_type=2>"
     text = f"""g ({source} x) => ({result} y) <uint8[3,4] m, int32[1] mul, int32[1] sh = {{36}}> {{
         {nodes.replace("own.Wide", average)} }}"""
-    proof = prove(text, PASS)
+    proof = prove_exact(text, PASS)
     assert proof.node("move").op == "Transpose" and proof.node("move").domain in (None, "")
     assert proof.changed == 0
 
@@ -67,7 +69,7 @@ def test_other_transposes_stay(source: str, result: str, nodes: str) -> None:
 def test_a_copy_that_is_a_graph_output_too() -> None:
     text = f"""g (uint8[2,3,5,4] x) => (uint8[2,5,4,3] t, uint8[2,4,3,3] y) {{
         [move] t = Transpose<{TO_LAST}>(x) [pool] y = {POOL}(t) }}"""
-    assert prove(text, PASS).ops == {"ChannelsLast": 1, "MaxPool": 1}
+    assert prove_exact(text, PASS).ops == {"ChannelsLast": 1, "MaxPool": 1}
 
 
 def test_it_cancels_as_a_transpose_does() -> None:
@@ -76,7 +78,7 @@ def test_it_cancels_as_a_transpose_does() -> None:
         [t1] a = own.ChannelsLast(x) [pool] b = own.MaxPool<kernel_shape=[1,1]>(a) [t2] c = Transpose<{TO_FIRST}>(b)
         [table] d = own.LookupTable(c, t) [t3] e = own.ChannelsLast(d) [more] f = own.MaxPool<kernel_shape=[1,1]>(e)
         [t4] y = Transpose<{TO_FIRST}>(f) }}"""
-    proof = prove(text, PASS)
+    proof = prove_exact(text, PASS)
     assert proof.ops == {"ChannelsLast": 1, "MaxPool": 2, "LookupTable": 1, "Transpose": 1}
     assert proof.node("table").metadata["onnxq.layout"] == "0,2,3,1"
     assert proof.reasons == {}
@@ -85,7 +87,7 @@ def test_it_cancels_as_a_transpose_does() -> None:
 def test_it_becomes_a_transpose_where_it_moves_otherwise() -> None:
     text = f"""g (uint8[2,3,5,4] x) => (uint8[a,b,c,d] y) {{
         [t1] a = own.ChannelsLast(x) [t2] b = own.ChannelsLast(a) [pool] y = {POOL}(b) }}"""
-    proof = prove(text, PASS)
+    proof = prove_exact(text, PASS)
     assert proof.ops == {"Transpose": 1, "MaxPool": 1}
     assert proof.transposes == [[0, 3, 1, 2]]
     assert to_proto(proof.model).graph.node[0].domain == ""
@@ -93,7 +95,7 @@ def test_it_becomes_a_transpose_where_it_moves_otherwise() -> None:
 
 def test_it_becomes_a_reshape_where_it_moves_nothing() -> None:
     text = "g (uint8[2,1,5,4] x) => (uint8[2,4,3,1] y) { [t] a = own.ChannelsLast(x) [pool] y = " + POOL + "(a) }"
-    proof = prove(text, PASS)
+    proof = prove_exact(text, PASS)
     assert proof.ops == {"Reshape": 1, "MaxPool": 1}
     assert to_proto(proof.model).graph.node[0].domain == ""
 
@@ -102,7 +104,7 @@ def test_a_saved_model_is_left_alone() -> None:
     text = f"""g (uint8[N,3,H,W] x) => (uint8[a,b,c,d] y) <uint8[256] t> {{
         [t1] a = Transpose<{TO_LAST}>(x) [pool] b = {POOL}(a) [t2] c = Transpose<{TO_FIRST}>(b)
         [table] y = own.LookupTable(c, t) }}"""
-    proof = prove(text, PASS)
+    proof = prove_exact(text, PASS)
     assert proof.ops["ChannelsLast"] == 1
     again = load(to_proto(proof.model))
     (report,) = pipeline.run(again, [PASS], PassContext(again))
@@ -130,8 +132,8 @@ def test_with_kernels(threads: int) -> None:
         int32[8] b, int32[8] mul, int32[1] sh = {{36}}, int8[1] zw = {{0}}> {{
         [q] xq = QuantizeLinear(x, s, z) [move] t = Transpose<{TO_LAST}>(xq) [conv] c = {conv}(t, w, b, mul, sh, zw)
         [back] f = Transpose<{TO_FIRST}>(c) [dq] y = DequantizeLinear(f, s, z) }}"""
-    source = model(text)
-    (feed,) = feeds(source, 1)
+    source = integers.model(text)
+    (feed,) = integers.feeds(source, 1)
     expected = run(source, feed)["y"]
     pipeline.run(source, [PASS], PassContext(source))
     assert "ChannelsLast" in [n.op for n in source.graph.nodes]

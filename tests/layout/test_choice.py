@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-import random_integers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from onnxq.layout import perms
 from onnxq.layout.choice import Choice, Layouts, made_in, price, read_in
 from onnxq.layout.mincut import SINK, SOURCE, Network
 from onnxq.layout.values import Value
+from support.cases import random_integers
 
 PERMS = st.integers(1, 6).flatmap(lambda n: st.tuples(st.permutations(range(n)), st.permutations(range(n))))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from integers import Proof, prove
 
 from onnxq.layout.own import RULES
 from onnxq.layout.rules import CHANNELS_LAST
 from onnxq.ops import SCHEMAS
 from onnxq.passes.layout_nhwc import LayoutNhwc
+from support.prove.passes import Proof, prove_exact
 
 PASS = LayoutNhwc()
 BYTES = "y_zero_point=3, qmin=0, qmax=255, y_type=2"
@@ -29,7 +29,7 @@ def between(op: str, output: str = U, constants: str = "", source: str = "uint8[
     text = f"""g ({source} x) => ({kind}{free} y) <uint8[256] table{"," if constants else ""} {constants}> {{
         [first] h = own.LookupTable(x, table) [down] f = Transpose<{TO_FIRST}>(h)
         [op] g = {op} [up] l = {back} [last] y = {last} }}"""
-    return prove(text, PASS)
+    return prove_exact(text, PASS)
 
 
 # operator that reads f [2,4,6,5], its result, constants, and what the node looks like afterwards
@@ -154,7 +154,7 @@ def test_layer_norm_keeps_its_last_dimension(perm, left):
         [first] a = own.MatMul<qmin=0, qmax=255, y_type=2>(x, m, mul, sh) [t1] b = Transpose<perm=[{perm}]>(a)
         [norm] c = own.LayerNorm<epsilon=1, qmin=0, qmax=255, y_type=2, y_zero_point=128>(b, gamma, beta, shift)
         [t2] d = Transpose<perm=[{perm}]>(c) [last] y = own.MatMul<qmin=0, qmax=255, y_type=2>(d, m, mul, sh) }}"""
-    proof = prove(text, PASS, gamma=1 << 16, beta=3 << 16, sh=35)
+    proof = prove_exact(text, PASS, gamma=1 << 16, beta=3 << 16, sh=35)
     assert len(proof.transposes) == left
     if left:
         assert "LayerNorm norm: it normalizes the last dimension" in proof.reasons["t1"]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from lowering import Lowered, Qdq, check, lower, run, uniform
 from onnx import numpy_helper
+
+from support.build import Qdq, uniform
+from support.prove.lowering import Lowered, check, lower
+from support.runs import run
 
 RNG = np.random.default_rng(5)
 SHAPE = "float[2,6,5,4]"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from lowering import Lowered, Qdq, assert_same, check, label, lower, uniform
 from ml_dtypes import int4, uint4
 from onnx import numpy_helper
+
+from support.build import Qdq, uniform
+from support.prove.lowering import Lowered, assert_same, check, label, lower
 
 RNG = np.random.default_rng(3)
 IMAGE = "float[1,4,9,7] x"

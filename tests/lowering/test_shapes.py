@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from lowering import Lowered, Qdq, check, lower, session
 from onnx import numpy_helper
+
+from support.build import Qdq
+from support.prove.lowering import Lowered, check, lower
+from support.runs import session
 
 RNG = np.random.default_rng(7)
 IMAGE = "float[2,6,9,7] x"

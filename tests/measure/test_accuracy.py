@@ -6,11 +6,14 @@ import math
 import numpy as np
 import onnx
 import pytest
-import qdq
 
 from onnxq.errors import ConfigError, DataError
 from onnxq.measure.accuracy import NO_SIGNAL_DB, evaluate
 from onnxq.numeric.metrics import sqnr_db
+from support.build import qdq
+from support.insertion import context, insert
+from support.prove.nodes import reads
+from support.runs import run
 
 # y = x, so that the scores of every sample are the test's own.
 SCORES = "g (float[N,6] x) => (float[N,6] y) <float[6,6] w> { [fc] y = MatMul(x, w) }"
@@ -102,17 +105,17 @@ def test_an_inner_tensor_can_be_looked_at(samples):
     assert found.output == "y"
     assert found.against.outputs["y"].sqnr_db == pytest.approx(sqnr_db(samples["x"], samples["x"] / 2))
     quantized = qdq.model(SOFTMAX, w=np.eye(6, dtype=np.float32))
-    qdq.insert(quantized, qdq.context(quantized, "qnn", feeds=[{"x": samples["x"]}]))
-    assert qdq.reads(quantized, "soft") == ["DQ"]
+    insert(quantized, context(quantized, "qnn", feeds=[{"x": samples["x"]}]))
+    assert reads(quantized, "soft") == ["DQ"]
     found = evaluate(quantized, samples, against=identity(SOFTMAX), output="y").against
     assert 20 < found.outputs["y"].sqnr_db < 60
 
 
 def test_the_output_of_a_qdq_model_is_compared_as_it_leaves(samples):
     quantized = qdq.model(SCORES, w=np.eye(6, dtype=np.float32))
-    qdq.insert(quantized, qdq.context(quantized, "qnn", feeds=[{"x": samples["x"]}]))
+    insert(quantized, context(quantized, "qnn", feeds=[{"x": samples["x"]}]))
     found = evaluate(quantized, samples, against=identity())
-    made = qdq.run(quantized, {"x": samples["x"]}, optimize=True)["y"]
+    made = run(quantized, {"x": samples["x"]}, optimize=True)["y"]
     assert found.against.outputs["y"].sqnr_db == pytest.approx(sqnr_db(samples["x"], made))
 
 

@@ -7,17 +7,20 @@ import math
 import numpy as np
 import onnx
 import pytest
-import qdq
 from onnx import numpy_helper
 
 from onnxq.errors import ConfigError, DataError, OutputError
 from onnxq.execution import inner_tensors as fetch
-from onnxq.graph.model import Model, from_proto
+from onnxq.graph.model import Model, from_proto, to_proto
 from onnxq.measure.compare import compare
 from onnxq.measure.counterparts import twin_of, twins
 from onnxq.numeric.metrics import sqnr_db
 from onnxq.numeric.quantize import fake_quantize
 from onnxq.plots import plot_comparison
+from support.build import copy_of, qdq
+from support.insertion import context, insert
+from support.prove.nodes import dequantized, node_of, nodes_of
+from support.runs import run
 
 CHAIN = """g (float[N,3,6,6] x) => (float[N,5] y)
     <float[4,3,1,1] w1, float[4] b1, float[5,4,1,1] w2, float[5] b2>
@@ -30,14 +33,14 @@ RESIDUAL = """g (float[N,4,6,6] x) => (float[N,4,6,6] y)
 
 def data(text: str = CHAIN, count: int = 5) -> dict[str, np.ndarray]:
     source = qdq.model(text)
-    return {"x": np.concatenate([f["x"][:1] for f in qdq.samples(source, count)])}
+    return {"x": np.concatenate([f["x"][:1] for f in qdq.feeds(source, count)])}
 
 
 def quantized(text: str = CHAIN, profile: str = "onnxruntime-cpu", **settings) -> tuple[Model, Model]:
     """The float model, and the same quantized."""
     source, target = qdq.model(text, 21), qdq.model(text, 21)
-    qdq.insert(target, qdq.context(target, profile, feeds=[data(text)], **settings), fuse=True)
-    return source, qdq.copy_of(target)
+    insert(target, context(target, profile, feeds=[data(text)], **settings), fuse=True)
+    return source, copy_of(target)
 
 
 def values(source: Model, names: list[str], feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -45,7 +48,7 @@ def values(source: Model, names: list[str], feed: dict[str, np.ndarray]) -> dict
     proto = fetch.observed_model(source, names)
     del proto.graph.output[:]
     proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names)
-    return qdq.run(proto, feed)
+    return run(proto, feed)
 
 
 def row(result, tensor: str):
@@ -61,7 +64,7 @@ def pairs(source: Model, target: Model) -> dict[str, str]:
 
 def test_twins_are_behind_the_dequantize_and_survive_an_absorbed_relu():
     source, target = quantized()
-    assert not qdq.nodes(target, "Relu")
+    assert not nodes_of(target, "Relu")
     found = pairs(source, target)
     assert found == {
         "x": "x_dequantized",
@@ -91,7 +94,7 @@ def test_fewer_bits_put_a_clip_between():
 def test_an_absorbed_relu_is_found_without_names():
     """Other tools leave the QuantizeLinear on the Conv's output: it stands on the vanished Relu's."""
     source, target = quantized()
-    for node in qdq.nodes(target, "QuantizeLinear"):
+    for node in nodes_of(target, "QuantizeLinear"):
         node.outputs[0].name = f"codes_{node.name}"
     found = twins(source.graph, target.graph)
     assert found["r"].twin == "r_dequantized"
@@ -120,7 +123,7 @@ def test_models_of_other_tools_are_matched(tmp_path):
         weight_type=QuantType.QInt8,
     )
     source, target = qdq.model(CHAIN), from_proto(onnx.load(tmp_path / "q.onnx"))
-    assert not qdq.nodes(target, "Relu")
+    assert not nodes_of(target, "Relu")
     found = twins(source.graph, target.graph)
     assert found["r"].quantize is not None
     assert found["r"].twin == "r_DequantizeLinear_Output"
@@ -184,9 +187,9 @@ def test_groups_stay_under_the_budget(monkeypatch):
 def test_weights_are_compared_with_the_float_ones():
     source, target = quantized(weight_bits=4, first_last_bits=None)
     result = compare(source, target, data())
-    weight = qdq.node(source, "c2").inputs[1].values
+    weight = node_of(source, "c2").inputs[1].values
     assert row(result, "c").weight_bits == 4
-    assert row(result, "c").weight_sqnr_db == pytest.approx(sqnr_db(weight, qdq.dequantized(target, "c2")), abs=1e-3)
+    assert row(result, "c").weight_sqnr_db == pytest.approx(sqnr_db(weight, dequantized(target, "c2")), abs=1e-3)
 
 
 def test_a_folded_batchnorm_is_part_of_the_weight_and_its_input_is_skipped():
@@ -199,14 +202,14 @@ def test_a_folded_batchnorm_is_part_of_the_weight_and_its_input_is_skipped():
     scale, variance = rng.uniform(1, 3, 4).astype(np.float32), rng.uniform(1, 9, 4).astype(np.float32)
     source = qdq.model(text, opset=15, gamma=scale, var=variance)
     target = qdq.model(text, opset=15, gamma=scale, var=variance)
-    ctx = qdq.context(target, feeds=[data(text)])
+    ctx = context(target, feeds=[data(text)])
     pipeline.run(target, pipeline.parse("fold-batchnorm,insert-qdq{calibration=max}"), ctx)
     result = compare(source, target, data(text))
     assert result.skipped == ("a",)
     found = row(result, "y")
     assert (found.node, found.op) == ("c", "Conv")
-    folded = qdq.node(source, "c").inputs[1].values * (scale / np.sqrt(variance + 1e-5)).reshape(-1, 1, 1, 1)
-    assert found.weight_sqnr_db == pytest.approx(sqnr_db(folded, qdq.dequantized(target, "c")), abs=1e-2)
+    folded = node_of(source, "c").inputs[1].values * (scale / np.sqrt(variance + 1e-5)).reshape(-1, 1, 1, 1)
+    assert found.weight_sqnr_db == pytest.approx(sqnr_db(folded, dequantized(target, "c")), abs=1e-2)
     assert found.sqnr_db > 25
 
 
@@ -214,12 +217,12 @@ def test_isolated_feeds_every_layer_the_float_values():
     """The second convolution alone: its weight and bias quantized, its input the float model's, quantized once."""
     source = qdq.model(CHAIN)
     target = qdq.model(CHAIN)
-    ctx = qdq.context(target, feeds=[data()])
-    qdq.insert(target, ctx, fuse=True)
+    ctx = context(target, feeds=[data()])
+    insert(target, ctx, fuse=True)
     points = ctx.placement.activation_qparams
     result = compare(source, target, data(), isolated=True)
     floats = values(source, ["r", "c"], data())
-    weight, bias = qdq.dequantized(target, "c2", 1), qdq.dequantized(target, "c2", 2)
+    weight, bias = dequantized(target, "c2", 1), dequantized(target, "c2", 2)
     seen = fake_quantize(floats["r"], points["r"]).astype(np.float64)
     made = np.einsum("nihw,oi->nohw", seen, weight[:, :, 0, 0].astype(np.float64)) + bias.reshape(1, -1, 1, 1)
     alone = fake_quantize(made.astype(np.float32), points["c"])
@@ -288,6 +291,6 @@ def test_plot_refusals(tmp_path):
 def test_int4_weights_are_read():
     codes = numpy_helper.to_array
     source, target = quantized(weight_bits=4, first_last_bits=None)
-    stored = [i for i in qdq.to_proto(target).graph.initializer if i.name == "w2_quantized"]
+    stored = [i for i in to_proto(target).graph.initializer if i.name == "w2_quantized"]
     assert codes(stored[0]).dtype.name == "int4"
     assert row(compare(source, target, data()), "c").weight_bits == 4

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-import qdq
 
 from onnxq import pipeline
 from onnxq.context import PassContext
@@ -22,6 +21,8 @@ from onnxq.numeric.qparams import QParams
 from onnxq.numeric.quantize import fake_quantize
 from onnxq.placement.settings import QuantSettings
 from onnxq.profiles.schema import builtin_names, load_profile
+from support.build import copy_of, qdq
+from support.insertion import context, insert
 
 BLOCKS = """g (float[N,3,8,8] x) => (float[N,6] y)
     <float[8,3,3,3] w1, float[8] b1, float[8,1,3,3] w2, float[8] b2, float[8,8,1,1] w3, float[8] b3, float[6,16] w4,
@@ -39,8 +40,8 @@ def feed(count: int = 6) -> dict[str, np.ndarray]:
 
 def quantized(profile: str, **settings) -> Model:
     target = qdq.model(BLOCKS, 21)
-    qdq.insert(target, qdq.context(target, profile, feeds=[feed()], **settings), fuse=True)
-    return qdq.copy_of(target)
+    insert(target, context(target, profile, feeds=[feed()], **settings), fuse=True)
+    return copy_of(target)
 
 
 def fused(proto: onnx.ModelProto, folder: Path) -> Counter[str]:

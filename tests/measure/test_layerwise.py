@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-import integers
 import numpy as np
 import onnx
 import pytest
@@ -22,6 +21,8 @@ from onnxq.graph.model import Model, load, to_proto
 from onnxq.measure.code_steps import StepTally
 from onnxq.measure.layerwise import Verification
 from onnxq.passes.layout_nhwc import LayoutNhwc
+from support.build import integers
+from support.runs import run
 
 SX, SW, SC, SP, SV, SY = 0.0613, 0.127, 0.2317, 0.241, 0.131, 0.2291
 
@@ -297,6 +298,6 @@ def test_a_tensor_that_a_subgraph_reads_is_fed_there_too():
     codes = np.asarray([[1, 2, 3, 4]], np.uint8)
     for flag in (True, False):
         feed = {"x": np.zeros((1, 4), np.float32), "flag": np.asarray(flag), fed["lq"]: codes}
-        found = integers.run(proto, feed)
+        found = run(proto, feed)
         np.testing.assert_array_equal(found["y"], (codes.astype(np.float32) - 9) * 0.25)
         np.testing.assert_array_equal(found["lq"], np.full((1, 4), 9))

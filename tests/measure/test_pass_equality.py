@@ -3,7 +3,6 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from floating import model, proto
 
 from onnxq.context import PassContext
 from onnxq.data.source import input_specs, open_data
@@ -11,12 +10,13 @@ from onnxq.errors import ConfigError, ModelError, VerificationError
 from onnxq.graph.model import load
 from onnxq.measure import pass_equality as verification
 from onnxq.measure.pass_equality import compare
+from support.build import floating
 
 NET = "g (float[N,4] x) => (float[N,5] y) <float[4,5] w> { y = MatMul(x, w) }"
 
 
 def test_random_samples_are_the_same_each_time():
-    source = model(NET)
+    source = floating.model(NET)
     first, second = (verification.outputs(source, PassContext(source)) for _ in range(2))
     assert list(first) == ["y"]
     assert len(first["y"]) == verification.SAMPLES
@@ -25,7 +25,7 @@ def test_random_samples_are_the_same_each_time():
 
 
 def test_real_samples_are_used_and_only_the_first_few():
-    source = model(NET)
+    source = floating.model(NET)
     data = {"x": np.arange(40, dtype=np.float32).reshape(10, 4)}
     ctx = PassContext(source, data=open_data(data, input_specs(source.graph)))
     weight = source.graph.nodes[0].inputs[1].values
@@ -37,7 +37,7 @@ def test_real_samples_are_used_and_only_the_first_few():
 
 
 def test_several_inputs_and_outputs_of_several_types():
-    source = model(
+    source = floating.model(
         """g (float[2] a, int64[2] k, bool c) => (float[2] y, int64[2] z, bool d) <float[2] w> {
             y = Add(a, w)
             z = Add(k, k)
@@ -51,7 +51,7 @@ def test_several_inputs_and_outputs_of_several_types():
 def test_external_weights_and_models_over_the_limit(tmp_path, monkeypatch):
     import onnx
 
-    onnx.save(proto(NET), tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
+    onnx.save(floating.proto(NET), tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
     small = load(tmp_path / "m.onnx")
     expected = verification.outputs(small, PassContext(small))
     monkeypatch.setattr("onnxq.graph.model.INLINE_LIMIT", 10)
@@ -61,16 +61,16 @@ def test_external_weights_and_models_over_the_limit(tmp_path, monkeypatch):
 
 
 def test_a_shape_that_must_be_given():
-    source = model("g (float[N,M] x) => (float[N,M] y) { y = Neg(x) }")
+    source = floating.model("g (float[N,M] x) => (float[N,M] y) { y = Neg(x) }")
     with pytest.raises(ConfigError, match=r"--input-shape x:DIMS"):
         verification.outputs(source, PassContext(source))
 
 
 def test_a_model_that_cannot_be_run():
-    source = load(proto("g (float[1,2] x) => (float[1,2] y) { y = custom.Thing(x) }"))
+    source = load(floating.proto("g (float[1,2] x) => (float[1,2] y) { y = custom.Thing(x) }"))
     with pytest.raises(ModelError, match="onnxruntime refuses"):
         verification.outputs(source, PassContext(source))
-    wrong = model("g (float[1,4] x) => (float[A,B] y) <int64[2] s = {3, 3}> { y = Reshape(x, s) }")
+    wrong = floating.model("g (float[1,4] x) => (float[A,B] y) <int64[2] s = {3, 3}> { y = Reshape(x, s) }")
     with pytest.raises(ModelError, match="cannot be run for verification: ") as caught:
         verification.outputs(wrong, PassContext(wrong))
     assert "\n" not in str(caught.value)

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from command import COMMAND, environment, listing, succeed
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 from onnx.reference import ReferenceEvaluator
-from zoo import KINDS, Feed, Kind
 
 import onnxq
 from onnxq.errors import OutputError
@@ -25,6 +23,8 @@ from onnxq.graph.model import load
 from onnxq.graph.walk import all_graphs
 from onnxq.numeric.metrics import sqnr_db
 from onnxq.profiles.schema import builtin_names
+from support.cases.zoo import KINDS, Feed, Kind
+from support.command import COMMAND, environment, listing, succeed
 
 PROFILES = ("onnxruntime-cpu", "tensorrt")
 KIND_NAMES = [pytest.param(k, marks=pytest.mark.shared_weight) if k == "shared weight" else k for k in KINDS]

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from command import succeed
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -23,6 +22,7 @@ from onnxq.context import PassContext
 from onnxq.graph.model import load, to_proto
 from onnxq.numeric.metrics import sqnr_db
 from onnxq.profiles.schema import builtin_names
+from support.command import succeed
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 PIPELINE = "fold-constants,eliminate-identity,fold-batchnorm"

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from floating import run
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -17,6 +16,7 @@ from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.graph.model import load, to_proto
 from onnxq.graph.protos import IR_MAX
+from support.runs import run
 
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 # What cannot be carried or raised, each with a sentence that says so (tested where it is refused).

@@ -6,12 +6,12 @@ from typing import Any
 
 import onnx
 import pytest
-from random_graphs import feeds, network
 
 import onnxq
 from onnxq.measure.consistency import optimization_consistency
 from onnxq.numeric.metrics import sqnr_db
 from onnxq.profiles.schema import builtin_names
+from support.cases.random_graphs import feeds, network
 
 SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 120))]
 FEW = {"weight_bits": 4, "activation_bits": 6}

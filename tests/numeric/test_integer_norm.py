@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import qdq
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from onnxq.errors import NumericError
 from onnxq.numeric import integer_norm as norm
+from support.build import qdq
+from support.runs import run
 
 seeds = st.integers(0, 2**32 - 1)
 normals = st.integers(2**60, 2**62 - 1)
@@ -173,7 +174,7 @@ def test_layer_norm_against_onnxruntime() -> None:
         g=gamma,
         b=beta,
     )
-    expected = qdq.run(graph, {"q": x})["r"]
+    expected = run(graph, {"q": x})["r"]
     made = norm.layer_norm_constants(gamma, beta, 1e-5, n, float(np.float32(0.031)), float(np.float32(0.03)))
     y = norm.layer_norm(
         x, made.gamma, made.beta, made.shift, epsilon=made.epsilon, x_zero_point=10, y_zero_point=-3, **INT8
@@ -284,7 +285,7 @@ def test_softmax_against_onnxruntime() -> None:
         sy=np.array(1 / 256, np.float32),
         zy=np.array(0, np.uint8),
     )
-    expected = qdq.run(graph, {"q": x})["r"]
+    expected = run(graph, {"q": x})["r"]
     table, scale = norm.exp_table(float(np.float32(0.11))), norm.softmax_multiplier(1 / 256)
     difference = np.abs(norm.softmax(x, table, *scale, **UINT8).astype(int) - expected)
     assert difference.max() <= 1 and (difference > 0).mean() <= 1e-3

@@ -5,7 +5,6 @@ from fractions import Fraction
 import numpy as np
 import onnx
 import pytest
-import qdq
 from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 from onnxq.numeric.formats import QuantFormat
 from onnxq.numeric.qparams import QParams, qparams_from_range
 from onnxq.numeric.quantize import along_axis, dequantize, fake_quantize, quantize
+from support.build import qdq
+from support.runs import run
 
 SCALES = [1.0, 0.1, 0.0123, 2.0**-20, 3e5, 1e30, 1.1754944e-38]
 
@@ -72,7 +73,7 @@ def test_equals_onnxruntime(dtype: type, scale: float) -> None:
             s=np.array(scale, np.float32),
             z=np.array(zero_point, dtype),
         )
-        found = qdq.run(graph, {"x": x})
+        found = run(graph, {"x": x})
         q = params(scale, zero_point, fmt)
         codes = quantize(x, q)
         np.testing.assert_array_equal(found["q"].astype(np.int64), codes)
@@ -92,7 +93,7 @@ def test_per_channel_equals_onnxruntime(axis: int) -> None:
         s=q.scale,
         z=q.zero_point.astype(np.uint8),
     )
-    np.testing.assert_array_equal(qdq.run(graph, {"x": x})["y"], fake_quantize(x, q))
+    np.testing.assert_array_equal(run(graph, {"x": x})["y"], fake_quantize(x, q))
 
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=20), st.integers(2, 8), st.booleans())

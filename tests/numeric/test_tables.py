@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import qdq
 from numpy.typing import NDArray
 
 from onnxq.errors import NumericError
 from onnxq.numeric.activations import ACTIVATIONS, activation
 from onnxq.numeric.tables import dequantized_codes, quantized, table
+from support.build import qdq
+from support.runs import run
 
 # Operator in ONNX text, from x to y, and the same function here; scale and least code of y.
 FUNCTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -59,7 +60,7 @@ def in_onnxruntime(body: str, x: NDArray, parameters: dict[str, Any], kinds: tup
         opset=21,
         **parameters,
     )
-    return qdq.run(graph, {"q": x})["r"]
+    return run(graph, {"q": x})["r"]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

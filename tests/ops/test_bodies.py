@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operator_cases import Case, Draw
-from operators import check_body
+
+from support.cases.operator_cases import Case, Draw
+from support.prove.operator_bodies import check_body
 
 EIGHT = ("uint8", "int8")
 ALL = ("uint8", "int8", "int32")

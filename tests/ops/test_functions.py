@@ -10,14 +10,14 @@ import onnx.parser
 import onnxruntime
 import pytest
 from onnx import TensorProto
-from operator_cases import Case, Draw
-from operators import activations, evaluations, model, static
 
 from onnxq.errors import ModelError
 from onnxq.execution.save import save
 from onnxq.graph.model import load, to_proto
 from onnxq.graph.shapes import static_shape
 from onnxq.ops import DOMAIN, SCHEMAS, attach_functions, function, function_text
+from support.cases.operator_cases import Case, Draw
+from support.prove.operator_bodies import activations, evaluations, model, static
 
 REQUANTIZE = "com.onnxq.Requantize<qmin=0, qmax=255, y_type=2>"
 TWO = f"""<ir_version: 10, opset_import: ["": 21, "com.onnxq": 1]>

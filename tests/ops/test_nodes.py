@@ -9,11 +9,11 @@ import onnx
 import onnx.parser
 import onnx_graphsurgeon as gs
 import pytest
-from operator_cases import Draw
-from operators import model
 
 from onnxq.graph.model import load
 from onnxq.ops import check_node
+from support.cases.operator_cases import Draw
+from support.prove.operator_bodies import model
 
 CASE = Draw(30).conv((2, 7, 6, 8), (12, 3, 2, 4), w="int4", zero_points="many", pads=(1, 0, 2, 1))
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import qdq
 
 from onnxq import pipeline
 from onnxq.context import PassContext
@@ -15,6 +14,9 @@ from onnxq.graph.match import constant_values
 from onnxq.graph.model import Model, to_proto
 from onnxq.passes.assign_bits import AssignBits
 from onnxq.placement.settings import Override, QuantSettings
+from support.build import qdq
+from support.insertion import context
+from support.prove.nodes import dequantize_of
 
 NET = """g (float[1,4,6,6] x) => (float[1,4,6,6] y) <float[4,4,1,1] w1, float[4,4,1,1] w2, float[4,4,1,1] w3>
 { [a] p = Conv(x, w1) [b] q = Conv(p, w2) [c] y = Conv(q, w3) }"""
@@ -67,9 +69,7 @@ def test_widths_that_do_not_exist(model: Model) -> None:
 
 
 def test_insert_qdq_uses_them(model: Model) -> None:
-    ctx = qdq.context(model)
+    ctx = context(model)
     pipeline.run(model, (AssignBits(weights=4, first_last=6), *pipeline.parse("insert-qdq{calibration=max}")), ctx)
-    largest = {
-        n: int(np.abs(constant_values(qdq.dequantize_of(model, n, 1).inputs[0]).astype(int)).max()) for n in "abc"
-    }
+    largest = {n: int(np.abs(constant_values(dequantize_of(model, n, 1).inputs[0]).astype(int)).max()) for n in "abc"}
     assert largest == {"a": 31, "b": 7, "c": 31}

@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from floating import assert_close, constant, feeds, model, proto, prove, run
 from onnx import TensorProto
 
 from onnxq import pipeline
@@ -13,6 +12,10 @@ from onnxq.graph.model import load, to_proto
 from onnxq.graph.shapes import element_type
 from onnxq.graph.walk import all_graphs
 from onnxq.passes.convert_float32 import ConvertFloat32
+from support.build import floating
+from support.prove.passes import prove
+from support.prove.values import assert_close, constant
+from support.runs import run
 
 PASS = ConvertFloat32()
 HALF = 4e-3  # a few roundings of float16
@@ -43,8 +46,8 @@ def test_the_inside_is_float32_and_the_borders_are_not():
 
 
 def test_without_keep_io_the_borders_change_too():
-    source = model(NET, six=2)
-    feed = feeds(source, 1)[0]
+    source = floating.model(NET, six=2)
+    feed = floating.feeds(source, 1)[0]
     before = run(source, feed)["y"]
     report = pipeline.run(source, [ConvertFloat32(keep_io=False)], PassContext(source))[0]
     assert report.changed > 0
@@ -69,7 +72,7 @@ def test_double_and_integers_are_left_alone():
 
 
 def test_bfloat16():
-    source = model(NET.replace("float16", "bfloat16"), opset=22, ir=10, six=2)
+    source = floating.model(NET.replace("float16", "bfloat16"), opset=22, ir=10, six=2)
     weight = constant(source.graph.nodes[0].inputs[1])
     assert weight.dtype == ml_dtypes.bfloat16
     assert pipeline.run(source, [PASS], PassContext(source))[0].changed > 0
@@ -102,7 +105,7 @@ def test_an_output_that_is_read_inside_too():
 
 
 def test_an_input_that_is_an_output():
-    built = proto("g (float16[2] x) => (float16[2] x, float16[2] y) { y = Neg(x) }")
+    built = floating.proto("g (float16[2] x) => (float16[2] x, float16[2] y) { y = Neg(x) }")
     source = load(built)
     pipeline.run(source, [PASS], PassContext(source))
     assert [t.name for t in source.graph.outputs] == ["x", "y"]
@@ -151,7 +154,7 @@ def test_operators_of_other_domains_keep_their_types():
         c = Add(b, w)
         y = custom.Thing(c, w)
     }"""
-    source = load(proto(text))
+    source = load(floating.proto(text))
     for tensor in (
         source.graph.nodes[1].outputs[0],
         source.graph.nodes[2].outputs[0],
@@ -196,7 +199,7 @@ def test_resnet20_in_half_precision(shared):
 
     wide = onnx.load(shared / "models" / "resnet20_cifar10.onnx")
     half = load(convert_float_to_float16(onnx.shape_inference.infer_shapes(wide)))
-    feed = feeds(half, 1)[0]
+    feed = floating.feeds(half, 1)[0]
     pipeline.run(half, [PASS], PassContext(half))
     assert narrow(half) == {"input", "logits"}
     expected = run(wide, {"input": feed["input"].astype(np.float32)})["logits"]

@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from floating import assert_close, constant, feeds, model, proto, prove, run
 from onnx import numpy_helper
 
 from onnxq import pipeline
@@ -12,6 +11,10 @@ from onnxq.context import PassContext
 from onnxq.errors import PassError, PreconditionError
 from onnxq.graph.model import ExternalValues, load, to_proto
 from onnxq.passes.convert_opset import ConvertOpset
+from support.build import floating
+from support.prove.passes import prove
+from support.prove.values import assert_close, constant
+from support.runs import run
 
 TARGETS = (13, 17, 21, 26)
 
@@ -65,7 +68,7 @@ OLD = [
 
 
 def old(opset: int, body: str, constants: str) -> onnx.ModelProto:
-    built = proto(f"g (float[2,4,6,6] x) => (float y) <{constants}> {{ {body} }}", opset=opset)
+    built = floating.proto(f"g (float[2,4,6,6] x) => (float y) <{constants}> {{ {body} }}", opset=opset)
     built.graph.output[0].type.tensor_type.ClearField("shape")
     inferred = onnx.shape_inference.infer_shapes(built)
     result = inferred.graph.output[0].type.tensor_type
@@ -91,7 +94,7 @@ def test_it_is_never_lowered():
 
 @pytest.mark.parametrize("version", [6, 27])
 def test_a_version_out_of_range_is_refused(version):
-    source = model("g (float[3] x) => (float[3] y) { y = Neg(x) }")
+    source = floating.model("g (float[3] x) => (float[3] y) { y = Neg(x) }")
     with pytest.raises(PreconditionError, match=f"opset {version} is not between 7 and 26"):
         pipeline.run(source, [ConvertOpset(version=version)], PassContext(source))
 
@@ -125,7 +128,7 @@ def test_the_batched_scan_of_opset_8_is_refused():
             w = Identity(c)
         }> ("", s, x)
     }"""
-    source = load(proto(text, opset=8))
+    source = load(floating.proto(text, opset=8))
     with pytest.raises(PreconditionError, match=r"node scan .Scan. has a batch dimension"):
         pipeline.run(source, [ConvertOpset(version=13)], PassContext(source))
 
@@ -154,7 +157,7 @@ def test_names_doc_strings_and_metadata_survive():
 
 
 def test_dynamic_dimensions_keep_their_names():
-    built = proto("g (float[batch,4,h,w] x) => (float[batch,4,h,w] y) { y = Clip<min = 0.0>(x) }", opset=9)
+    built = floating.proto("g (float[batch,4,h,w] x) => (float[batch,4,h,w] y) { y = Clip<min = 0.0>(x) }", opset=9)
     source = load(built)
     pipeline.run(source, [ConvertOpset(version=13)], PassContext(source))
     dims = to_proto(source).graph.input[0].type.tensor_type.shape.dim
@@ -164,7 +167,7 @@ def test_dynamic_dimensions_keep_their_names():
 def test_weights_are_the_same_objects_after_conversion():
     # 40,000 values: large enough to stand aside.
     text = "g (float[1,200] x) => (float[1,200] y) <float[200,200] w> { d = Dropout(x) y = MatMul(d, w) }"
-    source = load(proto(text, opset=9))
+    source = load(floating.proto(text, opset=9))
     weight = source.graph.nodes[1].inputs[1]._values
     pipeline.run(source, [ConvertOpset(version=13)], PassContext(source))
     assert source.graph.nodes[-1].inputs[1]._values is weight
@@ -173,7 +176,7 @@ def test_weights_are_the_same_objects_after_conversion():
 
 def test_external_weights_are_not_read(tmp_path):
     text = "g (float[1,200] x) => (float[1,200] y) <float[200,200] w> { d = Dropout(x) y = MatMul(d, w) }"
-    onnx.save(proto(text, opset=9), tmp_path / "m.onnx", save_as_external_data=True, location="m.bin")
+    onnx.save(floating.proto(text, opset=9), tmp_path / "m.onnx", save_as_external_data=True, location="m.bin")
     source = load(tmp_path / "m.onnx")
     weight = source.graph.nodes[1].inputs[1]
     stub = onnx.load(tmp_path / "m.onnx", load_external_data=False).graph.initializer[0]
@@ -185,7 +188,7 @@ def test_external_weights_are_not_read(tmp_path):
 @pytest.mark.parametrize("dtype", ["int4", "uint4", "bfloat16", "float8_e4m3fn"])
 def test_constants_of_types_that_numpy_lacks(dtype):
     held = np.asarray([[1, 2], [3, 1]], getattr(ml_dtypes, dtype))
-    built = proto("g (float[2,2] x) => (float[2,2] y) { c = Cast<to = 1>(w) y = Add(x, c) }", opset=21, ir=10)
+    built = floating.proto("g (float[2,2] x) => (float[2,2] y) { c = Cast<to = 1>(w) y = Add(x, c) }", opset=21, ir=10)
     built.graph.initializer.append(numpy_helper.from_array(held, "w"))
     source = load(built)
     pipeline.run(source, [ConvertOpset(version=23)], PassContext(source))
@@ -218,7 +221,7 @@ def test_constants_of_models_older_than_ir_4():
 
 
 def test_custom_operators_are_left_alone():
-    source = load(proto("g (float[3] x) => (float[3] y) { h = custom.Thing<k = 3>(x) y = Clip(h) }", opset=9))
+    source = load(floating.proto("g (float[3] x) => (float[3] y) { h = custom.Thing<k = 3>(x) y = Clip(h) }", opset=9))
     pipeline.run(source, [ConvertOpset(version=13)], PassContext(source))
     written = to_proto(source)
     assert [(n.domain, n.op_type) for n in written.graph.node] == [("custom", "Thing"), ("", "Clip")]
@@ -227,7 +230,7 @@ def test_custom_operators_are_left_alone():
 
 def test_squeezenet_at_opset_7(shared):
     source = load(shared / "models" / "squeezenet_imagenet.onnx")
-    inputs = feeds(source, 1)
+    inputs = floating.feeds(source, 1)
     before = [run(source, feed) for feed in inputs]
     report = pipeline.run(source, [ConvertOpset(version=21)], PassContext(source))[0]
     assert report.notes == ("opset 7 to 21; rewritten: Dropout (1), Softmax (1)",)

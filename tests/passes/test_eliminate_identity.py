@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from floating import model, proto, prove
 
 from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.graph.model import load
 from onnxq.passes.eliminate_identity import EliminateIdentity
+from support.build import floating
+from support.prove.passes import prove
 
 PASS = EliminateIdentity()
 
@@ -139,7 +140,7 @@ def test_shapes_that_are_only_partly_known(signature, op):
     ],
 )
 def test_what_cannot_be_proven_stays(signature, op):
-    source = model(f"{signature} {{ h = Neg(x) i = {op} y = Abs(i) }}")
+    source = floating.model(f"{signature} {{ h = Neg(x) i = {op} y = Abs(i) }}")
     inputs = [{"x": np.ones([d if isinstance(d, int) else 2 for d in source.graph.inputs[0].shape], np.float32)}]
     assert prove(source, PASS, inputs).changed == 0
 
@@ -250,7 +251,7 @@ def test_a_branch_that_hands_on_what_is_made_outside():
 
 def test_a_loop_whose_condition_passes_through():
     source = load(
-        proto(
+        floating.proto(
             """g (float[3] x) => (float[3] y) <int64 n = {3}, bool go = {1}> {
             y = Loop (n, go, x) <body = b (int64 i, bool c, float[3] v) => (bool d, float[3] w) {
                 [keep] d = Identity(c)
@@ -266,5 +267,5 @@ def test_a_loop_whose_condition_passes_through():
 
 
 def test_custom_operators_of_the_same_name_stay():
-    source = load(proto("g (float[3] x) => (float[3] y) { h = custom.Identity(x) y = Neg(h) }"))
+    source = load(floating.proto("g (float[3] x) => (float[3] y) { h = custom.Identity(x) y = Neg(h) }"))
     assert pipeline.run(source, [PASS], PassContext(source))[0].changed == 0

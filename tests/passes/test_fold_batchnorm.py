@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from floating import constant, model, proto, prove, run
 
 from onnxq import pipeline
 from onnxq.context import PassContext
@@ -13,6 +12,10 @@ from onnxq.graph.model import load
 from onnxq.passes.eliminate_identity import EliminateIdentity
 from onnxq.passes.fold_batchnorm import FoldBatchNorm
 from onnxq.passes.fold_constants import FoldConstants
+from support.build import floating
+from support.prove.passes import prove
+from support.prove.values import constant
+from support.runs import run
 
 PASS = FoldBatchNorm()
 
@@ -338,7 +341,7 @@ def test_training_mode_is_refused():
 
 
 def test_old_training_form_with_five_outputs_is_refused():
-    built = proto(
+    built = floating.proto(
         f"g ({CONV} <float[6,4,3,3] w, {bn(6)}> {{ h = Conv(x, w) [n] y, a, b, c, d = {norm('h')} }}",
         opset=9,
         **values(6),
@@ -349,7 +352,7 @@ def test_old_training_form_with_five_outputs_is_refused():
 
 
 def test_normalization_of_each_element_is_refused():
-    built = proto(
+    built = floating.proto(
         f"g (float[2,4] x) => (float[2,4] y) <{bn(4)}> "
         f"{{ [n] y = BatchNormalization<spatial = 0>(x, ga, be, mu, va) }}",
         opset=7,
@@ -365,7 +368,7 @@ def test_a_variance_of_zero_needs_an_epsilon():
         f"g (float[2,4] x) => (float[2,4] y) <{bn(4)}> "
         f"{{ [n] y = BatchNormalization<epsilon = 0.0>(x, ga, be, mu, va) }}"
     )
-    source = model(text, ga=1, be=1, mu=0, va=0)
+    source = floating.model(text, ga=1, be=1, mu=0, va=0)
     report = pipeline.run(source, [PASS], PassContext(source))[0]
     assert "epsilon_floor" in report.skipped[0].reason
     assert pipeline.run(source, [FoldBatchNorm(epsilon_floor=1e-3)], PassContext(source))[0].changed == 1
@@ -387,7 +390,7 @@ def test_half_precision_overflow_is_refused():
         f"g (float16[1,4,7,7] x) => (float16[N,M,H,W] y) <float16[6,4,3,3] w, {bn(6, 'float16')}> "
         f"{{ [c] h = Conv(x, w) [n] y = {norm('h')} }}"
     )
-    source = model(text, **values(6) | {"ga": 60000, "va": 1e-6, "w": 100})
+    source = floating.model(text, **values(6) | {"ga": 60000, "va": 1e-6, "w": 100})
     report = pipeline.run(source, [FoldBatchNorm(standalone=False)], PassContext(source))[0]
     assert "would overflow float16" in report.skipped[0].reason
 
@@ -397,7 +400,7 @@ def test_bfloat16():
         f"g (bfloat16[1,4,7,7] x) => (bfloat16[N,M,H,W] y) <bfloat16[6,4,3,3] w, {bn(6, 'bfloat16')}> "
         f"{{ h = Conv(x, w) y = {norm('h')} }}"
     )
-    source = model(text, opset=22, ir=10, **values(6))
+    source = floating.model(text, opset=22, ir=10, **values(6))
     assert pipeline.run(source, [PASS], PassContext(source))[0].changed == 1
     assert constant(source.graph.nodes[0].inputs[1]).dtype == ml_dtypes.bfloat16
 
@@ -407,7 +410,7 @@ def test_float32_parameters_for_half_precision_values():
         f"g (float16[1,4,7,7] x) => (float16[N,M,H,W] y) <float16[6,4,3,3] w, {bn(6)}> "
         f"{{ h = Conv(x, w) y = {norm('h')} }}"
     )
-    source = model(text, **values(6))
+    source = floating.model(text, **values(6))
     assert pipeline.run(source, [PASS], PassContext(source))[0].changed == 1
     assert constant(source.graph.nodes[0].inputs[2]).dtype == np.float16
 
@@ -419,7 +422,7 @@ def test_inside_subgraphs():
             else_branch = e () => (float[A,B,C,D] b) <float[6,4,3,3] w> {{ i = Conv(x, w) b = {norm("i")} }}
         >
     }}"""
-    built = proto(text, **values(6))
+    built = floating.proto(text, **values(6))
     rng = np.random.default_rng(0)
     for attr in built.graph.node[0].attribute:
         del attr.g.value_info[:]
@@ -444,7 +447,7 @@ def test_never_across_the_border_of_a_subgraph():
 
 
 def test_the_original_arrays_are_never_edited_in_place():
-    source = model(
+    source = floating.model(
         f"g ({CONV} <float[6,4,3,3] w, float[6] b, {bn(6)}> {{ h = Conv(x, w, b) y = {norm('h')} }}",
         **values(6),
     )
@@ -455,7 +458,7 @@ def test_the_original_arrays_are_never_edited_in_place():
 
 
 def test_a_failure_in_the_middle_of_a_pipeline_names_the_pass(monkeypatch):
-    source = model(f"g (float[2,4] x) => (float[2,4] y) <{bn(4)}> {{ y = {norm('x')} }}", **values(4))
+    source = floating.model(f"g (float[2,4] x) => (float[2,4] y) <{bn(4)}> {{ y = {norm('x')} }}", **values(4))
     monkeypatch.setattr("onnxq.numeric.affine.batch_norm", lambda *a: 1 / 0)
     with pytest.raises(PassError, match="pass fold-batchnorm failed: ZeroDivisionError"):
         pipeline.run(source, [PASS], PassContext(source))

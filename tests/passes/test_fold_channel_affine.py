@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from floating import prove
 
 from onnxq.passes.fold_channel_affine import FoldChannelAffine
+from support.prove.passes import prove
 
 PASS = FoldChannelAffine()
 

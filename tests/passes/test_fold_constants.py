@@ -5,13 +5,15 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
-from floating import constant, model, proto, prove
 from onnx import TensorProto, numpy_helper
 
 from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.graph.model import ExternalValues, load
 from onnxq.passes.fold_constants import FoldConstants
+from support.build import floating
+from support.prove.passes import prove
+from support.prove.values import constant
 
 FOLD = FoldConstants()
 
@@ -186,7 +188,7 @@ def test_shapes_that_become_known_are_used_in_the_next_sweep():
     ],
 )
 def test_random_numbers_are_never_folded(maker):
-    source = model(
+    source = floating.model(
         f"g (float[3] x) => (float[3] y) <float[3] w, float[3] p = {{0.5, 0.5, 0.5}}> {{ {maker} y = Add(x, r) }}"
     )
     assert pipeline.run(source, [FOLD], PassContext(source))[0].changed == 0
@@ -197,7 +199,7 @@ def test_dropout_in_training_is_random_and_in_inference_is_not():
         d = Dropout(w, r, t)
         y = Add(x, d)
     }"""
-    training = model(text % 1)
+    training = floating.model(text % 1)
     assert pipeline.run(training, [FOLD], PassContext(training))[0].changed == 0
     assert prove(text % 0, FOLD).ops == {"Add": 1}
 
@@ -272,14 +274,14 @@ def test_a_growing_result_of_a_computed_size_is_seen_before_it_is_made():
         [big] c = ConstantOfShape<value = float[1] {0.5}>(t)
         y = Add(x, c)
     }"""
-    source = model(proof_text)
+    source = floating.model(proof_text)
     report = pipeline.run(source, [FOLD], PassContext(source))[0]
     assert [failure.node for failure in report.skipped] == ["big"]
     assert "MiB" in report.skipped[0].reason
 
 
 def test_failures_have_a_reason_and_do_not_stop_the_others():
-    source = model(
+    source = floating.model(
         """g (float[3] x) => (float[N] y, float[3] z) <float[3] w, int64[1] bad = {7}, int64 zero = {0}> {
             [wrong] a = Gather(w, bad)
             [right] b = Neg(w)
@@ -295,7 +297,7 @@ def test_failures_have_a_reason_and_do_not_stop_the_others():
 
 def test_types_that_onnxruntime_lacks_are_computed_by_the_reference():
     bf16 = np.asarray([1.5, -2.5], ml_dtypes.bfloat16)
-    source = proto("g (float[2] x) => (float[2] y) { n = Neg(w) f = Cast<to=1>(n) y = Add(x, f) }")
+    source = floating.proto("g (float[2] x) => (float[2] y) { n = Neg(w) f = Cast<to=1>(n) y = Add(x, f) }")
     source.graph.initializer.append(numpy_helper.from_array(bf16, "w"))
     loaded = load(source)
     report = pipeline.run(loaded, [FOLD], PassContext(loaded))[0]
@@ -305,7 +307,7 @@ def test_types_that_onnxruntime_lacks_are_computed_by_the_reference():
 
 
 def test_a_sequence_of_constants_is_not_one_tensor():
-    source = model(
+    source = floating.model(
         """g (float[2] x) => (float[2] y) <float[2] w, int64 k = {0}> {
             [seq] s = SequenceConstruct(w, w)
             t = SequenceInsert(s, x)
@@ -339,12 +341,12 @@ def test_two_known_outputs_of_one_node():
 
 
 def test_custom_operators_stay():
-    source = load(proto("g (float[2] x) => (float[2] y) <float[2] w> { c = custom.Thing(w) y = Add(x, c) }"))
+    source = load(floating.proto("g (float[2] x) => (float[2] y) <float[2] w> { c = custom.Thing(w) y = Add(x, c) }"))
     assert pipeline.run(source, [FOLD], PassContext(source))[0].changed == 0
 
 
 def test_constant_nodes_that_no_longer_make_an_output_are_folded():
-    source = model("g (float[2] x) => (float[2] y) { y = Neg(x) }")
+    source = floating.model("g (float[2] x) => (float[2] y) { y = Neg(x) }")
     tensor = gs.Variable("c", np.float32, [2])
     attribute = gs.Constant("v", np.ones(2, np.float32))
     source.graph.nodes.append(gs.Node("Constant", "k", {"value": attribute}, [], [tensor]))
@@ -357,7 +359,9 @@ def test_constant_nodes_that_no_longer_make_an_output_are_folded():
 
 def test_weights_in_external_files_are_not_read_beyond_the_bound(tmp_path):
     w = numpy_helper.from_array(np.ones((64, 64), np.float32), "w")
-    built = proto("g (float[1,64] x) => (float[1,64] y) { [turn] t = Transpose<perm=[1,0]>(w) y = MatMul(x, t) }")
+    built = floating.proto(
+        "g (float[1,64] x) => (float[1,64] y) { [turn] t = Transpose<perm=[1,0]>(w) y = MatMul(x, t) }"
+    )
     built.graph.initializer.append(w)
     onnx.save(built, tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
     source = load(tmp_path / "m.onnx")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import qdq
 from numpy.typing import NDArray
 
 from onnxq import pipeline
@@ -15,6 +14,10 @@ from onnxq.passes.fuse_activation_clips import ABSORBED, FuseActivationClips
 from onnxq.passes.insert_qdq import GRID_BITS
 from onnxq.pipeline import PassReport
 from onnxq.profiles.schema import builtin_names, load_profile
+from support.build import copy_of, qdq
+from support.insertion import context, insert
+from support.prove.nodes import node_of, nodes_of, reasons
+from support.runs import run
 
 TEXT = """g (float[N] x) => ({kind}[N] q)
 <float s, {kind} z, float lo, float hi, float grid_lo, float grid_hi>
@@ -44,7 +47,7 @@ def chain(
         grid_hi=np.array(grid[1] if grid else 0, f32),
     )
     if grid is not None:
-        qdq.node(model, "grid").metadata = {GRID_BITS: "4"}
+        node_of(model, "grid").metadata = {GRID_BITS: "4"}
     return model
 
 
@@ -86,15 +89,15 @@ MAXIMA = [
 def test_relu6_before_8_bits(maximum: float, kind: str, zero_point: int) -> None:
     scale = float(np.float32(maximum / 255))
     model = chain("Clip(x, lo, hi)", scale, zero_point, kind)
-    before = qdq.copy_of(model)
+    before = copy_of(model)
     report = fuse(model)
     # Bit-exact means: Q(6) is already the last code. Half a step above the maximum it is not any more.
     exact = np.rint(np.float32(6) / np.float32(scale)) >= 255
-    assert report.changed == exact == (len(qdq.nodes(model, "Clip")) == 0)
+    assert report.changed == exact == (len(nodes_of(model, "Clip")) == 0)
     if not exact:
-        assert qdq.reasons(report) == {"act": "QuantizeLinear does not saturate at its bounds"}
+        assert reasons(report) == {"act": "QuantizeLinear does not saturate at its bounds"}
     x = near_steps(scale, zero_point, (zero_point, zero_point + 255))
-    np.testing.assert_array_equal(qdq.run(before, {"x": x})["q"], qdq.run(model, {"x": x})["q"])
+    np.testing.assert_array_equal(run(before, {"x": x})["q"], run(model, {"x": x})["q"])
 
 
 @pytest.mark.parametrize("maximum", MAXIMA)
@@ -103,13 +106,13 @@ def test_relu6_before_a_grid_of_fewer_bits(maximum: float, bits: int) -> None:
     top = 2**bits - 1
     scale = float(np.float32(maximum / top))
     model = chain("Clip(x, lo, hi)", scale, 0, grid=(0.0, scale * top))
-    before = qdq.copy_of(model)
+    before = copy_of(model)
     report = fuse(model)
     exact = np.rint(np.float32(6) / np.float32(scale)) >= top
     assert report.changed == exact
-    assert [n.name for n in qdq.nodes(model, "Clip")] == (["grid"] if exact else ["act", "grid"])
+    assert [n.name for n in nodes_of(model, "Clip")] == (["grid"] if exact else ["act", "grid"])
     x = near_steps(scale, 0, (0, top))
-    np.testing.assert_array_equal(qdq.run(before, {"x": x})["q"], qdq.run(model, {"x": x})["q"])
+    np.testing.assert_array_equal(run(before, {"x": x})["q"], run(model, {"x": x})["q"])
 
 
 def test_the_condition_is_sharp() -> None:
@@ -117,8 +120,8 @@ def test_the_condition_is_sharp() -> None:
     for maximum, activation in ((6.5, "Clip(x, lo, hi)"), (6.02, "Clip(x, lo, hi)")):
         scale = float(np.float32(maximum / 255))
         x = near_steps(scale, 0, (0, 255))
-        with_it = qdq.run(chain(activation, scale, 0), {"x": x})["q"]
-        assert (with_it != qdq.run(chain("Identity(x)", scale, 0), {"x": x})["q"]).any()
+        with_it = run(chain(activation, scale, 0), {"x": x})["q"]
+        assert (with_it != run(chain("Identity(x)", scale, 0), {"x": x})["q"]).any()
 
 
 @pytest.mark.parametrize(
@@ -127,28 +130,28 @@ def test_the_condition_is_sharp() -> None:
 )
 def test_relu(kind: str, zero_point: int, fused: bool) -> None:
     model = chain("Relu(x)", 0.02, zero_point, kind)
-    before = qdq.copy_of(model)
+    before = copy_of(model)
     assert fuse(model).changed == fused
     x = near_steps(0.02, zero_point, (zero_point, zero_point + 1))
-    np.testing.assert_array_equal(qdq.run(before, {"x": x})["q"], qdq.run(model, {"x": x})["q"])
+    np.testing.assert_array_equal(run(before, {"x": x})["q"], run(model, {"x": x})["q"])
 
 
 def test_clip_from_minus_one() -> None:
     for scale, zero_point, fused in ((2 / 255, 127, False), (2 / 255, 128, False), (1.9 / 255, 128, True)):
         model = chain("Clip(x, lo, hi)", scale, zero_point, lo=-1.0, hi=1.0)
-        before = qdq.copy_of(model)
+        before = copy_of(model)
         assert fuse(model).changed == fused, (scale, zero_point)
         x = near_steps(scale, zero_point, (0, 255))
-        np.testing.assert_array_equal(qdq.run(before, {"x": x})["q"], qdq.run(model, {"x": x})["q"])
+        np.testing.assert_array_equal(run(before, {"x": x})["q"], run(model, {"x": x})["q"])
 
 
 @pytest.mark.parametrize("activation", ["Clip(x)", "Clip(x, , hi)", "Clip(x, lo)"])
 def test_clip_with_one_bound_or_none(activation: str) -> None:
     model = chain(activation, 6 / 255, 0)
-    before = qdq.copy_of(model)
+    before = copy_of(model)
     assert fuse(model).changed == 1
     x = every_float_near(0.0, 6.0)
-    np.testing.assert_array_equal(qdq.run(before, {"x": x})["q"], qdq.run(model, {"x": x})["q"])
+    np.testing.assert_array_equal(run(before, {"x": x})["q"], run(model, {"x": x})["q"])
 
 
 # What it leaves alone
@@ -158,7 +161,7 @@ def test_reasons() -> None:
     def reason(text: str) -> str:
         report = fuse(qdq.model(text, s=np.array(0.02, np.float32)))
         assert report.changed == 0
-        return qdq.reasons(report)["act"]
+        return reasons(report)["act"]
 
     head = "g (float[4] x) => (uint8[4] q{more}) <float s, uint8 z = {{0}}, float lo = {{0.0}}{constants}> {{ {body} }}"
     elsewhere = "its output is read elsewhere too"
@@ -170,10 +173,10 @@ def test_reasons() -> None:
     wide = "[act] a = Clip(x, lo) b = Clip(a, below) q = QuantizeLinear(b, s, z)"
     text = head.format(more="", constants=", float below = {-1.0}", body=wide)
     report = fuse(qdq.model(text.replace("z = {0}", "z = {128}"), s=np.array(0.02, np.float32)))
-    assert qdq.reasons(report)["act"] == "the Clip behind it is wider" and report.changed == 0
+    assert reasons(report)["act"] == "the Clip behind it is wider" and report.changed == 0
     # But where the QuantizeLinear takes the Clip, it takes what is before it too.
     report = fuse(qdq.model(text, s=np.array(0.02, np.float32)))
-    assert qdq.reasons(report) == {} and report.changed == 2
+    assert reasons(report) == {} and report.changed == 2
 
 
 def test_parameters_that_it_does_not_understand() -> None:
@@ -185,7 +188,7 @@ def test_parameters_that_it_does_not_understand() -> None:
             s=np.ones(4 if "[4]" in scale else (), np.float32),
             z=np.zeros(4 if "[4]" in scale else (), kind),
         )
-        assert qdq.reasons(fuse(model)) == {
+        assert reasons(fuse(model)) == {
             "act": "the QuantizeLinear behind it is not per-tensor with constant 8-bit parameters"
         }
 
@@ -196,22 +199,22 @@ def test_relu_and_relu6_together() -> None:
         { [relu] a = Relu(x) [clip] b = Clip(a, lo, hi) [quantize] q = QuantizeLinear(b, s, z) }""",
         s=np.array(6 / 255, np.float32),
     )
-    before = qdq.copy_of(model)
+    before = copy_of(model)
     assert fuse(model).changed == 2 and [n.op for n in model.graph.nodes] == ["QuantizeLinear"]
-    assert qdq.node(model, "quantize").metadata == {ABSORBED: "Clip 0.0 6.0"}  # both in one
+    assert node_of(model, "quantize").metadata == {ABSORBED: "Clip 0.0 6.0"}  # both in one
     x = every_float_near(0.0, 6.0, -1.0)
-    np.testing.assert_array_equal(qdq.run(before, {"x": x})["q"], qdq.run(model, {"x": x})["q"])
+    np.testing.assert_array_equal(run(before, {"x": x})["q"], run(model, {"x": x})["q"])
 
 
 def test_relu_before_clip_without_quantization() -> None:
     model = qdq.model(
         "g (float[N] x) => (float[N] y) <float lo = {0.0}, float hi = {6.0}> { a = Relu(x) [clip] y = Clip(a, lo, hi) }"
     )
-    before = qdq.copy_of(model)
+    before = copy_of(model)
     assert fuse(model).changed == 1 and [n.op for n in model.graph.nodes] == ["Clip"]
-    assert not getattr(qdq.node(model, "clip"), "metadata", {})
+    assert not getattr(node_of(model, "clip"), "metadata", {})
     x = every_float_near(0.0, 6.0)
-    np.testing.assert_array_equal(qdq.run(before, {"x": x})["y"], qdq.run(model, {"x": x})["y"])
+    np.testing.assert_array_equal(run(before, {"x": x})["y"], run(model, {"x": x})["y"])
 
 
 NET = """g (float[1,3,8,8] x) => (float[1,4,8,8] y)
@@ -222,37 +225,37 @@ NET = """g (float[1,3,8,8] x) => (float[1,4,8,8] y)
 @pytest.mark.parametrize("profile", builtin_names())
 def test_profiles(profile: str) -> None:
     model = qdq.model(NET)
-    feeds = qdq.samples(model)
-    ctx = qdq.context(model, profile, feeds)
-    qdq.insert(model, ctx)
-    plain = qdq.copy_of(model)
+    feeds = qdq.feeds(model)
+    ctx = context(model, profile, feeds)
+    insert(model, ctx)
+    plain = copy_of(model)
     report = fuse(model, profile)
     wanted = load_profile(profile).graph.absorb_activations
     assert report.changed == (2 if wanted else 0)
-    assert (len(qdq.nodes(model, "Clip")) + len(qdq.nodes(model, "Relu")) == 0) == wanted
+    assert (len(nodes_of(model, "Clip")) + len(nodes_of(model, "Relu")) == 0) == wanted
     if not wanted:
         assert report.notes == (f"profile {profile} keeps activations as operators",)
     for feed in feeds:
-        np.testing.assert_array_equal(qdq.run(plain, feed)["y"], qdq.run(model, feed)["y"])
+        np.testing.assert_array_equal(run(plain, feed)["y"], run(model, feed)["y"])
     assert fuse(model, profile).changed == 0
 
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_what_was_absorbed_is_remembered_across_a_file(bits: int) -> None:
     model = qdq.model(NET)
-    qdq.insert(model, qdq.context(model, activation_bits=bits, first_last_bits=None), fuse=True)
-    model = qdq.copy_of(model)
-    told = {n.name: n.metadata.get(ABSORBED) for n in qdq.nodes(model, "QuantizeLinear")}
+    insert(model, context(model, activation_bits=bits, first_last_bits=None), fuse=True)
+    model = copy_of(model)
+    told = {n.name: n.metadata.get(ABSORBED) for n in nodes_of(model, "QuantizeLinear")}
     assert told == {
         "x_QuantizeLinear": None,
         "r_QuantizeLinear": "Clip 0.0 6.0",
         "y_QuantizeLinear": "Relu",
     }
-    assert len(qdq.nodes(model, "Clip")) == (0 if bits == 8 else 3)
+    assert len(nodes_of(model, "Clip")) == (0 if bits == 8 else 3)
 
 
 def test_option_names_the_profile() -> None:
     model = chain("Relu(x)", 0.02, 0)
     (report,) = pipeline.run(model, pipeline.parse("fuse-activation-clips{profile=tensorrt}"), PassContext(model))
     assert report.changed == 0
-    assert constant_values(qdq.node(model, "quantize").inputs[1]) == np.float32(0.02)
+    assert constant_values(node_of(model, "quantize").inputs[1]) == np.float32(0.02)

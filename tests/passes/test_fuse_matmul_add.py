@@ -1,9 +1,9 @@
 """fuse-matmul-add: a matrix product and its bias are one Gemm."""
 
 import pytest
-from floating import prove
 
 from onnxq.passes.fuse_matmul_add import FuseMatMulAdd
+from support.prove.passes import prove
 
 PASS = FuseMatMulAdd()
 

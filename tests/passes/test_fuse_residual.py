@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from lowering import FUSE, LOWER, Lowered, Qdq, check, lower, run, uniform
 
 from onnxq import ops
 from onnxq.graph.model import to_proto
+from support.build import Qdq, uniform
+from support.prove.lowering import FUSE, LOWER, Lowered, check, lower
+from support.runs import run
 
 RNG = np.random.default_rng(13)
 

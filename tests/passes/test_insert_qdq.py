@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-import qdq
 from ml_dtypes import int4
 
 from onnxq import pipeline
@@ -21,6 +20,11 @@ from onnxq.passes.insert_qdq import GRID_BITS, InsertQdq, needed_opset
 from onnxq.placement.planner import plan
 from onnxq.placement.settings import Override, QuantSettings
 from onnxq.profiles.schema import builtin_names, load_profile
+from support.build import copy_of, qdq
+from support.insertion import context, insert, observe, profile_of
+from support.prove.nodes import dequantize_of, dequantized, node_of, nodes_of, reads, reasons
+from support.prove.values import sqnr
+from support.runs import run
 
 S8 = QuantFormat(8, narrow_range=True)
 U8 = QuantFormat(8, signed=False, symmetric=False)
@@ -51,11 +55,11 @@ def check(model: Model) -> None:
 def test_one_convolution_equals_its_numpy_model_exactly(profile: str) -> None:
     text = "g (float[2,3,5,5] x) => (float[2,4,5,5] y) <float[4,3,1,1] w, float[4] b> { [c] y = Conv(x, w, b) }"
     model = qdq.model(text)
-    w, b = (constant_values(t) for t in qdq.node(model, "c").inputs[1:])
-    feeds = qdq.samples(model)
-    floats = [qdq.run(model, f)["y"] for f in feeds]
+    w, b = (constant_values(t) for t in node_of(model, "c").inputs[1:])
+    feeds = qdq.feeds(model)
+    floats = [run(model, f)["y"] for f in feeds]
     x_all, y_all = np.concatenate([f["x"] for f in feeds]), np.concatenate(floats)
-    qdq.insert(model, qdq.context(model, profile, feeds))
+    insert(model, context(model, profile, feeds))
     check(model)
 
     target = load_profile(profile)
@@ -71,7 +75,7 @@ def test_one_convolution_equals_its_numpy_model_exactly(profile: str) -> None:
         x, weight = fake_quantize(feed["x"], qx), fake_quantize(w, qw)
         acc = np.einsum("nchw,mc->nmhw", x.astype(np.float64), weight[:, :, 0, 0].astype(np.float64))
         expected = acc + bias.reshape(1, -1, 1, 1)
-        found = qdq.run(model, feed)["y"]
+        found = run(model, feed)["y"]
         if target.rule("Conv").output == "always":
             qy = qparams_from_range(y_all.min(), y_all.max(), activation)
             # Integers decide, not the last float bit: elements that are not within 1e-4 of a tie are equal.
@@ -86,14 +90,14 @@ def test_one_convolution_equals_its_numpy_model_exactly(profile: str) -> None:
 @pytest.mark.parametrize("profile", builtin_names())
 def test_whole_net_stays_close_to_float(profile: str) -> None:
     model = qdq.model(NET, seed=3)
-    feeds = qdq.samples(model, 4)
-    floats = [qdq.run(model, f)["y"] for f in feeds]
-    report = qdq.insert(model, qdq.context(model, profile, feeds), fuse=True)
+    feeds = qdq.feeds(model, 4)
+    floats = [run(model, f)["y"] for f in feeds]
+    report = insert(model, context(model, profile, feeds), fuse=True)
     assert report.changed > 0
     check(model)
-    quantized = [qdq.run(model, f)["y"] for f in feeds]
+    quantized = [run(model, f)["y"] for f in feeds]
     bound = {"tvm": 18, "snpe": 22}.get(profile, 25)  # dB; power-of-two scales cost up to a bit
-    assert qdq.sqnr(np.stack(floats), np.stack(quantized)) > bound
+    assert sqnr(np.stack(floats), np.stack(quantized)) > bound
 
 
 LAYERS = {
@@ -109,11 +113,11 @@ LAYERS = {
 def test_a_layer_is_the_same_with_and_without_optimization(profile: str, layer: str) -> None:
     data, out, constants, call = LAYERS[layer]
     model = qdq.model(f"g ({data}) => ({out}) <{constants}> {{ [n] t = {call} [r] y = Relu(t) }}")
-    feeds = qdq.samples(model, 4)
-    step = max(float(qdq.run(model, f)["y"].max()) for f in feeds) / 255
-    qdq.insert(model, qdq.context(model, profile, feeds), fuse=True)
+    feeds = qdq.feeds(model, 4)
+    step = max(float(run(model, f)["y"].max()) for f in feeds) / 255
+    insert(model, context(model, profile, feeds), fuse=True)
     for feed in feeds:
-        off, on = qdq.run(model, feed)["y"], qdq.run(model, feed, optimize=True)["y"]
+        off, on = run(model, feed)["y"], run(model, feed, optimize=True)["y"]
         lsb = step * (4 if profile == "tvm" else 2.1)  # signed: 127 steps, power of two: up to twice that
         assert float(np.abs(on - off).max()) <= lsb
 
@@ -121,19 +125,19 @@ def test_a_layer_is_the_same_with_and_without_optimization(profile: str, layer: 
 @pytest.mark.parametrize("profile", builtin_names())
 def test_idempotent(profile: str) -> None:
     model = qdq.model(NET)
-    ctx = qdq.context(model, profile)
-    qdq.insert(model, ctx)
+    ctx = context(model, profile)
+    insert(model, ctx)
     placement = ctx.placement
     before = to_proto(model).SerializeToString(deterministic=True)
-    report = qdq.insert(model, ctx)
+    report = insert(model, ctx)
     assert report.changed == 0 and ctx.placement is placement
     assert to_proto(model).SerializeToString(deterministic=True) == before
 
 
 def test_nothing_to_quantize() -> None:
     model = qdq.model("g (float[4] x) => (float[4] y) { [r] y = Relu(x) }")
-    report = qdq.insert(model)
-    assert report.changed == 0 and qdq.reasons(report) == {"r": "profile onnxruntime-cpu runs Relu in float"}
+    report = insert(model)
+    assert report.changed == 0 and reasons(report) == {"r": "profile onnxruntime-cpu runs Relu in float"}
 
 
 # The channel axis of each operator (issue: Conv 0, ConvTranspose 1, Gemm by transB, MatMul last)
@@ -169,26 +173,26 @@ def test_channel_axis(case: str) -> None:
         index[axis] = 1
         w[tuple(index)] *= 1e6
     model = qdq.model(text, w=w)
-    qdq.insert(model)
+    insert(model)
     check(model)
-    node = qdq.dequantize_of(model, "n", 1)
+    node = dequantize_of(model, "n", 1)
     scale = constant_values(node.inputs[1])
     assert scale.shape == (() if axis is None else (shape[axis],))
     assert node.attrs.get("axis") == axis
-    np.testing.assert_allclose(qdq.dequantized(model, "n"), w, rtol=0.05)
+    np.testing.assert_allclose(dequantized(model, "n"), w, rtol=0.05)
     for optimize in (False, True):
-        assert qdq.run(model, qdq.samples(model)[0], optimize)["y"].size
+        assert run(model, qdq.feeds(model)[0], optimize)["y"].size
 
 
 def test_matmul_with_the_constant_first() -> None:
     model = qdq.model("g (float[3,4] x) => (float[2,4] y) <float[2,3] w> { [n] y = MatMul(w, x) }")
-    w = constant_values(qdq.node(model, "n").inputs[0])
-    feed = qdq.samples(model)[0]
-    expected = qdq.run(model, feed)["y"]
-    qdq.insert(model, qdq.context(model, feeds=[feed]))
-    assert qdq.reads(model, "n") == ["DQ", "DQ"]
-    np.testing.assert_array_equal(qdq.dequantized(model, "n", 0), fake_quantize(w, weight_qparams(w, S8, None)))
-    assert qdq.sqnr(expected, qdq.run(model, feed)["y"]) > 35
+    w = constant_values(node_of(model, "n").inputs[0])
+    feed = qdq.feeds(model)[0]
+    expected = run(model, feed)["y"]
+    insert(model, context(model, feeds=[feed]))
+    assert reads(model, "n") == ["DQ", "DQ"]
+    np.testing.assert_array_equal(dequantized(model, "n", 0), fake_quantize(w, weight_qparams(w, S8, None)))
+    assert sqnr(expected, run(model, feed)["y"]) > 35
 
 
 # Weights and biases
@@ -199,16 +203,16 @@ def test_a_weight_shared_by_several_layers_is_stored_once() -> None:
         """g (float[1,4,6,6] x) => (float[1,4,6,6] y) <float[4,4,1,1] w, float[4] b>
         { [a] t = Conv(x, w, b) [b] u = Conv(t, w, b) [c] y = Conv(u, w) }"""
     )
-    qdq.insert(model)
+    insert(model)
     check(model)
-    dq = [qdq.dequantize_of(model, n, 1) for n in "abc"]
+    dq = [dequantize_of(model, n, 1) for n in "abc"]
     assert dq[0] is dq[1] is dq[2]
     # The bias is shared, but its scale is not: it follows the input.
-    assert qdq.dequantize_of(model, "a", 2) is not qdq.dequantize_of(model, "b", 2)
+    assert dequantize_of(model, "a", 2) is not dequantize_of(model, "b", 2)
     for name in "ab":
-        x_scale = constant_values(qdq.dequantize_of(model, name, 0).inputs[1])
+        x_scale = constant_values(dequantize_of(model, name, 0).inputs[1])
         np.testing.assert_array_equal(
-            constant_values(qdq.dequantize_of(model, name, 2).inputs[1]), x_scale * constant_values(dq[0].inputs[1])
+            constant_values(dequantize_of(model, name, 2).inputs[1]), x_scale * constant_values(dq[0].inputs[1])
         )
 
 
@@ -220,10 +224,10 @@ def test_a_weight_shared_along_different_axes_is_quantized_for_each() -> None:
         { [n] y = MatMul(x, w) [t] z = Gemm<transB=1>(x, w) }""",
         w=w,
     )
-    qdq.insert(model)
+    insert(model)
     check(model)
-    assert qdq.dequantize_of(model, "n", 1).attrs["axis"] == 1 and qdq.dequantize_of(model, "t", 1).attrs["axis"] == 0
-    np.testing.assert_allclose(qdq.dequantized(model, "t"), w, rtol=0.01)
+    assert dequantize_of(model, "n", 1).attrs["axis"] == 1 and dequantize_of(model, "t", 1).attrs["axis"] == 0
+    np.testing.assert_allclose(dequantized(model, "t"), w, rtol=0.01)
 
 
 def test_a_weight_that_a_float_node_reads_too_stays_float_there() -> None:
@@ -231,10 +235,10 @@ def test_a_weight_that_a_float_node_reads_too_stays_float_there() -> None:
         """g (float[2,4] x) => (float[2,4] y, float[4,4] z) <float[4,4] w>
         { [n] y = MatMul(x, w) [e] z = Exp(w) }"""
     )
-    values = constant_values(qdq.node(model, "e").inputs[0]).copy()
-    qdq.insert(model)
-    assert qdq.reads(model, "n")[1] == "DQ" and qdq.reads(model, "e") == ["const"]
-    np.testing.assert_array_equal(constant_values(qdq.node(model, "e").inputs[0]), values)
+    values = constant_values(node_of(model, "e").inputs[0]).copy()
+    insert(model)
+    assert reads(model, "n")[1] == "DQ" and reads(model, "e") == ["const"]
+    np.testing.assert_array_equal(constant_values(node_of(model, "e").inputs[0]), values)
 
 
 def test_grouped_transposed_convolution_with_bias() -> None:
@@ -243,20 +247,20 @@ def test_grouped_transposed_convolution_with_bias() -> None:
         { [n] y = ConvTranspose<group=2>(x, w, b) }""",
         b=np.array([1, -2, 3, -4, 5, -6], np.float32),
     )
-    feed = qdq.samples(model)[0]
-    expected = qdq.run(model, feed)["y"]
-    qdq.insert(model, qdq.context(model, feeds=[feed]))
+    feed = qdq.feeds(model)[0]
+    expected = run(model, feed)["y"]
+    insert(model, context(model, feeds=[feed]))
     check(model)
-    assert constant_values(qdq.dequantize_of(model, "n", 1).inputs[1]).shape == (3,)
-    np.testing.assert_allclose(qdq.dequantized(model, "n", 2), [1, -2, 3, -4, 5, -6], atol=1e-3)
-    assert qdq.sqnr(expected, qdq.run(model, feed)["y"]) > 35
+    assert constant_values(dequantize_of(model, "n", 1).inputs[1]).shape == (3,)
+    np.testing.assert_allclose(dequantized(model, "n", 2), [1, -2, 3, -4, 5, -6], atol=1e-3)
+    assert sqnr(expected, run(model, feed)["y"]) > 35
 
 
 def test_bias_scale_is_the_product_and_codes_are_int32() -> None:
     model = qdq.model(NET)
-    qdq.insert(model)
+    insert(model)
     for name, weight_axis in (("conv", 0), ("depthwise", 0), ("fc", 0)):
-        dq = [qdq.dequantize_of(model, name, i) for i in range(3)]
+        dq = [dequantize_of(model, name, i) for i in range(3)]
         x_scale, w_scale, b_scale = (constant_values(d.inputs[1]) for d in dq)
         np.testing.assert_array_equal(b_scale, x_scale * w_scale)
         assert constant_values(dq[2].inputs[0]).dtype == np.int32 and len(dq[2].inputs) == 2
@@ -266,10 +270,10 @@ def test_bias_scale_is_the_product_and_codes_are_int32() -> None:
 @pytest.mark.parametrize("profile", ["tensorrt", "onnxruntime-cuda", "openvino"])
 def test_bias_stays_float_where_the_target_wants_it(profile: str) -> None:
     model = qdq.model(NET)
-    report = qdq.insert(model, qdq.context(model, profile))
+    report = insert(model, context(model, profile))
     for name in ("conv", "depthwise", "project", "fc"):
-        assert qdq.reads(model, name) == ["DQ", "DQ", "const"]
-    assert not any("bias" in r for r in qdq.reasons(report).values())
+        assert reads(model, name) == ["DQ", "DQ", "const"]
+    assert not any("bias" in r for r in reasons(report).values())
 
 
 BIASES = {
@@ -304,22 +308,22 @@ BIASES = {
 def test_biases_that_stay_float(case: str) -> None:
     text, reason = BIASES[case]
     model = qdq.model(text)
-    feed = qdq.samples(model)[0]
-    expected = qdq.run(model, feed)["y"]
-    report = qdq.insert(model, qdq.context(model, feeds=[feed]))
+    feed = qdq.feeds(model)[0]
+    expected = run(model, feed)["y"]
+    report = insert(model, context(model, feeds=[feed]))
     assert [f.reason for f in report.skipped if f.node == "n"] == [reason]  # told once
-    assert qdq.reads(model, "n")[:2] == ["DQ", "DQ"] and qdq.reads(model, "n")[2] in ("const", "b")
-    assert qdq.sqnr(expected, qdq.run(model, feed)["y"]) > 30
+    assert reads(model, "n")[:2] == ["DQ", "DQ"] and reads(model, "n")[2] in ("const", "b")
+    assert sqnr(expected, run(model, feed)["y"]) > 30
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_bias_that_is_not_finite_stays_as_it_is(value: float) -> None:
     text = "g (float[1,3,4,4] x) => (float[1,2,4,4] y) <float[2,3,1,1] w, float[2] b> { [n] y = Conv(x, w, b) }"
     model = qdq.model(text)
-    ctx = qdq.context(model)
-    qdq.node(model, "n").inputs[2].values = np.array([1, value], np.float32)
-    report = qdq.insert(model, ctx)
-    assert qdq.reasons(report) == {"n": "its bias holds NaN or infinity and stays float"}
+    ctx = context(model)
+    node_of(model, "n").inputs[2].values = np.array([1, value], np.float32)
+    report = insert(model, ctx)
+    assert reasons(report) == {"n": "its bias holds NaN or infinity and stays float"}
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -330,35 +334,35 @@ def test_bias_behind_a_matmul(call: str, bits: int) -> None:
         {{ [mm] m = MatMul(x, w) [add] n = {call} [relu] y = Relu(n) }}""",
         opset=21,
     )
-    feeds = qdq.samples(model)
-    values = constant_values(next(t for t in qdq.node(model, "add").inputs if t.name in "bc"))
-    expected = np.stack([qdq.run(model, f)["y"] for f in feeds])
-    qdq.insert(model, qdq.context(model, "onnxq", feeds, weight_bits=bits, first_last_bits=None), fuse=True)
+    feeds = qdq.feeds(model)
+    values = constant_values(next(t for t in node_of(model, "add").inputs if t.name in "bc"))
+    expected = np.stack([run(model, f)["y"] for f in feeds])
+    insert(model, context(model, "onnxq", feeds, weight_bits=bits, first_last_bits=None), fuse=True)
     check(model)
     index = 0 if call == "Add(b, m)" else 1
-    dq = qdq.dequantize_of(model, "add", index)
-    assert constant_values(dq.inputs[0]).dtype == np.int32 and qdq.reads(model, "add")[1 - index] == "m"
-    np.testing.assert_allclose(qdq.dequantized(model, "add", index), values, atol=2e-3)
-    x_scale, w_scale = (constant_values(qdq.dequantize_of(model, "mm", i).inputs[1]) for i in (0, 1))
+    dq = dequantize_of(model, "add", index)
+    assert constant_values(dq.inputs[0]).dtype == np.int32 and reads(model, "add")[1 - index] == "m"
+    np.testing.assert_allclose(dequantized(model, "add", index), values, atol=2e-3)
+    x_scale, w_scale = (constant_values(dequantize_of(model, "mm", i).inputs[1]) for i in (0, 1))
     np.testing.assert_array_equal(constant_values(dq.inputs[1]), x_scale * w_scale)
-    assert qdq.insert(model, qdq.context(model, "onnxq", feeds)).changed == 0
-    assert qdq.sqnr(expected, np.stack([qdq.run(model, f)["y"] for f in feeds])) > (35 if bits == 8 else 15)
+    assert insert(model, context(model, "onnxq", feeds)).changed == 0
+    assert sqnr(expected, np.stack([run(model, f)["y"] for f in feeds])) > (35 if bits == 8 else 15)
 
 
 def test_gemm_bias_with_a_leading_one() -> None:
     model = qdq.model("g (float[2,3] x) => (float[2,4] y) <float[3,4] w, float[1,4] b> { [n] y = Gemm(x, w, b) }")
-    qdq.insert(model)
+    insert(model)
     check(model)
-    assert qdq.dequantize_of(model, "n", 2).attrs["axis"] == 1 and qdq.run(model, qdq.samples(model)[0])["y"].any()
+    assert dequantize_of(model, "n", 2).attrs["axis"] == 1 and run(model, qdq.feeds(model)[0])["y"].any()
 
 
 def test_one_output_channel() -> None:
     model = qdq.model(
         "g (float[1,3,5,5] x) => (float[1,1,5,5] y) <float[1,3,1,1] w, float[1] b> { [n] y = Conv(x, w, b) }"
     )
-    qdq.insert(model)
+    insert(model)
     check(model)
-    assert qdq.reads(model, "n") == ["DQ", "DQ", "DQ"] and qdq.run(model, qdq.samples(model)[0])["y"].any()
+    assert reads(model, "n") == ["DQ", "DQ", "DQ"] and run(model, qdq.feeds(model)[0])["y"].any()
 
 
 def test_a_bias_that_would_overflow_widens_its_channel_and_is_told() -> None:
@@ -369,14 +373,14 @@ def test_a_bias_that_would_overflow_widens_its_channel_and_is_told() -> None:
         w=w,
         b=np.ones(3, np.float32),
     )
-    feed = qdq.samples(model)[0]
-    expected = qdq.run(model, feed)["y"]
-    ctx = qdq.context(model, feeds=[feed])
-    report = qdq.insert(model, ctx)
+    feed = qdq.feeds(model)[0]
+    expected = run(model, feed)["y"]
+    ctx = context(model, feeds=[feed])
+    report = insert(model, ctx)
     assert report.notes == ("n: weight scale widened in 1 channel(s) so that the int32 bias fits",)
     assert ctx.placement is not None and ctx.placement.widened == {"n": 1}
-    np.testing.assert_allclose(qdq.dequantized(model, "n", 2), 1, rtol=1e-3)
-    assert qdq.sqnr(expected, qdq.run(model, feed)["y"]) > 35
+    np.testing.assert_allclose(dequantized(model, "n", 2), 1, rtol=1e-3)
+    assert sqnr(expected, run(model, feed)["y"]) > 35
 
 
 def test_a_shared_weight_is_widened_for_the_largest_bias() -> None:
@@ -389,11 +393,11 @@ def test_a_shared_weight_is_widened_for_the_largest_bias() -> None:
         b=np.array([0, 1e-4], np.float32),
         c=np.array([0, 1e9], np.float32),
     )
-    qdq.insert(model)
-    np.testing.assert_allclose(qdq.dequantized(model, "m", 2), [0, 1e9], rtol=1e-6)
+    insert(model)
+    np.testing.assert_allclose(dequantized(model, "m", 2), [0, 1e9], rtol=1e-6)
     for name in "nm":
-        codes = constant_values(qdq.dequantize_of(model, name, 2).inputs[0]).astype(np.int64)
-        zero_point = int(constant_values(qdq.dequantize_of(model, name, 0).inputs[2]))
+        codes = constant_values(dequantize_of(model, name, 2).inputs[0]).astype(np.int64)
+        zero_point = int(constant_values(dequantize_of(model, name, 0).inputs[2]))
         assert (np.abs(codes) + 2 * max(zero_point, 255 - zero_point) * 127 <= 2**31 - 1).all()
 
 
@@ -406,9 +410,9 @@ def test_all_zero_channel() -> None:
             w=w,
             b=np.array(bias, np.float32),
         )
-        qdq.insert(model)
-        np.testing.assert_allclose(qdq.dequantized(model, "n", 2), bias, rtol=1e-4)
-        assert not qdq.dequantized(model, "n", 1)[1].any()
+        insert(model)
+        np.testing.assert_allclose(dequantized(model, "n", 2), bias, rtol=1e-4)
+        assert not dequantized(model, "n", 1)[1].any()
 
 
 # Bits
@@ -417,12 +421,12 @@ def test_all_zero_channel() -> None:
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_weights_of_every_width(bits: int) -> None:
     model = qdq.model(NET, opset=21)
-    feed = qdq.samples(model)[0]
-    expected = qdq.run(model, feed)["y"]
-    qdq.insert(model, qdq.context(model, feeds=[feed], weight_bits=bits, first_last_bits=None))
+    feed = qdq.feeds(model)[0]
+    expected = run(model, feed)["y"]
+    insert(model, context(model, feeds=[feed], weight_bits=bits, first_last_bits=None))
     check(model)
     for name in ("conv", "depthwise", "project", "fc"):
-        node = qdq.dequantize_of(model, name, 1)
+        node = dequantize_of(model, name, 1)
         codes = constant_values(node.inputs[0])
         assert codes.dtype == (int4 if bits <= 4 else np.int8)
         assert constant_values(node.inputs[2]).dtype == codes.dtype
@@ -430,10 +434,10 @@ def test_weights_of_every_width(bits: int) -> None:
         assert int(codes.astype(int).min()) >= -limit and int(codes.astype(int).max()) <= limit
         assert int(np.abs(codes.astype(int)).max()) == limit
         assert getattr(node, "metadata", {}).get(GRID_BITS) == (None if bits in (4, 8) else str(bits))
-    reread = qdq.copy_of(model)
+    reread = copy_of(model)
     for optimize in (False, True):
-        found = qdq.run(reread, feed, optimize)["y"]
-        assert qdq.sqnr(expected, found) > 4 * bits - 8
+        found = run(reread, feed, optimize)["y"]
+        assert sqnr(expected, found) > 4 * bits - 8
     if bits <= 4:
         packed = next(t for t in to_proto(reread).graph.initializer if t.name == "w3_quantized")
         assert packed.data_type == onnx.TensorProto.INT4 and len(packed.raw_data) == 8 * 8 // 2
@@ -441,9 +445,9 @@ def test_weights_of_every_width(bits: int) -> None:
 
 def test_4_bits_need_opset_21() -> None:
     model = qdq.model(NET, opset=13)
-    ctx = qdq.context(model, weight_bits=4)
+    ctx = context(model, weight_bits=4)
     with pytest.raises(PreconditionError, match=r"opset 13, needed is 21: run convert-opset\{version=21\}"):
-        qdq.insert(model, ctx)
+        insert(model, ctx)
     target = load_profile("onnxq")
     for bits, opset in ((4, 21), (5, 13), (8, 13)):
         assert needed_opset(target, plan(model.graph, target, QuantSettings(weight_bits=bits))) == opset
@@ -453,12 +457,12 @@ def test_4_bits_need_opset_21() -> None:
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_activations_of_every_width(bits: int, profile: str) -> None:
     model = qdq.model(NET)
-    feeds = qdq.samples(model)
-    expected = np.stack([qdq.run(model, f)["y"] for f in feeds])
-    qdq.insert(model, qdq.context(model, profile, feeds, activation_bits=bits, first_last_bits=None), fuse=True)
+    feeds = qdq.feeds(model)
+    expected = np.stack([run(model, f)["y"] for f in feeds])
+    insert(model, context(model, profile, feeds, activation_bits=bits, first_last_bits=None), fuse=True)
     check(model)
-    assert qdq.nodes(model, "QuantizeLinear")
-    for node in qdq.nodes(model, "QuantizeLinear"):
+    assert nodes_of(model, "QuantizeLinear")
+    for node in nodes_of(model, "QuantizeLinear"):
         assert constant_values(node.inputs[2]).dtype == np.uint8  # never a 4-bit type
         clip = node.inputs[0].inputs[0] if node.inputs[0].inputs else None
         if bits == 8:
@@ -466,25 +470,25 @@ def test_activations_of_every_width(bits: int, profile: str) -> None:
             continue
         assert clip.op == "Clip" and clip.metadata == {GRID_BITS: str(bits)}
     observed = to_proto(model)
-    codes = [n.outputs[0].name for n in qdq.nodes(model, "QuantizeLinear")]
+    codes = [n.outputs[0].name for n in nodes_of(model, "QuantizeLinear")]
     observed.graph.output.extend(onnx.ValueInfoProto(name=n) for n in codes)
     for feed in feeds:
-        off, on = qdq.run(observed, feed), qdq.run(observed, feed, optimize=True)
+        off, on = run(observed, feed), run(observed, feed, optimize=True)
         for name in codes:
             assert int(off[name].max()) <= 2**bits - 1
             # The same at both levels, up to rounding: one code, where a float sum is that close to a tie.
             assert int(np.abs(off[name].astype(int) - on[name].astype(int)).max()) <= 1
-    found = np.stack([qdq.run(model, f)["y"] for f in feeds])
-    assert qdq.sqnr(expected, found) > 4 * bits - 8
+    found = np.stack([run(model, f)["y"] for f in feeds])
+    assert sqnr(expected, found) > 4 * bits - 8
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 7])
 def test_narrow_activation_is_exactly_the_grid(bits: int) -> None:
     model = qdq.model("g (float[1,2,64,64] x) => (float[1,2,64,64] y) <float[2,2,1,1] w> { [n] y = Conv(x, w) }")
-    feed = qdq.samples(model, low=-3, high=5)[0]
-    ctx = qdq.context(model, "onnxq", [feed], activation_bits=bits, first_last_bits=None)
-    qdq.insert(model, ctx)
-    x_dequantized = qdq.node(model, "n").inputs[0].name
+    feed = qdq.feeds(model, low=-3, high=5)[0]
+    ctx = context(model, "onnxq", [feed], activation_bits=bits, first_last_bits=None)
+    insert(model, ctx)
+    x_dequantized = node_of(model, "n").inputs[0].name
     proto = to_proto(model)
     proto.graph.output.append(onnx.ValueInfoProto(name=x_dequantized))
     wild = {"x": feed["x"] * 2}  # outside the range too
@@ -492,25 +496,25 @@ def test_narrow_activation_is_exactly_the_grid(bits: int) -> None:
     expected = fake_quantize(wild["x"], ctx.placement.activation_qparams["x"])
     assert len(np.unique(expected)) == 2**bits
     for optimize in (False, True):
-        np.testing.assert_array_equal(qdq.run(proto, wild, optimize)[x_dequantized], expected)
+        np.testing.assert_array_equal(run(proto, wild, optimize)[x_dequantized], expected)
 
 
 def test_signed_narrow_activation() -> None:
-    profile = qdq.profile("[graph]\nscheme = 2\n[activations]\nbits = [8, 4]\n[ops]\nConv = {}\n")
+    profile = profile_of("[graph]\nscheme = 2\n[activations]\nbits = [8, 4]\n[ops]\nConv = {}\n")
     model = qdq.model("g (float[1,2,16,16] x) => (float[1,2,16,16] y) <float[2,2,1,1] w> { [n] y = Conv(x, w) }")
-    feed = qdq.samples(model)[0]
-    qdq.insert(model, qdq.context(model, profile, [feed], activation_bits=4, first_last_bits=None))
-    (node,) = qdq.nodes(model, "QuantizeLinear")
+    feed = qdq.feeds(model)[0]
+    insert(model, context(model, profile, [feed], activation_bits=4, first_last_bits=None))
+    (node,) = nodes_of(model, "QuantizeLinear")
     proto = to_proto(model)
     proto.graph.output.append(onnx.ValueInfoProto(name=node.outputs[0].name))
-    codes = qdq.run(proto, feed, optimize=True)[node.outputs[0].name]
+    codes = run(proto, feed, optimize=True)[node.outputs[0].name]
     assert codes.dtype == np.int8 and (codes.min(), codes.max()) in ((-8, 7), (-7, 7))
 
 
 def test_first_and_last_layers_have_8_bits() -> None:
     model = qdq.model(NET, opset=21)
-    qdq.insert(model, qdq.context(model, weight_bits=4, activation_bits=4))
-    stored = {n: constant_values(qdq.dequantize_of(model, n, 1).inputs[0]).dtype for n in ("conv", "project", "fc")}
+    insert(model, context(model, weight_bits=4, activation_bits=4))
+    stored = {n: constant_values(dequantize_of(model, n, 1).inputs[0]).dtype for n in ("conv", "project", "fc")}
     assert stored == {"conv": np.int8, "project": int4, "fc": np.int8}
 
 
@@ -521,12 +525,12 @@ def test_overrides_by_name_and_regex() -> None:
         "fc": Override(weight_bits=6),
         "depthwise": Override(keep_float=True),
     }
-    ctx = qdq.context(model, overrides=overrides)
-    report = qdq.insert(model, ctx)
+    ctx = context(model, overrides=overrides)
+    report = insert(model, ctx)
     assert ctx.placement is not None
     assert {n: q.format.bits for n, q in ctx.placement.weight_qparams.items()} == {"conv": 4, "project": 8, "fc": 6}
-    assert qdq.reads(model, "depthwise")[1] == "const"
-    assert qdq.reasons(report)["depthwise"] == "left float by the user"
+    assert reads(model, "depthwise")[1] == "const"
+    assert reasons(report)["depthwise"] == "left float by the user"
 
 
 # Graph inputs and outputs, other readers
@@ -537,14 +541,14 @@ def test_outputs_keep_their_names_and_readers_get_the_dequantized_tensor() -> No
         """g (float[1,2,4,4] x) => (float[1,2,4,4] t, float[1,2,4,4] y) <float[2,2,1,1] w, float[2,2,1,1] v>
         { [a] t = Conv(x, w) [b] u = Conv(t, v) [e] y = Exp(t) }"""
     )
-    feed = qdq.samples(model)[0]
-    expected = qdq.run(model, feed)
-    qdq.insert(model, qdq.context(model, feeds=[feed]))
+    feed = qdq.feeds(model)[0]
+    expected = run(model, feed)
+    insert(model, context(model, feeds=[feed]))
     check(model)
     assert [o.name for o in model.graph.outputs] == ["t", "y"]
-    assert qdq.node(model, "e").inputs[0] is model.graph.outputs[0]
-    found = qdq.run(model, feed)
-    assert qdq.sqnr(expected["t"], found["t"]) > 30 and len(np.unique(found["t"])) < 32
+    assert node_of(model, "e").inputs[0] is model.graph.outputs[0]
+    found = run(model, feed)
+    assert sqnr(expected["t"], found["t"]) > 30 and len(np.unique(found["t"])) < 32
     np.testing.assert_allclose(found["y"], np.exp(found["t"]), rtol=1e-6)
 
 
@@ -553,8 +557,8 @@ def test_an_output_that_is_quantized_on_demand_only_stays_float() -> None:
         """g (float[1,2,4,4] x) => (float[1,2,4,4] t, float[1,2,4,4] y) <float[2,2,1,1] w, float[2,2,1,1] v>
         { [a] t = Conv(x, w) [b] y = Conv(t, v) }"""
     )
-    qdq.insert(model, qdq.context(model, "tensorrt"))
-    assert qdq.node(model, "a").outputs[0] is model.graph.outputs[0] and qdq.reads(model, "b")[0] == "DQ"
+    insert(model, context(model, "tensorrt"))
+    assert node_of(model, "a").outputs[0] is model.graph.outputs[0] and reads(model, "b")[0] == "DQ"
 
 
 def test_a_graph_input_is_quantized_once_and_stays_float_for_float_readers() -> None:
@@ -562,10 +566,10 @@ def test_a_graph_input_is_quantized_once_and_stays_float_for_float_readers() -> 
         """g (float[1,2,4,4] x) => (float[1,2,4,4] y, float[1,2,4,4] z, float[1,2,4,4] e) <float[2,2,1,1] w>
         { [a] y = Conv(x, w) [b] z = Conv(x, w) [c] e = Exp(x) }"""
     )
-    qdq.insert(model, qdq.context(model, "tensorrt"))
-    assert len(qdq.nodes(model, "QuantizeLinear")) == 1
-    assert qdq.node(model, "a").inputs[0] is qdq.node(model, "b").inputs[0]
-    assert qdq.reads(model, "c") == ["x"] and model.graph.nodes[0].op == "QuantizeLinear"
+    insert(model, context(model, "tensorrt"))
+    assert len(nodes_of(model, "QuantizeLinear")) == 1
+    assert node_of(model, "a").inputs[0] is node_of(model, "b").inputs[0]
+    assert reads(model, "c") == ["x"] and model.graph.nodes[0].op == "QuantizeLinear"
 
 
 def test_a_tensor_that_a_body_captures() -> None:
@@ -575,30 +579,30 @@ def test_a_tensor_that_a_body_captures() -> None:
           [branch] y = If(b) <then_branch = th () => (float[1,2,4,4] o) { [inner] o = Relu(t) },
                               else_branch = el () => (float[1,2,4,4] p) { p = Identity(x) }> }"""
     )
-    feed = {"x": qdq.samples(qdq.model("g (float[1,2,4,4] x) => (float[1,2,4,4] y) { y = Relu(x) }"))[0]["x"]}
-    stats = qdq.observe(model, [{**feed, "b": np.array(True)}][:0])
+    feed = {"x": qdq.feeds(qdq.model("g (float[1,2,4,4] x) => (float[1,2,4,4] y) { y = Relu(x) }"))[0]["x"]}
+    stats = observe(model, [{**feed, "b": np.array(True)}][:0])
     for name in ("x", "t"):
         stats.tensor(name).update(np.array([-2, 2], np.float32))
-    expected = qdq.run(model, {**feed, "b": np.array(True)})["y"]
-    qdq.insert(model, qdq.context(model, statistics=stats))
+    expected = run(model, {**feed, "b": np.array(True)})["y"]
+    insert(model, context(model, statistics=stats))
     check(model)
-    found = qdq.run(model, {**feed, "b": np.array(True)})["y"]
-    assert qdq.sqnr(expected, found) > 25 and len(np.unique(found)) <= 256
-    np.testing.assert_array_equal(qdq.run(model, {**feed, "b": np.array(False)})["y"], feed["x"])
+    found = run(model, {**feed, "b": np.array(True)})["y"]
+    assert sqnr(expected, found) > 25 and len(np.unique(found)) <= 256
+    np.testing.assert_array_equal(run(model, {**feed, "b": np.array(False)})["y"], feed["x"])
 
 
 def test_dynamic_batch() -> None:
     model = qdq.model(
         "g (float[N,3,H,W] x) => (float[N,4,H,W] y) <float[4,3,1,1] w, float[4] b> { [n] y = Conv(x, w, b) }"
     )
-    feeds = qdq.samples(model)
-    qdq.insert(model, qdq.context(model, feeds=feeds))
+    feeds = qdq.feeds(model)
+    insert(model, context(model, feeds=feeds))
     check(model)
     assert model.graph.outputs[0].shape == ["N", 4, "H", "W"]
     x = np.random.default_rng(0).uniform(-1, 1, (5, 3, 7, 4)).astype(np.float32)
-    whole = qdq.run(model, {"x": x})["y"]
+    whole = run(model, {"x": x})["y"]
     assert whole.shape == (5, 4, 7, 4)
-    np.testing.assert_array_equal(whole[2:3], qdq.run(model, {"x": x[2:3]})["y"])
+    np.testing.assert_array_equal(whole[2:3], run(model, {"x": x[2:3]})["y"])
 
 
 # Elementwise operators
@@ -613,21 +617,21 @@ def test_elementwise(call: str, profile: str) -> None:
         f"""g (float[1,2,4,4] x) => (float[1,2,4,4] y) <float[2,2,1,1] w, float[2,1,1] k>
         {{ [c] t = Conv(x, w) [n] y = {call} }}"""
     )
-    feeds = qdq.samples(model)
-    expected = np.stack([qdq.run(model, f)["y"] for f in feeds])
-    qdq.insert(model, qdq.context(model, profile, feeds))
+    feeds = qdq.feeds(model)
+    expected = np.stack([run(model, f)["y"] for f in feeds])
+    insert(model, context(model, profile, feeds))
     check(model)
-    found = np.stack([qdq.run(model, f)["y"] for f in feeds])
-    assert qdq.sqnr(expected, found) > 30
+    found = np.stack([run(model, f)["y"] for f in feeds])
+    assert sqnr(expected, found) > 30
 
 
 def test_constant_operand_of_an_addition() -> None:
     k = np.array([0.5, 1.0, 2.55], np.float32).reshape(3, 1, 1)
     model = qdq.model("g (float[1,3,4,4] x) => (float[1,3,4,4] y) <float[3,1,1] k> { [n] y = Add(x, k) }", k=k)
-    qdq.insert(model, qdq.context(model, "qnn"))
+    insert(model, context(model, "qnn"))
     check(model)
-    assert qdq.reads(model, "n") == ["DQ", "DQ"]
-    np.testing.assert_allclose(qdq.dequantized(model, "n"), k, atol=0.01)
+    assert reads(model, "n") == ["DQ", "DQ"]
+    np.testing.assert_allclose(dequantized(model, "n"), k, atol=0.01)
 
 
 # Scales that are shared
@@ -636,7 +640,7 @@ def test_constant_operand_of_an_addition() -> None:
 def scales(model: Model) -> dict[str, float]:
     """Scale of each quantized activation by the tensor it came from."""
     found = {}
-    for node in qdq.nodes(model, "QuantizeLinear"):
+    for node in nodes_of(model, "QuantizeLinear"):
         name = node.name.removesuffix("_QuantizeLinear")
         zero_point = int(constant_values(node.inputs[2]))
         found[name] = (float(constant_values(node.inputs[1])), zero_point)
@@ -644,7 +648,7 @@ def scales(model: Model) -> dict[str, float]:
 
 
 def test_concat_shares_one_scale_that_covers_all_inputs() -> None:
-    profile = qdq.profile(
+    profile = profile_of(
         '[graph]\nscheme = 3\nconcat = "shared"\n[activations]\nsign = "unsigned"\nsymmetric = false\n'
         "[ops]\nConv = {}\nConcat = {}\n"
     )
@@ -657,7 +661,7 @@ def test_concat_shares_one_scale_that_covers_all_inputs() -> None:
     stats = Statistics()
     for name, low, high in (("x", -1, 1), ("p", -3, 0.5), ("q", -0.5, 9)):  # nothing is needed for c itself
         stats.tensor(name).update(np.array([low, high], np.float32))
-    qdq.insert(model, qdq.context(model, profile, statistics=stats))
+    insert(model, context(model, profile, statistics=stats))
     check(model)
     found = scales(model)
     expected = qparams_from_range(-3, 9, U8)
@@ -669,14 +673,14 @@ def test_max_pooling_keeps_the_codes() -> None:
         """g (float[1,2,4,4] x) => (float[1,2,2,2] y) <float[2,2,1,1] w, float[2,2,1,1] v>
         { [a] t = Conv(x, w) [pool] m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(t) [b] y = Conv(m, v) }"""
     )
-    feed = qdq.samples(model)[0]
-    qdq.insert(model, qdq.context(model, feeds=[feed]))
+    feed = qdq.feeds(model)[0]
+    insert(model, context(model, feeds=[feed]))
     found = scales(model)
     assert found["t"] == found["m"]
     proto = to_proto(model)
-    pooled = qdq.node(model, "pool").outputs[0].name
+    pooled = node_of(model, "pool").outputs[0].name
     proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in (pooled, "m_dequantized"))
-    out = qdq.run(proto, feed)
+    out = run(proto, feed)
     np.testing.assert_array_equal(out[pooled], out["m_dequantized"])  # the second pair changes nothing
 
 
@@ -685,22 +689,22 @@ def test_max_pooling_keeps_the_codes() -> None:
 
 def test_statistics_are_needed() -> None:
     model = qdq.model(NET)
-    ctx = qdq.context(model)
+    ctx = context(model)
     ctx.statistics = None
     with pytest.raises(PreconditionError, match="no activation statistics: run calibrate before"):
-        qdq.insert(model, ctx)
+        insert(model, ctx)
     ctx.statistics = Statistics()
     ctx.statistics.tensor("x").update(np.ones(3, np.float32))
     with pytest.raises(PreconditionError, match=r"do not cover tensor r \(\d+ missing\)"):
-        qdq.insert(model, ctx)
-    assert not qdq.nodes(model, "QuantizeLinear")
+        insert(model, ctx)
+    assert not nodes_of(model, "QuantizeLinear")
 
 
 def test_profile_of_the_pass_becomes_that_of_the_pipeline() -> None:
     model = qdq.model(NET)
-    ctx = qdq.context(model, "tensorrt")
+    ctx = context(model, "tensorrt")
     pipeline.run(model, pipeline.parse("insert-qdq{profile=tensorrt calibration=max},fuse-activation-clips"), ctx)
-    assert ctx.profile is load_profile("tensorrt") and qdq.nodes(model, "Relu")  # tensorrt keeps its Relus
+    assert ctx.profile is load_profile("tensorrt") and nodes_of(model, "Relu")  # tensorrt keeps its Relus
     ctx.profile = None
     with pytest.raises(PreconditionError, match="no profile: give one as an option"):
         pipeline.run(model, (InsertQdq(),), ctx)
@@ -709,10 +713,10 @@ def test_profile_of_the_pass_becomes_that_of_the_pipeline() -> None:
 @pytest.mark.parametrize("method", ["max", "percentile:99", "entropy", "mse"])
 def test_calibration_method(method: str) -> None:
     model = qdq.model(NET)
-    feeds = qdq.samples(model)
-    expected = np.stack([qdq.run(model, f)["y"] for f in feeds])
-    qdq.insert(model, qdq.context(model, feeds=feeds), calibration=method)
-    assert qdq.sqnr(expected, np.stack([qdq.run(model, f)["y"] for f in feeds])) > 12
+    feeds = qdq.feeds(model)
+    expected = np.stack([run(model, f)["y"] for f in feeds])
+    insert(model, context(model, feeds=feeds), calibration=method)
+    assert sqnr(expected, np.stack([run(model, f)["y"] for f in feeds])) > 12
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (0.7, 0.7), (-1e31, 1e31), (0.0, 3.4e38), (-1e-45, 1e-45)])
@@ -722,8 +726,8 @@ def test_odd_ranges_give_models_that_run(profile: str, low: float, high: float) 
     stats = Statistics()
     for tensor in (*model.graph.inputs, *(t for n in model.graph.nodes for t in n.outputs)):
         stats.tensor(tensor.name).update(np.array([low, high], np.float32))
-    qdq.insert(model, qdq.context(model, profile, statistics=stats))
-    assert np.isfinite(qdq.run(model, qdq.samples(model)[0])["y"]).all()
+    insert(model, context(model, profile, statistics=stats))
+    assert np.isfinite(run(model, qdq.feeds(model)[0])["y"]).all()
 
 
 def test_names_that_are_taken() -> None:
@@ -732,6 +736,6 @@ def test_names_that_are_taken() -> None:
         <float[2,2,1,1] w>
         { [x_QuantizeLinear] y = Conv(x, w) z = Add(x_scale, w_quantized) }"""
     )
-    qdq.insert(model, qdq.context(model, "tensorrt"))
+    insert(model, context(model, "tensorrt"))
     check(model)
     assert {"x_scale_1", "w_quantized_1"} <= set(model.graph.tensors())

@@ -5,9 +5,6 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from lowering import FUSE, LOWER, Qdq, again, assert_same, check, label, lower, q_points, run, uniform
-from random_graphs import feeds, network
-from zoo import KINDS
 
 import onnxq
 from onnxq import pipeline
@@ -15,6 +12,11 @@ from onnxq.check.integer_only import check_integer
 from onnxq.context import PassContext
 from onnxq.errors import PassError
 from onnxq.graph.model import from_proto
+from support.build import Qdq, uniform
+from support.cases.random_graphs import feeds, network
+from support.cases.zoo import KINDS
+from support.prove.lowering import FUSE, LOWER, again, assert_same, check, label, lower, q_points
+from support.runs import run
 
 RNG = np.random.default_rng(11)
 

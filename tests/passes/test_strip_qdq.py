@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import onnx.reference
 import pytest
-import qdq
 from ml_dtypes import int4
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
@@ -21,6 +20,11 @@ from onnxq.numeric.quantize import fake_quantize
 from onnxq.passes.strip_qdq import StripQdq
 from onnxq.pipeline import PassReport
 from onnxq.profiles.schema import builtin_names, load_profile
+from support.build import copy_of, qdq
+from support.insertion import context, insert, observe
+from support.prove.nodes import dequantize_of, dequantized, node_of, nodes_of, reads, reasons
+from support.prove.values import sqnr
+from support.runs import run
 
 NET = """net (float[1,3,8,8] x) => (float[1,10] y)
 <float[8,3,3,3] w1, float[8] b1, float[8,1,3,3] w2, float[8] b2, float[8,8,1,1] w3, float[8] b3,
@@ -70,47 +74,47 @@ def test_round_trip_of_every_profile(profile: str) -> None:
 def round_trip(profile: str, through_a_file: bool, **settings: int | None) -> None:
     """quantize → strip equals the float model with fake-quantized weights, exactly."""
     model = qdq.model(NET, opset=21)
-    original = qdq.copy_of(model)
-    ctx = qdq.context(model, profile, **settings)
-    qdq.insert(model, ctx, fuse=True)
+    original = copy_of(model)
+    ctx = context(model, profile, **settings)
+    insert(model, ctx, fuse=True)
     assert ctx.placement is not None
     weights = {
         layer.weight.name: fake_quantize(constant_values(layer.weight), ctx.placement.weight_qparams[layer.node.name])
         for layer in ctx.placement.layers
     }
     biases = {
-        f"b{i}": qdq.dequantized(model, name, 2)
+        f"b{i}": dequantized(model, name, 2)
         for i, name in enumerate(("conv", "depthwise", "project", "fc"), 1)
-        if qdq.reads(model, name)[2] == "DQ"
+        if reads(model, name)[2] == "DQ"
     }
     if through_a_file:
-        model = qdq.copy_of(model)
+        model = copy_of(model)
     report = strip(model)
     assert report.changed and not report.skipped
     assert sorted(o for o in ops(model) if o != "Identity") == sorted(ops(original))  # Relu and Clip are back
     twin = with_weights(original, weights | biases)
-    for feed in qdq.samples(model, seed=5):
-        np.testing.assert_array_equal(qdq.run(model, feed)["y"], qdq.run(twin, feed)["y"])
+    for feed in qdq.feeds(model, seed=5):
+        np.testing.assert_array_equal(run(model, feed)["y"], run(twin, feed)["y"])
     onnx.checker.check_model(to_proto(model), full_check=True)
 
 
 def test_quantizing_again_gives_the_same_integers() -> None:
     model = qdq.model(NET)
-    feeds = qdq.samples(model)
-    statistics = qdq.observe(model, feeds)
-    qdq.insert(model, qdq.context(model, statistics=statistics))
-    first = [qdq.run(model, f)["y"] for f in feeds]
+    feeds = qdq.feeds(model)
+    statistics = observe(model, feeds)
+    insert(model, context(model, statistics=statistics))
+    first = [run(model, f)["y"] for f in feeds]
     strip(model)
     assert pipeline.run(model, pipeline.parse("eliminate-identity"), PassContext(model))
-    qdq.insert(model, qdq.context(model, statistics=statistics))
+    insert(model, context(model, statistics=statistics))
     for feed, expected in zip(feeds, first, strict=True):
-        np.testing.assert_array_equal(qdq.run(model, feed)["y"], expected)
+        np.testing.assert_array_equal(run(model, feed)["y"], expected)
 
 
 def test_nothing_to_strip_and_idempotent() -> None:
     model = qdq.model(NET)
     assert strip(model).changed == 0
-    qdq.insert(model, fuse=True)
+    insert(model, fuse=True)
     strip(model)
     before = to_proto(model).SerializeToString(deterministic=True)
     report = strip(model)
@@ -128,7 +132,7 @@ def test_the_card_goes_too() -> None:
 def test_an_image_that_is_never_negative_gets_no_relu() -> None:
     # Its zero point is 0 too, but there was no activation in front of it.
     model = qdq.model(NET)
-    qdq.insert(model, qdq.context(model, feeds=qdq.samples(model, low=0.0, high=1.0)), fuse=True)
+    insert(model, context(model, feeds=qdq.feeds(model, low=0.0, high=1.0)), fuse=True)
     strip(model)
     assert ops(model).count("Relu") == 1 and ops(model)[0] == "Conv"
 
@@ -137,7 +141,7 @@ def test_outputs_keep_their_names() -> None:
     model = qdq.model(
         "g (float[1,2,4,4] x) => (float[1,2,4,4] y) <float[2,2,1,1] w> { [c] t = Conv(x, w) y = Relu(t) }"
     )
-    qdq.insert(model, fuse=True)
+    insert(model, fuse=True)
     assert ops(model) == [
         "QuantizeLinear",
         "DequantizeLinear",
@@ -172,14 +176,14 @@ FOREIGN = """g (float[1,4] x) => (float[1,4] y)
 def test_dropped_activations_of_other_tools(kind: str, zero: int, scale: float, expected: str | None) -> None:
     model = qdq.model(FOREIGN.format(kind=kind, zero=zero, scale=scale), opset=21)
     feed = {"x": np.array([[-9.0, -1.0, 3.0, 12.0]], np.float32)}
-    quantized = qdq.run(model, feed)["y"]
+    quantized = run(model, feed)["y"]
     strip(model)
     assert [o for o in ops(model) if o != "MatMul"] == ([expected] if expected else [])
     if expected == "Clip":
-        clip = qdq.nodes(model, "Clip")[0]
+        clip = nodes_of(model, "Clip")[0]
         assert [float(constant_values(t)) for t in clip.inputs[1:]] == [0.0, 6.0]
     if expected:
-        np.testing.assert_allclose(qdq.run(model, feed)["y"], quantized, atol=0.1)
+        np.testing.assert_allclose(run(model, feed)["y"], quantized, atol=0.1)
 
 
 def test_no_relu_behind_one_that_is_there() -> None:
@@ -206,7 +210,7 @@ def test_float_readers_of_what_is_quantized_keep_the_raw_tensor() -> None:
           [y] y = Exp(b) [z] z = Abs(m) }"""
     )
     strip(model)
-    assert qdq.reads(model, "z") == ["m"] and qdq.reads(model, "y") != ["m"]
+    assert reads(model, "z") == ["m"] and reads(model, "y") != ["m"]
 
 
 def test_integers_made_elsewhere_stay() -> None:
@@ -217,7 +221,7 @@ def test_integers_made_elsewhere_stay() -> None:
     )
     report = strip(model)
     reason = "its input does not come from a QuantizeLinear: integers made elsewhere stay"
-    assert qdq.reasons(report) == {"alone": reason, "moved": reason} and report.changed == 0
+    assert reasons(report) == {"alone": reason, "moved": reason} and report.changed == 0
 
 
 CONSTANTS = {
@@ -278,17 +282,17 @@ def test_a_constant_that_is_an_output_stays() -> None:
         { [d] y = DequantizeLinear(q, s) z = Relu(x) }"""
     )
     report = strip(model)
-    assert report.changed == 0 and "d" in qdq.reasons(report)
+    assert report.changed == 0 and "d" in reasons(report)
 
 
 def test_int4_weights_survive_a_file_before() -> None:
     model = qdq.model(NET, opset=21)
-    qdq.insert(model, qdq.context(model, weight_bits=4))
-    model = qdq.copy_of(model)
-    assert constant_values(qdq.dequantize_of(model, "project", 1).inputs[0]).dtype == int4
-    expected = qdq.dequantized(model, "project")
+    insert(model, context(model, weight_bits=4))
+    model = copy_of(model)
+    assert constant_values(dequantize_of(model, "project", 1).inputs[0]).dtype == int4
+    expected = dequantized(model, "project")
     strip(model)
-    np.testing.assert_array_equal(constant_values(qdq.node(model, "project").inputs[1]), expected)
+    np.testing.assert_array_equal(constant_values(node_of(model, "project").inputs[1]), expected)
 
 
 def test_bodies_of_control_flow() -> None:
@@ -304,9 +308,9 @@ def test_bodies_of_control_flow() -> None:
         w=np.arange(-8, 8, dtype=np.int8).reshape(4, 4),
     )
     report = strip(model)
-    branch = qdq.nodes(model, "If")[0]
+    branch = nodes_of(model, "If")[0]
     assert [n.op for n in branch.attrs["then_branch"].nodes] == ["MatMul", "Relu", "Exp"]
-    assert qdq.reasons(report) == {"outside": "its QuantizeLinear is outside the body that it is in"}
+    assert reasons(report) == {"outside": "its QuantizeLinear is outside the body that it is in"}
     onnx.checker.check_model(to_proto(model), full_check=True)
 
 
@@ -316,7 +320,7 @@ def test_models_made_by_onnxruntime_quantization(tmp_path: Path, activation: str
     ortq = pytest.importorskip("onnxruntime.quantization")
     model = qdq.model(NET, opset=13)
     # Wide ranges, so that ReLU6 really clips and its calibrated maximum is 6.
-    feeds = qdq.samples(model, 8, low=-12.0, high=12.0)
+    feeds = qdq.feeds(model, 8, low=-12.0, high=12.0)
 
     class Reader(ortq.CalibrationDataReader):
         def __init__(self) -> None:
@@ -341,10 +345,10 @@ def test_models_made_by_onnxruntime_quantization(tmp_path: Path, activation: str
     onnx.checker.check_model(to_proto(made), full_check=True)
     assert not {"QuantizeLinear", "DequantizeLinear"} & set(ops(made))
     assert ops(made).count("Relu") + ops(made).count("Clip") == 2
-    clips = qdq.nodes(made, "Clip")
+    clips = nodes_of(made, "Clip")
     assert len(clips) == 1  # ReLU6 as such, also where onnxruntime had dropped it
     for feed in feeds:
-        assert qdq.sqnr(qdq.run(model, feed)["y"], qdq.run(made, feed)["y"]) > 30
+        assert sqnr(run(model, feed)["y"], run(made, feed)["y"]) > 30
     # And it can be quantized anew.
-    report = qdq.insert(made, qdq.context(made, load_profile("onnxruntime-cpu"), feeds), fuse=True)
+    report = insert(made, context(made, load_profile("onnxruntime-cpu"), feeds), fuse=True)
     assert report.changed > 8

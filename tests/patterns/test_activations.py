@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import floating
 import pytest
 
 from onnxq.graph.model import Model
 from onnxq.patterns.activations import find_functions
+from support.build import floating
 
 CONSTANTS = """<float one = {1}, float half = {0.5}, float root = {1.4142135}, float three = {3}, float c = {0.044715},
     float pi = {0.79788}, float six = {6}, float zero = {0}, float[8] many>"""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import floating
 import pytest
-from zoo import KINDS
 
 from onnxq.graph.element_types import fill_types
 from onnxq.graph.model import Model, load
 from onnxq.patterns.attention import feeds_softmax, from_integers, masked_tensors, nan_guard
+from support.build import floating
+from support.cases.zoo import KINDS
 
 
 def names(model: Model, ids: set[int]) -> set[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import floating
 import pytest
 
 from onnxq.graph.model import Model
 from onnxq.patterns.normalization import find_norms
+from support.build import floating
 
 CONSTANTS = """<float[8] gain, float[8] shift, float two = {2}, float one = {1}, float eps = {0.00001},
     int64[1] last = {-1}, float[4,8] wide>"""

@@ -3,7 +3,6 @@
 import numpy as np
 import onnx
 import pytest
-import qdq
 
 from onnxq.errors import ConfigError
 from onnxq.graph.element_types import fill_types
@@ -14,6 +13,9 @@ from onnxq.placement.plan import Placement
 from onnxq.placement.planner import plan
 from onnxq.placement.settings import Override, QuantSettings
 from onnxq.profiles.schema import Profile, load_profile
+from support.build import qdq
+from support.insertion import context, insert, profile_of
+from support.prove.nodes import node_of
 
 
 def planned(model: Model, profile: str | Profile = "onnxruntime-cpu", **settings) -> Placement:
@@ -123,7 +125,7 @@ def test_x_plus_x() -> None:
 
 @pytest.mark.parametrize("scheme", [1, 2, 3])
 def test_sum_of_one_two_and_three(scheme: int) -> None:
-    profile = qdq.profile(f"[graph]\nscheme = {scheme}\n[ops]\nConv = {{}}\nSum = {{}}\n")
+    profile = profile_of(f"[graph]\nscheme = {scheme}\n[ops]\nConv = {{}}\nSum = {{}}\n")
     text = """g (float[1,4,6,6] x) => (float[1,4,6,6] p, float[1,4,6,6] q, float[1,4,6,6] r) <float[4,4,1,1] w>
     { [c] t = Conv(x, w) [one] p = Sum(t) [two] q = Sum(t, x) [three] r = Sum(t, x, x) }"""
     placement = planned(qdq.model(text), profile)
@@ -168,7 +170,7 @@ def test_an_added_constant_is_the_bias_of_a_matmul(body: str, fused: bool) -> No
     (layer,) = placement.layers
     assert (layer.bias is not None) == fused and ("m" in points(placement)) == (not fused)
     if fused:
-        assert layer.bias_reader == (qdq.node(model, "add"), 1 if "Add(m" in body else 0)
+        assert layer.bias_reader == (node_of(model, "add"), 1 if "Add(m" in body else 0)
         assert "r" not in placement.actions or placement.actions["r"] == "fused"
     # Elsewhere the addition is an operator of its own.
     assert planned(qdq.model(FC.replace("BODY", body)), "qnn").actions["add"] == "quantized"
@@ -257,7 +259,7 @@ FIRE = """g (float[1,4,6,6] x) => (float[1,4,6,6] y) <float[4,4,1,1] w1, float[4
     [("float", {"x", "c"}), ("per-input", {"x", "p", "q", "c"}), ("shared", {"x", "p", "q", "c"})],
 )
 def test_concat(concat: str, expected: set[str]) -> None:
-    profile = qdq.profile(f'[graph]\nscheme = 3\nconcat = "{concat}"\n[ops]\nConv = {{}}\nConcat = {{}}\n')
+    profile = profile_of(f'[graph]\nscheme = 3\nconcat = "{concat}"\n[ops]\nConv = {{}}\nConcat = {{}}\n')
     placement = planned(qdq.model(FIRE), profile)
     assert set(points(placement)) == expected
     groups = {p.tensor.name: p.group for p in placement.points}
@@ -274,19 +276,19 @@ CAT_CONSTANT = """g (float[1,4,6,6] x) => (float[1,4,6,6] y) <float[4,4,1,1] w1,
 
 def test_concat_with_a_constant() -> None:
     graph = '[graph]\nscheme = 3\nconcat = "{}"\n[ops]\nConv = {{}}\nConcat = {{ constants = {} }}\n'
-    per_input = planned(qdq.model(CAT_CONSTANT), qdq.profile(graph.format("per-input", "true")))
+    per_input = planned(qdq.model(CAT_CONSTANT), profile_of(graph.format("per-input", "true")))
     assert [(n.name, i) for n, i, _ in per_input.constants] == [("cat", 1)] and "p" in points(per_input)
     for concat, constants, reason in (
         ("per-input", "false", "one operand is a constant"),
         ("shared", "true", "one operand is a constant, which cannot share the scale of the others"),
     ):
-        placement = planned(qdq.model(CAT_CONSTANT), qdq.profile(graph.format(concat, constants)))
+        placement = planned(qdq.model(CAT_CONSTANT), profile_of(graph.format(concat, constants)))
         assert why(placement) == {"cat": reason} and not placement.constants
         assert set(points(placement)) == {"x", "c"}
 
 
 def test_passthrough_with_several_outputs() -> None:
-    profile = qdq.profile(
+    profile = profile_of(
         "[graph]\nscheme = 3\ntie_passthrough = true\n"
         '[ops]\nConv = { output = "always" }\nSplit = { action = "passthrough" }\n'
     )
@@ -311,7 +313,7 @@ def test_untied_passthroughs_in_a_row_are_all_passthroughs() -> None:
 
 
 def test_only_some_outputs_of_a_passthrough_are_wanted() -> None:
-    profile = qdq.profile(
+    profile = profile_of(
         '[graph]\nscheme = 3\ntie_passthrough = true\n[ops]\nConv = {}\nSplit = { action = "passthrough" }\n'
     )
     model = qdq.model(
@@ -340,7 +342,7 @@ def test_first_and_last_layers() -> None:
 
 
 def test_first_and_last_where_the_target_does_not_take_their_width() -> None:
-    profile = qdq.profile("[graph]\nscheme = 3\n[weights]\nbits = [4]\n[activations]\nbits = [4]\n[ops]\nConv = {}\n")
+    profile = profile_of("[graph]\nscheme = 3\n[weights]\nbits = [4]\n[activations]\nbits = [4]\n[ops]\nConv = {}\n")
     placement = planned(qdq.model(DEEP), profile)
     assert {layer.weight_format.bits for layer in placement.layers} == {4} and set(bits(placement).values()) == {4}
 
@@ -462,7 +464,7 @@ g (float[1,4,6,6] x) => (y) <float[4,4,1,1] w = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1
 
 def test_types_behind_an_unknown_operator_follow_from_the_weights() -> None:
     model = from_proto(onnx.parser.parse_model(CUSTOM))
-    assert not is_float(qdq.node(model, "conv").inputs[0])
+    assert not is_float(node_of(model, "conv").inputs[0])
     placement = planned(model)
     assert placement.actions["conv"] == "quantized" and set(points(placement)) == {"u", "v"}
     assert all(is_float(t) for n in model.graph.nodes for t in n.outputs)
@@ -502,14 +504,14 @@ def test_signs_of_a_ladder_are_found_in_linear_time() -> None:
 
 
 def test_formats_follow_the_sign() -> None:
-    profile = qdq.profile('[graph]\nscheme = 3\n[activations]\nsign = "auto"\n[ops]\nConv = { output = "always" }\n')
+    profile = profile_of('[graph]\nscheme = 3\n[activations]\nsign = "auto"\n[ops]\nConv = { output = "always" }\n')
     placement = planned(qdq.model(f"g {CONV} <float[4,4,1,1] w> {{ t = Conv(x, w) y = Relu(t) }}"), profile)
     assert {p.tensor.name: p.format.signed for p in placement.points} == {"x": True, "y": False}
 
 
 def test_a_quantized_graph_has_nothing_left_to_do() -> None:
     model = qdq.model(DEEP)
-    qdq.insert(model, qdq.context(model, "onnxq"))
+    insert(model, context(model, "onnxq"))
     again = planned(model, "onnxq")
     assert not again.points and not again.layers and not again.constants
 

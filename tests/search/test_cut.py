@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import floating
 import numpy as np
 import onnx
 import pytest
-import zoo
 
 from onnxq.cost.prepared import prepare
 from onnxq.data.source import input_specs, open_data
@@ -15,6 +13,8 @@ from onnxq.graph.match import constant_values, is_float
 from onnxq.graph.model import to_proto
 from onnxq.search.cut import QMAX, QMIN, SCALE, WEIGHT, ZERO_POINT, activation_part, weight_part
 from onnxq.search.forward import Forward, run_part
+from support.build import floating
+from support.cases import zoo
 
 RESIDUAL = """g (float[N,4,5,5] x) => (float[N,4,5,5] y, float[N,4,5,5] aside)
 <float[4,4,1,1] w1, float[4,4,1,1] w2, float[4,4,1,1] w3> {

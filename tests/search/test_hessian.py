@@ -1,4 +1,4 @@
-"""Hutchinson's estimates against exact traces, computed in float64 by another way (tests/support/derivatives.py)."""
+"""Hutchinson's estimates against exact traces, computed in float64 by another way (tests/lib/support/derivatives.py)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import derivatives
-import floating
 import numpy as np
 import onnx
 import pytest
@@ -25,6 +23,8 @@ from onnxq.search.forward import Forward
 from onnxq.search.hessian import HutchinsonOptions, Probes, traces
 from onnxq.search.objective import find_objective
 from onnxq.search.state import State
+from support import derivatives
+from support.build import floating
 
 CONV = """g (float[N,2,6,6] x) => (float[N,4] y)
 <float[4,2,3,3] w1, float[4] b1, float[4,1,3,3] w2, float[4] b2,

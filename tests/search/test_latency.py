@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 
-import floating
 import pytest
 
 from onnxq.cost.latency_table import Latencies, LayerLatency, load_latencies
@@ -17,6 +16,7 @@ from onnxq.search import latency
 from onnxq.search.api import search_bits
 from onnxq.search.latency import measure_latency
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
+from support.build import floating
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*PuLP 4.0:DeprecationWarning"),

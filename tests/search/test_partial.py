@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import floating
 import numpy as np
 import pytest
 
@@ -11,6 +10,7 @@ from onnxq.errors import ConfigError
 from onnxq.placement.settings import Override
 from onnxq.search.partial import fewest, search_partial
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
+from support.build import floating
 
 TEXT = """g (float[N,6] x) => (y) <float[6,8] w1, float[8,8] w2, float[8,4] w3> {
 [one] a = MatMul(x, w1)

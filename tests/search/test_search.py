@@ -6,7 +6,6 @@ import csv
 import io
 import tomllib
 
-import floating
 import numpy as np
 import onnx
 import pytest
@@ -26,6 +25,7 @@ from onnxq.search.mixquant import error_table
 from onnxq.search.report import front_csv, plot_front, plot_layers, rows
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
 from onnxq.search.space import Space, make_space
+from support.build import floating
 
 # A block with a downsample, one without, a concatenation, a head.
 RESIDUAL = """g (float[N,3,8,8] x) => (y)

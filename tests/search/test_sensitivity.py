@@ -6,7 +6,6 @@ import json
 import signal
 from typing import Any
 
-import floating
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -27,6 +26,7 @@ from onnxq.search import measure
 from onnxq.search.hessian import HutchinsonOptions
 from onnxq.search.measure import measure_sensitivity
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity, load_sensitivity
+from support.build import floating
 
 SAMPLES = 16
 NET = """g (float[N,2,6,6] x) => (float[N,4] y)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 
-from kernel_runs import Bundle, bundle
-from operator_cases import Draw
-
 from onnxq.ops import attach_functions
+from support.cases.operator_cases import Draw
+from support.kernel_runs import Bundle, bundle
 
 
 @functools.cache

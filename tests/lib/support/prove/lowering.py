@@ -1,23 +1,22 @@
-"""Helpers of the lowering tests: every Q point of a QDQ model against the integer model, fed the QDQ model's codes."""
+"""Lowering, and its proof: every Q point of a QDQ model against the integer model, fed the QDQ model's codes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.parser
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from onnxq import ops, pipeline
 from onnxq.context import PassContext
 from onnxq.graph.model import Model, from_proto, load, to_proto
 from onnxq.pipeline import PassReport
+from support.build import Qdq, uniform
+from support.runs import run, session
 
 Feed = Mapping[str, NDArray]
 LOWER = "convert-opset{version=21},lower-dyadic"
@@ -94,16 +93,6 @@ def again(lowered: Lowered, text: str = LOWER) -> int:
     return sum(r.changed for r in pipeline.run(model, pipeline.parse(text), PassContext(model)))
 
 
-def session(proto: onnx.ModelProto, optimize: bool = False) -> ort.InferenceSession:
-    """Plain onnxruntime, no kernel library: com.onnxq runs on its function bodies."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    levels = ort.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
-    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def q_points(proto: onnx.ModelProto) -> list[str]:
     """The codes of every activation in a QDQ model that something comes of, by name."""
     constants = {t.name for t in proto.graph.initializer}
@@ -116,16 +105,6 @@ def q_points(proto: onnx.ModelProto) -> list[str]:
         for n in proto.graph.node
         if n.op_type == "QuantizeLinear" and n.input[0] not in constants and n.output[0] in live
     ]
-
-
-def run(proto: onnx.ModelProto, feed: Feed, names: Sequence[str] = ()) -> dict[str, NDArray]:
-    """Outputs and these tensors, by name, without onnxruntime's optimizations."""
-    observed = onnx.ModelProto()
-    observed.CopyFrom(proto)
-    present = {o.name for o in observed.graph.output}
-    observed.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in present)
-    opened = session(observed)
-    return dict(zip([o.name for o in opened.get_outputs()], opened.run(None, dict(feed)), strict=True))
 
 
 def cut(proto: onnx.ModelProto, codes: Mapping[str, NDArray]) -> onnx.ModelProto:
@@ -157,7 +136,7 @@ def compare(lowered: Lowered, feeds: Iterable[Feed]) -> list[Point]:
     tally: dict[str, list[int]] = {}
     opened = None
     for feed in feeds:
-        expected = run(lowered.qdq, feed, names)
+        expected = run(lowered.qdq, feed, names=names)
         codes = {n: expected[n] for n in names}
         if opened is None:
             opened = session(cut(lowered.proto, codes))
@@ -199,73 +178,3 @@ def check(made: Qdq | onnx.ModelProto, text: str = FUSE, share: float = 0.001, *
     assert_same(lowered, uniform(proto, **how), share)
     assert again(lowered, text) == 0
     return lowered
-
-
-class Qdq:
-    """A small QDQ model: nodes as ONNX text, quantized tensors and constants by name.
-
-    `q` quantizes a float tensor t: nodes behind it read `t_d`, its codes are `t_q`. `weight` stores integers behind a
-    DequantizeLinear: nodes read `w_d`.
-    """
-
-    def __init__(self, inputs: str, outputs: str, opset: int = 21) -> None:
-        self.inputs, self.outputs, self.opset = inputs, outputs, opset
-        self.nodes: list[str] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def const(self, name: str, values: Any, dtype: Any = np.float32) -> Qdq:
-        """A constant."""
-        self.constants.append(numpy_helper.from_array(np.asarray(values).astype(dtype), name))
-        return self
-
-    def q(self, name: str, scale: float, zero_point: int = 128, dtype: Any = np.uint8, label: str = "") -> Qdq:
-        """Q/DQ behind the float tensor `name`; label: for another pair behind the same tensor."""
-        label = label or name
-        self.const(f"{label}_s", scale).const(f"{label}_z", zero_point, dtype)
-        return self.node(
-            f"{label}_q = QuantizeLinear({name}, {label}_s, {label}_z) "
-            f"{label}_d = DequantizeLinear({label}_q, {label}_s, {label}_z)"
-        )
-
-    def weight(
-        self, name: str, codes: Any, scale: Any, zero_point: Any = 0, axis: int | None = None, dtype: Any = np.int8
-    ) -> Qdq:
-        """Integers behind a DequantizeLinear."""
-        scales = np.asarray(scale, np.float32)
-        self.const(f"{name}_i", codes, dtype).const(f"{name}_s", scales)
-        self.const(f"{name}_z", np.broadcast_to(np.asarray(zero_point), scales.shape), dtype)
-        attribute = "" if axis is None else f"<axis={axis}>"
-        return self.node(f"{name}_d = DequantizeLinear{attribute}({name}_i, {name}_s, {name}_z)")
-
-    def bias(self, name: str, codes: Any, scale: Any) -> Qdq:
-        """int32 behind a DequantizeLinear without zero point."""
-        scales = np.asarray(scale, np.float32)
-        self.const(f"{name}_i", codes, np.int32).const(f"{name}_s", scales)
-        attribute = "<axis=0>" if scales.ndim else ""
-        return self.node(f"{name}_d = DequantizeLinear{attribute}({name}_i, {name}_s)")
-
-    def node(self, text: str) -> Qdq:
-        """Nodes as ONNX text."""
-        self.nodes.append(text)
-        return self
-
-    def proto(self) -> onnx.ModelProto:
-        """The model, checked."""
-        body = "\n".join(self.nodes)
-        text = f'<ir_version: 10, opset_import: ["": {self.opset}]>\ng ({self.inputs}) => ({self.outputs}) {{ {body} }}'
-        parsed = onnx.parser.parse_model(text)
-        parsed.graph.initializer.extend(self.constants)
-        onnx.checker.check_model(parsed, full_check=True)
-        return parsed
-
-
-def uniform(proto: onnx.ModelProto, count: int = 2, low: float = -1.0, high: float = 1.0, seed: int = 0) -> list[Feed]:
-    """Random float feeds; unknown dimensions are 2."""
-    rng = np.random.default_rng(seed)
-    return [
-        {v.name: rng.uniform(low, high, _dims(v)).astype(np.float32) for v in proto.graph.input} for _ in range(count)
-    ]
-
-
-def _dims(value: onnx.ValueInfoProto) -> list[int]:
-    return [d.dim_value or 2 for d in value.type.tensor_type.shape.dim]

@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from operator_cases import Case
-from operators import activations
 
 from onnxq.errors import OnnxqError
 from onnxq.execution import runtime
 from onnxq.ops import DOMAIN, VERSION
+from support.cases.operator_cases import Case
+from support.prove.operator_bodies import activations
 
 TIERS = ("amx", "avx512vnni", "avxvnni", "avx2", "portable")
 needs_library = pytest.mark.skipif(not runtime.has_library(), reason="onnxq was built without the kernel library")

@@ -7,7 +7,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from exact import compute
+
+from support.cases.exact import compute
 
 Shape = tuple[int, ...]
 RANGES = {"uint8": (0, 255), "int8": (-128, 127), "int4": (-8, 7), "int32": (-(2**31), 2**31 - 1)}

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import floating
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+
+from support.build import floating
 
 Feed = dict[str, NDArray[Any]]
 

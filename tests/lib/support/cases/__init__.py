@@ -1,0 +1,1 @@
+"""Models, graphs and operator nodes that several tests go through."""
