@@ -1,4 +1,4 @@
-"""Hutchinson's estimates against exact traces, computed in float64 by another way (tests/lib/support/derivatives.py)."""
+"""Hutchinson's estimates against exact traces, computed in float64 by another way (support.derivatives)."""
 
 from __future__ import annotations
 
