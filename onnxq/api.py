@@ -17,7 +17,7 @@ from onnxq.calibrate.ranges import parse_method
 from onnxq.calibrate.runner import Progress
 from onnxq.calibrate.statistics import Statistics
 from onnxq.calibrate.store import load_statistics
-from onnxq.card import Card, build_card, card_path, describe_float, embed
+from onnxq.card import Card, Effort, Made, Provenance, build_card, card_path, describe_float, embed
 from onnxq.context import PassContext, silent
 from onnxq.data.source import DataSource, input_specs, open_data
 from onnxq.errors import ConfigError, ModelError
@@ -165,20 +165,15 @@ def quantize(
             f"{model.name}: nothing in it can be quantized for {target.name}: {'; '.join(sorted(reasons)[:3])}"
         )
     card = build_card(
-        model=model,
-        float_info=before,
-        placement=ctx.placement,
-        profile=target,
-        settings=settings,
-        reports=reports,
-        statistics=dict(ctx.statistics.provenance) if ctx.statistics is not None else {},
-        data=samples.describe() if isinstance(samples, DataSource) else {},
-        seconds=time.perf_counter() - started,
-        peak_rss_bytes=peak_memory(),
-        pipeline_text=pipeline.print_pipeline(passes),
-        threads=threads,
-        input_shapes=shapes,
-        search=record,
+        model,
+        before,
+        Made(target, settings, ctx.placement, pipeline.print_pipeline(passes), reports),
+        Provenance(
+            dict(ctx.statistics.provenance) if ctx.statistics is not None else {},
+            samples.describe() if isinstance(samples, DataSource) else {},
+            record,
+        ),
+        Effort(time.perf_counter() - started, peak_memory(), threads),
     )
     embed(model, card)
     if target.graph.lowered and not qdq:

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
-from onnxq.card.schema import Card
+from onnxq.card.card import Card
 from onnxq.card.store import read_card
 from onnxq.cost.concrete_shapes import concrete_shapes, format_shape
 from onnxq.cost.feature_maps import IN_PLACE, FeatureMaps, feature_maps

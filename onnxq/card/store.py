@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from onnxq.card.schema import Card
+from onnxq.card.card import Card
 from onnxq.errors import ModelError
 from onnxq.graph.model import Model
 from onnxq.graph.protos import parse

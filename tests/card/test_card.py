@@ -11,9 +11,22 @@ import pytest
 
 import onnxq
 from onnxq import pipeline
-from onnxq.card import Card, build_card, card_path, describe_float, embed, read_card, units
-from onnxq.card.build import _data_uses, _quantized_file_bytes, without_paths
-from onnxq.card.store import CARD_KEY
+from onnxq.card import (
+    CARD_KEY,
+    Card,
+    Effort,
+    Made,
+    Provenance,
+    build_card,
+    card_path,
+    describe_float,
+    embed,
+    read_card,
+    units,
+)
+from onnxq.card.build.float_model import quantized_file_bytes
+from onnxq.card.build.paths import without_paths
+from onnxq.card.build.resources import data_uses
 from onnxq.cost.layer_costs import layer_costs, totals
 from onnxq.errors import ModelError
 from onnxq.graph.files import write_text
@@ -60,18 +73,11 @@ def quantized(
     reports = pipeline.run(source, passes, ctx)
     assert ctx.placement is not None and ctx.profile is not None and ctx.settings is not None
     card = build_card(
-        model=source,
-        float_info=before,
-        placement=ctx.placement,
-        profile=ctx.profile,
-        settings=ctx.settings,
-        reports=reports,
-        statistics={"samples": 3},
-        data=DATA if data is None else data,
-        seconds=seconds,
-        peak_rss_bytes=123_000_000,
-        pipeline_text=pipeline.print_pipeline(passes),
-        threads=2,
+        source,
+        before,
+        Made(ctx.profile, ctx.settings, ctx.placement, pipeline.print_pipeline(passes), reports),
+        Provenance({"samples": 3}, DATA if data is None else data),
+        Effort(seconds, 123_000_000, threads=2),
     )
     return source, card
 
@@ -185,9 +191,9 @@ def test_data_and_resources(card):
 
 def test_statistics_alone_tell_their_data():
     assert quantized(data={})[1].resources.data == ()
-    uses = _data_uses({}, {"samples": 12, "data": [DATA, {**DATA, "name": "second", "samples": 5}]})
+    uses = data_uses(Provenance({"samples": 12, "data": [DATA, {**DATA, "name": "second", "samples": 5}]}))
     assert [(u.name, u.samples) for u in uses] == [("calib", 200), ("second", 5)]
-    assert [(u.name, u.samples) for u in _data_uses({}, {"samples": 12, "data": DATA})] == [("calib", 12)]
+    assert [(u.name, u.samples) for u in data_uses(Provenance({"samples": 12, "data": DATA}))] == [("calib", 12)]
 
 
 def test_the_float_model_is_identified():
@@ -284,7 +290,7 @@ def test_a_former_card_does_not_count_into_the_file_size():
     source, card = quantized()
     embed(source, card)
     whole = totals(source.graph, layer_costs(source.graph))
-    assert _quantized_file_bytes(source, whole) == card.cost.file_bytes.after < to_proto(source).ByteSize()
+    assert quantized_file_bytes(source, whole) == card.cost.file_bytes.after < to_proto(source).ByteSize()
 
 
 def broken(card: Card, edit) -> str:

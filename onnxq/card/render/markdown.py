@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from onnxq.card import units
-from onnxq.card.schema import Card
-from onnxq.card.sections import bit_operations_text, change, sections
-from onnxq.card.text import counts, widths
+from onnxq.card.render.phrases import bit_operations_text, change, counts, widths
+from onnxq.card.render.sections import sections
+from onnxq.card.schema import CardData
 
 RANDOM_WARNING = (
     "> **⚠ RANDOM DATA.** This model was calibrated on random numbers. Its ranges mean nothing for real inputs: "
@@ -16,7 +16,7 @@ RANDOM_WARNING = (
 )
 
 
-def render(card: Card) -> str:
+def render(card: CardData) -> str:
     """The whole card."""
     done, of = counts(card)
     weights, activations = widths(card)
@@ -42,13 +42,13 @@ def render(card: Card) -> str:
     return "\n".join(parts)
 
 
-def _operators(card: Card) -> list[str]:
+def _operators(card: CardData) -> list[str]:
     heads = ["operator", "nodes", "in integers", "passed through", "fused", "in float"]
     rows = [[c.op, c.total, c.quantized, c.passthrough, c.fused, c.left_float] for c in card.operations.by_op]
     return _table(heads, [[_cell(v) for v in row] for row in rows], right=range(1, 6))
 
 
-def _layers(card: Card) -> list[str]:
+def _layers(card: CardData) -> list[str]:
     heads = ["layer", "operator", "weight", "w bits", "a bits", "weight scale", "MACs", "size before", "size after"]
     rows = []
     for r in card.layers:
@@ -71,7 +71,7 @@ def _layers(card: Card) -> list[str]:
     return _table(heads, [[_cell(v) for v in row] for row in rows], right=range(3, 9))
 
 
-def _float_nodes(card: Card) -> list[str]:
+def _float_nodes(card: CardData) -> list[str]:
     if not card.float_nodes:
         return ["Nothing."]
     return _table(
@@ -79,12 +79,12 @@ def _float_nodes(card: Card) -> list[str]:
     )
 
 
-def _passes(card: Card) -> list[str]:
+def _passes(card: CardData) -> list[str]:
     rows = [[f"`{p.text}`", p.changed, units.seconds(p.seconds)] for p in card.resources.passes]
     return _table(["pass", "changes", "time"], [[_cell(v) for v in row] for row in rows], right=(1, 2))
 
 
-def _remark(card: Card, index: int) -> str:
+def _remark(card: CardData, index: int) -> str:
     r = card.remarks[index]
     return f"{_cell(r.source)}: {f'`{r.node}`: ' if r.node else ''}{_cell(r.text)}"
 

@@ -1,4 +1,4 @@
-"""A card after lowering: what became integer operators, in which form they rescale, and what stayed float."""
+"""Section "integer-only form": the integer operators, the form of their multipliers, and what stayed in float."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from onnxq.card.build import file_bytes, without_paths
-from onnxq.card.schema import Card, Change, FloatNode, Lowering, PassRecord
+from onnxq.card.build.float_model import file_bytes
+from onnxq.card.build.resources import pass_records
+from onnxq.card.card import Card
+from onnxq.card.records import Change, FloatNode, Lowering
 from onnxq.graph.model import Model
 from onnxq.pipeline import Pass, PassReport, print_pipeline
 
@@ -24,11 +26,12 @@ def with_lowering(
     rescales: Mapping[str, int],
     inside: Sequence[FloatOp],
 ) -> Card:
-    """The card of a QDQ model for the integer model made of it. inside: float operators between integers.
+    """The card of a QDQ model, updated for the integer model that was lowered from it.
 
-    An evaluation of the QDQ model says nothing of this one and goes.
+    passes, reports: of the lowering. operators: {operator of com.onnxq: nodes}. rescales: {form: operators}. inside:
+    float operators between integers. An evaluation of the QDQ model does not apply to this one and is dropped.
     """
-    records = tuple(PassRecord(without_paths(r.text), r.changed, round(r.seconds, 4)) for r in reports)
+    records = pass_records(reports)
     islands = tuple(FloatNode(f.node, f.op, f.reason) for f in inside)
     return dataclasses.replace(
         card,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from onnxq.card import units
-from onnxq.card.schema import Card, Change, DataUse, Lowering, NumberFormat, SearchRecord, WidthCount
+from onnxq.card.records import Lowering, NumberFormat, SearchRecord, WidthCount
+from onnxq.card.render.phrases import change, data_text, evaluation_rows, inline
+from onnxq.card.schema import CardData
 
 MAX_SHAPES = 4
 
@@ -21,7 +22,7 @@ class Section:
     marked: tuple[str, ...] = ()
 
 
-def sections(card: Card) -> list[Section]:
+def sections(card: CardData) -> list[Section]:
     """The parts of the card, in the order of Garg et al., then what the tool adds."""
     return [
         _model(card),
@@ -34,66 +35,7 @@ def sections(card: Card) -> list[Section]:
     ]
 
 
-def change(value: Change, unit: Any = units.size) -> str:
-    """13.95 MB → 3.6 MB (25.8 %)."""
-    return f"{unit(value.before)} → {unit(value.after)} ({units.share(value.after, value.before)})"
-
-
-def knows_bit_operations(card: Card) -> bool:
-    """Whether the model's sizes tell the bit operations of any layer."""
-    return bool(card.cost.bops.before or not card.pretrained.unknown_macs)
-
-
-def bit_operations_text(card: Card) -> str:
-    """The change in bit operations, as far as the model's sizes tell them."""
-    unknown = len(card.pretrained.unknown_macs)
-    if not knows_bit_operations(card):
-        return "not known (the model leaves sizes open: --input-shape)"
-    rest = f", without {unknown} layer(s) of unknown size" if unknown else ""
-    return change(card.cost.bops, units.number) + rest
-
-
-def evaluation_rows(card: Card) -> list[tuple[str, str]]:
-    """Accuracy and agreement, as far as they were evaluated."""
-    found = card.evaluation
-    if not found:
-        return [("accuracy", "not evaluated")]
-    against = found.get("against") or {}
-    rows: list[tuple[str, str]] = []
-    for key, label in (("top1", "top-1"), ("top5", "top-5")):
-        after, before = found.get(key), against.get(key)
-        if after is None:
-            continue
-        error = found.get(f"{key}_error")
-        text = (
-            f"{units.percent(before)} float → {units.percent(after)} quantized"
-            if before is not None
-            else units.percent(after)
-        )
-        rows.append((label, text + (f" (± {100 * error:.2f} points)" if error is not None else "")))
-    if against.get("agreement") is not None:
-        rows.append(("agreement with float", units.percent(against["agreement"])))
-    if against.get("kl") is not None:
-        rows.append(("KL(float ‖ quantized)", f"{against['kl']:.4g} nats"))
-    for name, error in (against.get("outputs") or {}).items():
-        if isinstance(error, dict):
-            sqnr = error.get("sqnr_db")
-            rows.append((f"SQNR of {name}", "equal" if sqnr is None else f"{sqnr:.1f} dB"))
-    if found.get("samples") is not None:
-        data = found.get("data") or {}
-        labelled = f", {found['labelled']} labelled" if found.get("labelled") else ""
-        rows.append(("evaluated on", f"{found['samples']} samples{_of(data)}{labelled}"))
-    return rows or [(key, str(value)) for key, value in found.items() if not isinstance(value, (dict, list))]
-
-
-def _of(data: Any) -> str:
-    if not isinstance(data, dict) or not data.get("kind"):
-        return ""
-    name = data.get("name")
-    return f" of {name} ({data['kind']})" if name else f" ({data['kind']})"
-
-
-def _model(card: Card) -> Section:
+def _model(card: CardData) -> Section:
     m = card.pretrained
     unknown = f", {len(m.unknown_macs)} layer(s) unknown: {', '.join(m.unknown_macs[:3])}" if m.unknown_macs else ""
     inputs = [f"{name} {shape}" for name, shape in m.inputs.items()]
@@ -117,7 +59,7 @@ def _number_format(f: NumberFormat, what: str) -> str:
     return f"{', '.join(parts)}; scale: {f.scale}; {what}: {f.clipping}"
 
 
-def _method(card: Card) -> Section:
+def _method(card: CardData) -> Section:
     m = card.method
     bias = "int32, scale of the input × scale of the weight" if m.bias == "int32" else f"{m.bias}, not quantized"
     rows = [
@@ -135,7 +77,7 @@ def _method(card: Card) -> Section:
     return Section("Quantization method", tuple(rows))
 
 
-def _operations(card: Card) -> Section:
+def _operations(card: CardData) -> Section:
     o = card.operations
     fused = ", ".join(f"{c.fused} of {c.total} {c.op}" for c in o.by_op if c.fused) or "none in this model"
     if o.absorbed_activations:
@@ -170,7 +112,7 @@ def _widths(counts: tuple[WidthCount, ...], noun: str) -> str:
     return ", ".join(parts) or "none"
 
 
-def _precision(card: Card) -> Section:
+def _precision(card: CardData) -> Section:
     p, m = card.precision, card.method
     maps = p.feature_maps
     asked = f"weights {p.weight_bits}, activations {p.activation_bits}"
@@ -203,7 +145,7 @@ def _search(record: SearchRecord) -> list[tuple[str, str]]:
     how = record.method + (f" on {record.sensitivity} sensitivities" if record.sensitivity else "")
     how += ", optimal" if record.optimal else ""
     options = {k: v for k, v in record.parameters.items() if v not in (None, [], {})}
-    rows = [("widths chosen by", how + (f"; {_inline(options)}" if options else ""))]
+    rows = [("widths chosen by", how + (f"; {inline(options)}" if options else ""))]
     if record.limits:
         rows.append(("under the limits", "; ".join(record.limits)))
     told = []
@@ -233,16 +175,7 @@ def _lowering(lowering: Lowering) -> Section:
     return Section("Integer-only form", tuple(rows))
 
 
-def data_text(use: DataUse) -> str:
-    """One calibration data source in a sentence."""
-    count = "an unknown number of" if use.samples is None else str(use.samples)
-    if use.random:
-        return f"RANDOM NUMBERS, {count} samples: the ranges mean nothing for real inputs"
-    labels = "labels are there but not used" if use.labelled else "unlabelled"
-    return f"{count} samples{_of({'kind': use.kind, 'name': use.name})}, {labels}"
-
-
-def _resources(card: Card) -> Section:
+def _resources(card: CardData) -> Section:
     r = card.resources
     rows: list[tuple[str, str]] = []
     marked = []
@@ -254,7 +187,7 @@ def _resources(card: Card) -> Section:
         if use.sha256:
             rows.append(("SHA-256 of it", use.sha256))
         if use.preprocess:
-            rows.append(("preprocessing", _inline(use.preprocess)))
+            rows.append(("preprocessing", inline(use.preprocess)))
     if not r.data:
         rows.append(("calibration data", "none recorded"))
     rows += [
@@ -267,20 +200,12 @@ def _resources(card: Card) -> Section:
     return Section("Resource complexity", tuple(rows), tuple(marked))
 
 
-def _slowest(card: Card) -> str:
+def _slowest(card: CardData) -> str:
     passes = sorted(card.resources.passes, key=lambda p: -p.seconds)[:3]
     return ", ".join(f"{p.text.split('{')[0]} {units.seconds(p.seconds)}" for p in passes) or "no pass ran"
 
 
-def _inline(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} = {_inline(v)}" for k, v in value.items() if v is not None)
-    if isinstance(value, list):
-        return "[" + ", ".join(_inline(v) for v in value) + "]"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _provenance(card: Card) -> Section:
+def _provenance(card: CardData) -> Section:
     p = card.profile
     return Section(
         "Made with",

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from onnxq.card import units
-from onnxq.card.schema import Card
-from onnxq.card.sections import bit_operations_text, change, data_text, evaluation_rows
+from onnxq.card.render.phrases import bit_operations_text, change, counts, data_text, evaluation_rows, widths
+from onnxq.card.schema import CardData
 
 DETAILS = ("top-5", "KL(float ‖ quantized)")  # left to the whole card
 
 
-def counts(card: Card) -> tuple[int, int]:
-    """(layers in integers, layers that multiply matrices)."""
-    products = [r for r in card.layers if r.macs != 0]
-    return sum(r.action == "quantized" for r in products), len(products)
-
-
-def widths(card: Card) -> tuple[str, str]:
-    """Widths of the quantized weights and of the activations, as 4/8."""
-    layers = [r for r in card.layers if r.action == "quantized" and r.macs != 0]
-    weights = sorted({r.weight_bits for r in layers if r.weight_bits is not None})
-    activations = sorted({c.bits for c in card.precision.activations})
-    return tuple("/".join(map(str, found)) or "–" for found in (weights, activations))  # type: ignore[return-value]
-
-
-def summary(card: Card) -> str:
+def summary(card: CardData) -> str:
     """What was made, what it saved, from which data, and how accurate it is."""
     done, of = counts(card)
     weights, activations = widths(card)

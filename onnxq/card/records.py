@@ -1,0 +1,245 @@
+"""The parts of a quantization card. Every field is of a JSON type; its name is the key in the card's JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class NumberFormat:
+    """Format of weights or activations. bits: the widths the target takes. clipping: how ranges were chosen."""
+
+    bits: tuple[int, ...]
+    form: str
+    sign: str
+    granularity: str
+    scale: str
+    narrow_range: bool
+    clipping: str
+
+
+@dataclass(frozen=True)
+class QuantizationMethod:
+    """Section 1, the quantization method. uniform: equal steps. static: activation ranges are fixed beforehand."""
+
+    uniform: bool
+    static: bool
+    weights: NumberFormat
+    activations: NumberFormat
+    rounding: str
+    bias: str
+
+
+@dataclass(frozen=True)
+class OperatorCount:
+    """How many nodes of an operator run in integers, only move integers, run inside another one, or stay in float."""
+
+    op: str
+    total: int
+    quantized: int
+    passthrough: int
+    fused: int
+    left_float: int
+
+
+@dataclass(frozen=True)
+class EndLayer:
+    """A first or last layer and its widths."""
+
+    name: str
+    weight_bits: int
+    activation_bits: int
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Section 2, what is quantized. The texts say how skip connections, concatenations and so on are treated."""
+
+    by_op: tuple[OperatorCount, ...]
+    residual_adds: int
+    residual: str
+    concat: str
+    pooling: str
+    embeddings: str
+    fused_activations: tuple[str, ...]
+    absorbed_activations: int
+    batchnorm: str
+    first_last: tuple[EndLayer, ...]
+
+
+@dataclass(frozen=True)
+class WidthCount:
+    """How much there is of one width; 32 is float. count: layers, or activation tensors (parameters, macs 0 there)."""
+
+    bits: int
+    count: int
+    parameters: int = 0
+    macs: int = 0
+
+
+@dataclass(frozen=True)
+class Change:
+    """A figure of the float model and of the quantized one."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class FeatureMapBytes:
+    """Feature maps in bytes: the largest, the peak of all alive at once, the average."""
+
+    largest: Change
+    peak: Change
+    average: Change
+    count: int
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Section 3, mixed precision: the widths asked for and used, and what feature maps take."""
+
+    weight_bits: int
+    activation_bits: int
+    first_last_bits: int | None
+    overrides: int
+    weights: tuple[WidthCount, ...]
+    activations: tuple[WidthCount, ...]
+    feature_maps: FeatureMapBytes | None
+
+
+@dataclass(frozen=True)
+class DataUse:
+    """The calibration data. samples: how many were seen. sha256: of its content. random: no data at all, noise."""
+
+    kind: str
+    name: str
+    samples: int | None
+    labelled: bool
+    sha256: str
+    preprocess: Any
+    random: bool
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """One pass as it ran. seconds is measured."""
+
+    text: str
+    changed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Section 4, resource complexity. seconds, peak_rss_bytes (of the process): measured. threads: 0 is automatic."""
+
+    data: tuple[DataUse, ...]
+    passes: tuple[PassRecord, ...]
+    seconds: float
+    peak_rss_bytes: int
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Section 5, the float model. sha256: of its file. unknown_macs: layers whose shapes are not known."""
+
+    name: str
+    sha256: str
+    opset: int
+    ir_version: int
+    producer: str
+    inputs: dict[str, str]
+    parameters: int
+    macs: int
+    unknown_macs: tuple[str, ...]
+    assumed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the model costs. file_bytes: without this card. constant_bytes: weights, scales… bops: bit operations."""
+
+    file_bytes: Change
+    constant_bytes: Change
+    bops: Change
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One layer. action: quantized, passthrough, fused or float (then reason says why). 32 bits is float.
+
+    weight_scale: smallest and largest scale of its channels. size: bytes of its constants.
+    """
+
+    name: str
+    op: str
+    action: str
+    reason: str
+    weight_shape: tuple[int, ...] | None
+    weight_bits: int | None
+    weight_format: str
+    per_channel: bool
+    weight_scale: tuple[float, float] | None
+    activation_bits: int | None
+    activation_format: str
+    parameters: int
+    macs: int | None
+    bops: int | None
+    size: Change
+
+
+@dataclass(frozen=True)
+class FloatNode:
+    """A node left in float."""
+
+    name: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a pass said, about one node or (node empty) in general."""
+
+    source: str
+    node: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ProfileRecord:
+    """The hardware profile the model was made for."""
+
+    name: str
+    summary: str
+    source: str
+    graph_scheme: int
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """The integer-only form. operators: how many of each of com.onnxq. rescales: how many of them have multipliers of
+    each form. islands: float operators between integers.
+    """
+
+    operators: dict[str, int]
+    rescales: dict[str, int]
+    islands: tuple[FloatNode, ...]
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """How the widths were chosen. limits: as asked for. parameters: of the method. predicted, int8: {cost: amount} of
+    these widths and of int8 throughout: bytes, bit operations, seconds.
+    """
+
+    method: str
+    sensitivity: str
+    limits: tuple[str, ...]
+    optimal: bool
+    parameters: dict[str, Any]
+    predicted: dict[str, float]
+    int8: dict[str, float]

@@ -1,0 +1,1 @@
+"""Renderings of a card: functions of its data."""
