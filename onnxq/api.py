@@ -39,7 +39,7 @@ from onnxq.profiles.schema import Profile, load_profile
 from onnxq.recipes import quantize_pipeline
 
 if TYPE_CHECKING:
-    from onnxq.measure.accuracy import Evaluation
+    from onnxq.measure.evaluation import Evaluation
 
 
 @dataclass

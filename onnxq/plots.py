@@ -11,7 +11,7 @@ from onnxq.errors import ConfigError, MissingDependencyError
 from onnxq.graph.files import write_bytes
 
 if TYPE_CHECKING:
-    from onnxq.measure.compare import Comparison
+    from onnxq.measure.comparison import Comparison
 
 FORMATS = ("png", "svg", "pdf")
 WORST = 5  # activations named in the picture

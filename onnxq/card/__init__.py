@@ -1,6 +1,6 @@
 """The quantization card: what was traded for the accuracy, for people and for machines.
 
-schema, records: the data. build: from a quantization run. render: as Markdown, HTML, text. store: where it is kept.
+schema, parts: the data. build: from a quantization run. render: as Markdown, HTML, text. store: where it is kept.
 After Garg et al., "Confounding Tradeoffs for Neural Network Quantization" (2021), tables 1, 3 and 4: quantization
 method, quantized operations, mixed precision, resource complexity, pretrained model; and beyond them the profile, the
 pipeline, the bits of every layer and every node left in float with the reason.

@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from onnxq.card.records import (
+from onnxq.card.parts import (
     Cost,
     FloatNode,
     LayerRecord,

@@ -79,7 +79,7 @@ def command(
     hidden = len(result.rows) - len(rows)
     told = f"{len(result.rows)} activations compared on {result.samples} samples, worst first"
     told += f"; {hidden} more rows with --top 0 or --csv" if hidden else ""
-    told += f"; {len(result.skipped)} have no twin in {result.quantized_model}" if result.skipped else ""
+    told += f"; {len(result.skipped)} have no counterpart in {result.quantized_model}" if result.skipped else ""
     click.echo(f"\n{told}")
 
 

@@ -10,7 +10,7 @@ import click
 from onnxq.cli.common import data_options, open_source, output_path, progress, say, table
 
 if TYPE_CHECKING:
-    from onnxq.measure.accuracy import Evaluation
+    from onnxq.measure.evaluation import Evaluation
 
 
 @click.command("eval")

@@ -11,7 +11,7 @@ import click
 from onnxq.cli.common import data_options, open_source, output_path, progress, say, table
 
 if TYPE_CHECKING:
-    from onnxq.measure.layerwise import Verification
+    from onnxq.measure.verification import Verification
 
 
 @click.command("verify")

@@ -1,1 +1,6 @@
-"""What quantization did: accuracy, tensors compared, layer-wise verification, consistency."""
+"""What quantization did.
+
+accuracy: a model on samples, and against the float model. compare: activation by activation. layerwise: an integer
+model against its QDQ model. consistency: optimized against unoptimized. pass_equality: before and after a pass. Results
+are data of their own: evaluation, comparison, verification.
+"""

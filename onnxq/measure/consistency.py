@@ -1,35 +1,34 @@
-"""Does onnxruntime compute the same codes with its optimizations as without? Layer by layer, fed the same integers.
+"""Does onnxruntime compute the same codes with and without its optimizations? Layer by layer, fed the same integers.
 
-A layer is the stretch between the integers that QuantizeLinear nodes before it made and the next QuantizeLinear, or a
-graph output where none follows. The integers come from one run of the whole model at ORT_DISABLE_ALL. The model is
+A layer reaches from the integers of the nearest upstream QuantizeLinears to the next QuantizeLinear, or to a graph
+output where none follows. The integers come from one run of the whole model at ORT_DISABLE_ALL. The model is
 then cut at every QuantizeLinear (onnxq.execution.isolate), so that one optimized session computes every layer from the
 same integers and no error travels from layer to layer.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.data.source import Batch, DataSource, batches, input_specs, open_data
+from onnxq.data.source import Batch, batches, input_specs
 from onnxq.errors import ConfigError, DataError
-from onnxq.execution import runtime
-from onnxq.execution.inner_tensors import observed_model, real_part, run_batch
+from onnxq.execution.inner_tensors import real_part, run_batch
 from onnxq.execution.isolate import Cut, cut_model
-from onnxq.execution.save import model_dir, runnable
+from onnxq.execution.sessions import observed_session, variant_session
 from onnxq.graph.match import is_op, producer
 from onnxq.graph.model import Model, load
 from onnxq.graph.qdq import describe, entry
 from onnxq.measure.code_steps import StepTally
+from onnxq.measure.counterparts import is_float
+from onnxq.measure.inputs import open_samples
 from onnxq.numeric.quantize import along_axis
 
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish")
@@ -66,7 +65,7 @@ def optimization_consistency(
 ) -> list[LayerConsistency]:
     """Every quantized layer at ORT_DISABLE_ALL against another optimization level, on the same integers; worst first.
 
-    model: a QDQ model. data: an open DataSource, or whatever open_data takes. samples: how many to use, None for all.
+    model: a QDQ model. data: an open DataSource, or anything open_data accepts. samples: how many to use, None for all.
     level: of onnxq.execution.runtime.LEVELS.
     Raises ConfigError for a model without QuantizeLinear, DataError without samples.
     """
@@ -75,18 +74,17 @@ def optimization_consistency(
     if not cuts:
         raise ConfigError(f"{tested.name} has no QuantizeLinear: there are no integers to compare")
     inputs = input_specs(tested.graph)
-    source = data if isinstance(data, DataSource) else open_data(data, inputs, preprocess=preprocess, limit=samples)
+    source = open_samples(data, inputs, preprocess, samples)
     tallies = [_Tally(end) for end in _ends(tested.graph, cuts)]
     expected_names = list(dict.fromkeys([*(t.end.expected for t in tallies), *(c.dequantized for c in cuts)]))
     found_names = [t.end.found for t in tallies]
     own_inputs = {spec.name for spec in inputs}
     fed = {c.fed: c.dequantized for c in cuts if c.fed not in own_inputs}
     done = 0
-    with contextlib.ExitStack() as stack:
-        whole = stack.enter_context(runnable(observed_model(tested, expected_names), model_dir(tested)))
-        plain = runtime.session(whole, threads=threads, optimize=False)
-        opened = stack.enter_context(runnable(proto, model_dir(tested)))
-        optimized = runtime.session(opened, threads=threads, optimize=level)
+    with (
+        observed_session(tested, expected_names, threads=threads, optimize=False) as plain,
+        variant_session(proto, tested, threads=threads, optimize=level) as optimized,
+    ):
         for batch in itertools.islice(batches(source, inputs, 1), samples):
             expected = dict(zip(expected_names, run_batch(plain, expected_names, batch), strict=True))
             # A dequantized value quantizes back to its code: q·s / s is within an ulp of the integer q.
@@ -126,8 +124,8 @@ def _ends(graph: gs.Graph, cuts: list[Cut]) -> list[_End]:
             ends.append(_End(cut.dequantized, cut.measured, *_layer(source), scale))
     dequantized = {c.dequantized for c in cuts}
     for tensor in graph.outputs:
-        kind = None if tensor.dtype is None or isinstance(tensor.dtype, int) else np.dtype(tensor.dtype).kind
-        if producer(tensor) is not None and tensor.name not in dequantized and kind == "f":
+        inner = producer(tensor) is not None and tensor.name not in dequantized
+        if inner and tensor.dtype is not None and is_float(tensor):
             ends.append(_End(tensor.name, tensor.name, *_layer(tensor), None))
     return ends
 

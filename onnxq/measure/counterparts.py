@@ -1,10 +1,10 @@
-"""Which tensor of a quantized model stands for which tensor of the float model.
+"""Which tensor of a quantized model corresponds to which tensor of the float model.
 
 Matched by name, in this order:
-1. A QuantizeLinear whose output is called X_quantized stands on the float model's X, wherever it was put; in models of
-   other tools it stands on the tensor it reads. The twin of X is what the DequantizeLinear behind it makes.
-2. Where X is read by nothing but a Relu or Clip that the quantized model no longer has, the QuantizeLinear saturates
-   in its place: it stands on the activation's output, and X itself is compared before it (case 3).
+1. A QuantizeLinear whose output is named X_quantized quantizes the float model's X, wherever it was put; in models of
+   other tools it quantizes the tensor it reads. The counterpart of X is the output of its DequantizeLinear.
+2. Where only a Relu or Clip reads X and the quantized model no longer has that node, the QuantizeLinear saturates in
+   its place: it quantizes the activation's output, and X itself is matched by its name (case 3).
 3. A tensor of the same name in both.
 """
 
@@ -23,20 +23,20 @@ _STEM = re.compile(r"(.+)_quantized(_\d+)?")
 
 
 @dataclass(frozen=True)
-class Twin:
-    """The tensor of the quantized model that stands for `name`. quantize: the QuantizeLinear on it, None without."""
+class Counterpart:
+    """The quantized model's tensor for the float model's `name`. quantize: its QuantizeLinear, None without Q/DQ."""
 
     name: str
-    twin: str
+    tensor: str
     quantize: gs.Node | None
 
 
-def twins(reference: gs.Graph, quantized: gs.Graph) -> dict[str, Twin]:
-    """Twins of the float model's activations (inputs and node outputs of the top level), in graph order, by name."""
+def counterparts(reference: gs.Graph, quantized: gs.Graph) -> dict[str, Counterpart]:
+    """{name: counterpart} of the float model's activations (inputs, node outputs of the top level), in graph order."""
     outputs = output_ids(reference)
-    floats = {t.name: t for t in (*reference.inputs, *(t for n in reference.nodes for t in n.outputs)) if _floating(t)}
-    present = {t.name: t for t in quantized.tensors().values() if isinstance(t, gs.Variable) and _floating(t)}
-    behind: dict[str, Twin] = {}
+    floats = {t.name: t for t in (*reference.inputs, *(t for n in reference.nodes for t in n.outputs)) if is_float(t)}
+    present = {t.name: t for t in quantized.tensors().values() if isinstance(t, gs.Variable) and is_float(t)}
+    behind: dict[str, Counterpart] = {}
     for node in quantized.nodes:
         result = _dequantized(node)
         if result is None or isinstance(entry(node), gs.Constant):
@@ -46,18 +46,18 @@ def twins(reference: gs.Graph, quantized: gs.Graph) -> dict[str, Twin]:
         while name in floats and (absorbed := _vanished(floats[name], outputs, present, behind)):
             name = absorbed
         if name in floats:
-            behind.setdefault(name, Twin(name, result.name, node))
+            behind.setdefault(name, Counterpart(name, result.name, node))
     found = {}
     for name in floats:
         if name in behind:
             found[name] = behind[name]
         elif name in present:
-            found[name] = Twin(name, name, None)
+            found[name] = Counterpart(name, name, None)
     return found
 
 
-def twin_of(graph: gs.Graph, name: str) -> str | None:
-    """The tensor of one model, float or quantized, that stands for the float model's tensor `name`."""
+def counterpart_of(graph: gs.Graph, name: str) -> str | None:
+    """The tensor of a model, float or quantized, that corresponds to the float model's `name`; None without one."""
     tensors = graph.tensors()
     for node in graph.nodes:
         result = _dequantized(node)
@@ -71,7 +71,7 @@ def twin_of(graph: gs.Graph, name: str) -> str | None:
 
 
 def _dequantized(node: gs.Node) -> gs.Tensor | None:
-    """What the DequantizeLinear behind a QuantizeLinear makes; None for another node."""
+    """The output of the DequantizeLinear that reads a QuantizeLinear; None for other nodes."""
     if not is_quantize(node):
         return None
     reader = next((n for n in consumers(node.outputs[0]) if is_dequantize(n)), None)
@@ -79,9 +79,9 @@ def _dequantized(node: gs.Node) -> gs.Tensor | None:
 
 
 def _vanished(
-    tensor: gs.Tensor, outputs: set[int], present: dict[str, gs.Tensor], behind: dict[str, Twin]
+    tensor: gs.Tensor, outputs: set[int], present: dict[str, gs.Tensor], behind: dict[str, Counterpart]
 ) -> str | None:
-    """Output of the Relu or Clip that alone reads the tensor, when the quantized model does without it."""
+    """Output of the Relu or Clip that alone reads the tensor, when the quantized model has no such node."""
     node = sole_consumer(tensor, outputs)
     if node is None or not is_op(node, "Relu", "Clip"):
         return None
@@ -89,7 +89,8 @@ def _vanished(
     return name if name not in present and name not in behind else None
 
 
-def _floating(tensor: gs.Tensor) -> bool:
+def is_float(tensor: gs.Tensor) -> bool:
+    """Whether a tensor holds floating-point values that numpy has a type for; an unknown type counts as one."""
     if tensor.is_empty():
         return False
     if tensor.dtype is None:

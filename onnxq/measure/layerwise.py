@@ -1,133 +1,45 @@
-"""Does the integer model compute what the QDQ model says? Layer by layer, then as a whole.
+"""Does the integer model compute what the QDQ model specifies? Layer by layer, then as a whole.
 
 The reference is the QDQ model without onnxruntime's optimizations: the codes that every QuantizeLinear makes. Tensors
 of those names in the integer model are compared with them twice:
 
-fed    each layer computes from the QDQ model's own codes (the integer model is cut at every such tensor), so that no
-       error travels. Bound: at most 1 step in at most 0.1 % of the elements.
-drift  the integer model runs on its own. Reported, not bounded: a step more or less early on moves all behind it.
+fed    each layer computes from the QDQ model's own codes (the integer model is cut at every such tensor), so that
+       errors do not propagate. Bound: at most 1 LSB in at most 0.1 % of the elements.
+drift  the integer model runs on its own. Reported, not bounded: one LSB early on shifts everything downstream.
 
-A tensor may be kept in another order of dimensions than its name says (pass layout-nhwc): metadata of the node that
-makes it tells, and the reference is put in that order.
+A tensor may be kept in another order of dimensions than in the QDQ model (pass layout-nhwc): metadata of the node that
+makes it records the order, and the reference is put into it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.data.source import Batch, DataSource, InputSpec, batches, input_specs, open_data
+from onnxq.data.source import Batch, InputSpec, batches, input_specs
 from onnxq.errors import ConfigError, DataError
 from onnxq.execution import runtime
-from onnxq.execution.inner_tensors import observed_model, real_part, run_batch
+from onnxq.execution.inner_tensors import real_part, run_batch
 from onnxq.execution.isolate import cut_tensors
-from onnxq.execution.save import model_dir, runnable
-from onnxq.graph.match import is_constant, producer
+from onnxq.execution.sessions import observed_session, variant_session
+from onnxq.graph.match import producer
 from onnxq.graph.model import Model, load
-from onnxq.graph.protos import OWN_DOMAIN
-from onnxq.graph.qdq import dequantizer, entry, is_quantize
-from onnxq.layout.perms import from_text
-from onnxq.layout.reshape import FLATTENED, LAYOUT
-from onnxq.measure.accuracy import distance, plain
 from onnxq.measure.code_steps import StepTally
+from onnxq.measure.compared_tensors import ComparedTensor, compared_codes, is_dequantized, is_float_output
+from onnxq.measure.evaluation import distance
+from onnxq.measure.inputs import different_inputs, open_samples
+from onnxq.measure.verification import LayerDifference, OutputDifference, Verification
 from onnxq.numeric.classification import Scores, top_classes
 from onnxq.numeric.metrics import ErrorSums
 
-MAX_LSB, MAX_SHARE = 1, 1e-3  # design.md, section 3
-CODES = ("uint8", "int8", "uint16", "int16")
-
 Progress = Callable[[int, int | None], None]
-
-
-@dataclass(frozen=True)
-class LayerDifference:
-    """One layer of the integer model: what ends at a quantized tensor of the QDQ model, or at a float output.
-
-    layer, op: the node that makes it. max_lsb: largest difference in steps when fed the QDQ model's codes; differ: of
-    how many of the `elements`. drift_lsb, drift_share: likewise when the model runs on its own. Steps of a float output
-    (quantized is False) are 1/127 of its largest magnitude.
-    """
-
-    layer: str
-    op: str
-    tensor: str
-    quantized: bool
-    max_lsb: float
-    differ: int
-    elements: int
-    drift_lsb: float
-    drift_share: float
-
-    @property
-    def share(self) -> float:
-        """Elements that differ when fed, of all."""
-        return self.differ / self.elements if self.elements else 0.0
-
-    @property
-    def within(self) -> bool:
-        """Whether the layer keeps the bound. Below 1000 elements one may differ: 0.1 % of them is less than one."""
-        return self.max_lsb <= MAX_LSB and self.differ <= math.ceil(MAX_SHARE * self.elements)
-
-
-@dataclass(frozen=True)
-class OutputDifference:
-    """A float output of the two models, each on its own. sqnr_db: as in accuracy.OutputDistance, None when equal.
-
-    agreement: share of samples with the same top class; None where there is no one score for each class.
-    """
-
-    sqnr_db: float | None
-    max_abs_error: float
-    agreement: float | None
-
-
-@dataclass(frozen=True)
-class Verification:
-    """layers: worst first. missing: quantized tensors that the integer model does not have. kernels: the tier that ran,
-    None for function bodies."""
-
-    qdq_model: str
-    integer_model: str
-    samples: int
-    kernels: str | None
-    layers: tuple[LayerDifference, ...]
-    outputs: Mapping[str, OutputDifference]
-    missing: tuple[str, ...]
-
-    @property
-    def beyond(self) -> tuple[LayerDifference, ...]:
-        """Layers that do not keep the bound."""
-        return tuple(layer for layer in self.layers if not layer.within)
-
-    @property
-    def ok(self) -> bool:
-        """Whether every layer keeps the bound."""
-        return not self.beyond
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON types only; numbers that JSON has no word for (infinite, not a number) are None."""
-        rows = [asdict(layer) | {"share": layer.share, "within": layer.within} for layer in self.layers]
-        return plain(asdict(self) | {"ok": self.ok, "layers": rows, "missing": list(self.missing)})
-
-    def to_csv(self) -> str:
-        """The layers as CSV, worst first, with a heading."""
-        out = io.StringIO()
-        rows = self.to_dict()["layers"]
-        writer = csv.DictWriter(out, list(rows[0]) if rows else ["layer"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return out.getvalue()
+Values = Mapping[str, NDArray]
 
 
 def verify(
@@ -144,20 +56,21 @@ def verify(
 ) -> Verification:
     """Compare an integer model with the QDQ model that it was lowered from.
 
-    data: an open DataSource, or whatever open_data takes (with preprocess and limit). bodies: run the integer model on
-    its function bodies even when the kernel library is there. Memory: the codes of one batch, three times.
+    data: an open DataSource, or anything open_data accepts (with preprocess and limit). batch_size: samples per run;
+    None is chosen from the model. threads: 0 is onnxruntime's default. bodies: run the integer model on its function
+    bodies even when the kernel library is installed. progress: called with (samples done, samples in all or None) after
+    every batch. Memory: the codes of one batch, three times.
     Raises ConfigError when the models do not belong together, DataError for samples that do not fit.
     """
     reference, tested = load(qdq), load(integer)
     inputs = _inputs(reference, tested)
-    points, missing = _points(reference, tested)
-    source = data if isinstance(data, DataSource) else open_data(data, inputs, preprocess=preprocess, limit=limit)
+    points, missing = compared_codes(reference, tested)
+    source = open_samples(data, inputs, preprocess, limit)
     layers = [_Layer(p, tested) for p in points]
-    outputs = {t.name: _Output(t.name) for t in tested.graph.outputs if _is_float(t)}
-    layers += [_Layer(_Point(n, n, None), tested) for n in outputs if not _is_dequantized(reference, n, points)]
+    outputs = {t.name: _Output(t.name) for t in tested.graph.outputs if is_float_output(t)}
+    layers += [_Layer(ComparedTensor(n, n, None), tested) for n in outputs if not is_dequantized(reference, n, points)]
     done, total = 0, source.count()
-    with contextlib.ExitStack() as stack:
-        run = stack.enter_context(_opened(reference, tested, points, list(outputs), threads, bodies))
+    with _opened(reference, tested, points, list(outputs), threads, bodies) as run:
         for batch in batches(source, inputs, batch_size):
             expected, fed, free = run(batch)
             for layer in layers:
@@ -182,113 +95,39 @@ def verify(
     )
 
 
-@dataclass(frozen=True)
-class _Point:
-    """A tensor to compare. expected: its name in the QDQ model, found: in the integer model.
-
-    order: puts the QDQ model's tensor in the order that the integer model keeps it in; None for a float output, which
-    is not fed.
-    """
-
-    expected: str
-    found: str
-    order: Callable[[NDArray], NDArray] | None
-
-
 def _inputs(reference: Model, tested: Model) -> tuple[InputSpec, ...]:
     own, other = input_specs(reference.graph), input_specs(tested.graph)
     if {s.name: (s.shape, s.dtype) for s in own} != {s.name: (s.shape, s.dtype) for s in other}:
-        told = " and ".join(", ".join(f"{s.name}: {s}" for s in specs) for specs in (own, other))
-        raise ConfigError(f"{reference.name} and {tested.name} do not take the same inputs ({told})")
+        raise different_inputs(reference, tested, (own, other))
     return own
-
-
-def _points(reference: Model, tested: Model) -> tuple[list[_Point], tuple[str, ...]]:
-    """Every quantized activation of the QDQ model that the integer model has under its name, and those it lacks."""
-    if any(n.domain == OWN_DOMAIN for n in reference.graph.nodes):
-        raise ConfigError(
-            f"{reference.name} is an integer model already; the QDQ model comes first, the one lowered from it second"
-        )
-    makers = {t.name: n for n in tested.graph.nodes for t in n.outputs}
-    points, missing = [], []
-    for node in reference.graph.nodes:
-        if not is_quantize(node) or is_constant(entry(node)):
-            continue
-        tensor = node.outputs[0]
-        maker = makers.get(tensor.name)
-        if maker is None or _type(tensor) not in CODES:
-            missing.append(tensor.name)
-            continue
-        found = next(t for t in maker.outputs if t.name == tensor.name)
-        if _type(found) != _type(tensor):
-            raise ConfigError(
-                f"tensor {tensor.name} is {_type(tensor)} in {reference.name} and {_type(found)} in {tested.name}: was "
-                "the one lowered from the other?"
-            )
-        points.append(_Point(tensor.name, tensor.name, _order(maker)))
-    if not points:
-        raise ConfigError(
-            f"{tested.name} has no quantized tensor of {reference.name}: was it lowered from this file (onnxq lower)?"
-        )
-    return points, tuple(missing)
-
-
-def _type(tensor: gs.Tensor) -> str:
-    return "" if tensor.dtype is None or isinstance(tensor.dtype, int) else np.dtype(tensor.dtype).name
-
-
-def _order(maker: gs.Node) -> Callable[[NDArray], NDArray]:
-    """From the order that the tensor's name stands for to the one that the node makes it in."""
-    metadata = getattr(maker, "metadata", {})
-    if LAYOUT in metadata:
-        perm = from_text(metadata[LAYOUT])
-        return lambda values: values.transpose(perm)
-    if FLATTENED in metadata:
-        sizes, order = (tuple(map(int, part.split(","))) for part in metadata[FLATTENED].split("|"))
-        return lambda values: _reordered(values, sizes, order)
-    return lambda values: values
-
-
-def _reordered(values: NDArray, sizes: tuple[int, ...], order: tuple[int, ...]) -> NDArray:
-    lead = values.shape[:-1]
-    axes = (*range(len(lead)), *(len(lead) + axis for axis in order))
-    return values.reshape(*lead, *sizes).transpose(axes).reshape(values.shape)
-
-
-def _is_float(tensor: gs.Tensor) -> bool:
-    return _type(tensor).startswith(("float", "bfloat"))
-
-
-def _is_dequantized(reference: Model, name: str, points: list[_Point]) -> bool:
-    """Whether an output is only the codes of a tensor that is compared already."""
-    tensor = next((t for t in reference.graph.outputs if t.name == name), None)
-    node = None if tensor is None else dequantizer(tensor)
-    return node is not None and any(p.expected == node.inputs[0].name for p in points)
-
-
-Values = Mapping[str, NDArray]
 
 
 @contextlib.contextmanager
 def _opened(
-    reference: Model, tested: Model, points: list[_Point], outputs: list[str], threads: int, bodies: bool
+    reference: Model,
+    tested: Model,
+    points: Sequence[ComparedTensor],
+    outputs: Sequence[str],
+    threads: int,
+    bodies: bool,
 ) -> Iterator[Callable[[Batch], tuple[Values, Values, Values]]]:
-    """A function from a batch to three sets of tensors, by name: of the QDQ model, of the integer model fed with those,
-    and of the integer model on its own. The first are in the order of the other two."""
+    """A function from a batch to three sets of tensors, by name.
+
+    Of the QDQ model, in the integer model's order of dimensions; of the integer model fed with them; of the integer
+    model on its own.
+    """
     missing = [n for n in outputs if n not in {t.name for t in reference.graph.outputs}]
     if missing:
         raise ConfigError(f"output {missing[0]} of {tested.name} is no output of {reference.name}")
     names = [*(p.expected for p in points), *outputs]
     found = [*(p.found for p in points), *outputs]
-    with contextlib.ExitStack() as stack:
-
-        def session(proto: onnx.ModelProto, model: Model, **how: Any) -> Any:
-            return runtime.session(stack.enter_context(runnable(proto, model_dir(model))), threads=threads, **how)
-
-        plain = session(observed_model(reference, names), reference, optimize=False)
-        proto, fed_names = cut_tensors(tested, [p.found for p in points])
-        cut = session(proto, tested, kernels=not bodies)
-        whole = session(observed_model(tested, found), tested, kernels=not bodies)
+    proto, fed_names = cut_tensors(tested, [p.found for p in points])
+    how = {"threads": threads, "kernels": not bodies}
+    with (
+        observed_session(reference, names, threads=threads, optimize=False) as plain,
+        variant_session(proto, tested, **how) as cut,
+        observed_session(tested, found, **how) as whole,
+    ):
         own = {i.name for i in cut.get_inputs()}
 
         def run(batch: Batch) -> tuple[Values, Values, Values]:
@@ -313,7 +152,7 @@ def _opened(
 class _Layer:
     """Differences of one layer, summed over batches."""
 
-    def __init__(self, point: _Point, tested: Model) -> None:
+    def __init__(self, point: ComparedTensor, tested: Model) -> None:
         self.point = point
         self.node = producer(tested.graph.tensors()[point.found])
         scale = None if point.order is None else 1.0
@@ -361,7 +200,7 @@ class _Output:
             self.agree += int(np.count_nonzero(tops[0] == tops[1]))
 
     def result(self) -> OutputDifference:
-        """The output's figures."""
+        """The output's row."""
         found = distance(self.sums)
         agreement = self.agree / self.samples if self.scores is not None else None
         return OutputDifference(found.sqnr_db, found.max_abs_error, agreement)

@@ -1,6 +1,6 @@
 """Proof on real inputs that a pass kept the values: the model's outputs before and after it, by onnxruntime.
 
-Optimizations are off in both runs, so that what is compared is the graph and not what onnxruntime makes of it.
+Optimizations are off in both runs, so that the graph is compared and not what onnxruntime makes of it.
 Tolerance for each output, elementwise: |after - before| <= 1e-4 * max|before| + 1e-6 in float32. It leaves room for
 sums in another order (a folded scale moves each product by some float32 roundings, 6e-8 relative, times the depth of
 the network) and none for a wrong sign, channel or axis. For float16 and bfloat16 the factor is 32 roundings of that
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from onnxq.context import PassContext
 from onnxq.data.source import batches, input_specs, open_data
 from onnxq.errors import ModelError, VerificationError
-from onnxq.execution import runtime, save
 from onnxq.execution.inner_tensors import run_session
+from onnxq.execution.sessions import variant_session
 from onnxq.graph.model import Model, to_proto
 
 SAMPLES = 3
@@ -31,14 +31,13 @@ Outputs = dict[str, list[NDArray[Any]]]
 
 
 def outputs(model: Model, ctx: PassContext) -> Outputs:
-    """Every output of the model for the first samples of ctx.data (or seeded random ones), one array a sample.
+    """{output: one array per sample} for the first samples of ctx.data, or seeded random ones.
 
-    Outputs that are no tensors (sequences) are left out. Raises ModelError when onnxruntime refuses the model or the
+    Outputs that are not tensors (sequences) are left out. Raises ModelError when onnxruntime refuses the model or the
     samples, ConfigError when random samples need a shape from the user.
     """
     feeds = samples(model, ctx)
-    with save.runnable(to_proto(model), save.model_dir(model)) as runnable:
-        session = runtime.session(runnable, optimize=False)
+    with variant_session(to_proto(model), model, optimize=False) as session:
         names = [o.name for o in session.get_outputs() if o.type.startswith("tensor")]
         try:
             runs = [run_session(session, names, feed) for feed in feeds]
@@ -49,7 +48,7 @@ def outputs(model: Model, ctx: PassContext) -> Outputs:
 
 
 def samples(model: Model, ctx: PassContext) -> list[dict[str, NDArray[Any]]]:
-    """The inputs to compare on: the same ones each time they are asked for."""
+    """The inputs to compare on: the same ones at every call."""
     inputs = input_specs(model.graph)
     source = ctx.data if ctx.data is not None else open_data(None, inputs, random=SAMPLES)
     return [batch.feeds for batch in itertools.islice(batches(source, inputs, 1), SAMPLES)]
@@ -77,7 +76,7 @@ def _difference(pass_name: str, name: str, before: list[NDArray[Any]], after: li
         a, b = old.astype(np.float64), new.astype(np.float64)
         finite = np.isfinite(a)
         if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.all(np.isfinite(b[finite])):
-            raise VerificationError(f"{where}: other elements are infinite or NaN than before")
+            raise VerificationError(f"{where}: different elements are infinite or NaN")
         if not np.any(finite):
             continue
         difference = float(np.max(np.abs(b[finite] - a[finite])))

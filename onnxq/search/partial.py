@@ -24,7 +24,7 @@ from onnxq.search.result import LayerChoice, SearchResult
 from onnxq.search.sensitivity import Sensitivity, load_sensitivity
 
 if TYPE_CHECKING:
-    from onnxq.measure.accuracy import Evaluation
+    from onnxq.measure.evaluation import Evaluation
 
 FLOAT_BITS = 32
 Measure = Callable[[int], float]

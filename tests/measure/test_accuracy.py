@@ -8,7 +8,8 @@ import onnx
 import pytest
 
 from onnxq.errors import ConfigError, DataError
-from onnxq.measure.accuracy import NO_SIGNAL_DB, evaluate
+from onnxq.measure.accuracy import evaluate
+from onnxq.measure.evaluation import NO_SIGNAL_DB
 from onnxq.numeric.metrics import sqnr_db
 from support.build import qdq
 from support.insertion import context, insert

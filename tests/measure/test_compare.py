@@ -13,7 +13,7 @@ from onnxq.errors import ConfigError, DataError, OutputError
 from onnxq.execution import inner_tensors as fetch
 from onnxq.graph.model import Model, from_proto, to_proto
 from onnxq.measure.compare import compare
-from onnxq.measure.counterparts import twin_of, twins
+from onnxq.measure.counterparts import counterpart_of, counterparts
 from onnxq.numeric.metrics import sqnr_db
 from onnxq.numeric.quantize import fake_quantize
 from onnxq.plots import plot_comparison
@@ -59,10 +59,10 @@ def row(result, tensor: str):
 
 
 def pairs(source: Model, target: Model) -> dict[str, str]:
-    return {name: twin.twin for name, twin in twins(source.graph, target.graph).items()}
+    return {name: other.tensor for name, other in counterparts(source.graph, target.graph).items()}
 
 
-def test_twins_are_behind_the_dequantize_and_survive_an_absorbed_relu():
+def test_counterparts_are_after_the_dequantize_and_survive_an_absorbed_relu():
     source, target = quantized()
     assert not nodes_of(target, "Relu")
     found = pairs(source, target)
@@ -74,14 +74,14 @@ def test_twins_are_behind_the_dequantize_and_survive_an_absorbed_relu():
         "p": "p",
         "y": "y",  # nothing quantized reads it
     }
-    assert twin_of(target.graph, "r") == "r_dequantized"
-    assert twin_of(target.graph, "nothing") is None
+    assert counterpart_of(target.graph, "r") == "r_dequantized"
+    assert counterpart_of(target.graph, "nothing") is None
 
 
 def test_a_quantized_graph_output_keeps_its_name():
     source, target = quantized(RESIDUAL, "qnn")
     assert pairs(source, target)["y"] == "y"
-    assert twins(source.graph, target.graph)["y"].quantize is not None
+    assert counterparts(source.graph, target.graph)["y"].quantize is not None
 
 
 def test_fewer_bits_put_a_clip_between():
@@ -96,8 +96,8 @@ def test_an_absorbed_relu_is_found_without_names():
     source, target = quantized()
     for node in nodes_of(target, "QuantizeLinear"):
         node.outputs[0].name = f"codes_{node.name}"
-    found = twins(source.graph, target.graph)
-    assert found["r"].twin == "r_dequantized"
+    found = counterparts(source.graph, target.graph)
+    assert found["r"].tensor == "r_dequantized"
     assert found["a"].quantize is None
 
 
@@ -124,9 +124,9 @@ def test_models_of_other_tools_are_matched(tmp_path):
     )
     source, target = qdq.model(CHAIN), from_proto(onnx.load(tmp_path / "q.onnx"))
     assert not nodes_of(target, "Relu")
-    found = twins(source.graph, target.graph)
+    found = counterparts(source.graph, target.graph)
     assert found["r"].quantize is not None
-    assert found["r"].twin == "r_DequantizeLinear_Output"
+    assert found["r"].tensor == "r_DequantizeLinear_Output"
     result = compare(source, target, data())
     assert row(result, "r").sqnr_db > 25
     assert row(result, "r").op == "Conv+Relu"
@@ -143,11 +143,11 @@ def test_rows_hold_what_numpy_finds():
     found = {r.tensor: r for r in result.rows}
     names = {n: t for n, t in pairs(source, target).items() if n not in ("x", "a")}
     expected, actual = values(source, list(names), feed), values(target, list(names.values()), feed)
-    for name, twin in names.items():
-        assert found[name].sqnr_db == pytest.approx(sqnr_db(expected[name], actual[twin]), abs=1e-3)
-        assert found[name].max_abs_error == pytest.approx(np.abs(expected[name] - actual[twin]).max(), rel=1e-4)
-        cosine = float((expected[name] * actual[twin]).sum()) / float(
-            np.linalg.norm(expected[name]) * np.linalg.norm(actual[twin])
+    for name, other in names.items():
+        assert found[name].sqnr_db == pytest.approx(sqnr_db(expected[name], actual[other]), abs=1e-3)
+        assert found[name].max_abs_error == pytest.approx(np.abs(expected[name] - actual[other]).max(), rel=1e-4)
+        cosine = float((expected[name] * actual[other]).sum()) / float(
+            np.linalg.norm(expected[name]) * np.linalg.norm(actual[other])
         )
         assert found[name].cosine == pytest.approx(cosine, abs=1e-6)
     assert "a" not in found  # inside the layer: its Relu is compared

@@ -19,7 +19,7 @@ from onnxq.execution import runtime
 from onnxq.execution.isolate import cut_tensors
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.measure.code_steps import StepTally
-from onnxq.measure.layerwise import Verification
+from onnxq.measure.verification import LayerDifference, Verification
 from onnxq.passes.layout_nhwc import LayoutNhwc
 from support.build import integers
 from support.runs import run
@@ -96,7 +96,7 @@ def verified(qdq: Model, found: Model, **how) -> Verification:
     return onnxq.verify(qdq, found, data(), threads=1, **how)
 
 
-def by_tensor(found: Verification) -> dict[str, onnxq.measure.layerwise.LayerDifference]:
+def by_tensor(found: Verification) -> dict[str, LayerDifference]:
     return {layer.tensor: layer for layer in found.layers}
 
 
@@ -234,10 +234,10 @@ def test_figures_for_machines(qdq):
 def test_one_element_of_a_few_may_differ(qdq):
     layer = by_tensor(verified(qdq, integer(), bodies=True))["yq"]
     assert layer.elements == 200
-    one, two = (onnxq.measure.layerwise.LayerDifference(*("",) * 3, True, 1, n, 200, 0, 0) for n in (1, 2))
+    one, two = (LayerDifference(*("",) * 3, True, 1, n, 200, 0, 0) for n in (1, 2))
     assert one.within
     assert not two.within
-    assert not onnxq.measure.layerwise.LayerDifference(*("",) * 3, True, 2, 1, 10**6, 0, 0).within
+    assert not LayerDifference(*("",) * 3, True, 2, 1, 10**6, 0, 0).within
 
 
 def test_progress_is_told(qdq):

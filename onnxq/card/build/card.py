@@ -16,7 +16,7 @@ from onnxq.card.build.resources import resources
 from onnxq.card.build.run import Effort, Made, Provenance
 from onnxq.card.build.search import search_record
 from onnxq.card.card import Card
-from onnxq.card.records import ProfileRecord
+from onnxq.card.parts import ProfileRecord
 from onnxq.cost.concrete_shapes import concrete_shapes
 from onnxq.cost.layer_costs import layer_costs, totals, walk
 from onnxq.graph.model import Model

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxq.card.build.float_model import file_bytes
 from onnxq.card.build.resources import pass_records
 from onnxq.card.card import Card
-from onnxq.card.records import Change, FloatNode, Lowering
+from onnxq.card.parts import Change, FloatNode, Lowering
 from onnxq.graph.model import Model
 from onnxq.pipeline import Pass, PassReport, print_pipeline
 

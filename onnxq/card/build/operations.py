@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import onnx_graphsurgeon as gs
 
 from onnxq.card.build.run import Made
-from onnxq.card.records import EndLayer, LayerRecord, OperatorCount, Operations
+from onnxq.card.parts import EndLayer, LayerRecord, OperatorCount, Operations
 from onnxq.cost.layer_costs import FLOAT_BITS, FLOAT_MIN
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.match import is_constant

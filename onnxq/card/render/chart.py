@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxq.card import units
-from onnxq.card.records import LayerRecord
+from onnxq.card.parts import LayerRecord
 from onnxq.card.render.phrases import change
 from onnxq.card.schema import CardData
 

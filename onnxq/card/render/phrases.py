@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from onnxq.card import units
-from onnxq.card.records import Change, DataUse
+from onnxq.card.parts import Change, DataUse
 from onnxq.card.schema import CardData
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from onnxq.card import units
-from onnxq.card.records import Lowering, NumberFormat, SearchRecord, WidthCount
+from onnxq.card.parts import Lowering, NumberFormat, SearchRecord, WidthCount
 from onnxq.card.render.phrases import change, data_text, evaluation_rows, inline
 from onnxq.card.schema import CardData
 
