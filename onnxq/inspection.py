@@ -1,4 +1,4 @@
-"""What is in a model: layers with their cost and widths, operators, and what of a QDQ model runs in integers."""
+"""What is in a model: layers with their cost and widths, operators, and how much of a QDQ model runs in integers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
-from onnxq.card.card import Card
-from onnxq.card.store import read_card
+from onnxq.card import Card, find_card
+from onnxq.card.build.float_model import made_by
 from onnxq.cost.concrete_shapes import concrete_shapes, format_shape
 from onnxq.cost.feature_maps import IN_PLACE, FeatureMaps, feature_maps
 from onnxq.cost.layer_costs import (
@@ -29,23 +29,22 @@ from onnxq.cost.layer_costs import (
     totals,
     walk,
 )
-from onnxq.errors import ModelError
 from onnxq.graph.match import STANDARD_DOMAINS, consumers, producer
 from onnxq.graph.model import Model, to_proto
 from onnxq.graph.protos import FLOAT_TYPES, OWN_DOMAIN
+from onnxq.graph.qdq import QDQ
 from onnxq.graph.shapes import element_type
 from onnxq.placement.fitness import SUMS
 
-QDQ = ("QuantizeLinear", "DequantizeLinear")
 KINDS = ("integer", "fused", "in_float", "index", "constant", "qdq")
 
 
 @dataclass(frozen=True)
 class OperatorUse:
-    """Nodes of one operator, subgraphs included, by how they run.
+    """Number of nodes of one operator, subgraphs included, by how they run.
 
-    integer: on quantized inputs. fused: inside an integer node before it. in_float: on floats. index: on shapes and
-    other integers. constant: on constants alone, before anything runs. qdq: is part of a Q/DQ pair.
+    integer: on quantized inputs. fused: inside the upstream integer node. in_float: on floats. index: on shapes and
+    other integers. constant: on constants alone, ahead of any run. qdq: part of a Q/DQ pair.
     """
 
     op: str
@@ -60,7 +59,7 @@ class OperatorUse:
 
 @dataclass(frozen=True)
 class ValueInfo:
-    """An input or output: dtype by numpy's or ONNX's name, shape as in the model, "N×3×224×224"."""
+    """An input or output. dtype: numpy's or ONNX's name. shape: as in the model, "N×3×224×224"."""
 
     name: str
     dtype: str
@@ -71,8 +70,9 @@ class ValueInfo:
 class Inspection:
     """A model at a glance.
 
-    bodies: subgraphs, each counted as executed once. assumed: shapes that were taken for granted. file_bytes: of the
-    file with its external data. feature_maps: None where shapes are unknown.
+    domains: {operator domain: version}. file_bytes: of the file with its external data. nodes: subgraphs included.
+    profile: of the card, "" without one. feature_maps: None where shapes are unknown. bodies: subgraphs, each counted
+    as executed once. assumed: shapes that were assumed. notes: remarks from loading.
     """
 
     name: str
@@ -101,16 +101,16 @@ class Inspection:
 
 
 def inspect_model(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Inspection:
-    """Inspect a float or QDQ model, which is left as it is.
+    """Inspect a float or QDQ model without changing it.
 
-    input_shapes: {input name: dims} for what the model leaves open; an open batch is taken as 1.
+    input_shapes: {input name: dims} for what the model leaves open; an open batch counts as 1.
     Raises ConfigError for shapes that do not fit the model's inputs.
     """
     graph = model.graph
     shapes = concrete_shapes(graph, input_shapes)
     kinds = classify(graph)
     quantized = any(kind in ("integer", "qdq") for kind in kinds.values())
-    card = _card(model) if quantized else None
+    card = find_card(model) if quantized else None
     costs = [_with_card(c, card) for c in layer_costs(graph, shapes)]
     counts: dict[str, Counter[str]] = {}
     for _, node in walk(graph):
@@ -125,7 +125,7 @@ def inspect_model(model: Model, input_shapes: Mapping[str, Sequence[int]] | None
         model.sha256,
         model.opset,
         int(model.header.ir_version),
-        " ".join(filter(None, (model.header.producer_name, model.header.producer_version))),
+        made_by(model),
         {o.domain or "ai.onnx": o.version for o in model.header.opset_import},
         _file_bytes(model, total),
         tuple(_value(t) for t in graph.inputs),
@@ -147,7 +147,7 @@ def inspect_model(model: Model, input_shapes: Mapping[str, Sequence[int]] | None
 
 
 def classify(graph: gs.Graph) -> dict[int, str]:
-    """id of every node → how it runs, one of KINDS (see OperatorUse), as the Q/DQ around it say."""
+    """{id of a node: how it runs, one of KINDS (see OperatorUse)}, according to the Q/DQ around it."""
     known = known_tensors(graph)
     kinds: dict[int, str] = {}
     for _, node in walk(graph):
@@ -191,7 +191,7 @@ def _kind(node: gs.Node, known: set[int], kinds: Mapping[int, str]) -> str:
 
 
 def _requantized(node: gs.Node) -> bool:
-    """Whether an output goes into a QuantizeLinear, at once or behind an activation."""
+    """Whether a QuantizeLinear reads an output, directly or after an activation."""
     pending, steps = list(node.outputs), 0
     while pending and steps < len(node.outputs) + 4:
         steps += 1
@@ -203,20 +203,13 @@ def _requantized(node: gs.Node) -> bool:
     return False
 
 
-def _card(model: Model) -> Card | None:
-    try:
-        return read_card(model)
-    except ModelError:
-        return None  # none, or not readable: the graph says enough
-
-
 def _with_card(cost: LayerCost, card: Card | None) -> LayerCost:
-    """Widths below their storage type from the card, should the marks in the graph have been lost."""
-    told = next((r for r in card.layers if r.name == cost.name), None) if card is not None else None
-    if told is None or cost.weight_bits is None or cost.weight_bits >= FLOAT_MIN or cost.activation_bits is None:
+    """Widths below the storage type are taken from the card, in case the marks in the graph were lost."""
+    recorded = next((r for r in card.layers if r.name == cost.name), None) if card is not None else None
+    if recorded is None or cost.weight_bits is None or cost.weight_bits >= FLOAT_MIN or cost.activation_bits is None:
         return cost
-    weight = min(cost.weight_bits, told.weight_bits or cost.weight_bits)
-    activation = min(cost.activation_bits, told.activation_bits or cost.activation_bits)
+    weight = min(cost.weight_bits, recorded.weight_bits or cost.weight_bits)
+    activation = min(cost.activation_bits, recorded.activation_bits or cost.activation_bits)
     if (weight, activation) == (cost.weight_bits, cost.activation_bits):
         return cost
     bops = bit_operations(cost.macs, weight, activation)

@@ -11,7 +11,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxq import pipeline
-from onnxq.card import Card, card_path, embed, read_card
+from onnxq.card import Card, card_path, embed, find_card
 from onnxq.card.build.lowered import with_lowering
 from onnxq.check.findings import INTEGER_OPS
 from onnxq.check.integer_only import FloatOp, check_integer
@@ -105,7 +105,7 @@ def lower(
     reports = pipeline.run(model, passes, PassContext(model, say=say), verify=verify, on_report=on_report)
     islands = next(r.skipped for r in reports if r.text.startswith("lower-dyadic"))
     lowered = Lowered(model, reports, islands)
-    card = _card(model)
+    card = find_card(model)
     if card is not None:
         lowered.card = with_lowering(
             card, model, passes, reports, lowered.operators, lowered.rescales, lowered.inside()
@@ -140,13 +140,6 @@ def _check_quantized(model: Model) -> None:
     raise ModelError(
         f"{model.name} is a float model, there is nothing to lower: quantize it first (onnxq quantize --profile onnxq)"
     )
-
-
-def _card(model: Model) -> Card | None:
-    try:
-        return read_card(model)
-    except ModelError:
-        return None
 
 
 __all__ = ["Lowered", "lower"]

@@ -11,9 +11,9 @@ from onnxq.card.build.float_model import FloatInfo, describe_float
 from onnxq.card.build.run import Effort, Made, Provenance
 from onnxq.card.card import Card
 from onnxq.card.schema import SCHEMA
-from onnxq.card.store import CARD_KEY, card_path, embed, read_card
+from onnxq.card.store import CARD_KEY, card_path, embed, find_card, read_card
 
 __all__ = [
     "CARD_KEY", "SCHEMA", "Card", "Effort", "FloatInfo", "Made", "Provenance", "build_card", "card_path",
-    "describe_float", "embed", "read_card",
+    "describe_float", "embed", "find_card", "read_card",
 ]  # fmt: skip

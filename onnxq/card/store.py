@@ -1,4 +1,4 @@
-"""Where cards are kept: in the model's metadata, and in a .card.json beside it."""
+"""Where cards are kept: in the model's metadata, and in a .card.json file beside it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SUFFIX = ".card.json"
 
 
 def card_path(model_path: str | Path) -> Path:
-    """Where the card of a model file is: m.int8.onnx → m.int8.card.json, in the same folder."""
+    """The file that holds the card of a model file: m.int8.onnx → m.int8.card.json, in the same folder."""
     path = Path(model_path)
     return path.with_name((path.stem if path.suffix == ".onnx" else path.name) + SUFFIX)
 
 
 def embed(model: Model, card: Card) -> None:
-    """Put the card into the model's metadata (key onnxq.card, compact JSON) in place of a former one."""
+    """Put the card into the model's metadata (key onnxq.card, compact JSON), replacing an earlier one."""
     model.set_metadata(CARD_KEY, card.to_json(compact=True))
 
 
@@ -45,6 +45,14 @@ def read_card(source: str | Path | onnx.ModelProto | Model) -> Card:
     return _from_text(text, str(path)) if text else _beside(path, str(path))
 
 
+def find_card(model: Model) -> Card | None:
+    """read_card of a loaded model; None where there is no card, or none that can be read."""
+    try:
+        return read_card(model)
+    except ModelError:
+        return None
+
+
 def _embedded(proto: onnx.ModelProto) -> str | None:
     return next((p.value for p in proto.metadata_props if p.key == CARD_KEY), None)
 
@@ -58,7 +66,7 @@ def _beside(path: Path | None, where: str) -> Card:
         file = card_path(path)
         return Card.from_json(_read(file), str(file))
     beside = f" and there is no {card_path(path).name} beside it" if path is not None else ""
-    raise ModelError(f"{where}: it has no quantization card in it{beside}; cards are made by `onnxq quantize`")
+    raise ModelError(f"{where}: no quantization card in it{beside}; `onnxq quantize` makes cards")
 
 
 def _read(path: Path) -> bytes:

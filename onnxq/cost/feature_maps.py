@@ -18,7 +18,9 @@ from onnxq.cost.concrete_shapes import Shapes
 from onnxq.cost.layer_costs import BITS_KEY, FLOAT_TYPES, known_tensors, tensor_bits, type_bits
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.match import STANDARD_DOMAINS, consumers, output_ids, producer
+from onnxq.graph.qdq import QDQ
 from onnxq.graph.shapes import element_type
+from onnxq.placement.fitness import SUMS
 from onnxq.placement.plan import Placement
 
 IN_PLACE = (
@@ -26,8 +28,6 @@ IN_PLACE = (
     "BatchNormalization",
 )  # fmt: skip
 VIEWS = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout")
-QDQ = ("QuantizeLinear", "DequantizeLinear")
-SUMS = ("Add", "Sum")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from onnx import TensorProto
 from onnxq.cost.concrete_shapes import Shapes, concrete_shapes
 from onnxq.graph.match import STANDARD_DOMAINS, input_at, producer
 from onnxq.graph.protos import ELEMENT_BITS, FLOAT_TYPES
+from onnxq.graph.qdq import QDQ
 from onnxq.graph.shapes import element_type
 from onnxq.layout.rules import is_channels_last
 
@@ -91,7 +92,7 @@ def layer_costs(graph: gs.Graph, input_shapes: Mapping[str, Sequence[int]] | Sha
     known = known_tensors(graph)
     costs = []
     for body, node in walk(graph):
-        if id(node) in known or node.op in ("QuantizeLinear", "DequantizeLinear"):
+        if id(node) in known or node.op in QDQ:
             continue
         cost = _cost(node, body, shapes, known)
         if cost.macs != 0 or cost.parameters:

@@ -14,7 +14,7 @@ from onnxq.numeric.quantize import along_axis
 from onnxq.passes.insert_qdq import GRID_BITS
 
 CONTRIB = "com.microsoft"  # onnxruntime's own Q/DQ, for types that older opsets lack
-QDQ = ("QuantizeLinear", "DequantizeLinear")
+QDQ = ("QuantizeLinear", "DequantizeLinear")  # operator names, of either domain
 
 
 @dataclass(frozen=True)
