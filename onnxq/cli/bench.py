@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.common import output_path, progress, say, table
+from onnxq.cli.common import progress, say
+from onnxq.cli.output import check_outputs, deliver, json_text, print_table
+from onnxq.cli.values import parse_shapes
 
 if TYPE_CHECKING:
     from onnxq.execution.benchmark import Benchmark
@@ -17,67 +18,58 @@ if TYPE_CHECKING:
 @click.command("bench")
 @click.argument("model")
 @click.option("--against", multiple=True, metavar="MODEL", help="Also time this one; openvino:FILE runs in OpenVINO.")
-@click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 is what each runtime takes.")
-@click.option("--batch", "--batch-size", "batch_size", type=click.IntRange(1), help="Samples a run.")
+@click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 = each runtime's default.")
+@click.option("--batch", "--batch-size", "batch_size", type=click.IntRange(1), help="Samples per run.")
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input.")
-@click.option("--data", metavar="PATH|module:callable", help="Samples to run on; random ones without.")
+@click.option("--data", metavar="PATH|module:callable", help="Samples to run on; random ones by default.")
 @click.option("--preprocess", metavar="PRESET|FILE.toml", help="How images become the model's input.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True, help="A model.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True, help="Per model.")
 @click.option("--repeats", type=click.IntRange(1), help="Timed runs of each model, instead of seconds.")
-@click.option("--per-layer", is_flag=True, help="Also where the time of MODEL goes, node by node.")
+@click.option("--per-layer", is_flag=True, help="Also show where the time of MODEL goes, node by node.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the figures as JSON; - prints them instead.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and results.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors and results.")
 def command(model: str, against: tuple[str, ...], json_file: str | None, quiet: bool, **options: Any) -> None:
-    """Latency of MODEL, side by side with others on the same inputs.
+    """Latency of MODEL, side by side with other models on the same inputs.
 
-    The models take turns in one process. A ratio is to MODEL: 2.00× is twice its time.
+    The models take turns in one process. A ratio is relative to MODEL: 2.00× is twice its time.
     """
-    from onnxq.data.source import parse_shape
     from onnxq.execution.benchmark import bench
-    from onnxq.graph.files import write_text
 
-    target = output_path(json_file) if json_file not in (None, "-") else None
-    shapes = dict(parse_shape(s) for s in options.pop("shapes"))
+    check_outputs(json_file)
+    shapes = parse_shapes(options.pop("shapes"))
     with progress("timing") as bar:
         result = bench(model, against, shapes=shapes, progress=None if quiet else bar, **options)
     for note in result.notes:
         say(note)
-    text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    if json_file == "-":
-        click.echo(text, nl=False)
-        return
-    show(result)
-    if target is not None:
-        write_text(target, text)
-        say(f"wrote {target}")
+    deliver(lambda: _show(result), (json_file, lambda: json_text(result.to_dict())))
 
 
-def show(result: Benchmark) -> None:
+def _show(result: Benchmark) -> None:
     """Print the latencies, and the layers when they were measured."""
     heads = ("model", "runtime", "median ms", "p10", "p90", "ratio", "runs")
     rows = [
         [
             t.model,
             f"{t.runtime} {t.version}",
-            *map(milliseconds, (t.median_ms, t.p10_ms, t.p90_ms)),
+            *map(_milliseconds, (t.median_ms, t.p10_ms, t.p90_ms)),
             f"{t.ratio:.2f}×",
             str(t.runs),
         ]
         for t in result.timings
     ]
-    table("", [(h, "left" if h in ("model", "runtime") else "right") for h in heads], rows)
-    threads = f"{result.threads} thread(s)" if result.threads else "each runtime's default of threads"
+    print_table(heads, rows, left=2)
+    threads = f"{result.threads} thread(s)" if result.threads else "each runtime's default number of threads"
     inputs = ", ".join(f"{name} {what}" for name, what in result.inputs.items())
     kernels = f"; kernels: {result.isa}" if result.isa else ""
     click.echo(f"\n{inputs}; {threads}; {result.cpu}{kernels}")
     if result.layers is not None:
         click.echo()
-        show_layers(result.layers)
+        _show_layers(result.layers)
 
 
-def show_layers(times: LayerTimes) -> None:
-    """Every node in order of execution, the operators, and the nodes that lose most."""
+def _show_layers(times: LayerTimes) -> None:
+    """Every node in order of execution, the operators, and the nodes that lose the most time."""
     heads = ("node", "op", "ms", "share", "MMAC", "GOP/s", "of ceiling", "KB moved", "GB/s")
     rows = []
     for layer in times.layers:
@@ -86,32 +78,32 @@ def show_layers(times: LayerTimes) -> None:
             of_ceiling = layer.gops / times.ceiling_gops if times.ceiling_gops else 0.0
             work = [f"{1e-6 * layer.macs:.2f}", f"{layer.gops:.0f}", f"{100 * of_ceiling:.0f} %"]
         traffic = [f"{1e-3 * layer.bytes_moved:.0f}", f"{layer.gbytes:.1f}"]
-        rows.append([layer.node, layer.op, milliseconds(layer.ms), f"{100 * layer.share:.1f} %", *work, *traffic])
-    table("", [(h, "left" if h in ("node", "op") else "right") for h in heads], rows)
+        rows.append([layer.node, layer.op, _milliseconds(layer.ms), f"{100 * layer.share:.1f} %", *work, *traffic])
+    print_table(heads, rows, left=2)
     click.echo()
     ops = [
-        [op, str(count), milliseconds(ms), f"{100 * share:.1f} %"] for op, (count, ms, share) in times.by_op().items()
+        [op, str(count), _milliseconds(ms), f"{100 * share:.1f} %"] for op, (count, ms, share) in times.by_op().items()
     ]
-    table("", [("op", "left"), ("nodes", "right"), ("ms", "right"), ("share", "right")], ops)
+    print_table(("op", "nodes", "ms", "share"), ops)
     nodes = sum(layer.ms for layer in times.layers)
     click.echo(
-        f"\nnodes {milliseconds(nodes)} ms, the run {milliseconds(times.run_ms)} ms, both under the profiler, "
+        f"\nnodes {_milliseconds(nodes)} ms, whole run {_milliseconds(times.run_ms)} ms, both under the profiler, "
         f"{times.runs} runs\n"
-        f"ceiling {times.ceiling_gops:.0f} GOP/s ({times.ceiling}); against it these lose most:"
+        f"ceiling {times.ceiling_gops:.0f} GOP/s ({times.ceiling}); these lose most against it:"
     )
     for layer in times.worst():
-        click.echo(f"  {lost(layer)}")
+        click.echo(f"  {_lost(layer)}")
 
 
-def lost(layer: LayerTime) -> str:
-    """One of the worst layers in a line."""
+def _lost(layer: LayerTime) -> str:
+    """One line about a layer that loses time."""
     work = f"{layer.gops:.0f} GOP/s" if layer.macs else "no products"
     return (
-        f"{layer.node} ({layer.op}): {milliseconds(layer.lost_ms)} of its {milliseconds(layer.ms)} ms, "
+        f"{layer.node} ({layer.op}): {_milliseconds(layer.lost_ms)} of its {_milliseconds(layer.ms)} ms, "
         f"{work}, {layer.gbytes:.1f} GB/s"
     )
 
 
-def milliseconds(value: float) -> str:
-    """To the microsecond."""
+def _milliseconds(value: float) -> str:
+    """With a resolution of one microsecond."""
     return f"{value:.3f}"

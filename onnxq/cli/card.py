@@ -10,7 +10,7 @@ import click
 @click.command("card")
 @click.argument("model")
 @click.option("--format", "form", type=click.Choice(["md", "json", "html"]), default="md", show_default=True)
-@click.option("-o", "--output", help="File to write instead of the terminal.")
+@click.option("-o", "--output", help="File to write, instead of the terminal.")
 def command(model: str, form: str, output: str | None) -> None:
     """Show the quantization card of MODEL: a quantized .onnx file, or a .card.json."""
     from onnxq.card import read_card
@@ -19,7 +19,7 @@ def command(model: str, form: str, output: str | None) -> None:
     if output is not None:
         check_writable(output)
     card = read_card(model)
-    text = card.to_html() if form == "html" else card.to_json() if form == "json" else card.to_markdown()
+    text = {"md": card.to_markdown, "json": card.to_json, "html": card.to_html}[form]()
     if output is not None:
         write_text(output, text)
     elif form == "md" and sys.stdout.isatty():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from onnxq.cli.common import table
+from onnxq.cli.output import first_of, json_text, print_table
 
 if TYPE_CHECKING:
     from onnxq.check.findings import Finding
@@ -20,12 +19,12 @@ NAMED = 2  # nodes named in one row
 @click.argument("model")
 @click.option("--profile", help="Hardware profile: a name or a .toml file.")
 @click.option(
-    "--integer-only", is_flag=True, help="Prove that no float operator stands between the first Q and the last DQ."
+    "--integer-only", is_flag=True, help="Prove that no float operator lies between the first Q and the last DQ."
 )
-@click.option("--strict", is_flag=True, help="Exit with 1 for remarks too.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, one for each node.")
+@click.option("--strict", is_flag=True, help="Exit with code 1 for remarks too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, one per node.")
 def command(model: str, profile: str | None, integer_only: bool, strict: bool, as_json: bool) -> None:
-    """Would this target take MODEL (float or QDQ)? What it rejects, leaves in float or unfused, and the fix.
+    """Would this target accept MODEL (float or QDQ)? What it rejects, leaves in float or unfused, and the fix.
 
     Exit code 1 when the target would reject something, or with --integer-only when there is a float operator between
     the first QuantizeLinear and the last DequantizeLinear.
@@ -52,12 +51,12 @@ def command(model: str, profile: str | None, integer_only: bool, strict: bool, a
             "remarks": remarks,
             "findings": [f.to_dict() for f in findings],
         }
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        click.echo(json_text(report), nl=False)
     else:
         if findings:
-            table("", [(h, "left") for h in ("", "node", "problem", "fix")], rows(findings))
+            print_table(("", "node", "problem", "fix"), _rows(findings), left=4)
             click.echo()
-        verdict = "would reject it" if rejected else "takes it"
+        verdict = "would reject it" if rejected else "accepts it"
         click.echo(f"{loaded.name}: {target.name} {verdict}; {rejected} rejected, {remarks} remark(s)")
     if rejected or (strict and remarks):
         sys.exit(1)
@@ -79,15 +78,11 @@ def _integer_only(model: str, as_json: bool) -> None:
             "integer_only": quantized and not found,
             "float": [f.to_dict() for f in found],
         }
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        click.echo(json_text(report), nl=False)
     elif not quantized:
         click.echo(f"{loaded.name} is not integer-only: it is not quantized")
     elif found:
-        table(
-            "",
-            [(h, "left") for h in ("node", "operator", "why it is float")],
-            [[f.node, f.op, f.reason] for f in found],
-        )
+        print_table(("node", "operator", "why it is float"), [[f.node, f.op, f.reason] for f in found], left=3)
         click.echo()
         click.echo(f"{loaded.name} is not integer-only: {len(found)} float operator(s) between integers")
     else:
@@ -99,13 +94,9 @@ def _integer_only(model: str, as_json: bool) -> None:
         sys.exit(1)
 
 
-def rows(findings: list[Finding]) -> list[list[str]]:
-    """One row for each problem; nodes that share one share a row."""
+def _rows(findings: list[Finding]) -> list[list[str]]:
+    """One row per problem, with the nodes that share it."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for f in findings:
         groups.setdefault((f.severity, f.problem, f.fix), []).append(f.node)
-    told = []
-    for (severity, problem, fix), nodes in groups.items():
-        named = ", ".join(nodes[:NAMED]) + (f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else "")
-        told.append([severity, named, problem, fix])
-    return told
+    return [[severity, first_of(nodes, NAMED), problem, fix] for (severity, problem, fix), nodes in groups.items()]

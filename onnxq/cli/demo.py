@@ -6,13 +6,18 @@ import contextlib
 import io
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
-from onnxq.cli.common import progress, say, table
+from onnxq.cli.common import progress, say
+from onnxq.cli.output import print_table
 
-# (heading, weight bits): first and last layers keep 8 bits, as everywhere by default.
+if TYPE_CHECKING:
+    from onnxq.measure.evaluation import Evaluation
+
+# (heading, weight bits); first and last layers keep 8 bits, the default.
 VARIANTS = (("int8", 8), ("int4 weights", 4))
 
 
@@ -20,9 +25,9 @@ VARIANTS = (("int8", 8), ("int4 weights", 4))
 @click.option("-o", "--output", "folder", help="Keep models, cards and data here, to try the other commands on.")
 @click.option("--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile.")
 def command(folder: str | None, profile: str) -> None:
-    """Quantize a bundled network for handwritten digits to int8 and to int4 weights, and show what it cost.
+    """Quantize a bundled network for handwritten digits to int8 and to int4 weights, and show the cost in accuracy.
 
-    The network (batch normalization, residuals, depthwise convolution) and the UCI digits come with onnxq.
+    The network (batch normalization, residuals, depthwise convolution) and the UCI digits are part of onnxq.
     """
     from onnxq import api, demo
     from onnxq.measure.accuracy import evaluate
@@ -52,7 +57,7 @@ def command(folder: str | None, profile: str) -> None:
             rows.append(_row(heading, path, found))
             results.append(result)
         columns = ("model", "top-1", "same as float", "logit SQNR", "file", "latency")
-        table("", [(c, "left" if c == "model" else "right") for c in columns], rows)
+        print_table(columns, rows)
         click.echo("")
         click.echo(results[0].card.summary())
         if folder:
@@ -72,14 +77,18 @@ def _keep_inputs(folder: Path) -> None:
         write_bytes(folder / f"{name}.npz", content.getvalue())
 
 
-def _row(heading: str, path: Path, found) -> list[str]:  # type: ignore[no-untyped-def]
+def _row(heading: str, path: Path, found: Evaluation) -> list[str]:
     against = found.against
     sqnr = next(iter(against.outputs.values())).sqnr_db if against and against.outputs else None
     return [
         heading,
-        f"{100 * found.top1:.1f} %",
-        f"{100 * against.agreement:.1f} %" if against else "",
+        _percent(found.top1),
+        _percent(against.agreement) if against else "",
         f"{sqnr:.1f} dB" if sqnr is not None else "",
         f"{path.stat().st_size / 1024:.0f} KiB",
         f"{found.ms_per_sample:.2f} ms",
     ]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"

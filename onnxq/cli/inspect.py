@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxq.cli.common import table
+from onnxq.cli.output import first_of, json_text, print_table
+from onnxq.cli.values import parse_shapes
 
 if TYPE_CHECKING:
     from onnxq.inspection import Inspection
@@ -14,19 +15,16 @@ if TYPE_CHECKING:
 
 @click.command("inspect")
 @click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable, with every figure.")
+@click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input.")
 def command(model: str, as_json: bool, shapes: tuple[str, ...]) -> None:
     """Show the layers of MODEL with their cost and bits, and which operators run in integers."""
-    import json
-
-    from onnxq.cli.quantize import parse_shapes
     from onnxq.graph.model import load
     from onnxq.inspection import inspect_model
 
     found = inspect_model(load(model), parse_shapes(shapes))
     if as_json:
-        click.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))
+        click.echo(json_text(found.to_dict()), nl=False)
         return
     _head(found)
     _layers(found)
@@ -76,10 +74,9 @@ def _layers(found: Inspection) -> None:
     total = found.totals
     figures = (units.number(total.macs), units.number(total.parameters), "", "", units.size(total.size))
     rows.append([f"total of {len(rows)} layers", "", "", *figures, units.number(total.bops)])
-    left, right = ("layer", "op", "weight"), ("MACs", "params", "w bits", "a bits", "size", "BOPS")
-    table("", [*((h, "left") for h in left), *((h, "right") for h in right)], rows)
+    print_table(("layer", "op", "weight", "MACs", "params", "w bits", "a bits", "size", "BOPS"), rows, left=3)
     if total.unknown:
-        shown = ", ".join(total.unknown[:3]) + (" …" if len(total.unknown) > 3 else "")
+        shown = first_of(total.unknown)
         click.echo(f"\nunknown and not in the totals: MACs of {len(total.unknown)} layer(s), {shown}")
         if any("?" in v.shape or not v.shape.replace("×", "").isdecimal() for v in found.inputs):
             click.echo("give the shapes that the model leaves open: --input-shape NAME:1x3x224x224")
@@ -95,13 +92,9 @@ def _layers(found: Inspection) -> None:
 
 def _operators(found: Inspection) -> None:
     click.echo()
-    columns = [("operator", "left"), ("nodes", "right")]
     kinds = [("in integers", "integer"), ("fused", "fused"), ("in float", "in_float"), ("on indices", "index")]
     kinds += [("on constants", "constant"), ("Q/DQ", "qdq")]
     used = [(head, name) for head, name in kinds if any(getattr(o, name) for o in found.operators)]
-    columns += [(head, "right") for head, _ in used] if found.quantized else []
-    rows = [
-        [o.op, str(o.total), *(str(getattr(o, name) or "–") for _, name in used if found.quantized)]
-        for o in found.operators
-    ]
-    table("", columns, rows)
+    shown = used if found.quantized else []
+    rows = [[o.op, str(o.total), *(str(getattr(o, name) or "–") for _, name in shown)] for o in found.operators]
+    print_table(("operator", "nodes", *(head for head, _ in shown)), rows)

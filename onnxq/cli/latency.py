@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from onnxq.cli.common import output_path, progress, say, table
+from onnxq.cli.values import parse_shapes, parse_widths
 
 
 @click.command("latency")
@@ -24,8 +25,6 @@ def command(model: str, output: str, quiet: bool, bits: str, shapes: tuple[str, 
 
     What was measured before (same operator, shapes, instruction set, threads and kernels) is not measured again.
     """
-    from onnxq.cli.quantize import parse_shapes
-    from onnxq.cli.search import parse_widths
     from onnxq.search.latency import measure_latency
 
     target = output_path(output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from onnxq.cli.common import output_path, say
-from onnxq.cli.quantize import parse_shapes
+from onnxq.cli.values import parse_shapes
 
 
 @click.command("lower")
@@ -16,15 +16,15 @@ from onnxq.cli.quantize import parse_shapes
     type=click.Choice(["auto", "fixed", "general"]),
     default="auto",
     show_default=True,
-    help="Form of the multipliers: shift 32, a shift each, or shift 32 where it is as exact.",
+    help="Form of the multipliers: shift 32, one shift each, or shift 32 where it is as exact.",
 )
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Fix the shape of an input.")
-@click.option("--verify", is_flag=True, help="Prove on inputs that the passes behind the lowering keep every value.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--verify", is_flag=True, help="Prove on inputs that the passes after the lowering keep every value.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(model: str, output: str, rescale: str, shapes: tuple[str, ...], verify: bool, quiet: bool) -> None:
-    """Make MODEL, with Q/DQ of any tool, integer-only: no float operator between its first Q and its last DQ.
+    """Make MODEL, a QDQ model of any tool, integer-only: no float operator between its first Q and its last DQ.
 
-    Operators that cannot be lowered stay float between integers and are listed with the reason; the exit code is 0.
+    Operators that cannot be lowered stay in float between integers and are listed with the reason; the exit code is 0.
     """
     from onnxq import pipeline
     from onnxq.card import card_path
@@ -43,13 +43,13 @@ def command(model: str, output: str, rescale: str, shapes: tuple[str, ...], veri
     )
     lowered.save(target)
     if not quiet:
-        for line in describe(lowered.operators, lowered.rescales, [str(f) for f in lowered.inside()]):
+        for line in _describe(lowered.operators, lowered.rescales, [str(f) for f in lowered.inside()]):
             click.echo(line)
         click.echo(f"wrote {target}")
 
 
-def describe(operators: dict[str, int], rescales: dict[str, int], inside: list[str]) -> list[str]:
-    """The result for the terminal: operators, forms of multipliers, and the float operators that are left."""
+def _describe(operators: dict[str, int], rescales: dict[str, int], inside: list[str]) -> list[str]:
+    """The result for the terminal: operators, forms of multipliers, and the float operators that remain."""
     counts = ", ".join(f"{count} {op}" for op, count in operators.items())
     lines = [f"{sum(operators.values())} integer operators: {counts}"]
     if rescales:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from onnxq.cli.common import data_options, open_source, output_path, progress, say
-from onnxq.cli.quantize import save_after
+from onnxq.cli.values import save_after
 
 RANDOM_SAMPLES = 4
 

@@ -7,7 +7,7 @@ import typing
 
 import click
 
-from onnxq.cli.common import table
+from onnxq.cli.output import print_table
 
 
 @click.command("passes")
@@ -22,7 +22,7 @@ def command(name: str | None) -> None:
         rows = [
             [n, "yes" if c.preserves_values else "", (c.__doc__ or "").splitlines()[0]] for n, c in registry.items()
         ]
-        table("", [("pass", "left"), ("keeps values", "left"), ("what it does", "left")], rows)
+        print_table(("pass", "keeps values", "what it does"), rows, left=3)
         return
     if name not in registry:
         raise PipelineError(f"no pass is called {name!r} (there are: {', '.join(registry)})")

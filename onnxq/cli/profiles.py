@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.common import table
+from onnxq.cli.output import print_table
+
+if TYPE_CHECKING:
+    from onnxq.profiles.schema import Profile
 
 
 @click.command("profiles")
@@ -17,18 +20,8 @@ def command(name: str | None) -> None:
     from onnxq.profiles.schema import builtin_names, load_profile
 
     if name is None:
-        rows = []
-        for n in builtin_names():
-            p = load_profile(n)
-            scale = "2^k" if p.weights.power_of_two else "float"
-            symmetry = (
-                "symmetric"
-                if p.weights.symmetric and p.activations.symmetric
-                else ("weights symmetric" if p.weights.symmetric else "affine")
-            )
-            rows.append([n, scale, p.weights.granularity, symmetry, str(p.graph.scheme), p.bias, p.summary])
         heads = ("profile", "scale", "weights", "symmetry", "scheme", "bias", "summary")
-        table("", [(h, "left") for h in heads], rows)
+        print_table(heads, [_row(load_profile(n)) for n in builtin_names()], left=len(heads))
         return
     p = load_profile(name)
     click.echo(f"{p.name}: {p.summary}\nsource: {p.source}\n")
@@ -41,11 +34,15 @@ def command(name: str | None) -> None:
     ):
         click.echo(f"{heading}: " + ", ".join(f"{k} {_shown(v)}" for k, v in dataclasses.asdict(rule).items()))
     click.echo()
-    table(
-        "",
-        [("operator", "left"), ("rule", "left"), ("output", "left"), ("note", "left")],
-        [[op, r.action, r.output if r.action == "quantized" else "", r.note] for op, r in p.ops.items()],
-    )
+    rows = [[op, r.action, r.output if r.action == "quantized" else "", r.note] for op, r in p.ops.items()]
+    print_table(("operator", "rule", "output", "note"), rows, left=4)
+
+
+def _row(profile: Profile) -> list[str]:
+    w, symmetric = profile.weights, profile.activations.symmetric
+    scale = "2^k" if w.power_of_two else "float"
+    symmetry = "affine" if not w.symmetric else "symmetric" if symmetric else "weights symmetric"
+    return [profile.name, scale, w.granularity, symmetry, str(profile.graph.scheme), profile.bias, profile.summary]
 
 
 def _shown(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from onnxq.cli.common import data_options, open_source, output_path, progress, say
+from onnxq.cli.values import bits_or_none, names, parse_shapes, save_after
 from onnxq.errors import InterruptedRun
 from onnxq.placement.settings import DEFAULT_CALIBRATION
 
@@ -105,39 +106,3 @@ def interim(target: Path, options: Mapping[str, Any]) -> Iterator[Path | str | N
             file.unlink(missing_ok=True)
         raise
     file.unlink(missing_ok=True)
-
-
-def names(text: str | None) -> list[str] | None:
-    """'Conv, Gemm' to its parts; None stays None."""
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
-def bits_or_none(text: str) -> int | None:
-    """'none' or a number of bits; ConfigError otherwise."""
-    from onnxq.errors import ConfigError
-
-    if text == "none":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"--first-last-bits {text!r}: a number of bits or 'none' is needed") from None
-
-
-def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """--input-shape values to {name: dims}."""
-    from onnxq.data.source import parse_shape
-
-    return dict(parse_shape(text) for text in texts)
-
-
-def save_after(text: str | None) -> tuple[str, str] | None:
-    """--save-after PASS=FILE to its parts; ConfigError when malformed."""
-    from onnxq.errors import ConfigError
-
-    if text is None:
-        return None
-    name, separator, path = text.partition("=")
-    if not (name and separator and path):
-        raise ConfigError(f"--save-after {text!r}: PASS=FILE is needed, e.g. fold-batchnorm=folded.onnx")
-    return name, path

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq.cli.common import data_options, output_path, say, table
+from onnxq.cli.values import bits_or_none, parse_shapes, parse_widths
 
 if TYPE_CHECKING:
     from onnxq.search.result import SearchResult
@@ -167,7 +168,6 @@ def _check(method: str, options: dict[str, Any]) -> None:
 
 
 def _space(model: str, method: str, options: dict[str, Any]) -> Space:
-    from onnxq.cli.quantize import bits_or_none, parse_shapes
     from onnxq.search.api import WIDTHS
     from onnxq.search.space import make_space
 
@@ -238,7 +238,6 @@ def _ilp(space: Space, options: dict[str, Any], quiet: bool) -> list[SearchResul
 
 
 def _partial(model: str, options: dict[str, Any], tell: Any) -> SearchResult:
-    from onnxq.cli.quantize import parse_shapes
     from onnxq.errors import ConfigError
     from onnxq.search.partial import search_partial
 
@@ -274,16 +273,6 @@ def parse_drop(text: str) -> float:
         return float(text.removesuffix("%")) / 100
     except ValueError:
         raise ConfigError(f"--max-drop {text!r}: points are needed, e.g. 1%") from None
-
-
-def parse_widths(text: str, option: str) -> tuple[int, ...]:
-    """'4,8' to numbers; ConfigError otherwise."""
-    from onnxq.errors import ConfigError
-
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise ConfigError(f"{option} {text!r}: widths separated by commas are needed, e.g. 4,8")
-    return tuple(map(int, parts))
 
 
 def parse_numbers(text: str, option: str) -> list[float]:

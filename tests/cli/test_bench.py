@@ -42,7 +42,7 @@ def test_layers(folder: Path) -> None:
     rows = [line.split() for line in done.out.splitlines()]
     assert any(row[:2] == ["fc", "MatMul"] for row in rows)
     assert "x float32 3x6" in done.out
-    assert "its own fastest layer); against it these lose most:" in done.out
+    assert "its own fastest layer); these lose most against it:" in done.out
     assert any(row[:2] == ["act", "(Relu):"] for row in rows)
 
 
@@ -67,7 +67,7 @@ def test_what_was_assumed_is_said(folder: Path) -> None:
     done = command.inside("bench", "i.onnx", "--repeats", 1, cwd=folder)
     assert "unknown height or width taken as 224; --input-shape x:DIMS sets another" in done.err
     done = command.inside("bench", "i.onnx", "--repeats", 1, "--input-shape", "x:2x3x4x4", cwd=folder)
-    assert "x float32 2x3x4x4; each runtime's default of threads" in done.out
+    assert "x float32 2x3x4x4; each runtime's default number of threads" in done.out
 
 
 def test_refusals_are_one_line_and_leave_nothing(folder: Path) -> None:

@@ -33,7 +33,7 @@ def quantized(tmp_path: Path) -> Path:
 def test_remarks_alone_pass_unless_strict(model):
     done = command.succeed("check", "--profile", "tensorrt", model)
     assert "Softmax runs in float" in done.out
-    assert done.out.splitlines()[-1] == "m.onnx: tensorrt takes it; 0 rejected, 1 remark(s)"
+    assert done.out.splitlines()[-1] == "m.onnx: tensorrt accepts it; 0 rejected, 1 remark(s)"
     assert command.onnxq("check", "--profile", "tensorrt", "--strict", model).code == 1
 
 

@@ -1,0 +1,52 @@
+"""Results on their way out: JSON, tables, and files that "-" replaces with stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from onnxq.cli.common import output_path, say, table
+
+STDOUT = "-"
+
+
+def check_outputs(*paths: str | None) -> None:
+    """Fail before any work where one of these files could not be written. None and "-" are no files."""
+    for path in paths:
+        if path not in (None, STDOUT):
+            output_path(str(path))
+
+
+def json_text(report: Any) -> str:
+    """JSON types as indented text."""
+    return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+
+
+def deliver(show: Callable[[], None], *outputs: tuple[str | None, Callable[[], str]]) -> None:
+    """Print the result and write its files. outputs: (path, text) each; a text whose path is "-" is printed instead."""
+    from onnxq.graph.files import write_text
+
+    printed = next((text for path, text in outputs if path == STDOUT), None)
+    if printed is None:
+        show()
+    else:
+        click.echo(printed(), nl=False)
+    for path, text in outputs:
+        if path not in (None, STDOUT):
+            write_text(str(path), text())
+            say(f"wrote {path}")
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+    """A table on stdout. left: how many columns, the first ones, hold text; the others hold numbers."""
+    columns = [(head, "left" if i < left else "right") for i, head in enumerate(heads)]
+    table("", columns, [list(row) for row in rows])
+
+
+def first_of(names: Sequence[str], count: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - count
+    return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
