@@ -1,4 +1,4 @@
-"""Pictures of results. matplotlib is loaded when the first one is drawn."""
+"""Plots of results. matplotlib is loaded when the first one is drawn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onnxq.measure.comparison import Comparison
 
 FORMATS = ("png", "svg", "pdf")
-WORST = 5  # activations named in the picture
+WORST = 5  # activations named in the plot
 RED = "#a02020"
 
 
@@ -33,7 +33,7 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> None:
     top.sharex(bottom)
     top.tick_params(labelbottom=False)
     series: tuple[tuple[str, str, str, list[float | None]], ...] = (
-        ("activation, with all that is before it", "o", "#1f5a96", [r.sqnr_db for r in rows]),
+        ("activation, error accumulated so far", "o", "#1f5a96", [r.sqnr_db for r in rows]),
         ("activation, error of the layer alone", "^", "#d98c1f", [r.isolated_sqnr_db for r in rows]),
         ("weight", "x", "#7a7a7a", [r.weight_sqnr_db for r in rows]),
     )
@@ -63,7 +63,7 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> None:
 
 
 def check_plot(path: str | Path) -> str:
-    """The picture format that the file name asks for; fails early, before long work. Raises as plot_comparison does."""
+    """The format that a plot's file name selects; to fail early, ahead of long work. Raises as plot_comparison does."""
     kind = Path(path).suffix.lower().lstrip(".")
     if kind not in FORMATS:
         raise ConfigError(f"{path}: a plot is written as {', '.join('.' + f for f in FORMATS)}")
@@ -85,7 +85,7 @@ def _figure() -> Any:
 
 
 def _name_worst(axes: Any, below: Any, rows: list[Any]) -> None:
-    """Numbers at the worst points, and their names in a list: names in the picture would cover each other."""
+    """Numbers at the worst points, and their names in a list: in the plot the names would overlap."""
     finite = [(i, r) for i, r in enumerate(rows) if math.isfinite(r.sqnr_db)]
     lines = []
     for place, (i, row) in enumerate(sorted(finite, key=lambda item: item[1].sqnr_db)[:WORST], 1):

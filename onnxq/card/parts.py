@@ -8,7 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """Format of weights or activations. bits: the widths the target takes. clipping: how ranges were chosen."""
+    """Format of weights or activations.
+
+    bits: the widths that the target supports. form: symmetric or affine. sign: signed, unsigned or auto (unsigned where
+    non-negative). granularity: per-tensor, per-channel or per-block. scale: float32 or power of two. clipping: how
+    ranges were chosen.
+    """
 
     bits: tuple[int, ...]
     form: str
@@ -21,7 +26,10 @@ class NumberFormat:
 
 @dataclass(frozen=True)
 class QuantizationMethod:
-    """Section 1, the quantization method. uniform: equal steps. static: activation ranges are fixed beforehand."""
+    """Section 1, the quantization method.
+
+    uniform: equal steps. static: activation ranges are fixed by calibration. bias: "int32" or the float type kept.
+    """
 
     uniform: bool
     static: bool
@@ -33,7 +41,7 @@ class QuantizationMethod:
 
 @dataclass(frozen=True)
 class OperatorCount:
-    """How many nodes of an operator run in integers, only move integers, run inside another one, or stay in float."""
+    """Nodes of one operator that run in integers, only move integers, run inside another node, or stay in float."""
 
     op: str
     total: int
@@ -54,7 +62,7 @@ class EndLayer:
 
 @dataclass(frozen=True)
 class Operations:
-    """Section 2, what is quantized. The texts say how skip connections, concatenations and so on are treated."""
+    """Section 2, what is quantized. The texts describe how skip connections, concatenations and so on are treated."""
 
     by_op: tuple[OperatorCount, ...]
     residual_adds: int
@@ -70,7 +78,7 @@ class Operations:
 
 @dataclass(frozen=True)
 class WidthCount:
-    """How much there is of one width; 32 is float. count: layers, or activation tensors (parameters, macs 0 there)."""
+    """Layers, or activation tensors (parameters and macs are 0 for those), of one width in bits; 32 is float."""
 
     bits: int
     count: int
@@ -80,7 +88,7 @@ class WidthCount:
 
 @dataclass(frozen=True)
 class Change:
-    """A figure of the float model and of the quantized one."""
+    """A figure of the float model (before) and of the quantized one (after)."""
 
     before: int
     after: int
@@ -88,7 +96,7 @@ class Change:
 
 @dataclass(frozen=True)
 class FeatureMapBytes:
-    """Feature maps in bytes: the largest, the peak of all alive at once, the average."""
+    """Memory of feature maps in bytes: the largest, the peak of all alive at once, the average. count: of maps."""
 
     largest: Change
     peak: Change
@@ -98,7 +106,11 @@ class FeatureMapBytes:
 
 @dataclass(frozen=True)
 class Precision:
-    """Section 3, mixed precision: the widths asked for and used, and what feature maps take."""
+    """Section 3, mixed precision.
+
+    weight_bits, activation_bits, first_last_bits: as requested. overrides: nodes with widths of their own. weights,
+    activations: widths in use. feature_maps: None where the model leaves shapes open.
+    """
 
     weight_bits: int
     activation_bits: int
@@ -111,7 +123,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class DataUse:
-    """The calibration data. samples: how many were seen. sha256: of its content. random: no data at all, noise."""
+    """Calibration data. samples: number seen, None unknown. sha256: of its content. random: noise instead of data."""
 
     kind: str
     name: str
@@ -124,7 +136,7 @@ class DataUse:
 
 @dataclass(frozen=True)
 class PassRecord:
-    """One pass as it ran. seconds is measured."""
+    """One pass as it ran. text: with its options. changed: number of rewrites. seconds: measured."""
 
     text: str
     changed: int
@@ -144,7 +156,11 @@ class Resources:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Section 5, the float model. sha256: of its file. unknown_macs: layers whose shapes are not known."""
+    """Section 5, the float model.
+
+    sha256: of its file. inputs: {name: shape}. unknown_macs: layers whose shapes are unknown. assumed: shapes that were
+    assumed.
+    """
 
     name: str
     sha256: str
@@ -160,7 +176,7 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the model costs. file_bytes: without this card. constant_bytes: weights, scales… bops: bit operations."""
+    """Cost of the model. file_bytes: without this card. constant_bytes: weights, scales… bops: bit operations."""
 
     file_bytes: Change
     constant_bytes: Change
@@ -169,9 +185,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One layer. action: quantized, passthrough, fused or float (then reason says why). 32 bits is float.
+    """One layer. action: quantized, passthrough, fused, or float for the given reason. 32 bits is float.
 
-    weight_scale: smallest and largest scale of its channels. size: bytes of its constants.
+    weight_scale: smallest and largest scale of its channels. macs, bops: None where unknown. size: bytes of its
+    constants.
     """
 
     name: str
@@ -202,7 +219,7 @@ class FloatNode:
 
 @dataclass(frozen=True)
 class Remark:
-    """What a pass said, about one node or (node empty) in general."""
+    """A remark of a pass (source) about one node or, with an empty node, in general."""
 
     source: str
     node: str
@@ -221,8 +238,10 @@ class ProfileRecord:
 
 @dataclass(frozen=True)
 class Lowering:
-    """The integer-only form. operators: how many of each of com.onnxq. rescales: how many of them have multipliers of
-    each form. islands: float operators between integers.
+    """The integer-only form.
+
+    operators: {operator of com.onnxq: nodes}. rescales: {form of the multipliers: operators}. islands: float operators
+    between integers.
     """
 
     operators: dict[str, int]
@@ -232,8 +251,10 @@ class Lowering:
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """How the widths were chosen. limits: as asked for. parameters: of the method. predicted, int8: {cost: amount} of
-    these widths and of int8 throughout: bytes, bit operations, seconds.
+    """How a search chose the widths.
+
+    limits: as requested. optimal: proven. parameters: of the method. predicted, int8: {cost: amount} with these widths
+    and with int8 throughout, in bytes, bit operations or seconds.
     """
 
     method: str

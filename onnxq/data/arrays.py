@@ -24,7 +24,7 @@ Mode = Literal["rows", "whole", "shared"]
 
 
 class Table(Protocol):
-    """Named arrays that can be read from any row on. where: opens error messages."""
+    """Named arrays that can be read from any row on. where: prefix of error messages."""
 
     where: str
     shapes: dict[str, tuple[int, ...]]
@@ -56,7 +56,7 @@ class MemoryTable:
 
 
 class NpzTable:
-    """Arrays of an .npz file. Rows are decompressed as they are asked for, so a large file takes little memory."""
+    """Arrays of an .npz file. Rows are decompressed on demand, so a large file takes little memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -107,8 +107,8 @@ class NpzTable:
 class ArraySource(DataSource):
     """Samples from arrays keyed by input name, with optional `labels`.
 
-    Per input, by rank: as many axes as the input has: axis 0 counts samples; one more: every [i] is a whole feed;
-    an array that fits an input without batch axis (a scalar, a table) exactly is the same for all samples.
+    Per input, by rank: with the input's number of axes, axis 0 counts samples; with one more, every [i] is a whole
+    feed; an array of the exact shape of an input without a batch axis (a scalar, a table) is shared by all samples.
     With a preprocessing spec, uint8 `images` (or the input's own name), N×H×W or N×H×W×channels, become the only input.
     """
 
@@ -133,7 +133,7 @@ class ArraySource(DataSource):
             self._labels = np.atleast_1d(table.load(LABELS))
             if len(self._labels) != self._rows:
                 raise DataError(f"{table.where}: {len(self._labels)} labels for {self._rows} samples")
-        # samples in each row: 1, or the batch of feeds that came whole
+        # samples per row: 1, or the batch of a whole feed
         self._per_row = next(self._sample_rows(0)).count if self._rows else 1
         if not self._rows:
             raise DataError(f"{table.where}: no samples, the arrays have no rows")
@@ -152,7 +152,7 @@ class ArraySource(DataSource):
             inside = 0
 
     def _sample_rows(self, start: int) -> Iterator[Sample]:
-        """One Sample for each row of the arrays."""
+        """One Sample per row of the arrays."""
         fixed = {key: self._table.load(key) for key, mode in self._modes.items() if mode == "shared"}
         streams = {k: self._table.rows(k, start) for k, mode in self._modes.items() if mode != "shared"}
         single = all(self._modes.get(name) == "rows" for name in self.plan.carriers)
@@ -185,7 +185,7 @@ class ArraySource(DataSource):
         shape, dtype = self._table.shapes[key], self._table.dtypes[key]
         if dtype != np.uint8 or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
             raise DataError(
-                f"{where}: {key!r} is {dtype.name} {format_shape(shape)}; preprocessing takes uint8 images,"
+                f"{where}: {key!r} is {dtype.name} {format_shape(shape)}; preprocessing needs uint8 images,"
                 " NxHxW or NxHxWxC with 1, 3 or 4 channels"
             )
         return {key: "rows"}

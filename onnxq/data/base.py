@@ -22,7 +22,7 @@ LABELS = "labels"
 class Sample:
     """One sample, or one feed that came batched. Arrays have the rank and dtype of the model's inputs.
 
-    count: samples in it, the length of axis 0 where that is what axis 0 counts. names: one per sample, for messages.
+    count: number of samples, the length of axis 0 where axis 0 counts samples. names: one per sample, for messages.
     labels: int64 of shape (count,). mergeable: a single sample that may share a batch with others.
     """
 
@@ -33,11 +33,11 @@ class Sample:
     mergeable: bool
 
     def rows(self, plan: BatchPlan) -> int | None:
-        """The length of axis 0 where it counts samples (see BatchPlan.rows)."""
+        """The length of axis 0 where it counts samples, else None (see BatchPlan.rows)."""
         return plan.rows({name: array.shape for name, array in self.feeds.items()})
 
     def part(self, low: int, high: int, plan: BatchPlan) -> Sample:
-        """Samples low to high of a feed that came batched; only where plan.rows equals count."""
+        """Samples low to high, high excluded, of a batched feed; requires rows(plan) == count."""
         if (low, high) == (0, self.count):
             return self
         feeds = {name: a[low:high] if name in plan.carriers else a for name, a in self.feeds.items()}
@@ -46,9 +46,9 @@ class Sample:
 
 
 class DataSource(ABC):
-    """Samples for calibration and evaluation: read lazily, in a fixed order, as often as asked.
+    """Samples for calibration and evaluation: read lazily, in a fixed order, any number of times.
 
-    kind: what it is, for the card. notes: sentences the user should see (assumptions that were made).
+    kind: of the source, for the card. notes: sentences that the user should see (assumptions that were made).
     """
 
     kind: str
@@ -63,20 +63,20 @@ class DataSource(ABC):
         self._digest: str | None = None
 
     def count(self) -> int | None:
-        """Number of samples, None while it is not known."""
+        """Number of samples, None while unknown."""
         total = self._total()
         return total if total is None or self.limit is None else min(total, self.limit)
 
     def samples(self, start: int = 0) -> Iterator[Sample]:
-        """Samples from number `start` on; a feed that came batched is cut there. Raises DataError."""
+        """Samples from number `start` on; a batched feed is cut there. Raises DataError."""
         return self._limited(self._read(start), start)
 
     def describe(self) -> dict[str, Any]:
         """For the quantization card, JSON types only: kind, name, samples, labelled, sha256, preprocess.
 
-        name: the last part of the location, never a path. sha256: of the content in order, labels left out:
-        for folders (images, .npz, .pb) that of the files one after the other; else of names, types, shapes and bytes
-        of the arrays; None when the data cannot be read again.
+        name: the last part of the location, never a path. sha256: of the content in order, without labels:
+        for folders (images, .npz, .pb) of the concatenated files; otherwise of names, types, shapes and bytes of the
+        arrays; None when the data cannot be read again.
         """
         if self._digest is None:
             self._digest = self._sha256()
@@ -96,7 +96,7 @@ class DataSource(ABC):
 
     @abstractmethod
     def _total(self) -> int | None:
-        """Number of samples without the limit, None while it is not known."""
+        """Number of samples without the limit, None while unknown."""
 
     @abstractmethod
     def _read(self, start: int) -> Iterator[Sample]:
@@ -165,9 +165,10 @@ def make_sample(
     *,
     mergeable: bool = False,
 ) -> Sample:
-    """A checked Sample from a feed. where: opens error messages; name: of the sample, [row] is added to a batched one.
+    """A checked Sample from a feed. where: prefix of error messages. name: of the sample; a batched one appends [row].
 
-    Axis 0 may differ from a fixed batch (the feed is regrouped) unless the labels say that the feed is one sample.
+    Axis 0 may differ from a fixed batch (the feed is regrouped) unless a single label marks the feed as one sample.
+    Raises DataError.
     """
     arrays = conform(feeds, plan.inputs, where, plan.carriers if plan.fixed else ())
     rows = plan.rows({key: array.shape for key, array in arrays.items()})
@@ -183,7 +184,7 @@ def make_sample(
 
 
 def count_samples(rows: int | None, labels: int | None) -> int:
-    """Samples in a feed: 1 where axis 0 does not count them (rows None) or where there is one label for all of it."""
+    """Samples in a feed: 1 where axis 0 does not count them (rows None) or where one label covers all of it."""
     return 1 if rows is None or labels == 1 else rows
 
 
@@ -198,7 +199,7 @@ def skip_samples(samples: Iterable[Sample], start: int, plan: BatchPlan) -> Iter
 
 
 def split_labels(feed: Mapping[str, Any], inputs: Sequence[InputSpec]) -> tuple[dict[str, Any], Any]:
-    """A feed without its `labels`, and those; `labels` stays where the model has an input of that name."""
+    """A feed without its `labels`, and the labels; `labels` is kept where the model has an input of that name."""
     if LABELS not in feed or any(spec.name == LABELS for spec in inputs):
         return dict(feed), None
     return {name: value for name, value in feed.items() if name != LABELS}, feed[LABELS]
@@ -208,12 +209,12 @@ def hash_feeds(digest: Any, feeds: Mapping[str, np.ndarray]) -> None:
     """Add name, type, shape and bytes of every array to a hash."""
     for name, array in feeds.items():
         digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
-        # text tensors are arrays of objects: their bytes would be addresses
+        # text tensors are arrays of objects, whose bytes are addresses
         digest.update(repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes())
 
 
 def hash_files(files: Iterable[Path]) -> str:
-    """SHA-256 of the files' bytes one after the other, as `cat files | sha256sum` gives it. Raises DataError."""
+    """SHA-256 of the concatenated files, as `cat files | sha256sum` prints it. Raises DataError."""
     digest = hashlib.sha256()
     for file in files:
         try:

@@ -14,8 +14,11 @@ from onnxq.errors import ConfigError
 
 @dataclass(frozen=True)
 class Batch:
-    """One feed for a session. count: real samples in it; where the model's batch is fixed, rows after those repeat the
-    last one. labels: int64 of shape (count,), or None. names: one per real sample."""
+    """One feed for a session.
+
+    count: number of real samples; where the model's batch is fixed, the rows after them repeat the last one. labels:
+    int64 of shape (count,), or None. names: one per real sample.
+    """
 
     feeds: dict[str, np.ndarray]
     labels: np.ndarray | None
@@ -26,12 +29,12 @@ class Batch:
 def batches(source: DataSource, inputs: Sequence[InputSpec], batch_size: int | None, start: int = 0) -> Iterator[Batch]:
     """Batches from sample `start` on.
 
-    * First axes free: single samples are joined, at most batch_size of them (None: 1), the last batch may be smaller.
-      A feed that came batched, from an iterable or a file of its own, is passed on as it is.
-    * First axes all fixed to k: k samples a feed whatever batch_size says and however the data came; the tail is
-      padded by repeating its last sample.
-    * A batch ends early where the samples cannot share one: other sizes of free axes, another value of a scalar or of
-      an input without batch axis.
+    * First axes free: single samples are joined, at most batch_size of them (None: 1); the last batch may be smaller.
+      A batched feed, from an iterable or a file of its own, is passed on unchanged.
+    * First axes all fixed to k: k samples per feed, regardless of batch_size and of how the data is batched; the last
+      feed is padded by repeating its last sample.
+    * A batch ends early where the samples cannot share one: different sizes of free axes, or a different value of a
+      scalar or of an input without a batch axis.
 
     Raises DataError for bad samples, ConfigError for a batch_size below 1.
     """

@@ -19,7 +19,7 @@ SET_PREFIX = "test_data_set_"
 
 
 class FeedFiles(DataSource):
-    """Feeds in files, one after the other in natural order (…_2 before …_10), passed on as they are."""
+    """Feeds in files, in natural order (…_2 comes before …_10), passed on unchanged."""
 
     def __init__(self, root: Path, feeds: Sequence[Path], inputs: Sequence[InputSpec], limit: int | None) -> None:
         super().__init__(inputs, limit)
@@ -53,7 +53,7 @@ class FeedFiles(DataSource):
         return make_sample(feed, labels, self.plan, str(path), path.name).count
 
     def _used(self) -> list[Path]:
-        """Feeds that the limit leaves."""
+        """Feeds within the limit."""
         left = self.count() or 0
         used = []
         for path, count in zip(self._feeds, self._all_counts(), strict=True):
@@ -99,9 +99,9 @@ class NpzFolder(FeedFiles):
 
 
 class TestDataSets(FeedFiles):
-    """ONNX test data: each test_data_set_*/ holds input_0.pb, input_1.pb… for the model's inputs in their order."""
+    """ONNX test data: each test_data_set_*/ holds input_0.pb, input_1.pb… for the model's inputs, in order."""
 
-    __test__ = False  # not a test case, whatever pytest makes of its name
+    __test__ = False  # not a test case, in spite of its name
     kind = "ONNX test data"
 
     @property
@@ -133,7 +133,7 @@ def input_files(folder: Path) -> list[Path]:
 
 
 def load_tensor(file: Path) -> np.ndarray:
-    """A serialized TensorProto. DataError names the file."""
+    """The array of a serialized TensorProto. Raises DataError that names the file."""
     import onnx
     from google.protobuf.message import DecodeError
 

@@ -24,7 +24,7 @@ class ImageFolder(DataSource):
     """Images of a folder, with the labels of labels.csv (columns file,label), or of its class subfolders.
 
     Order: that of labels.csv; by name; or, from class subfolders, the first image of every class, then the second…
-    so that any limit takes all classes alike. The label of a subfolder is its number if all are named by numbers,
+    so that any limit covers all classes equally. The label of a subfolder is its number if all have numbers for names,
     else its position among the sorted names. labels.csv must list every image.
     """
 
@@ -71,7 +71,7 @@ def image_sample(tensor: np.ndarray, labels: np.ndarray | None, plan: BatchPlan,
     """A Sample from one preprocessed image; a batch axis is added unless the model has none."""
     spec = plan.inputs[0]
     array = tensor[None] if spec.shape is None or len(spec.shape) == 4 else tensor
-    # one grey channel is as good as a batch axis; three channels are not
+    # a single grey channel can serve as the batch axis; three channels cannot
     free = plan.carriers if plan.fixed and len(array) == 1 else ()
     arrays = conform({spec.name: array}, plan.inputs, where, free, HINT)
     found = None if labels is None else as_labels(labels, where)

@@ -1,4 +1,4 @@
-"""From pixels to an input tensor: what is resized, cropped, reordered and scaled, from a preset or a TOML file."""
+"""From pixels to an input tensor: resizing, cropping, channel order and scaling, from a preset or a TOML file."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Preprocess:
     → reorder channels → (x · scale − mean) / std, with x in 0…255 → layout and dtype.
 
     resize: length of the short side, the other keeps the aspect ratio. size: exact (height, width) instead.
-    crop: (height, width) from the centre. An image that already has the size of the crop is taken as it is, and one
+    crop: (height, width) from the centre. An image that already has the size of the crop is used as it is, and one
     whose short side (or size) is already right is not resampled.
     interpolation: Pillow's, with antialiasing when shrinking, as in torchvision on Pillow images.
     layout: "auto" is nhwc for an input whose last axis, and not its second, has the number of channels; else nchw.
     channels: "gray" is one channel, 0.299 R + 0.587 G + 0.114 B. Transparency is dropped, not blended.
-    mean, std: one number, or one a channel in the order of `channels` (blue first for bgr), in units of x · scale.
+    mean, std: one number, or one per channel in the order of `channels` (blue first for bgr), in units of x · scale.
     dtype: None is that of the model's input; integers are rounded. input: name of the input; None is the only one.
     Sizes may be given as one number, scale also as text such as "1/127.5". Raises ConfigError for a bad value.
     """
@@ -73,7 +73,7 @@ class Preprocess:
             if not isinstance(getattr(self, key), str) and (key == "name" or getattr(self, key) is not None):
                 raise ConfigError(f"{key}: must be text, not {getattr(self, key)!r}")
         if self.dtype is not None and not _is_number_type(self.dtype):
-            raise ConfigError(f"dtype: {self.dtype!r} is not a type of numbers such as float32, float16 or uint8")
+            raise ConfigError(f"dtype: {self.dtype!r} is not a numeric type such as float32, float16 or uint8")
         if self.resize is not None and self.size is not None:
             raise ConfigError("resize and size exclude each other: short side, or exact size")
         if self.crop and self.resize is not None and min(self.crop) > self.resize:
@@ -89,12 +89,12 @@ class Preprocess:
         return 1 if self.channels == "gray" else 3
 
     def as_dict(self) -> dict[str, Any]:
-        """What is set, for the card: JSON types only."""
+        """The fields that are set, for the card: JSON types only."""
         items = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
         return {k: list(v) if isinstance(v, tuple) else v for k, v in items if v is not None and v != ""}
 
     def for_input(self, inputs: tuple[InputSpec, ...]) -> Preprocess:
-        """With input, layout and dtype settled for a model. ConfigError or DataError if it takes no image."""
+        """With input, layout and dtype resolved for a model. Raises ConfigError or DataError if it takes no image."""
         spec = self._pick(inputs)
         if spec.shape is not None and len(spec.shape) not in (3, 4):
             raise DataError(f"input {spec.name!r} of shape {format_shape(spec.shape)} does not take an image")
@@ -208,7 +208,7 @@ def _table(p: Preprocess) -> np.ndarray:
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
-    """To "RGB" or "L" from whatever the file holds."""
+    """To "RGB" or "L" from any mode."""
     if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would saturate at 255
         wide = np.asarray(image)
         if wide.min(initial=0) < 0 or wide.max(initial=0) > 0xFFFF:
@@ -273,7 +273,7 @@ def _dtype(name: str) -> np.dtype:
 def _finfo(dtype: np.dtype) -> Any:
     import ml_dtypes
 
-    return ml_dtypes.finfo(dtype)  # NumPy's knows no bfloat16
+    return ml_dtypes.finfo(dtype)  # NumPy's finfo lacks bfloat16
 
 
 def _text(pair: tuple[int, int]) -> str:
@@ -303,8 +303,10 @@ PRESETS: Mapping[str, Preprocess] = {
 
 
 def load_preprocess(spec: str | Path | Preprocess) -> Preprocess:
-    """A preset by name, or a TOML file whose keys are the fields of Preprocess; `preset = "imagenet"` in it starts from
-    that preset. Raises ConfigError naming the file and the key."""
+    """A preset by name, or a TOML file whose keys are the fields of Preprocess; `preset = "imagenet"` starts from one.
+
+    Raises ConfigError that names the file and the key.
+    """
     if isinstance(spec, Preprocess):
         return spec
     if str(spec) in PRESETS:

@@ -18,11 +18,11 @@ CACHE_BYTES = 256 << 20  # of a one-shot iterator's feeds kept for another pass
 
 
 class PythonSource(DataSource):
-    """Feeds {input name: array}, with optional `labels`, from Python; each is passed on as it is.
+    """Feeds {input name: array}, with optional `labels`, from Python; each is passed on unchanged.
 
-    What can be read again (a list, a callable, an object with rewind()) is read again in every pass and must give the
-    same number of samples. What cannot (a generator, a reader without rewind) is read once, as far as needed, and kept
-    for later passes up to CACHE_BYTES; beyond that it streams in bounded memory and a second pass is a DataError.
+    A repeatable source (a list, a callable, an object with rewind()) is read again in every pass and must yield the
+    same number of samples. A one-shot source (a generator, a reader without rewind) is read once, as far as needed, and
+    kept for later passes up to CACHE_BYTES; beyond that it streams in bounded memory and a second pass is a DataError.
     """
 
     kind = "iterable"
@@ -65,11 +65,11 @@ class PythonSource(DataSource):
                 hash_feeds(digest, sample.feeds)
             yield sample
         if not total:
-            raise DataError(f"{self._origin or 'the data'}: gave no samples")
+            raise DataError(f"{self._origin or 'the data'}: yielded no samples")
         if self.count() not in (None, total):
             raise DataError(
-                f"{self._origin or 'the data'}: gave {total} samples, {self.count()} before or announced;"
-                " every pass must give the same"
+                f"{self._origin or 'the data'}: yielded {total} samples, expected {self.count()};"
+                " every pass must yield the same number"
             )
         self._known = total
         if digest:
@@ -85,7 +85,7 @@ class PythonSource(DataSource):
         return self._origin
 
     def _sha256(self) -> str | None:
-        # Lists are at hand. What has to be made anew may be slow: it is not read for its hash, passes find that.
+        # Only lists are read for their hash; other sources may be slow to recompute, so a pass finds theirs.
         if self._known is not None:
             for _ in self._pass():
                 pass
@@ -146,7 +146,7 @@ def _feeds(value: Any, name: str) -> Iterator[Any]:
     except OnnxqError:
         raise
     except Exception as err:
-        raise DataError(f"{name}: failed while giving samples: {type(err).__name__}: {first_line(err)}") from err
+        raise DataError(f"{name}: failed while yielding samples: {type(err).__name__}: {first_line(err)}") from err
 
 
 def _iterator(value: Any, name: str) -> Iterator[Any]:
@@ -238,7 +238,7 @@ def _until_none(reader: Any) -> Iterator[Any]:
 
 
 def _announced(feeds: Sequence[Any], plan: BatchPlan) -> int | None:
-    """Samples in a list of feeds as their shapes tell; None where that takes more than a look."""
+    """Samples in a list of feeds according to their shapes; None where the shapes do not suffice."""
     total = 0
     for feed in feeds:
         if not isinstance(feed, Mapping) or LABELS in feed:

@@ -19,8 +19,8 @@ class RandomData(DataSource):
     uint8 0 to 255, booleans even. Sample i depends on seed and i only.
 
     Free first axes are 1. Other free axes take their length from `shapes`; height and width of what looks like an image
-    (rank 4, 1 or 3 channels) default to 224, which `notes` says. ConfigError for the rest. A first axis
-    given in `shapes` makes whole feeds of that length.
+    (rank 4, 1 or 3 channels) default to 224, which `notes` records. Raises ConfigError for the others. A first
+    axis given in `shapes` makes whole feeds of that length.
     """
 
     kind = "random"

@@ -1,4 +1,4 @@
-"""Where samples come from: open_data finds out what it was given, batches groups what comes out."""
+"""Where samples come from: open_data recognizes the kind of data, batches groups its samples."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def open_data(
     seed: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> DataSource:
-    """The source behind what a user gives as data.
+    """A DataSource for the data that a user gives.
 
     spec: a folder of images (labels.csv or class subfolders), an .npz file, a folder of .npz, a folder of ONNX
     test_data_set_*; "module:callable"; a dict of arrays with a leading sample axis; an iterable of feeds
     {input name: array}, an object with get_next(), a callable returning either; or an open DataSource.
     preprocess: preset, TOML file or Preprocess, for images only. limit: use at most that many samples, the first ones.
-    random: that many random samples, in place of spec. shapes: fixes free axes; data that differs is refused.
+    random: that many random samples, in place of spec. shapes: fixes free axes; data of another shape is refused.
     Raises DataError, ConfigError, MissingDependencyError.
     """
     if isinstance(spec, DataSource):

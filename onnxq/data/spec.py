@@ -1,4 +1,4 @@
-"""What a model takes: names, shapes and types of its inputs, and the checks of one feed against them."""
+"""Names, shapes and types of a model's inputs, and the checks of a feed against them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BatchPlan:
     """Which inputs carry the samples on axis 0, and how many samples a feed must have (fixed; None: any number).
 
     Free first axes carry the samples. Without any, the inputs agree on one fixed length, which is the batch.
-    What is left (scalars, tables of a fixed length beside a free batch) belongs to the feed as a whole.
+    The other inputs (scalars, tables of a fixed length beside a free batch) belong to the feed as a whole.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -87,7 +87,7 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def apply_shapes(inputs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> tuple[InputSpec, ...]:
-    """Inputs with the free dimensions fixed as the user said. ConfigError for an unknown input or a contradiction."""
+    """Inputs with free dimensions fixed by the user. Raises ConfigError for an unknown input or a contradiction."""
     known = {spec.name: spec for spec in inputs}
     for name, dims in shapes.items():
         if name not in known:
@@ -105,7 +105,7 @@ def apply_shapes(inputs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]
 
 
 def fits(dims: Sequence[int], shape: Shape) -> bool:
-    """Whether concrete dimensions are what a shape allows."""
+    """Whether a shape allows these concrete dimensions."""
     return len(dims) == len(shape) and all(not isinstance(s, int) or s == d for d, s in zip(dims, shape, strict=True))
 
 
@@ -191,7 +191,7 @@ def conform(
 
 
 def as_array(value: Any, what: str) -> np.ndarray:
-    """np.asarray, with a DataError in place of whatever a ragged list or a tensor on a device raises."""
+    """np.asarray; any error (of a ragged list, a tensor on a device) becomes a DataError."""
     try:
         return np.asarray(value)
     except Exception as err:
@@ -203,13 +203,13 @@ def as_labels(value: Any, where: str) -> np.ndarray:
     labels = as_array(value, f"{where}: labels")
     if labels.dtype.kind not in "iu" or labels.ndim > 2 or (labels.ndim == 2 and labels.shape[1] != 1):
         raise DataError(
-            f"{where}: labels must be one integer a sample, not {labels.dtype.name} {format_shape(labels.shape)}"
+            f"{where}: labels must be one integer per sample, not {labels.dtype.name} {format_shape(labels.shape)}"
         )
     return labels.reshape(-1).astype(np.int64)
 
 
 def format_shape(dims: Sequence[int | str | None] | None) -> str:
-    """Dimensions for a message: 1x3x224x224, "scalar", "?" for what is unknown."""
+    """Dimensions for a message: 1x3x224x224, "scalar", "?" where unknown."""
     if dims is None:
         return "of any rank"
     return "x".join("?" if d is None else str(d) for d in dims) or "scalar"
@@ -222,7 +222,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(err: BaseException) -> str:
-    """An exception's message on one line; its class when it says nothing."""
+    """An exception's message on one line; its class when the message is empty."""
     lines = str(err).strip().splitlines()
     return lines[0] if lines else type(err).__name__
 

@@ -1,8 +1,8 @@
 """Latency of models side by side: one process, the same inputs, taking turns.
 
-Machines drift, so the models take turns, in reverse order every other round, and a ratio is that of two neighbours in
-time: the median over the rounds of the quotient of the round's medians. Inputs and outputs are bound once, so that no
-runtime is charged for copies between its memory and Python's.
+Machines drift, so the models take turns, in reverse order every other round, and ratios are taken between neighbours
+in time: the median over the rounds of the quotient of the round's medians. Inputs and outputs are bound once, so that
+no runtime is charged for copies between its memory and Python's.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxq.data.source import DataSource, InputSpec, batches, input_specs, open_data
-from onnxq.data.spec import BatchPlan
-from onnxq.errors import ConfigError, DataError, OnnxqError
+from onnxq.errors import ConfigError, OnnxqError
 from onnxq.execution import runtime
-from onnxq.execution.competitors import ONNXRUNTIME, OPENVINO, Competitor, Feeds, Run, open_competitor
+from onnxq.execution.competitors import ONNXRUNTIME, OPENVINO, Competitor, Run, open_competitor
+from onnxq.execution.feeds import bench_feeds
 from onnxq.execution.layer_times import LayerTimes, Source, layer_times
 from onnxq.graph.model import Model, load
 
@@ -34,10 +33,10 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Timing:
-    """One model's latency. Times in ms for a run of the whole batch.
+    """Latency of one model, in ms per run of the whole batch.
 
-    runtime: onnxruntime or openvino, with its version. runs: timed ones. ratio: to the first model, above 1 is slower
-    (the median over rounds of the quotients of the rounds' medians).
+    runtime: onnxruntime or openvino; version: its. runs: the timed ones. p10_ms, p90_ms: quantiles. ratio: to the first
+    model, above 1 is slower (the median over rounds of the quotients of the rounds' medians).
     """
 
     model: str
@@ -52,10 +51,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What `bench` found.
+    """Latencies of several models on the same inputs.
 
-    threads: as asked for, 0 is each runtime's default. isa: the chosen tier of kernels, None without a library.
-    inputs: "float32 1x3x224x224" by input name. layers: of the first model, when asked for. notes: what was assumed.
+    threads: as requested, 0 is each runtime's default. isa: the chosen tier of kernels, None without a library.
+    inputs: "float32 1x3x224x224" by input name. layers: of the first model, if requested. notes: what was assumed.
     """
 
     timings: tuple[Timing, ...]
@@ -90,20 +89,22 @@ def bench(
     """Time a model, and others on the same inputs, taking turns in this process.
 
     against: further models; the text "openvino:m.onnx" runs m.onnx in OpenVINO (hint LATENCY, one stream, `threads`
-    threads). data: samples (see open_data) of which the first batch is fed; random ones of the model's types without.
-    shapes: of inputs with free dimensions. seconds: of timed runs a model; repeats: their number instead. per_layer:
-    also where the first model's time goes. Raises ConfigError where the models do not take the same inputs or a
-    dimension is unknown, ModelError where a runtime refuses a model, DataError where the data does not fit,
-    MissingDependencyError for OpenVINO when it is not installed.
+    threads). data: samples (see open_data), of which the first batch is fed; random ones of the model's types by
+    default. batch_size: samples per run, where the model's batch is dynamic. shapes: of inputs with free dimensions,
+    {name: dims}. threads: 0 is each runtime's default. seconds: of timed runs per model; repeats: number of runs
+    instead. per_layer: also where the first model's time goes. seed: of the random samples. progress: called with
+    (rounds done, rounds in all). Raises ConfigError where the models do not take the same inputs or a dimension is
+    unknown, ModelError where a runtime refuses a model, DataError where the data does not fit, MissingDependencyError
+    when OpenVINO is requested but not installed.
     """
     if repeats is not None and repeats < 1:
-        raise ConfigError(f"{repeats} repeats: time one run at least")
+        raise ConfigError(f"{repeats} repeats: at least one run is needed")
     if not seconds > 0:
-        raise ConfigError(f"{seconds} seconds: give a positive number")
+        raise ConfigError(f"{seconds} seconds: a positive number is needed")
     kind, measured = _split(model)
     if per_layer and kind == OPENVINO:
         raise ConfigError("times per layer are onnxruntime's: give a first model that runs in it")
-    feeds, count, notes = _feeds(load(measured), data, preprocess, batch_size, shapes, seed)
+    feeds, count, notes = bench_feeds(load(measured), data, preprocess, batch_size, shapes, seed)
     names = _names([model, *against])
     competitors = [
         open_competitor(source, feeds, threads=threads, name=name, openvino=kind == OPENVINO)
@@ -135,8 +136,8 @@ def measure(
 ) -> list[list[list[float]]]:
     """Seconds of every timed run, by candidate and round. The first run of a turn fills the caches and is not timed.
 
-    seconds: about so long for each candidate; repeats: so many timed runs for each instead. settle: seconds of rest
-    before each turn of several candidates.
+    seconds: approximate time per candidate; repeats: timed runs per candidate instead. settle: seconds of rest ahead of
+    each turn when there are several candidates.
     """
     rest = settle if len(runs) > 1 else 0.0
     counts = []
@@ -164,7 +165,7 @@ def measure(
 
 
 def settle(threads: int) -> float:
-    """Seconds of rest before a turn: candidates on one thread leave nothing that spins."""
+    """Seconds of rest ahead of a turn: candidates on one thread leave no spinning threads."""
     return 0.0 if threads == 1 else SETTLE
 
 
@@ -188,12 +189,12 @@ def paired_ratio(rounds: Sequence[Sequence[float]], reference: Sequence[Sequence
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which this share of the values lies (the nearest one)."""
+    """The value below which this share of the values lies (the nearest of them)."""
     return sorted(values)[round(share * (len(values) - 1))]
 
 
 def cpu_name() -> str:
-    """What the operating system calls the CPU."""
+    """The CPU's name, as the operating system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -225,7 +226,7 @@ def _split(source: Source) -> tuple[str, Source]:
 
 
 def _names(sources: Sequence[Source]) -> list[str]:
-    """File names; whole paths where two models in one runtime share theirs."""
+    """File names; whole paths where two models in one runtime have the same one."""
     split = [_split(s) for s in sources]
     short = [(kind, Path(s).name if isinstance(s, (str, Path)) else _made_name(s)) for kind, s in split]
     return [
@@ -236,69 +237,6 @@ def _names(sources: Sequence[Source]) -> list[str]:
 
 def _made_name(source: Source) -> str:
     return source.name if isinstance(source, Model) else "model"
-
-
-def feeds_for(model: Model, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0) -> Feeds:
-    """Random numbers for every input, batch 1 where it is open. Raises ConfigError as bench does."""
-    return _feeds(model, None, None, None, shapes, seed)[0]
-
-
-def _feeds(
-    model: Model,
-    data: Any,
-    preprocess: Any,
-    batch_size: int | None,
-    shapes: Mapping[str, Sequence[int]] | None,
-    seed: int,
-) -> tuple[Feeds, int, tuple[str, ...]]:
-    """The first batch of the data, samples in it, and what was assumed."""
-    specs = input_specs(model.graph)
-    plan = BatchPlan.of(specs)
-    if batch_size is not None and batch_size < 1:
-        raise ConfigError(f"the batch size must be 1 or more, not {batch_size}")
-    if batch_size is not None and plan.fixed not in (None, batch_size):
-        raise ConfigError(
-            f"{model.name}: its batch is fixed to {plan.fixed}, it cannot run {batch_size} samples at once"
-        )
-    if batch_size is not None and batch_size > 1 and not plan.carriers:
-        raise ConfigError(f"{model.name}: none of its inputs has a batch axis, leave the batch size out")
-    if data is None:
-        return _random_feeds(specs, plan, batch_size, shapes, seed)
-    size = batch_size or plan.fixed or 1
-    source = (
-        data
-        if isinstance(data, DataSource)
-        else open_data(data, specs, preprocess=preprocess, limit=size, shapes=shapes)
-    )
-    batch = next(batches(source, specs, size), None)
-    if batch is None:
-        raise DataError("the data has no samples")
-    if batch.count < size:
-        raise DataError(
-            f"the data has {batch.count} sample(s) for a batch of {size}; give more, or a smaller batch size"
-        )
-    return batch.feeds, batch.count, tuple(source.notes)
-
-
-def _random_feeds(
-    specs: tuple[InputSpec, ...],
-    plan: BatchPlan,
-    batch_size: int | None,
-    shapes: Mapping[str, Sequence[int]] | None,
-    seed: int,
-) -> tuple[Feeds, int, tuple[str, ...]]:
-    given = {name: tuple(dims) for name, dims in (shapes or {}).items()}
-    rows = {given[name][0] for name in plan.carriers if given.get(name)}
-    if batch_size is not None and rows - {1, batch_size}:
-        raise ConfigError(f"the batch size is {batch_size}, but the input shapes say {max(rows)}; give one of the two")
-    size = plan.fixed or batch_size or max(rows, default=1)
-    single = {
-        name: (1, *dims[1:]) if name in plan.carriers and plan.fixed is None and dims else dims
-        for name, dims in given.items()
-    }
-    source = open_data(None, specs, random=size, seed=seed, shapes=single)
-    batch = next(batches(source, specs, size))
-    return batch.feeds, batch.count, tuple(source.notes)
 
 
 def _isa() -> str | None:

@@ -1,29 +1,31 @@
-"""Models that are loaded, fed and ready to be timed, in onnxruntime or in OpenVINO."""
+"""Models that are loaded, fed and ready to be timed, in onnxruntime or OpenVINO."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 
 from onnxq.errors import ConfigError, DataError, MissingDependencyError, ModelError, OnnxqError
 from onnxq.execution import runtime
+from onnxq.execution.feeds import Feeds
 from onnxq.execution.inner_tensors import to_value
 from onnxq.execution.layer_times import Source, runnable_source
 
 OPENVINO = "openvino"
 ONNXRUNTIME = "onnxruntime"
-Feeds = Mapping[str, NDArray]
 Run = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Competitor:
-    """A model that is loaded, fed and ready: `run()` is one inference. request: OpenVINO's, for openvino_times."""
+    """A model that is loaded, fed and ready: `run()` is one inference.
+
+    runtime: onnxruntime or openvino; version: its. request: OpenVINO's inference request, for openvino_times.
+    """
 
     name: str
     runtime: str
@@ -43,7 +45,9 @@ def open_competitor(
 ) -> Competitor:
     """Load a model, bind its inputs and run it once.
 
-    openvino: in OpenVINO instead of onnxruntime; profile: let it count per node. Raises what bench does.
+    threads: 0 is the runtime's default. openvino: use OpenVINO (CPU, hint LATENCY, one stream) instead of onnxruntime.
+    profile: let OpenVINO record times per node. Raises ModelError when the runtime refuses the model, ConfigError for
+    other inputs than `feeds`, DataError when the model cannot run on them, MissingDependencyError without OpenVINO.
     """
     opened = _openvino(model, feeds, threads, name, profile) if openvino else _onnxruntime(model, feeds, threads, name)
     try:
@@ -54,9 +58,10 @@ def open_competitor(
 
 
 def openvino_times(competitor: Competitor) -> list[tuple[str, str, float]]:
-    """(kind, implementation, seconds) of every node that the last run of an OpenVINO competitor with profile executed.
+    """(node type, implementation, seconds) of every node that the last run of an OpenVINO competitor executed.
 
-    implementation: OpenVINO's name for it, with the precision it computed in: "brgconv_avx512_I8".
+    The competitor was opened with `profile`. implementation: OpenVINO's name, with the precision it computed in:
+    "brgconv_avx512_I8".
     """
     nodes = [(n.node_type, n.exec_type, n.real_time.total_seconds()) for n in competitor.request.get_profiling_info()]
     return [node for node in nodes if node[2]]
@@ -99,7 +104,7 @@ def _openvino(model: Source, feeds: Feeds, threads: int, name: str, profile: boo
             request.set_tensor(key, openvino.Tensor(array))
     except OnnxqError:
         raise
-    except Exception as err:  # RuntimeError and others, after what its C++ threw
+    except Exception as err:  # RuntimeError and others, depending on what its C++ threw
         raise ModelError(f"{name}: OpenVINO refuses the model: {_first_line(err)}") from err
     return Competitor(name, OPENVINO, openvino.__version__.split("-")[0], request.infer, request)
 
@@ -113,6 +118,6 @@ def _same_inputs(name: str, inputs: Sequence[str], feeds: Feeds) -> None:
 
 def _first_line(err: BaseException) -> str:
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    # OpenVINO says first where in its source it threw, and then why.
-    said = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return runtime.ORIGIN.sub("", (said or lines or [type(err).__name__])[0])
+    # OpenVINO names the place in its source first, and then the reason.
+    reasons = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return runtime.ORIGIN.sub("", (reasons or lines or [type(err).__name__])[0])

@@ -1,8 +1,7 @@
-"""Where a model's time goes: onnxruntime's own profile, node by node, with the work and the traffic of each.
+"""Where a model's time goes: onnxruntime's own profile, node by node, with the work and the memory traffic of each.
 
-The profile names the nodes of the optimized graph and gives the shapes of what they computed on, but not those of
-weights that were packed when the session was made. So the optimized graph is written out as well; its nodes stand in
-the order of execution.
+The profile names the nodes of the optimized graph and gives the shapes of their operands, but not those of weights that
+were packed when the session was made. So the optimized graph is written as well; its nodes are in execution order.
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ Source = str | Path | bytes | onnx.ModelProto | Model
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One node of the graph that was executed.
+    """One node of the executed graph.
 
-    ms: mean of the middle half of the runs, a run of the whole batch. share: of all nodes together. macs:
-    multiply-accumulates, None where unknown, 0 for operators that multiply no matrices. bytes_moved: its inputs,
-    weights and outputs, each once. lost_ms: beyond what its multiply-accumulates take at the ceiling.
+    ms: mean of the middle half of the runs, per run of the whole batch. share: of the time of all nodes. macs:
+    multiply-accumulates, None where unknown, 0 for operators that multiply no matrices. bytes_moved: inputs, weights
+    and outputs, each once. lost_ms: time beyond what its multiply-accumulates take at the ceiling.
     """
 
     node: str
@@ -65,22 +64,22 @@ class LayerTime:
 
     @property
     def gops(self) -> float:
-        """10⁹ operations a second, two to a multiply-accumulate."""
+        """10⁹ operations per second, two per multiply-accumulate."""
         return 2e-6 * (self.macs or 0) / self.ms if self.ms else 0.0
 
     @property
     def gbytes(self) -> float:
-        """10⁹ bytes a second."""
+        """10⁹ bytes per second."""
         return 1e-6 * self.bytes_moved / self.ms if self.ms else 0.0
 
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """Every node in order of execution. run_ms: the whole run, what lies between the nodes included, with the
-    profiler's own cost.
+    """Every node in execution order.
 
-    ceiling_gops: that of the chosen tier of kernels on so many threads where the model has operators of ours; else the
-    rate of its fastest layer. ceiling: which of the two, in words. runs: that were profiled.
+    run_ms: the whole run, with the time between nodes and the profiler's own cost. ceiling_gops: peak of the chosen
+    tier of kernels times the threads, where the model has operators of com.onnxq and the number of threads is fixed;
+    else the rate of its fastest layer. ceiling: which of the two, in words. runs: that were profiled.
     """
 
     layers: tuple[LayerTime, ...]
@@ -90,11 +89,11 @@ class LayerTimes:
     runs: int
 
     def worst(self, count: int = WORST) -> list[LayerTime]:
-        """The nodes that lose most against the ceiling."""
+        """The nodes that lose most time against the ceiling."""
         return sorted(self.layers, key=lambda layer: -layer.lost_ms)[:count]
 
     def by_op(self) -> dict[str, tuple[int, float, float]]:
-        """Operator → (nodes, ms, share), the longest first."""
+        """{operator: (nodes, ms, share)}, the longest first."""
         ops = {layer.op for layer in self.layers}
         groups = {op: [layer for layer in self.layers if layer.op == op] for op in ops}
         rows = {op: (len(g), sum(x.ms for x in g), sum(x.share for x in g)) for op, g in groups.items()}
@@ -109,10 +108,11 @@ def layer_times(
     seconds: float = 2.0,
     ceiling_gops: float | None = None,
 ) -> LayerTimes:
-    """Profile a model in onnxruntime on one feed, for about so many seconds.
+    """Profile a model in onnxruntime on one set of inputs.
 
-    ceiling_gops: what to hold the layers against; None measures or takes it as LayerTimes says. Raises ModelError when
-    onnxruntime refuses the model.
+    feeds: {input name: array}. threads: 0 is onnxruntime's default. seconds: approximate time. ceiling_gops: the rate
+    to compare the layers with; None determines it as LayerTimes describes. Raises ModelError when onnxruntime refuses
+    the model.
     """
     with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
         optimized = Path(folder, "optimized.onnx")
@@ -130,12 +130,12 @@ def layer_times(
 
 
 def runnable_source(model: Source) -> str | Path | bytes | onnx.ModelProto:
-    """What a session takes: a loaded Model as its ModelProto, everything else as it is."""
+    """The form that a session accepts: a loaded Model becomes its ModelProto."""
     return to_proto(model) if isinstance(model, Model) else model
 
 
 def _runs(run: Any, nodes: int, seconds: float) -> int:
-    """Run, first to warm up; returns how many runs followed that one."""
+    """Run for about so many seconds after a warm-up run; returns how many runs followed that one."""
     run()
     started = time.perf_counter()
     run()
@@ -147,7 +147,7 @@ def _runs(run: Any, nodes: int, seconds: float) -> int:
 
 
 def _executed(events: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Events of the main graph's nodes in order; those inside a control-flow node belong to its time."""
+    """Events of the main graph's nodes in order; those inside a control-flow node are part of its time."""
     inside = -1
     for event in sorted(events, key=lambda e: (e["ts"], -e["dur"])):
         if event["ts"] < inside:
@@ -176,7 +176,7 @@ def _table(
     each = {key: 1e-3 * _middle(found[-runs:]) for key, found in times.items()}
     work = {key: _macs(args, nodes.get(key), constants) for key, args in first.items()}
     ours = any(n.domain == DOMAIN for n in graph.node)
-    peak, said = _ceiling(ours, threads, ceiling_gops, [2e-6 * (work[k] or 0) / t for k, t in each.items() if t])
+    peak, ceiling = _ceiling(ours, threads, ceiling_gops, [2e-6 * (work[k] or 0) / t for k, t in each.items() if t])
     total = sum(each.values()) or 1.0
     layers = tuple(
         LayerTime(
@@ -190,7 +190,7 @@ def _table(
         )
         for key, args in first.items()
     )
-    return LayerTimes(layers, run_ms, peak, said, runs)
+    return LayerTimes(layers, run_ms, peak, ceiling, runs)
 
 
 def _ceiling(ours: bool, threads: int, given: float | None, rates: Sequence[float]) -> tuple[float, str]:
@@ -209,7 +209,7 @@ def _ceiling(ours: bool, threads: int, given: float | None, rates: Sequence[floa
 def _nodes(
     keys: Sequence[tuple[str, str]], events: Mapping[tuple[str, str], dict[str, Any]], graph: onnx.GraphProto
 ) -> dict[tuple[str, str], onnx.NodeProto]:
-    """The node behind every event: in the order of execution, or by name where that is not the order of the file."""
+    """{event key: node}: by execution order, or by name where the file has another order."""
     in_order = dict(zip(keys, graph.node, strict=False))
     if len(keys) == len(graph.node) and all(n.op_type == events[k]["op_name"] for k, n in in_order.items()):
         return in_order
@@ -218,7 +218,7 @@ def _nodes(
 
 
 def _middle(values: Sequence[float]) -> float:
-    """Mean of the middle half: a median that is finer than the profile's whole microseconds."""
+    """Mean of the middle half: finer than a median of the profile's whole microseconds."""
     ordered = sorted(values)
     cut = len(ordered) // 4
     kept = ordered[cut : len(ordered) - cut]
@@ -245,7 +245,7 @@ def _macs(args: Mapping[str, Any], node: onnx.NodeProto | None, constants: Mappi
 def _weight_shape(
     node: onnx.NodeProto | None, index: int, given: Sequence[tuple[int, ...]], constants: Mapping[str, TensorProto]
 ) -> tuple[int, ...] | None:
-    """None where the weight was packed away and its node could not be told."""
+    """None where the weight was packed away and its node could not be identified."""
     if node is None or len(node.input) <= index:
         return None
     if node.input[index] in constants:

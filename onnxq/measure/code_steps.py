@@ -1,19 +1,19 @@
-"""Differences of a tensor from what it should be, in steps (LSB) of its codes, summed over batches."""
+"""Differences between expected and computed values of a tensor, in steps (LSB) of its codes, summed over batches."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-# A float tensor has no step of its own: that of a symmetric 8-bit one is taken.
+# A float tensor has no step of its own: that of a symmetric 8-bit tensor is used.
 FLOAT_STEPS = 127
 
 
 class StepTally:
     """Running counts of one tensor.
 
-    scale: what a step is worth, shaped to broadcast; 1 for tensors of codes. None for float tensors: a step is then
-    1/127 of the largest magnitude so far, and an element differs when it is off by more than half of that.
+    scale: size of a step, shaped to broadcast; 1 for tensors of codes. None for float tensors: a step is then 1/127 of
+    the largest magnitude so far, and an element differs when it is off by more than half a step.
     """
 
     def __init__(self, scale: NDArray | float | None) -> None:
@@ -22,9 +22,9 @@ class StepTally:
         self.differ = self.elements = 0
 
     def add(self, expected: NDArray, found: NDArray) -> None:
-        """One batch of equal shapes."""
+        """One batch; both of one shape."""
         apart = np.abs(expected.astype(np.float64) - found.astype(np.float64))
-        apart[np.isnan(apart)] = np.inf  # NaN on one side; or infinite on both, which is no answer either
+        apart[np.isnan(apart)] = np.inf  # NaN on one side, or infinite on both
         self.elements += apart.size
         if self.scale is not None:
             apart = np.rint(apart / self.scale)
@@ -42,5 +42,5 @@ class StepTally:
 
     @property
     def share(self) -> float:
-        """Elements that differ, of all."""
+        """Share of elements that differ, 0 to 1."""
         return self.differ / self.elements if self.elements else 0.0

@@ -38,9 +38,9 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class LayerConsistency:
-    """One layer. max_lsb: largest difference in steps of its output; share: elements that differ, of `elements`.
+    """One layer. max_lsb: largest difference in steps of its output. share: of the `elements` that differ, 0 to 1.
 
-    quantized: its output is integers; a float output is measured in steps of 1/127 of its largest magnitude, and an
+    quantized: its output consists of integers; a float output is measured in steps of 1/127 of its largest magnitude, and an
     element differs when it is off by more than half a step.
     """
 
@@ -65,7 +65,7 @@ def optimization_consistency(
 ) -> list[LayerConsistency]:
     """Every quantized layer at ORT_DISABLE_ALL against another optimization level, on the same integers; worst first.
 
-    model: a QDQ model. data: an open DataSource, or anything open_data accepts. samples: how many to use, None for all.
+    model: a QDQ model. data: an open DataSource, or anything open_data accepts. samples: number to use, None for all.
     level: of onnxq.execution.runtime.LEVELS.
     Raises ConfigError for a model without QuantizeLinear, DataError without samples.
     """

@@ -36,21 +36,21 @@ def counterparts(reference: gs.Graph, quantized: gs.Graph) -> dict[str, Counterp
     outputs = output_ids(reference)
     floats = {t.name: t for t in (*reference.inputs, *(t for n in reference.nodes for t in n.outputs)) if is_float(t)}
     present = {t.name: t for t in quantized.tensors().values() if isinstance(t, gs.Variable) and is_float(t)}
-    behind: dict[str, Counterpart] = {}
+    quantized_at: dict[str, Counterpart] = {}
     for node in quantized.nodes:
         result = _dequantized(node)
         if result is None or isinstance(entry(node), gs.Constant):
             continue
         stem = _STEM.fullmatch(node.outputs[0].name)
         name = stem.group(1) if stem and stem.group(1) in floats else entry(node).name
-        while name in floats and (absorbed := _vanished(floats[name], outputs, present, behind)):
+        while name in floats and (absorbed := _vanished(floats[name], outputs, present, quantized_at)):
             name = absorbed
         if name in floats:
-            behind.setdefault(name, Counterpart(name, result.name, node))
+            quantized_at.setdefault(name, Counterpart(name, result.name, node))
     found = {}
     for name in floats:
-        if name in behind:
-            found[name] = behind[name]
+        if name in quantized_at:
+            found[name] = quantized_at[name]
         elif name in present:
             found[name] = Counterpart(name, name, None)
     return found
@@ -79,14 +79,14 @@ def _dequantized(node: gs.Node) -> gs.Tensor | None:
 
 
 def _vanished(
-    tensor: gs.Tensor, outputs: set[int], present: dict[str, gs.Tensor], behind: dict[str, Counterpart]
+    tensor: gs.Tensor, outputs: set[int], present: dict[str, gs.Tensor], quantized_at: dict[str, Counterpart]
 ) -> str | None:
     """Output of the Relu or Clip that alone reads the tensor, when the quantized model has no such node."""
     node = sole_consumer(tensor, outputs)
     if node is None or not is_op(node, "Relu", "Clip"):
         return None
     name = node.outputs[0].name
-    return name if name not in present and name not in behind else None
+    return name if name not in present and name not in quantized_at else None
 
 
 def is_float(tensor: gs.Tensor) -> bool:

@@ -15,11 +15,11 @@ MAX_LSB, MAX_SHARE = 1, 1e-3
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """One layer of the integer model: what ends at a quantized tensor of the QDQ model, or at a float output.
+    """One layer of the integer model, ending at a quantized tensor of the QDQ model or at a float output.
 
-    layer, op: the node that makes it. max_lsb: largest difference in steps when fed the QDQ model's codes; differ: of
-    how many of the `elements`. drift_lsb, drift_share: likewise when the model runs on its own. Steps of a float output
-    (quantized is False) are 1/127 of its largest magnitude.
+    layer, op: the node that makes the tensor. max_lsb: largest difference in steps when fed the QDQ model's codes.
+    differ: number of the `elements` that differ then. drift_lsb, drift_share: likewise when the model runs on its own.
+    Steps of a float output (quantized is False) are 1/127 of its largest magnitude.
     """
 
     layer: str
@@ -34,7 +34,7 @@ class LayerDifference:
 
     @property
     def share(self) -> float:
-        """Elements that differ when fed, of all."""
+        """Share of elements that differ when fed, 0 to 1."""
         return self.differ / self.elements if self.elements else 0.0
 
     @property
@@ -45,9 +45,9 @@ class LayerDifference:
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """A float output of the two models, each on its own. sqnr_db: as in accuracy.OutputDistance, None when equal.
+    """A float output of the two models, each run on its own. sqnr_db: as in OutputDistance, None when equal.
 
-    agreement: share of samples with the same top class; None where there is no one score for each class.
+    agreement: share of samples with the same top class; None where it is not one score per class.
     """
 
     sqnr_db: float | None

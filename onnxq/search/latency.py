@@ -33,6 +33,7 @@ from onnxq.cost.prepared import Source, check_bits
 from onnxq.errors import ConfigError, InterruptedRun
 from onnxq.execution import benchmark, runtime
 from onnxq.execution.competitors import Run, open_competitor
+from onnxq.execution.feeds import feeds_for
 from onnxq.graph.files import write_text
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.lowering.emitter import SOURCE
@@ -176,7 +177,7 @@ def _form(model: Model, layers: Sequence[str], shapes: Mapping[str, Sequence[int
     proto = to_proto(model)
     nodes = {n.name: n for n in proto.graph.node}
     operators = {layer: nodes[by_source[layer]] for layer in layers if layer in by_source}
-    feeds = benchmark.feeds_for(model, shapes=shapes)
+    feeds = feeds_for(model, shapes=shapes)
     return _Form(proto, tuple(layers), operators, _values(proto, operators.values(), feeds), feeds)
 
 

@@ -95,7 +95,7 @@ def test_tables_of_several_inputs() -> None:
         ({"x": np.zeros((4, 3), int)}, "input 'x' is int64, expected float32"),
         ({"x": np.zeros((0, 3))}, "no samples"),
         ({"x": X, "labels": np.zeros(3, int)}, "3 labels for 4 samples"),
-        ({"x": X, "labels": np.zeros(4)}, "labels must be one integer a sample, not float64"),
+        ({"x": X, "labels": np.zeros(4)}, "labels must be one integer per sample, not float64"),
         ({"x": X, "labels": np.zeros((4, 10), int)}, "10 labels for 1 samples"),
         ({"x": X, "labels": np.array(3)}, "1 labels for 4 samples"),
         ({"images": np.zeros((4, 2, 2, 3), np.uint8)}, "uint8 'images' need a preprocessing spec"),
@@ -174,7 +174,7 @@ def test_small_images_need_no_pillow(tmp_path: Path, key: str, monkeypatch: pyte
     [
         ({"pixels": np.zeros((1, 4, 4, 3), np.uint8)}, "expected uint8 'images' \\(and 'labels'\\), got 'pixels'"),
         ({"images": np.zeros((1, 4, 4, 3), np.uint8), "y": X}, "got 'images', 'y'"),
-        ({"images": np.zeros((1, 4, 4, 3), np.float32)}, "'images' is float32 1x4x4x3; preprocessing takes uint8"),
+        ({"images": np.zeros((1, 4, 4, 3), np.float32)}, "'images' is float32 1x4x4x3; preprocessing needs uint8"),
         ({"images": np.zeros((1, 3, 4, 4), np.uint8)}, "sample 0: input 'x' has shape 1x3x3x4"),
         ({"images": np.zeros((1, 4, 4, 5), np.uint8)}, "'images' is uint8 1x4x4x5"),
         ({"images": np.zeros((1, 5, 4, 3), np.uint8)}, "input 'x' has shape 1x3x5x4, expected Nx3x4x4"),

@@ -132,18 +132,18 @@ def test_every_pass_must_give_the_same_number() -> None:
     once = feeds()
     source = open_data(lambda: once, INPUTS)
     assert len(values(source)) == 4
-    with pytest.raises(DataError, match="gave no samples"):
+    with pytest.raises(DataError, match="yielded no samples"):
         values(source)
     lengths = iter([4, 3])
     source = open_data(lambda: feeds(next(lengths)), INPUTS)
     assert len(values(source)) == 4
-    with pytest.raises(DataError, match="gave 3 samples, 4 before or announced"):
+    with pytest.raises(DataError, match="yielded 3 samples, expected 4"):
         values(source)
 
 
 @pytest.mark.parametrize("data", [[], (), iter(()), Reader(0), list])
 def test_no_samples(data: Any) -> None:
-    with pytest.raises(DataError, match="gave no samples"):
+    with pytest.raises(DataError, match="yielded no samples"):
         values(open_data(data, INPUTS))
 
 
@@ -195,7 +195,7 @@ def test_a_failure_in_the_users_code_keeps_its_cause() -> None:
         raise KeyError("boom")
 
     for source in (open_data(failing(), INPUTS), open_data(failing, INPUTS)):
-        with pytest.raises(DataError, match="failing: failed while giving samples: KeyError: 'boom'") as caught:
+        with pytest.raises(DataError, match="failing: failed while yielding samples: KeyError: 'boom'") as caught:
             values(source)
         assert isinstance(caught.value.__cause__, KeyError)
 

@@ -32,7 +32,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Lane:
-    """One row of bars over the layers. top, base: its y range. top_label: what a full bar stands for."""
+    """One row of bars over the layers. top, base: its y range. top_label: the amount of a full bar."""
 
     title: str
     top: float
@@ -42,7 +42,7 @@ class Lane:
 
 
 def chart(card: CardData) -> list[Lane]:
-    """Bits, multiply-accumulates and bytes of every layer that multiplies matrices, in the order of the model."""
+    """Bits, multiply-accumulates and bytes of every layer that multiplies matrices, in model order."""
     layers = [r for r in card.layers if r.macs != 0] or list(card.layers)
     if not layers:
         return []

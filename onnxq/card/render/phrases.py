@@ -11,7 +11,7 @@ from onnxq.card.schema import CardData
 
 
 def change(value: Change, unit: Callable[[float | None], str] = units.size) -> str:
-    """13.95 MB → 3.6 MB (25.8 %)."""
+    """13.95 MB → 3.6 MB (25.8 %). unit: formats an amount."""
     return f"{unit(value.before)} → {unit(value.after)} ({units.share(value.after, value.before)})"
 
 
@@ -30,12 +30,12 @@ def widths(card: CardData) -> tuple[str, str]:
 
 
 def knows_bit_operations(card: CardData) -> bool:
-    """Whether the model's sizes tell the bit operations of any layer."""
+    """Whether the bit operations of any layer are known."""
     return bool(card.cost.bops.before or not card.pretrained.unknown_macs)
 
 
 def bit_operations_text(card: CardData) -> str:
-    """The change in bit operations, as far as the model's sizes tell them."""
+    """The change in bit operations, of the layers whose sizes are known."""
     unknown = len(card.pretrained.unknown_macs)
     if not knows_bit_operations(card):
         return "not known (the model leaves sizes open: --input-shape)"
@@ -81,7 +81,7 @@ def data_text(use: DataUse) -> str:
     count = "an unknown number of" if use.samples is None else str(use.samples)
     if use.random:
         return f"RANDOM NUMBERS, {count} samples: the ranges mean nothing for real inputs"
-    labels = "labels are there but not used" if use.labelled else "unlabelled"
+    labels = "labelled, labels unused" if use.labelled else "unlabelled"
     return f"{count} samples{_of({'kind': use.kind, 'name': use.name})}, {labels}"
 
 
@@ -93,6 +93,7 @@ def _of(data: Any) -> str:
 
 
 def inline(value: Any) -> str:
+    """JSON types on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{k} = {inline(v)}" for k, v in value.items() if v is not None)
     if isinstance(value, list):

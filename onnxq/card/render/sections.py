@@ -15,7 +15,7 @@ MAX_SHAPES = 4
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the card. rows: (label, text). marked: labels of rows that must not be overlooked."""
+    """One section of the card. rows: (label, text). marked: labels of rows to be emphasized."""
 
     title: str
     rows: tuple[tuple[str, str], ...]
@@ -23,7 +23,7 @@ class Section:
 
 
 def sections(card: CardData) -> list[Section]:
-    """The parts of the card, in the order of Garg et al., then what the tool adds."""
+    """The sections in the order of Garg et al., then those that onnxq adds."""
     return [
         _model(card),
         _method(card),
@@ -70,9 +70,9 @@ def _method(card: CardData) -> Section:
         ("rounding", m.rounding),
     ]
     if card.widened_biases:
-        told = ", ".join(f"{name} ({count})" for name, count in card.widened_biases.items())
+        channels = ", ".join(f"{name} ({count})" for name, count in card.widened_biases.items())
         rows.append(
-            ("weight scales widened for the bias", f"{len(card.widened_biases)} layer(s), channels each: {told}")
+            ("weight scales widened for the bias", f"{len(card.widened_biases)} layer(s), channels each: {channels}")
         )
     return Section("Quantization method", tuple(rows))
 
@@ -95,7 +95,7 @@ def _operations(card: CardData) -> Section:
         ("pooling", o.pooling),
         ("concatenation", o.concat),
         ("embeddings", o.embeddings),
-        ("activations run inside layers", f"{fused} (the target fuses {', '.join(o.fused_activations) or 'none'})"),
+        ("activations fused into layers", f"{fused} (the target fuses {', '.join(o.fused_activations) or 'none'})"),
         ("batch normalization", o.batchnorm),
     ]
     return Section("Quantized operations", tuple(rows))
@@ -119,12 +119,12 @@ def _precision(card: CardData) -> Section:
     asked += (
         f", first and last layer {p.first_last_bits}"
         if p.first_last_bits is not None
-        else ", first and last layer alike"
+        else ", first and last layer like the others"
     )
     asked += f", {p.overrides} per-node override(s)" if p.overrides else ""
     rows = [
-        ("widths the target takes", f"weights {_list(m.weights.bits)}; activations {_list(m.activations.bits)}"),
-        ("widths asked for", asked),
+        ("widths the target supports", f"weights {_list(m.weights.bits)}; activations {_list(m.activations.bits)}"),
+        ("widths requested", asked),
         ("weights", _widths(p.weights, "layer(s)")),
         ("activations", _widths(p.activations, "tensor(s)")),
     ]
@@ -141,21 +141,21 @@ def _precision(card: CardData) -> Section:
 
 
 def _search(record: SearchRecord) -> list[tuple[str, str]]:
-    """How the widths were chosen, and what was predicted of them."""
+    """How the widths were chosen, and their predicted cost."""
     how = record.method + (f" on {record.sensitivity} sensitivities" if record.sensitivity else "")
     how += ", optimal" if record.optimal else ""
     options = {k: v for k, v in record.parameters.items() if v not in (None, [], {})}
     rows = [("widths chosen by", how + (f"; {inline(options)}" if options else ""))]
     if record.limits:
         rows.append(("under the limits", "; ".join(record.limits)))
-    told = []
+    costs = []
     for cost, amount in record.predicted.items():
         text = units.milliseconds(amount) if cost == "latency" else units.number(amount)
         if cost in ("size", "stored", "peak", "average"):
             text = units.size(amount)
         base = record.int8.get(cost)
-        told.append(f"{cost} {text}" + (f" ({units.share(amount, base)} of int8)" if base else ""))
-    return [*rows, ("predicted for them", ", ".join(told))] if told else rows
+        costs.append(f"{cost} {text}" + (f" ({units.share(amount, base)} of int8)" if base else ""))
+    return [*rows, ("predicted cost", ", ".join(costs))] if costs else rows
 
 
 def _list(bits: tuple[int, ...]) -> str:
@@ -185,7 +185,7 @@ def _resources(card: CardData) -> Section:
         if use.random:
             marked.append(label)
         if use.sha256:
-            rows.append(("SHA-256 of it", use.sha256))
+            rows.append(("SHA-256 of the data", use.sha256))
         if use.preprocess:
             rows.append(("preprocessing", inline(use.preprocess)))
     if not r.data:

@@ -10,7 +10,7 @@ DETAILS = ("top-5", "KL(float ‖ quantized)")  # left to the whole card
 
 
 def summary(card: CardData) -> str:
-    """What was made, what it saved, from which data, and how accurate it is."""
+    """What was made, how much it saved, from which data, and how accurate it is."""
     done, of = counts(card)
     weights, activations = widths(card)
     lines = [
@@ -29,5 +29,5 @@ def summary(card: CardData) -> str:
     if card.evaluation:
         lines.append("; ".join(f"{label} {text}" for label, text in evaluation_rows(card) if label not in DETAILS))
     if card.random_data:
-        lines.append("WARNING: calibrated on RANDOM NUMBERS, not on data: do not use this model for anything but tests")
+        lines.append("WARNING: calibrated on RANDOM NUMBERS, not on data: use this model for tests only")
     return "\n".join(lines)
