@@ -38,10 +38,11 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class LayerConsistency:
-    """One layer. max_lsb: largest difference in steps of its output. share: of the `elements` that differ, 0 to 1.
+    """One layer, on the same integers at two optimization levels.
 
-    quantized: its output consists of integers; a float output is measured in steps of 1/127 of its largest magnitude, and an
-    element differs when it is off by more than half a step.
+    quantized: its output consists of integers; a float output is measured in steps of 1/127 of its largest magnitude,
+    and an element differs when it is off by more than half a step. max_lsb: largest difference in steps of the output.
+    share: of the `elements` that differ, 0 to 1.
     """
 
     layer: str
