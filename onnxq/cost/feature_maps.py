@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 import onnx_graphsurgeon as gs
 
 from onnxq.cost.concrete_shapes import Shapes
-from onnxq.cost.layer_costs import BITS_KEY, FLOAT_TYPES, known_tensors, tensor_bits, type_bits
+from onnxq.cost.layer_costs import BITS_KEY, known_tensors, tensor_bits, type_bits
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.match import STANDARD_DOMAINS, consumers, output_ids, producer
+from onnxq.graph.protos import FLOAT_TYPES
 from onnxq.graph.qdq import QDQ
 from onnxq.graph.shapes import element_type
 from onnxq.placement.fitness import SUMS
