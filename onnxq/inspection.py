@@ -11,7 +11,7 @@ from typing import Any
 import onnx_graphsurgeon as gs
 
 from onnxq.card import Card, find_card
-from onnxq.card.build.float_model import made_by
+from onnxq.card.assembly.float_model import made_by
 from onnxq.cost.concrete_shapes import concrete_shapes, format_shape
 from onnxq.cost.feature_maps import IN_PLACE, FeatureMaps, feature_maps
 from onnxq.cost.layer_costs import (

@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq import pipeline
 from onnxq.card import Card, card_path, embed, find_card
-from onnxq.card.build.lowered import with_lowering
+from onnxq.card.assembly.lowered import with_lowering
 from onnxq.check.findings import INTEGER_OPS
 from onnxq.check.integer_only import FloatOp, check_integer
 from onnxq.context import PassContext, silent

@@ -6,9 +6,9 @@ method, quantized operations, mixed precision, resource complexity, pretrained m
 pipeline, the bits of every layer and every node left in float with the reason.
 """
 
-from onnxq.card.build.card import build_card
-from onnxq.card.build.float_model import FloatInfo, describe_float
-from onnxq.card.build.run import Effort, Made, Provenance
+from onnxq.card.assembly.card import build_card
+from onnxq.card.assembly.float_model import FloatInfo, describe_float
+from onnxq.card.assembly.run import Effort, Made, Provenance
 from onnxq.card.card import Card
 from onnxq.card.schema import SCHEMA
 from onnxq.card.store import CARD_KEY, card_path, embed, find_card, read_card

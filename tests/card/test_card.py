@@ -24,9 +24,9 @@ from onnxq.card import (
     read_card,
     units,
 )
-from onnxq.card.build.float_model import quantized_file_bytes
-from onnxq.card.build.paths import without_paths
-from onnxq.card.build.resources import data_uses
+from onnxq.card.assembly.float_model import quantized_file_bytes
+from onnxq.card.assembly.paths import without_paths
+from onnxq.card.assembly.resources import data_uses
 from onnxq.cost.layer_costs import layer_costs, totals
 from onnxq.errors import ModelError
 from onnxq.graph.files import write_text

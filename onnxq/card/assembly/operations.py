@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import onnx_graphsurgeon as gs
 
-from onnxq.card.build.run import Made
-from onnxq.card.parts import EndLayer, LayerRecord, OperatorCount, Operations
+from onnxq.card.assembly.run import Made
+from onnxq.card.parts import EndLayer, LayerRecord, Operations, OperatorCount
 from onnxq.cost.layer_costs import FLOAT_BITS, FLOAT_MIN
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.match import is_constant
@@ -20,9 +20,7 @@ ABSORBED_KEY = "onnxq.absorbed"
 POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "GlobalLpPool", "ReduceMean")
 
 
-def operations(
-    made: Made, nodes: Mapping[str, gs.Node], batchnorms: int, layers: Sequence[LayerRecord]
-) -> Operations:
+def operations(made: Made, nodes: Mapping[str, gs.Node], batchnorms: int, layers: Sequence[LayerRecord]) -> Operations:
     """The section. nodes: of the quantized model, by name. batchnorms: of the float model. layers: their records."""
     graph = made.profile.graph
     absorbed = _absorbed(nodes)
@@ -67,9 +65,7 @@ def _ends(layers: Sequence[LayerRecord]) -> tuple[EndLayer, ...]:
     """The first and the last layer with a weight."""
     products = [r for r in layers if r.op in LINEAR_OPS and r.weight_bits is not None]
     ends = {r.name: r for r in (products[:1] + products[-1:])}
-    return tuple(
-        EndLayer(r.name, r.weight_bits or FLOAT_BITS, r.activation_bits or FLOAT_BITS) for r in ends.values()
-    )
+    return tuple(EndLayer(r.name, r.weight_bits or FLOAT_BITS, r.activation_bits or FLOAT_BITS) for r in ends.values())
 
 
 def _residual(scheme: int, adds: int) -> str:

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from onnxq.card.build.float_model import file_bytes
-from onnxq.card.build.resources import pass_records
+from onnxq.card.assembly.float_model import file_bytes
+from onnxq.card.assembly.resources import pass_records
 from onnxq.card.card import Card
 from onnxq.card.parts import Change, FloatNode, Lowering
 from onnxq.graph.model import Model

@@ -5,16 +5,16 @@ from __future__ import annotations
 from importlib import metadata
 
 from onnxq._version import __version__
-from onnxq.card.build.float_model import FloatInfo, cost, pretrained
-from onnxq.card.build.layers import float_nodes, layer_records
-from onnxq.card.build.method import method
-from onnxq.card.build.operations import operations
-from onnxq.card.build.paths import without_paths
-from onnxq.card.build.precision import precision
-from onnxq.card.build.remarks import remarks
-from onnxq.card.build.resources import resources
-from onnxq.card.build.run import Effort, Made, Provenance
-from onnxq.card.build.search import search_record
+from onnxq.card.assembly.float_model import FloatInfo, cost, pretrained
+from onnxq.card.assembly.layers import float_nodes, layer_records
+from onnxq.card.assembly.method import method
+from onnxq.card.assembly.operations import operations
+from onnxq.card.assembly.paths import without_paths
+from onnxq.card.assembly.precision import precision
+from onnxq.card.assembly.remarks import remarks
+from onnxq.card.assembly.resources import resources
+from onnxq.card.assembly.run import Effort, Made, Provenance
+from onnxq.card.assembly.search import search_record
 from onnxq.card.card import Card
 from onnxq.card.parts import ProfileRecord
 from onnxq.cost.concrete_shapes import concrete_shapes
