@@ -110,8 +110,9 @@ PARTS = {"rooms": table, "picture": picture}
 def page(text: str) -> str:
     """The page with its written parts renewed, between `<!-- name -->` and `<!-- /name -->`."""
     for name, write in PARTS.items():
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        text = re.sub(pattern, lambda m, write=write: f"{m.group(1)}{write()}\n{m.group(2)}", text, flags=re.DOTALL)
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        text = f"{before}{start}{write()}\n{end}{after}"
     return text
 
 
