@@ -27,7 +27,7 @@ from onnxq.graph.shapes import infer
 from onnxq.graph.walk import all_graphs
 from onnxq.lowering.emitter import RESCALE
 from onnxq.numeric.dyadic import Form
-from onnxq.ops import DOMAIN
+from onnxq.operators import DOMAIN
 from onnxq.pipeline import PassReport
 from onnxq.recipes import lower_pipeline
 

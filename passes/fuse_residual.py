@@ -19,7 +19,7 @@ from onnxq.graph.match import MatchFailure, constant_values, is_op, producer, so
 from onnxq.lowering.emitter import RESCALE, SOURCE, Emitter
 from onnxq.lowering.images import TO_FIRST, image, leave, new_image
 from onnxq.lowering.values import RANGES, TYPE_NUMBERS
-from onnxq.ops import DOMAIN
+from onnxq.operators import DOMAIN
 from onnxq.pipeline import Pass, PassResult
 
 LAYERS = ("Conv", "Gemm")

@@ -16,7 +16,7 @@ from onnxq.context import PassContext
 from onnxq.errors import PostconditionError, PreconditionError
 from onnxq.graph.qdq import has_qdq
 from onnxq.lowering.graph import islands, lower_graph
-from onnxq.ops import DOMAIN, check_node
+from onnxq.operators import DOMAIN, check_node
 from onnxq.pipeline import Pass, PassResult
 
 OPSET = 21  # INT4 weights; the function bodies of the operators

@@ -17,7 +17,7 @@ from onnxq.errors import ConfigError, ModelError
 from onnxq.graph.match import MatchFailure
 from onnxq.graph.model import load
 from onnxq.numeric.metrics import sqnr_db
-from onnxq.ops import SCHEMAS
+from onnxq.operators import SCHEMAS
 from support.build import Qdq, floating, uniform
 from support.cases.zoo import KINDS
 from support.prove.lowering import FUSE, assert_same, lower

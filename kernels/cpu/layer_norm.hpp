@@ -1,4 +1,4 @@
-// LayerNorm and RMSNorm in integers, after I-BERT; onnxq/numeric/integer_norm.py is the definition.
+// LayerNorm and RMSNorm in integers, after I-BERT; onnxq/operators/layer_norm.py is the definition.
 #pragma once
 
 #include <cstdint>

@@ -21,7 +21,7 @@ from onnxq.graph.model import Model, from_proto, load, to_proto
 from onnxq.graph.qdq import is_dequantize, is_quantize
 from onnxq.graph.shapes import infer
 from onnxq.lowering.graph import is_float_op
-from onnxq.ops import DOMAIN
+from onnxq.operators import DOMAIN
 
 
 @dataclass(frozen=True)

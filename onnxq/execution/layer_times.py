@@ -23,6 +23,7 @@ from onnxq.execution import runtime
 from onnxq.execution.inner_tensors import to_value
 from onnxq.graph.model import Model, to_proto
 from onnxq.graph.protos import ELEMENT_BITS
+from onnxq.operators import DOMAIN, OPERATORS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,15 +33,16 @@ EVENTS_MAX = 20_000  # node executions to record: about 1 KB each in the profile
 RUNS_MIN, RUNS_MAX = 5, 200
 EVENT = "_kernel_time"
 CONTROL_FLOW = ("If", "Loop", "Scan")
-DOMAIN = "com.onnxq"
 
 # Operator → index of its weight, onnxruntime's fused ones and ours included.
 CONVOLUTIONS = {
-    "Conv": 1, "ConvAdd": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "DeformConv": 1, "QLinearConv": 3,
+    "Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "DeformConv": 1, "QLinearConv": 3,
+    **{name: 1 for name, spec in OPERATORS.items() if spec.products == "filter"},
 }  # fmt: skip
 PRODUCTS = (
-    "Gemm", "GemmAdd", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat",
+    "Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat",
     "DynamicQuantizeMatMul", "QLinearMatMul",
+    *(name for name, spec in OPERATORS.items() if spec.products == "row"),
 )  # fmt: skip
 Source = str | Path | bytes | onnx.ModelProto | Model
 

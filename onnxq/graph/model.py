@@ -39,7 +39,7 @@ from onnxq.graph.protos import (
 )
 from onnxq.graph.shapes import infer
 from onnxq.graph.walk import SMALL_BYTES, all_graphs
-from onnxq.ops import attach_functions
+from onnxq.operators import attach_functions
 
 OPSET_MAX = 26  # onnxruntime 1.31
 OPSET_DEFAULT = 17  # for models that use no standard operator, and so name no version

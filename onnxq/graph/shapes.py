@@ -13,7 +13,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from onnxq.graph.protos import INT4_TYPES, IR_MIN
 from onnxq.graph.walk import SMALL_BYTES, all_graphs
-from onnxq.ops import attach_functions
+from onnxq.operators import attach_functions
 
 # Inference reads the values of shapes, axes and the like, which are small; of weights it only needs the type.
 VALUES_MAX = SMALL_BYTES

@@ -1,11 +1,13 @@
-"""Moving Transposes through the operators of domain com.onnxq.
+"""Moving Transposes through the operators of domain com.onnxq, by what onnxq.operators says of each.
 
-Convolutions and pools are channels-last always and matrix products have their own order: no rule, they hold it.
+Operators without a rule hold the order of dimensions that they have: convolutions and pools are channels-last always.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import onnx_graphsurgeon as gs
@@ -23,79 +25,78 @@ from onnxq.layout.flip import (
     one_input,
 )
 from onnxq.layout.perms import or_none, without
+from onnxq.operators import OPERATORS, Schema
+from onnxq.operators.base.layouts import AlongAxis, Elementwise, Joined, LastAxis, Reduction
 
-CONCATS = tuple(f"Concat{n}" for n in range(2, 9))
 
-
-def _sum(node: gs.Node, given: Given) -> Flip:
-    flip = broadcast(node, given, (0, 1))
+def _elementwise(schema: Schema, layout: Elementwise, node: gs.Node, given: Given) -> Flip:
+    operands = schema.places(layout.operands)
+    if len(operands) > 1:
+        flip = broadcast(node, given, operands)
+    else:
+        flip = alike(node, one_input(node, given, *operands), operands)
+    if all(tuple(node.inputs[i].shape or ()) == (1,) for i in schema.places(layout.vectors)):
+        return flip
     perm = flip.outputs[0]
     assert perm is not None
-    return Flip(flip.inputs, flip.outputs, _vector_axis(node, (2, 3, 4), perm), flip.constants)
+    return dataclasses.replace(flip, attrs=_axis(schema, layout.axis, node, perm))
 
 
-def _product(node: gs.Node, given: Given) -> Flip:
-    return broadcast(node, given, (0, 1))
+def _along_axis(schema: Schema, layout: AlongAxis, node: gs.Node, given: Given) -> Flip:
+    operands = schema.places([layout.operand])
+    perm = one_input(node, given, *operands)
+    return alike(node, perm, operands, attrs=_axis(schema, layout.axis, node, perm))
 
 
-def _vector_axis(node: gs.Node, parameters: Sequence[int], perm: tuple[int, ...]) -> dict[str, Any]:
-    """The attribute axis, where a parameter has a value for each channel."""
-    if all(tuple(node.inputs[i].shape or ()) == (1,) for i in parameters):
-        return {}
-    return {"axis": moved_axis(int(node.attrs.get("axis", -1)), perm)}
-
-
-def _requantize(node: gs.Node, given: Given) -> Flip:
-    perm = one_input(node, given)
-    return alike(node, perm, attrs=_vector_axis(node, (1, 2), perm))
-
-
-def _table(node: gs.Node, given: Given) -> Flip:
-    return alike(node, one_input(node, given))
-
-
-def _softmax(node: gs.Node, given: Given) -> Flip:
-    perm = one_input(node, given)
-    return alike(node, perm, attrs={"axis": moved_axis(int(node.attrs.get("axis", -1)), perm)})
-
-
-def _concat(node: gs.Node, given: Given) -> Flip:
-    if not given.output and given.index < 2:
+def _joined(schema: Schema, layout: Joined, node: gs.Node, given: Given) -> Flip:
+    operands = schema.places(layout.operands)
+    if not given.output and given.index not in operands:
         raise Refusal("it is a parameter of it")
-    operands = range(2, len(node.inputs))
     if any(known_rank(node.inputs[i]) != len(given.perm) for i in operands):
         raise Refusal("the numbers of dimensions of its inputs differ")
-    flip = broadcast(node, Given(given.perm, 0, True), operands)
-    return Flip(flip.inputs, flip.outputs, {"axis": moved_axis(int(node.attrs["axis"]), given.perm)}, flip.constants)
+    flip = broadcast(node, Given(given.perm, operands[0], True), operands)
+    return dataclasses.replace(flip, attrs=_axis(schema, layout.axis, node, given.perm))
 
 
-def _mean(node: gs.Node, given: Given) -> Flip:
-    keep = bool(node.attrs.get("keepdims", 1))
+def _reduction(schema: Schema, layout: Reduction, node: gs.Node, given: Given) -> Flip:
+    keep = bool(_value(schema, layout.keepdims, node))
     if given.output and not keep:
         raise Refusal("it takes dimensions away")
-    perm = one_input(node, given)
-    axes = sorted(moved_axes(node.attrs["axes"], perm))
+    operands = schema.places([layout.operand])
+    perm = one_input(node, given, *operands)
+    reduced = _value(schema, layout.axes, node)
+    axes = sorted(moved_axes(reduced, perm))
     if axes[-1] - axes[0] != len(axes) - 1:
         raise Refusal("the dimensions that it averages would lie apart")
-    left = perm if keep else or_none(without(perm, {a % len(perm) for a in node.attrs["axes"]}))
-    return Flip((perm, *[None] * (len(node.inputs) - 1)), (left,), {"axes": axes})
+    left = perm if keep else or_none(without(perm, {a % len(perm) for a in reduced}))
+    return dataclasses.replace(alike(node, perm, operands), outputs=(left,), attrs={layout.axes: axes})
 
 
-def _layer_norm(node: gs.Node, given: Given) -> Flip:
-    perm = one_input(node, given)
+def _last_axis(schema: Schema, layout: LastAxis, node: gs.Node, given: Given) -> Flip:
+    operands = schema.places([layout.operand])
+    perm = one_input(node, given, *operands)
     if perm[-1] != len(perm) - 1:
         raise Refusal("it normalizes the last dimension")
-    return alike(node, perm)
+    return alike(node, perm, operands)
 
 
+def _axis(schema: Schema, name: str, node: gs.Node, perm: Sequence[int]) -> dict[str, Any]:
+    return {name: moved_axis(int(_value(schema, name, node)), tuple(perm))}
+
+
+def _value(schema: Schema, name: str, node: gs.Node) -> Any:
+    return node.attrs[name] if name in node.attrs else schema.defaults[name]
+
+
+KINDS: dict[type, Callable[[Schema, Any, gs.Node, Given], Flip]] = {
+    Elementwise: _elementwise,
+    AlongAxis: _along_axis,
+    Joined: _joined,
+    Reduction: _reduction,
+    LastAxis: _last_axis,
+}
 RULES: dict[str, Rule] = {
-    "Add": _sum,
-    "LayerNorm": _layer_norm,
-    "LookupTable": _table,
-    "Mul": _product,
-    "ReduceMean": _mean,
-    "Requantize": _requantize,
-    "Softmax": _softmax,
-    "Sub": _sum,
-    **dict.fromkeys(CONCATS, _concat),
+    name: partial(KINDS[type(spec.layout)], spec.schema, spec.layout)
+    for name, spec in OPERATORS.items()
+    if type(spec.layout) in KINDS
 }

@@ -20,6 +20,8 @@ from onnxq.graph.match import Names, constant_values, consumers, is_op
 from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout.flip import Flip, Given, Refusal, integers, ints, known_rank, moved_axes, one_input
 from onnxq.layout.perms import Perm, is_identity, or_none, permuted, to_text, without
+from onnxq.operators import OPERATORS
+from onnxq.operators.base.layouts import Elementwise, WeightRows
 
 Dims = list[int | str | None]  # None: nothing is known
 LAYOUT = "onnxq.layout"  # metadata: the tensors a node makes are what their names say, transposed by this
@@ -273,18 +275,36 @@ def _readers(node: gs.Node) -> list[tuple[gs.Node, list[gs.Node]]] | None:
 
 
 def _product(node: gs.Node, tensor: gs.Tensor) -> bool:
-    known = node.domain == OWN_DOMAIN and node.op in ("Gemm", "GemmAdd") and node.inputs[0] is tensor
-    return known and isinstance(node.inputs[1], gs.Constant) and all(t is not tensor for t in node.inputs[1:])
+    found = _weights(node)
+    if found is None:
+        return False
+    data, weights = found
+    others = [t for i, t in enumerate(node.inputs) if i != data]
+    known = node.inputs[data] is tensor and isinstance(node.inputs[weights], gs.Constant)
+    return known and all(t is not tensor for t in others)
+
+
+def _weights(node: gs.Node) -> tuple[int, int] | None:
+    """Where the data and the weights stand of a product whose weights' rows can change places; None for other nodes."""
+    spec = OPERATORS.get(node.op) if node.domain == OWN_DOMAIN else None
+    if spec is None or not isinstance(spec.layout, WeightRows):
+        return None
+    data, weights = spec.schema.places([spec.layout.data, spec.layout.weights])
+    return data, weights
 
 
 def _elementwise(node: gs.Node, tensor: gs.Tensor) -> bool:
     """Whether each element of the result depends on the element at its place alone, in the same way everywhere."""
     if is_op(node, "Relu", "Identity"):
         return True
-    if node.domain != OWN_DOMAIN or node.inputs[0] is not tensor:
+    spec = OPERATORS.get(node.op) if node.domain == OWN_DOMAIN else None
+    if spec is None or not isinstance(spec.layout, Elementwise):
         return False
-    return node.op == "LookupTable" or (
-        node.op == "Requantize" and all(tuple(t.shape or ()) == (1,) for t in node.inputs[1:])
+    operands, vectors = spec.schema.places(spec.layout.operands), spec.schema.places(spec.layout.vectors)
+    return (
+        len(operands) == 1
+        and node.inputs[operands[0]] is tensor
+        and all(tuple(node.inputs[i].shape or ()) == (1,) for i in vectors)
     )
 
 
@@ -294,6 +314,9 @@ def _permute(node: gs.Node, rows: NDArray, note: str, names: Names) -> None:
     for link, products in chain:
         link.metadata = {**getattr(link, "metadata", {}), FLATTENED: note}
         for product in products:
-            weight = constant_values(product.inputs[1])
+            found = _weights(product)
+            assert found is not None
+            old = product.inputs[found[1]]
+            weight = constant_values(old)
             assert weight is not None
-            product.inputs[1] = gs.Constant(names.fresh(f"{product.inputs[1].name}_rows"), weight[rows])
+            product.inputs[found[1]] = gs.Constant(names.fresh(f"{old.name}_rows"), weight[rows])

@@ -17,6 +17,7 @@ from onnxq.graph.qdq import constant_reals, dequantizer, is_quantized_constant
 from onnxq.lowering import output
 from onnxq.lowering.requantize import one_scale
 from onnxq.lowering.rescale import Rescale, rescale
+from onnxq.lowering.tables import or_function
 from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError, dequantized, widens
 from onnxq.lowering.work import Work
 from onnxq.numeric.affine import batch_norm
@@ -256,3 +257,10 @@ def lower_batchnorm(work: Work, node: gs.Node) -> None:
 
 
 __all__ = ["by_channel", "lower_batchnorm", "lower_pair", "lower_product", "lower_sum", "partial_sum"]
+
+
+HANDLERS = {
+    **dict.fromkeys(("Add", "Sub", "Sum"), or_function(lower_sum)),
+    **dict.fromkeys(("Mul", "Div"), or_function(lower_product)),
+    "BatchNormalization": lower_batchnorm,
+}

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from onnxq.graph.match import is_constant
 from onnxq.graph.qdq import constant_reals, is_quantized_constant
 from onnxq.lowering import output
+from onnxq.lowering.movers import JOINERS
 from onnxq.lowering.output import Plan
 from onnxq.lowering.requantize import one_scale, to_codes
 from onnxq.lowering.rescale import rescale_each
+from onnxq.lowering.tables import or_function
 from onnxq.lowering.values import EIGHT_BIT, RANGES, Codes, Integers, RefusedError
 from onnxq.lowering.work import Work
 
@@ -128,3 +130,6 @@ def _in_one_scale(work: Work, part: Part, made: Plan, sources: list[gs.Node]) ->
     values = wide.astype(np.int32) if made.type == "int32" else _coded(part.reals, codes)
     low, high = np.asarray(int(values.min(initial=0))), np.asarray(int(values.max(initial=0)))
     return Integers(work.constant(f"{part.name}_codes", values), np.asarray(scale), made.zero_point, None, low, high)
+
+
+HANDLERS = dict.fromkeys(JOINERS, or_function(lower_join))

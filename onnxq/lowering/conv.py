@@ -46,3 +46,6 @@ def lower_conv(work: Work, node: gs.Node) -> None:
     attrs = {**windows.attributes(), "group": groups, "x_zero_point": x.zero_point, **made.attributes()}
     work.own("Conv", [picture, *constants], written, attrs, sources, how, target)
     images.leave(work, written, target, spatial)
+
+
+HANDLERS = {"Conv": lower_conv}

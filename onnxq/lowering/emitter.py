@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnxq.graph.match import Names, output_ids, unlink
 from onnxq.lowering.rescale import Rescale
-from onnxq.ops import DOMAIN
+from onnxq.operators import DOMAIN
 
 SOURCE = "onnxq.source"  # metadata: names of the nodes of the QDQ model that a node comes from, one a line
 RESULT = "onnxq.tensor"  # metadata: the tensor of the QDQ model that the node's result stands for

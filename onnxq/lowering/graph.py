@@ -23,43 +23,15 @@ from onnxq.graph.match import (
 from onnxq.graph.qdq import CONTRIB, is_dequantize, is_quantize, pair
 from onnxq.graph.shapes import element_type, infer
 from onnxq.lowering import tables
-from onnxq.lowering.arithmetic import lower_batchnorm, lower_product, lower_sum
-from onnxq.lowering.concat import lower_join
-from onnxq.lowering.conv import lower_conv
-from onnxq.lowering.leaky import lower_leaky
-from onnxq.lowering.linear import lower_gemm, lower_matmul
-from onnxq.lowering.movers import JOINERS, MOVERS, PICKERS
-from onnxq.lowering.normalization import lower_layer_norm, lower_norm, lower_softmax
-from onnxq.lowering.passthrough import lower_mover
-from onnxq.lowering.pooling import lower_average_pool, lower_mean
-from onnxq.lowering.requantize import lower_clamp, lower_quantize
-from onnxq.lowering.transposed import lower_transposed
+from onnxq.lowering.handlers import Handler, handlers
+from onnxq.lowering.normalization import lower_norm
+from onnxq.lowering.requantize import lower_quantize
 from onnxq.lowering.values import Integers, RefusedError, dequantized
 from onnxq.lowering.work import Work
 from onnxq.numeric.dyadic import Form
-from onnxq.ops import DOMAIN
+from onnxq.operators import DOMAIN
 from onnxq.patterns.attention import nan_guard
 from onnxq.patterns.normalization import Norm, find_norms
-
-Handler = Callable[[Work, gs.Node], None]
-HANDLERS: dict[str, Handler] = {
-    "Conv": lower_conv,
-    "ConvTranspose": lower_transposed,
-    "Gemm": lower_gemm,
-    "MatMul": lower_matmul,
-    **dict.fromkeys(("Add", "Sub", "Sum"), tables.or_function(lower_sum)),
-    **dict.fromkeys(("Mul", "Div"), tables.or_function(lower_product)),
-    "BatchNormalization": lower_batchnorm,
-    **dict.fromkeys(("Relu", "Clip"), tables.or_function(lower_clamp)),
-    "AveragePool": lower_average_pool,
-    **dict.fromkeys(("GlobalAveragePool", "ReduceMean", "ReduceSum"), lower_mean),
-    **dict.fromkeys((*MOVERS, *PICKERS), lower_mover),
-    **dict.fromkeys(JOINERS, tables.or_function(lower_join)),
-    **dict.fromkeys(("Pow", *tables.UNARY), tables.lower_function),
-    **dict.fromkeys(("LeakyRelu", "PRelu"), lower_leaky),
-    "Softmax": lower_softmax,
-    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), lower_layer_norm),
-}
 
 
 def lower_graph(graph: gs.Graph, form: Form = "auto") -> Work:
@@ -138,8 +110,13 @@ def _lower(work: Work, node: gs.Node) -> None:
             value = work.values.get(id(node.inputs[0]))
             if value is not None:
                 node.inputs[0] = value.tensor
-        elif node.op in HANDLERS:
-            HANDLERS[node.op](work, node)
+        elif (handler := _handler(node.op)) is not None:
+            handler(work, node)
+
+
+def _handler(op: str) -> Handler | None:
+    """What lowers the operator; a function of one value that has no handler of its own is a table."""
+    return handlers().get(op) or (tables.lower_function if op in tables.FUNCTIONS else None)
 
 
 def _in_integers(work: Work, tensor: gs.Tensor) -> bool:
@@ -216,8 +193,8 @@ def _reason(node: gs.Node) -> str:
         return "it has a body of its own, which stays as it is"
     if node.domain not in STANDARD_DOMAINS:
         return f"it is of domain {node.domain}"
-    if node.op in ("Pow", *tables.UNARY):
+    if node.op in tables.FUNCTIONS:
         return "no QuantizeLinear stands behind it, and a table has codes as results"
-    if node.op not in HANDLERS:
+    if _handler(node.op) is None:
         return f"{node.op} has no integer operator"
     return "its input is not quantized"

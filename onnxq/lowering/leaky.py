@@ -53,3 +53,6 @@ def _slope(node: gs.Node) -> tuple[NDArray[np.float64], int | None]:
     if found is None:
         raise RefusedError("its slope varies along more than one axis")
     return found
+
+
+HANDLERS = dict.fromkeys(("LeakyRelu", "PRelu"), lower_leaky)

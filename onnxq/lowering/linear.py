@@ -139,3 +139,6 @@ def _factor(work: Work, tensor: gs.Tensor, index: int) -> Integers:
     if value is None or value.type not in EIGHT_BIT or value.axis is not None:
         raise RefusedError(f"{what} is a constant that has more than one scale, or no 8-bit codes")
     return value
+
+
+HANDLERS = {"Gemm": lower_gemm, "MatMul": lower_matmul}

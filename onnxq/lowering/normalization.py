@@ -93,3 +93,9 @@ def _constant(tensor: gs.Tensor | None, default: float, length: int) -> np.ndarr
     if values.size not in (1, length) or (values.size > 1 and values.shape[-1] != values.size):
         raise RefusedError(f"{tensor.name} is not one number for each value of a row")
     return values.reshape(-1).astype(np.float64)
+
+
+HANDLERS = {
+    "Softmax": lower_softmax,
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), lower_layer_norm),
+}

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxq.graph.match import constant_values, replace_everywhere
 from onnxq.graph.qdq import dequantizer, is_quantized_constant
 from onnxq.lowering import images, output
-from onnxq.lowering.movers import EIGHT_BIT_ONLY, VIEWS, pad_value, why_not
+from onnxq.lowering.movers import EIGHT_BIT_ONLY, MOVERS, PICKERS, VIEWS, pad_value, why_not
 from onnxq.lowering.requantize import one_scale, to_codes
 from onnxq.lowering.values import EIGHT_BIT, RANGES, Integers, RefusedError, dequantized
 from onnxq.lowering.windows import sizes_of, windows_of
@@ -137,3 +137,6 @@ def _emit(work: Work, node: gs.Node, value: Integers, op: str, rest: list[gs.Ten
 
 def _target(work: Work, tensor: gs.Tensor, value: Integers) -> gs.Variable:
     return work.variable(f"{tensor.name}_{'wide' if value.wide else 'codes'}", value.type, tensor.shape)
+
+
+HANDLERS = dict.fromkeys((*MOVERS, *PICKERS), lower_mover)

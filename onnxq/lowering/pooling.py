@@ -142,3 +142,9 @@ def _planned(
     made = output.plan(work, node.outputs[0], smallest, None, np.asarray(min(low, 0)), np.asarray(max(high, 0)))
     how = rescale(work.form, [scale / made.unit], [value.reach * elements])
     return made, how, [node, *made.nodes()]
+
+
+HANDLERS = {
+    "AveragePool": lower_average_pool,
+    **dict.fromkeys(("GlobalAveragePool", "ReduceMean", "ReduceSum"), lower_mean),
+}

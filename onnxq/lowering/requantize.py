@@ -140,3 +140,6 @@ def _limits(codes: Codes, value: Integers | None) -> tuple[int, int]:
         return codes.qmin, codes.qmax
     least, most = max(codes.qmin, int(np.min(value.low))), min(codes.qmax, int(np.max(value.high)))
     return (least, most) if least <= most else (codes.qmin, codes.qmax)
+
+
+HANDLERS = dict.fromkeys(("Relu", "Clip"), tables.or_function(lower_clamp))

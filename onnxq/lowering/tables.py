@@ -6,7 +6,7 @@ GELU from Erf, HardSwish in pieces…) up to the QuantizeLinear, which makes the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,15 @@ import onnx_graphsurgeon as gs
 from onnxq.graph.match import input_at, is_op
 from onnxq.graph.qdq import constant_reals
 from onnxq.lowering import output
+from onnxq.lowering.handlers import Handler
 from onnxq.lowering.output import activation_bounds
 from onnxq.lowering.values import Codes, RefusedError, widens
 from onnxq.lowering.work import Function, Work
 from onnxq.numeric.activations import ACTIVATIONS, CLAMPS, JOINS, activation
 from onnxq.numeric.tables import dequantized_codes, quantized
 
-Handler = Callable[[Work, gs.Node], None]
 UNARY = tuple(op for op in ACTIVATIONS if op not in CLAMPS)
+FUNCTIONS = ("Pow", *UNARY)  # tables, those without a handler of their own
 
 
 def lower_function(work: Work, node: gs.Node) -> None:

@@ -116,3 +116,6 @@ def _interleave(work: Work, whole: gs.Tensor, target: gs.Tensor, stride: int, cr
             for name, values in (("starts", crop[:2]), ("ends", ends), ("axes", [2, 3]))
         ]
         work.node("Slice", [spaced, *bounds], [target])
+
+
+HANDLERS = {"ConvTranspose": lower_transposed}

@@ -1,8 +1,7 @@
-"""Softmax and LayerNorm of com.onnxq in NumPy, after I-BERT (Kim et al., 2021), and the constants they take.
+"""Arithmetic of Softmax and LayerNorm in integers, after I-BERT (Kim et al., 2021), and the constants they take.
 
 I-BERT approximates exp by a polynomial; an 8-bit input has a table instead. The integer square root, by Newton's
 iteration as there, is that of a number brought into [2⁶⁰, 2⁶²): a small variance is as exact as a large one.
-result: y_zero_point (default 0), qmin, qmax and y_type, as `integer_output.rescaled` takes them.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from onnxq.errors import NumericError
 from onnxq.numeric.dyadic import INT32_MAX, SHIFT_MAX, SHIFT_MIN, dyadic
-from onnxq.numeric.integer_output import Integers, centred, saturated
 
 # exp(0) in the table of Softmax: 20 bits, so that sums of 2²⁵ of them and all that follows fit 64 bits.
 EXP_ONE = 1 << 20
@@ -27,20 +25,6 @@ BETA_MAX = 1 << 62
 FRACTION_BITS = 20  # of a normalized value, which is at most sqrt(2¹⁵)
 
 
-def softmax(
-    x: Integers, table: Integers, multiplier: Integers, shift: Integers, *, axis: int = -1, **result: int
-) -> Integers:
-    """Softmax along an axis: e = table[max − x], y = sat(floor(e·b / (S·2^c) + 1/2) + y_zero_point), S = Σ e.
-
-    x: 8-bit, any shape. table: int32 [256], see `exp_table`. multiplier b, shift c ≤ 16: [1], 1/s_y ≈ b/2^c. It is one
-    integer division, so one rounding, half up. Rows of up to 2²⁵ values.
-    """
-    below = x.max(axis=axis, keepdims=True).astype(np.int64) - x
-    e = table[below].astype(np.int64)
-    unit = e.sum(axis=axis, keepdims=True) << int(shift.item())
-    return saturated((2 * e * int(multiplier.item()) + unit) // (2 * unit), **result)
-
-
 def exp_table(x_scale: float) -> NDArray[np.int32]:
     """int32 [256]: entry d is round(exp(−x_scale · d) · 2²⁰), what d steps below the largest value count."""
     return np.rint(np.exp(-float(x_scale) * np.arange(256)) * EXP_ONE).astype(np.int32)
@@ -51,41 +35,7 @@ def softmax_multiplier(y_scale: float) -> tuple[NDArray[np.int32], NDArray[np.in
     return dyadic([1.0 / y_scale], SOFTMAX_SHIFT_MAX)
 
 
-def layer_norm(
-    x: Integers,
-    gamma: Integers,
-    beta: Integers,
-    shift: Integers,
-    *,
-    epsilon: int,
-    x_zero_point: int = 0,
-    center: int = 1,
-    **result: int,
-) -> Integers:
-    """Normalization of rows of n values along the last axis: LayerNorm, or with center = 0 RMSNorm.
-
-    x: 8-bit or int32 [..., n], n ≤ 2¹⁵; x − x_zero_point saturates to 16 bits. gamma: int32, of either sign, [n] or
-    [1]. beta: int64, |beta| ≤ 2⁶², likewise. shift: int32 [1]. epsilon: 0 … 2⁶¹. `layer_norm_constants` makes them.
-
-    S = Σ x (0 without center), d_i = n·x_i − S, V = max(n·Σx² − S² + epsilon, 1), which is n² times the variance;
-    z_i = d_i / sqrt(V), rounded half up to 20 fraction bits, from the reciprocal of floor(sqrt(V · 4^h)) ≥ 2³⁰;
-    y_i = sat(((z_i·gamma_i + beta_i + 2^(shift−1)) >> shift) + y_zero_point).
-    """
-    n = x.shape[-1]
-    if n > LAYER_NORM_LENGTH or not 0 <= epsilon <= EPSILON_MAX:
-        raise NumericError(f"rows of {n} values, or an epsilon of {epsilon}: at most 2¹⁵ and 2⁶¹")
-    values = np.clip(centred(x, x_zero_point), -LAYER_NORM_LIMIT, LAYER_NORM_LIMIT - 1)
-    total = values.sum(axis=-1, keepdims=True) * (1 if center else 0)
-    square = np.maximum(n * (values * values).sum(axis=-1, keepdims=True) - total * total + epsilon, 1)
-    normal, power = _normalized(square)
-    reciprocal = (1 << 61) // integer_sqrt(normal)
-    unit = (1 << (61 - FRACTION_BITS)) // power
-    z = ((n * values - total) * reciprocal + unit // 2) // unit
-    c = int(shift.item())
-    return saturated((z * gamma.astype(np.int64) + beta + (1 << (c - 1))) >> c, **result)
-
-
-def _normalized(v: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def normalized(v: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(v · 4^h in [2⁶⁰, 2⁶²), 2^h) of integers 1 ≤ v < 2⁶²."""
     power = np.ones_like(v)
     for k in (16, 8, 4, 2, 1):

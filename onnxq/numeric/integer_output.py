@@ -1,4 +1,4 @@
-"""What the integer operators end with: rescale, saturate, store."""
+"""Arithmetic that the integer operators share: zero points, accumulators, rescale, saturate, store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from onnxq.errors import NumericError
 from onnxq.numeric.dyadic import rescale
+from onnxq.numeric.quantize import along_axis
 
 Integers = NDArray[Any]
 
@@ -22,7 +23,7 @@ def rescaled(
     multipliers: Sequence[ArrayLike],
     shift: ArrayLike,
     *,
-    y_zero_point: int = 0,
+    y_zero_point: int,
     qmin: int,
     qmax: int,
     y_type: int,
@@ -32,7 +33,7 @@ def rescaled(
     return np.asarray(rescale(terms, multipliers, shift, y_zero_point, qmin, qmax)).astype(dtype)
 
 
-def saturated(values: NDArray[np.int64], *, y_zero_point: int = 0, qmin: int, qmax: int, y_type: int) -> Integers:
+def saturated(values: NDArray[np.int64], *, y_zero_point: int, qmin: int, qmax: int, y_type: int) -> Integers:
     """sat(values + y_zero_point) in y's type. Raises NumericError for a range that the type does not hold."""
     return np.asarray(np.clip(values + y_zero_point, qmin, qmax)).astype(result_type(qmin, qmax, y_type))
 
@@ -57,3 +58,8 @@ def accumulated(values: NDArray, what: str) -> NDArray[np.int64]:
 def centred(x: Integers, zero_point: int) -> NDArray[np.int64]:
     """x − zero_point in 64 bits."""
     return x.astype(np.int64) - zero_point
+
+
+def aligned(vector: Integers, axis: int, rank: int) -> Integers:
+    """A vector of [1] or [C], so that it broadcasts along `axis` of a tensor of this rank."""
+    return vector if vector.size == 1 else along_axis(vector, axis, rank)

@@ -1,8 +1,7 @@
-"""Conv, ConvAdd, Gemm, GemmAdd and MatMul of com.onnxq in NumPy.
+"""Accumulators of integer products: convolutions and products with a matrix.
 
 Sums of products are taken in float64 by BLAS and are exact: every product is an integer below 2¹⁷, and every partial
 sum of up to 2³⁶ of them, in any order, one below 2⁵³. int64 would be slow: NumPy has no BLAS for it.
-result: y_zero_point (default 0), qmin, qmax and y_type, as `integer_output.rescaled` takes them.
 """
 
 from __future__ import annotations
@@ -12,126 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.numeric.integer_output import Integers, accumulated, centred, rescaled
+from onnxq.numeric.integer_output import Integers, accumulated
 from onnxq.numeric.windows import taps
 
 
-def conv(
-    x: Integers,
-    w: Integers,
-    bias: Integers,
-    multiplier: Integers,
-    shift: Integers,
-    w_zero_point: Integers,
-    *,
-    strides: Sequence[int] = (1, 1),
-    pads: Sequence[int] = (0, 0, 0, 0),
-    dilations: Sequence[int] = (1, 1),
-    group: int = 1,
-    x_zero_point: int = 0,
-    **result: int,
-) -> Integers:
-    """Convolution, channels-last: x [N, H, W, C], w [M, kH, kW, C/group], y [N, OH, OW, M].
-
-    x 8-bit; w int8 (INT4 weights too); bias int32 [M]; multiplier, shift int32 and w_zero_point int8 [1] or [M].
-    acc = Σ (x − x_zero_point)(w − w_zero_point[m]) + bias[m], padding adds 0. Raises NumericError if it exceeds int32.
-    """
-    acc = _conv(x, w, bias, w_zero_point, strides, pads, dilations, group, x_zero_point)
-    return rescaled([acc], [multiplier], shift, **result)
-
-
-def conv_add(
-    x: Integers,
-    w: Integers,
-    bias: Integers,
-    multiplier: Integers,
-    shift: Integers,
-    w_zero_point: Integers,
-    residual: Integers,
-    residual_multiplier: Integers,
-    *,
-    strides: Sequence[int] = (1, 1),
-    pads: Sequence[int] = (0, 0, 0, 0),
-    dilations: Sequence[int] = (1, 1),
-    group: int = 1,
-    x_zero_point: int = 0,
-    residual_zero_point: int = 0,
-    **result: int,
-) -> Integers:
-    """`conv` plus residual, 8-bit or int32 [N, OH, OW, M], before the one rounding (HAWQ-V3, eq. 9)."""
-    acc = _conv(x, w, bias, w_zero_point, strides, pads, dilations, group, x_zero_point)
-    terms = [acc, centred(residual, residual_zero_point)]
-    return rescaled(
-        terms,
-        [multiplier, residual_multiplier],
-        shift,
-        **result,
-    )
-
-
-def gemm(
-    x: Integers,
-    w: Integers,
-    bias: Integers,
-    multiplier: Integers,
-    shift: Integers,
-    w_zero_point: Integers,
-    *,
-    x_zero_point: int = 0,
-    **result: int,
-) -> Integers:
-    """Product with a constant matrix: x 8-bit [..., K], w int8 [K, N], bias int32 [N], y [..., N].
-
-    multiplier, shift, w_zero_point: [1] or [N]. Raises NumericError if an accumulator exceeds int32.
-    """
-    acc = _gemm(x, w, bias, w_zero_point, x_zero_point)
-    return rescaled([acc], [multiplier], shift, **result)
-
-
-def gemm_add(
-    x: Integers,
-    w: Integers,
-    bias: Integers,
-    multiplier: Integers,
-    shift: Integers,
-    w_zero_point: Integers,
-    residual: Integers,
-    residual_multiplier: Integers,
-    *,
-    x_zero_point: int = 0,
-    residual_zero_point: int = 0,
-    **result: int,
-) -> Integers:
-    """`gemm` plus residual, 8-bit or int32, of y's shape, before the one rounding (HAWQ-V3, eq. 9)."""
-    terms = [_gemm(x, w, bias, w_zero_point, x_zero_point), centred(residual, residual_zero_point)]
-    return rescaled(
-        terms,
-        [multiplier, residual_multiplier],
-        shift,
-        **result,
-    )
-
-
-def matmul(
-    a: Integers,
-    b: Integers,
-    multiplier: Integers,
-    shift: Integers,
-    *,
-    a_zero_point: int = 0,
-    b_zero_point: int = 0,
-    **result: int,
-) -> Integers:
-    """Product of two activations: a [..., M, K], b [..., K, N], 8-bit; leading axes broadcast; multiplier, shift [1].
-
-    Raises NumericError if an accumulator exceeds int32.
-    """
-    products = (a.astype(np.float64) - a_zero_point) @ (b.astype(np.float64) - b_zero_point)
-    acc = accumulated(products, "the matrix product")
-    return rescaled([acc], [multiplier], shift, **result)
-
-
-def _conv(
+def convolution(
     x: Integers,
     w: Integers,
     bias: Integers,
@@ -142,7 +26,12 @@ def _conv(
     group: int,
     x_zero_point: int,
 ) -> NDArray[np.int64]:
-    """The accumulators, [N, OH, OW, M]: for each element of the window the product of its pixels with its weights."""
+    """Sums of a convolution, channels-last: int64 [N, OH, OW, M].
+
+    x: 8-bit [N, H, W, C]. w: int8 [M, kH, kW, C/group]. bias: int32 [M]. w_zero_point: int8 [1] or [M]. Padding holds
+    x_zero_point. For each element of the window the product of its pixels with its weights.
+    Raises NumericError for one that exceeds int32.
+    """
     m, height, width, inner = w.shape
     weights = w.astype(np.float64) - w_zero_point.reshape(-1, 1, 1, 1).astype(np.float64)
     # [kH · kW, group, C/group, M/group]
@@ -161,6 +50,7 @@ def _conv(
     return accumulated(acc, "the convolution")
 
 
-def _gemm(x: Integers, w: Integers, bias: Integers, w_zero_point: Integers, x_zero_point: int) -> NDArray[np.int64]:
+def product(x: Integers, w: Integers, bias: Integers, w_zero_point: Integers, x_zero_point: int) -> NDArray[np.int64]:
+    """x · w + bias: int64 [..., N] of x 8-bit [..., K], w int8 [K, N]. Raises NumericError if one exceeds int32."""
     products = (x.astype(np.float64) - x_zero_point) @ (w.astype(np.float64) - w_zero_point.astype(np.float64))
     return accumulated(products + bias, "the matrix product")

@@ -37,10 +37,10 @@ from onnxq.execution.feeds import feeds_for
 from onnxq.graph.files import write_text
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.lowering.emitter import SOURCE
-from onnxq.ops import DOMAIN
+from onnxq.operators import DOMAIN, OPERATORS
 from onnxq.profiles.schema import Profile, load_profile
 
-LAYER_OPS = ("Conv", "ConvAdd", "Gemm", "GemmAdd", "MatMul")
+LAYER_OPS = frozenset(name for name, spec in OPERATORS.items() if spec.is_layer)
 SECONDS = 0.3  # of timed runs of one operator
 WHOLE = 7  # times as long for the whole model
 Progress = Callable[[int, int | None], None]

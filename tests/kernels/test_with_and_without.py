@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnxq.execution import runtime
-from onnxq.ops import SCHEMAS, attach_functions
+from onnxq.operators import SCHEMAS, attach_functions
 from support.cases.every_operator import every_operator
 from support.kernel_runs import bundle, check_outputs, chosen, needs_library, on_every_tier
 

@@ -11,7 +11,7 @@ from onnxq.context import PassContext
 from onnxq.execution import runtime
 from onnxq.graph.model import load, to_proto
 from onnxq.layout.values import perm_of
-from onnxq.ops import check_node
+from onnxq.operators import check_node
 from onnxq.passes.layout_nhwc import LayoutNhwc
 from support.build import integers
 from support.prove.passes import prove_exact

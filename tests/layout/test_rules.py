@@ -6,7 +6,7 @@ import pytest
 
 from onnxq.layout.own import RULES
 from onnxq.layout.rules import CHANNELS_LAST
-from onnxq.ops import SCHEMAS
+from onnxq.operators import SCHEMAS
 from onnxq.passes.layout_nhwc import LayoutNhwc
 from support.prove.passes import Proof, prove_exact
 

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from onnxq.errors import NumericError
 from onnxq.numeric import integer_norm as norm
+from onnxq.operators import OPERATORS
 from support.build import qdq
 from support.runs import run
+
+softmax, layer_norm = OPERATORS["Softmax"].compute, OPERATORS["LayerNorm"].compute
 
 seeds = st.integers(0, 2**32 - 1)
 normals = st.integers(2**60, 2**62 - 1)
@@ -74,7 +77,7 @@ def layer_norm_by_hand(row: list[int], gamma: int, beta: int, shift: int, epsilo
 def test_layer_norm_is_its_definition(
     row: list[int], zero_point: int, gamma: int, beta: int, shift: int, epsilon: int, center: bool
 ) -> None:
-    y = norm.layer_norm(
+    y = layer_norm(
         np.array([[row]], np.int8),
         np.array([gamma], np.int32),
         np.array([beta], np.int64),
@@ -103,7 +106,7 @@ def test_longest_rows_of_wide_values_fit_64_bits(shape: str, center: int) -> Non
     for epsilon in (0, 2**61):
         wide = {"qmin": -(2**31), "qmax": 2**31 - 1, "y_type": 6}
         gamma, beta, shift = np.array([-(2**31) + 1]), np.array([2**62]), np.array([40])
-        y = norm.layer_norm(np.array([x], np.int32), gamma, beta, shift, epsilon=epsilon, center=center, **wide)
+        y = layer_norm(np.array([x], np.int32), gamma, beta, shift, epsilon=epsilon, center=center, **wide)
         expected = layer_norm_by_hand(x, -(2**31) + 1, 2**62, 40, epsilon, bool(center))
         assert y[0].tolist() == [min(max(v, low), high) for v in expected]
 
@@ -113,9 +116,9 @@ def test_gamma_and_beta_by_channel() -> None:
     x = rng.integers(0, 256, (2, 3, 6)).astype(np.uint8)
     gamma, beta = rng.integers(-(2**30), 2**30, 6).astype(np.int32), rng.integers(-(2**50), 2**50, 6)
     shift = np.array([45], np.int32)
-    y = norm.layer_norm(x, gamma, beta, shift, epsilon=7, x_zero_point=100, y_zero_point=128, **UINT8)
+    y = layer_norm(x, gamma, beta, shift, epsilon=7, x_zero_point=100, y_zero_point=128, **UINT8)
     for k in range(6):
-        alone = norm.layer_norm(
+        alone = layer_norm(
             x, gamma[k : k + 1], beta[k : k + 1], shift, epsilon=7, x_zero_point=100, y_zero_point=128, **UINT8
         )
         np.testing.assert_array_equal(y[..., k], alone[..., k])
@@ -148,7 +151,7 @@ def test_layer_norm_is_within_one_step_of_real_arithmetic(rows: str, n: int, cen
     wanted = real_layer_norm((x.astype(int) - x_zero_point) * x_scale, gamma, beta, 1e-5, center)
     y_scale = float(np.float32(np.abs(wanted).max() / 127))
     made = norm.layer_norm_constants(gamma, beta, 1e-5, n, x_scale, y_scale)
-    y = norm.layer_norm(
+    y = layer_norm(
         x, made.gamma, made.beta, made.shift, epsilon=made.epsilon, x_zero_point=x_zero_point, center=center, **INT8
     )
     codes = np.clip(np.rint(wanted / y_scale), -128, 127)
@@ -176,9 +179,7 @@ def test_layer_norm_against_onnxruntime() -> None:
     )
     expected = run(graph, {"q": x})["r"]
     made = norm.layer_norm_constants(gamma, beta, 1e-5, n, float(np.float32(0.031)), float(np.float32(0.03)))
-    y = norm.layer_norm(
-        x, made.gamma, made.beta, made.shift, epsilon=made.epsilon, x_zero_point=10, y_zero_point=-3, **INT8
-    )
+    y = layer_norm(x, made.gamma, made.beta, made.shift, epsilon=made.epsilon, x_zero_point=10, y_zero_point=-3, **INT8)
     difference = np.abs(y.astype(int) - expected)
     assert difference.max() <= 1 and (difference > 0).mean() <= 1e-4
 
@@ -216,9 +217,9 @@ def test_layer_norm_constants_refused(numbers: tuple[float, float, float, int, f
 def test_layer_norm_refused() -> None:
     one = np.array([1])
     with pytest.raises(NumericError, match="32769"):
-        norm.layer_norm(np.zeros((1, 2**15 + 1), np.int8), one, one, one, epsilon=0, **INT8)
+        layer_norm(np.zeros((1, 2**15 + 1), np.int8), one, one, one, epsilon=0, **INT8)
     with pytest.raises(NumericError, match="epsilon"):
-        norm.layer_norm(np.zeros((1, 2), np.int8), one, one, one, epsilon=-1, **INT8)
+        layer_norm(np.zeros((1, 2), np.int8), one, one, one, epsilon=-1, **INT8)
 
 
 @settings(max_examples=150)
@@ -231,7 +232,7 @@ def test_softmax_is_its_definition(seed: int, x_scale: float, y_scale: float, ax
     multiplier, shift = norm.softmax_multiplier(y_scale)
     b, c = int(multiplier[0]), int(shift[0])
     assert 1 <= c <= 16
-    y = norm.softmax(x, table, multiplier, shift, axis=axis, y_zero_point=-128, **INT8)
+    y = softmax(x, table, multiplier, shift, axis=axis, y_zero_point=-128, **INT8)
     assert y.shape == shape and y.dtype == np.int8
     rows = np.moveaxis(x, axis, -1).reshape(-1, shape[axis]).astype(int)
     found = np.moveaxis(y, axis, -1).reshape(-1, shape[axis])
@@ -266,7 +267,7 @@ def test_softmax_is_within_one_step_of_real_arithmetic(
 ) -> None:
     rng = np.random.default_rng(prod(shape))
     x = np.clip(np.rint(rng.normal(0, spread, shape) / x_scale) + 128, 0, 255).astype(np.uint8)
-    y = norm.softmax(x, norm.exp_table(x_scale), *norm.softmax_multiplier(y_scale), **UINT8)
+    y = softmax(x, norm.exp_table(x_scale), *norm.softmax_multiplier(y_scale), **UINT8)
     e = np.exp((x.astype(float) - x.max(-1, keepdims=True)) * x_scale)
     exact = e / e.sum(-1, keepdims=True)
     codes = np.clip(np.rint(exact / y_scale), 0, 255)
@@ -287,12 +288,12 @@ def test_softmax_against_onnxruntime() -> None:
     )
     expected = run(graph, {"q": x})["r"]
     table, scale = norm.exp_table(float(np.float32(0.11))), norm.softmax_multiplier(1 / 256)
-    difference = np.abs(norm.softmax(x, table, *scale, **UINT8).astype(int) - expected)
+    difference = np.abs(softmax(x, table, *scale, **UINT8).astype(int) - expected)
     assert difference.max() <= 1 and (difference > 0).mean() <= 1e-3
 
 
 def test_softmax_of_the_longest_rows_fits_64_bits() -> None:
     x = np.zeros((1, 2**20), np.uint8)
     multiplier, shift = norm.softmax_multiplier(2.0**-24)
-    y = norm.softmax(x, norm.exp_table(0.1), multiplier, shift, **UINT8)
+    y = softmax(x, norm.exp_table(0.1), multiplier, shift, **UINT8)
     assert np.all(y == 16)

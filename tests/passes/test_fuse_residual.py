@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxq import ops
+from onnxq import operators
 from onnxq.graph.model import to_proto
 from support.build import Qdq, uniform
 from support.prove.lowering import FUSE, LOWER, Lowered, check, lower
@@ -140,5 +140,5 @@ def test_an_accumulator_that_is_an_output() -> None:
 def test_the_model_carries_the_bodies_of_what_it_uses_now() -> None:
     lowered = lower(net("y = Add(c, z_d)").proto(), FUSE)
     proto = to_proto(lowered.model)
-    ops.attach_functions(proto)
+    operators.attach_functions(proto)
     assert [f.name for f in proto.functions] == ["ConvAdd"]

@@ -1,13 +1,13 @@
-"""Write docs/operators: a page for each operator of com.onnxq and the index, from the schemas in onnxq/ops."""
+"""Write docs/operators: a page for each operator of com.onnxq and the index, from the schemas in onnxq/operators."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from onnxq.ops import DOMAIN, SCHEMAS, VERSION, Attribute, Schema, function_text
+from onnxq.operators import DOMAIN, SCHEMAS, VERSION, Attribute, Schema, function_text
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "operators"
-WRITTEN = "<!-- Written by tools/generators/operator_docs.py from onnxq/ops: change it there. -->\n"
+WRITTEN = "<!-- Written by tools/generators/operator_docs.py from onnxq/operators: change it there. -->\n"
 INDEX = f"""\
 {WRITTEN}
 # Operators of `{DOMAIN}`, version {VERSION}

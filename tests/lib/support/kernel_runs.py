@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from onnxq.errors import OnnxqError
 from onnxq.execution import runtime
-from onnxq.ops import DOMAIN, VERSION
+from onnxq.operators import DOMAIN, VERSION
 from support.cases.operator_cases import Case
 from support.prove.operator_bodies import activations
 

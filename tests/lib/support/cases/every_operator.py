@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from onnxq.ops import attach_functions
+from onnxq.operators import attach_functions
 from support.cases.operator_cases import Draw
 from support.kernel_runs import Bundle, bundle
 

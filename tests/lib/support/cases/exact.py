@@ -8,10 +8,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from onnxq.numeric import integer_ops
+from onnxq import operators
 
 
 def compute(op: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> np.ndarray:
-    """By the definition in onnxq.numeric, which takes INT4 weights as int8. arrays: the inputs in order."""
+    """By its reference in onnxq.operators, which takes INT4 weights as int8. arrays: the inputs in order."""
     values = [v.astype(np.int8) if v.dtype == ml_dtypes.int4 else v for v in arrays.values()]
-    return integer_ops.compute(op, values, attributes)
+    return operators.compute(op, values, attributes)

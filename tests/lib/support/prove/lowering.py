@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxq import ops, pipeline
+from onnxq import operators, pipeline
 from onnxq.context import PassContext
 from onnxq.graph.model import Model, from_proto, load, to_proto
 from onnxq.pipeline import PassReport
@@ -49,7 +49,7 @@ class Lowered:
 
     def __post_init__(self) -> None:
         self.proto = to_proto(self.model)
-        ops.attach_functions(self.proto)
+        operators.attach_functions(self.proto)
 
     @property
     def report(self) -> PassReport:

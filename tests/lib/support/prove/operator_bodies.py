@@ -11,7 +11,7 @@ import onnxruntime
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnxq.ops import DOMAIN, SCHEMAS, VERSION, attach_functions
+from onnxq.operators import DOMAIN, SCHEMAS, VERSION, attach_functions
 from support.cases.operator_cases import Case
 
 LEVELS = ("ORT_ENABLE_ALL", "ORT_DISABLE_ALL")

@@ -10,6 +10,7 @@ A body is written in ONNX's textual form with two shorthands that `function_text
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 DOMAIN = "com.onnxq"
@@ -94,6 +95,16 @@ class Schema:
     def attribute(self, name: str) -> Attribute | None:
         """The attribute of this name, if it has one."""
         return next((a for a in self.attributes if a.name == name), None)
+
+    @property
+    def defaults(self) -> dict[str, int | tuple[int, ...]]:
+        """The values of attributes that a node may leave out."""
+        return {a.name: a.default for a in self.attributes if a.default is not None}
+
+    def places(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Where these inputs stand. Raises ValueError for a name that no input has."""
+        order = [i.name for i in self.inputs]
+        return tuple(order.index(name) for name in names)
 
 
 def function_text(schema: Schema, opset: int = OPSET) -> str:

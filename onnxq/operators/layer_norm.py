@@ -1,62 +1,24 @@
-"""Softmax and LayerNorm in integers, after I-BERT (Kim et al., 2021)."""
+"""LayerNorm, or RMSNorm, in integers, after I-BERT (Kim et al., 2021)."""
 
 from __future__ import annotations
 
-from onnxq.ops.schema import ANY_WIDTH, EIGHT_BIT, Attribute, Input, Output, Schema
-from onnxq.ops.snippets import (
-    RESULT,
-    X_ZERO_POINT,
-    centred,
-    floor_divided,
-    limited,
-    multiplier,
-    rescaled,
-    saturated,
-    shift,
-    times,
-)
+import numpy as np
 
-SOFTMAX = Schema(
-    "Softmax",
-    "Softmax along an axis.",
-    (
-        Input("x", EIGHT_BIT, "any, rank at least 1", "the values"),
-        Input("table", ("int32",), "[256]", "entry d is round(exp(−s_x·d)·2^20), s_x the scale of x", constant=True),
-        multiplier("[1]"),
-        shift("[1]"),
-    ),
-    Output("y", ANY_WIDTH, "the shape of x", "the result"),
-    (Attribute("axis", "the axis that is normalized; negative counts from the end", -1), *RESULT),
-    "e = table[max − x]          max: the largest x along axis\n"
-    "S = sum of e along axis\n"
-    "y = saturate(floor((2·e·b + S·2^c) / (S·2^(c+1))) + y_zero_point)",
-    f"""
-    x_int = Cast <to = 6> (x)
-    axis_list = Unsqueeze (axis, list_0)
-    largest = ReduceMax (x_int, axis_list)
-    below = Sub (largest, x_int)
-    e_int = Gather <axis = 0> (table, below)
-    e = Cast <to = 7> (e_int)
-    sum = ReduceSum (e, axis_list)
-    b_wide = Cast <to = 7> (multiplier)
-    b = Squeeze (b_wide, list_0)
-    c_wide = Cast <to = 7> (shift)
-    c = Squeeze (c_wide, list_0)
-    unit = Pow (int64_2, c)
-    sum_scaled = Mul (sum, unit)
-    e_scaled = Mul (e, b)
-    e_twice = Mul (e_scaled, int64_2)
-    numerator = Add (e_twice, sum_scaled)
-    denominator = Mul (sum_scaled, int64_2)
-    quotient = Div (numerator, denominator)
-    y_shape = Shape (x)
-    reshaped = Reshape <allowzero = 1> (quotient, y_shape)
-    {saturated("reshaped")}""",
-    (
-        "1/s_y ≈ b/2^c with c ≤ 16. The quotient is rounded once, half up. Everything fits 64-bit integers for rows of "
-        "up to 2²⁵ values.",
-    ),
+from onnxq.errors import NumericError
+from onnxq.numeric.integer_norm import (
+    EPSILON_MAX,
+    FRACTION_BITS,
+    LAYER_NORM_LENGTH,
+    LAYER_NORM_LIMIT,
+    integer_sqrt,
+    normalized,
 )
+from onnxq.numeric.integer_output import Integers, centred, saturated
+from onnxq.operators.base import body
+from onnxq.operators.base.layouts import LastAxis
+from onnxq.operators.base.schema import ANY_WIDTH, Attribute, Input, Output, Schema
+from onnxq.operators.base.signature import RESULT, X_ZERO_POINT, shift
+from onnxq.operators.base.spec import OperatorSpec
 
 
 def _normalize() -> str:
@@ -109,10 +71,10 @@ Q  = 2^61 div R
 z  = floor((d·Q + u div 2) / u), u = 2^41 div P      the normalized value with 20 fraction bits
 y  = saturate(((z·gamma + beta + 2^(shift−1)) >> shift) + y_zero_point)""",
     f"""
-    {centred("x", "x_zero_point")}
+    {body.centred("x", "x_zero_point")}
     low = Neg (power_15)
     high = Sub (power_15, int64_1)
-    {limited("x_centred", "low", "high", "values")}
+    {body.limited("x_centred", "low", "high", "values")}
     y_shape = Shape (x)
     n_list = Shape <start = -1> (x)
     n = Squeeze (n_list, list_0)
@@ -147,10 +109,10 @@ y  = saturate(((z·gamma + beta + 2^(shift−1)) >> shift) + y_zero_point)""",
     half_fraction = Div (fraction, int64_2)
     ratio = Mul (d, reciprocal)
     ratio_half = Add (ratio, half_fraction)
-    {floor_divided("ratio_half", "fraction", "z")}
-    {times("z", "gamma", "z_gamma")}
+    {body.floor_divided("ratio_half", "fraction", "z")}
+    {body.times("z", "gamma", "z_gamma")}
     affine = Add (z_gamma, beta)
-    {rescaled("affine", "shift", "y_shape")}""",
+    {body.rescaled("affine", "shift", "y_shape")}""",
     (
         "Nothing exceeds 64 bits for any x. In a row of equal values z = 0.",
         "For y = γ·(x − mean)/sqrt(variance + ε) + β: gamma/2^shift = γ/(s_y·2²⁰), beta/2^shift = β/s_y, "
@@ -160,4 +122,40 @@ y  = saturate(((z·gamma + beta + 2^(shift−1)) >> shift) + y_zero_point)""",
     ),
 )
 
-SCHEMAS = (SOFTMAX, LAYER_NORM)
+
+def layer_norm(
+    x: Integers,
+    gamma: Integers,
+    beta: Integers,
+    shift: Integers,
+    *,
+    epsilon: int,
+    x_zero_point: int,
+    center: int,
+    **result: int,
+) -> Integers:
+    """Normalization of rows of n values along the last axis: LayerNorm, or with center = 0 RMSNorm.
+
+    x: 8-bit or int32 [..., n], n ≤ 2¹⁵; x − x_zero_point saturates to 16 bits. gamma: int32, of either sign, [n] or
+    [1]. beta: int64, |beta| ≤ 2⁶², likewise. shift: int32 [1]. epsilon: 0 … 2⁶¹. `numeric.integer_norm` makes
+    them.
+
+    S = Σ x (0 without center), d_i = n·x_i − S, V = max(n·Σx² − S² + epsilon, 1), which is n² times the variance;
+    z_i = d_i / sqrt(V), rounded half up to 20 fraction bits, from the reciprocal of floor(sqrt(V · 4^h)) ≥ 2³⁰;
+    y_i = sat(((z_i·gamma_i + beta_i + 2^(shift−1)) >> shift) + y_zero_point).
+    """
+    n = x.shape[-1]
+    if n > LAYER_NORM_LENGTH or not 0 <= epsilon <= EPSILON_MAX:
+        raise NumericError(f"rows of {n} values, or an epsilon of {epsilon}: at most 2¹⁵ and 2⁶¹")
+    values = np.clip(centred(x, x_zero_point), -LAYER_NORM_LIMIT, LAYER_NORM_LIMIT - 1)
+    total = values.sum(axis=-1, keepdims=True) * (1 if center else 0)
+    square = np.maximum(n * (values * values).sum(axis=-1, keepdims=True) - total * total + epsilon, 1)
+    normal, power = normalized(square)
+    reciprocal = (1 << 61) // integer_sqrt(normal)
+    unit = (1 << (61 - FRACTION_BITS)) // power
+    z = ((n * values - total) * reciprocal + unit // 2) // unit
+    c = int(shift.item())
+    return saturated((z * gamma.astype(np.int64) + beta + (1 << (c - 1))) >> c, **result)
+
+
+OPERATOR = OperatorSpec(LAYER_NORM, layer_norm, LastAxis("x"))

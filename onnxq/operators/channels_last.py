@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from onnxq.ops.schema import EIGHT_BIT, Input, Output, Schema
+import numpy as np
+
+from onnxq.numeric.integer_output import Integers
+from onnxq.operators.base.schema import EIGHT_BIT, Input, Output, Schema
+from onnxq.operators.base.spec import OperatorSpec
 
 CHANNELS_LAST = Schema(
     "ChannelsLast",
@@ -24,4 +28,10 @@ CHANNELS_LAST = Schema(
     ("`layout-nhwc` makes it of such a Transpose where an operator of ours reads the result: its kernel is faster.",),
 )
 
-SCHEMAS = (CHANNELS_LAST,)
+
+def channels_last(x: Integers) -> Integers:
+    """x [N, C, d1, d2, …] as [N, d1, d2, …, C]: 8-bit, of 3 dimensions or more."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
+OPERATOR = OperatorSpec(CHANNELS_LAST, channels_last, None)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from onnxq.ops.schema import ANY_WIDTH, Attribute, Output, Schema
-from onnxq.ops.snippets import (
-    ACC_AND_RESIDUAL_RESCALED,
-    ACC_RESCALED,
+from collections.abc import Sequence
+
+from onnxq.numeric.integer_output import Integers, centred, rescaled
+from onnxq.numeric.integer_products import convolution
+from onnxq.operators.base import body
+from onnxq.operators.base.schema import ANY_WIDTH, Attribute, Output, Schema
+from onnxq.operators.base.signature import (
     DILATIONS,
     PADS,
     RESCALE_NOTE,
     RESULT,
     STRIDES,
-    UNSIGNED_WEIGHTS,
     X_ZERO_POINT,
     layer_inputs,
     residual_inputs,
-    unsigned,
 )
+from onnxq.operators.base.spec import OperatorSpec
 
 WINDOW = "strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group"
 
 # ConvInteger takes one zero point for all weights, so it computes Σ (x − zp)·w, and zp_w[m]·Σ (x − zp) is taken off:
 # a second convolution, with one filter of ones a group.
 ACCUMULATOR = f"""
-    {unsigned("x")}
-    {UNSIGNED_WEIGHTS}
+    {body.unsigned("x")}
+    {body.UNSIGNED_WEIGHTS}
     x_planes = Transpose <perm = [0, 3, 1, 2]> (x_u8)
     w_planes = Transpose <perm = [0, 3, 1, 2]> (w_u8)
     products_planes = ConvInteger <{WINDOW}> (x_planes, w_planes, x_zp, uint8_128)
@@ -55,12 +57,14 @@ ATTRIBUTES = (
     Attribute("group", "number of groups, g; g = C is a depthwise convolution", 1, least=1),
     X_ZERO_POINT,
 )
+
 ACC_FORMULA = """\
 acc[n, i, j, m] = bias[m] + sum over kh, kw, k of
                   (x[n, row, column, ci] − x_zero_point)·(w[m, kh, kw, k] − w_zero_point[m])
     row    = i·strides[0] − pads[0] + kh·dilations[0]
     column = j·strides[1] − pads[1] + kw·dilations[1]
     ci     = (m div (M/g))·(C/g) + k"""
+
 NOTES = (
     "Channels-last; 1-D convolutions are lowered with H = 1.",
     "Padding holds x_zero_point, so it adds nothing.",
@@ -68,6 +72,7 @@ NOTES = (
     RESCALE_NOTE,
     "b = 2, c = 1 and y_type 6 give the raw accumulator.",
 )
+
 INPUTS = layer_inputs("[N, H, W, C]", "[M, kH, kW, C/g]", "M")
 
 CONV = Schema(
@@ -77,7 +82,7 @@ CONV = Schema(
     Output("y", ANY_WIDTH, "[N, OH, OW, M]", "the result; OH and OW as ONNX's Conv has them"),
     (*ATTRIBUTES, *RESULT),
     f"{ACC_FORMULA}\ny = saturate(((acc·b + 2^(c−1)) >> c) + y_zero_point)          b, c of channel m",
-    ACCUMULATOR + ACC_RESCALED,
+    ACCUMULATOR + body.ACC_RESCALED,
     NOTES,
 )
 
@@ -90,8 +95,57 @@ CONV_ADD = Schema(
     f"{ACC_FORMULA}\n"
     "y = saturate(((acc·b + (residual − residual_zero_point)·b_r + 2^(c−1)) >> c) + y_zero_point)\n"
     "    b, b_r, c of channel m; b_r = residual_multiplier",
-    ACCUMULATOR + ACC_AND_RESIDUAL_RESCALED,
+    ACCUMULATOR + body.ACC_AND_RESIDUAL_RESCALED,
     (*NOTES, "The two terms share the shift and the rounding (HAWQ-V3, eq. 9)."),
 )
 
-SCHEMAS = (CONV, CONV_ADD)
+
+def conv(
+    x: Integers,
+    w: Integers,
+    bias: Integers,
+    multiplier: Integers,
+    shift: Integers,
+    w_zero_point: Integers,
+    *,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
+    x_zero_point: int,
+    **result: int,
+) -> Integers:
+    """Convolution, channels-last: x [N, H, W, C], w [M, kH, kW, C/group], y [N, OH, OW, M].
+
+    x 8-bit; w int8 (INT4 weights too); bias int32 [M]; multiplier, shift int32 and w_zero_point int8 [1] or [M].
+    acc = Σ (x − x_zero_point)(w − w_zero_point[m]) + bias[m], padding adds 0. Raises NumericError if it exceeds int32.
+    """
+    acc = convolution(x, w, bias, w_zero_point, strides, pads, dilations, group, x_zero_point)
+    return rescaled([acc], [multiplier], shift, **result)
+
+
+def conv_add(
+    x: Integers,
+    w: Integers,
+    bias: Integers,
+    multiplier: Integers,
+    shift: Integers,
+    w_zero_point: Integers,
+    residual: Integers,
+    residual_multiplier: Integers,
+    *,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
+    x_zero_point: int,
+    residual_zero_point: int,
+    **result: int,
+) -> Integers:
+    """`conv` plus residual, 8-bit or int32 [N, OH, OW, M], before the one rounding (HAWQ-V3, eq. 9)."""
+    acc = convolution(x, w, bias, w_zero_point, strides, pads, dilations, group, x_zero_point)
+    terms = [acc, centred(residual, residual_zero_point)]
+    return rescaled(terms, [multiplier, residual_multiplier], shift, **result)
+
+
+OPERATORS = (OperatorSpec(CONV, conv, None, "filter"), OperatorSpec(CONV_ADD, conv_add, None, "filter"))

@@ -14,7 +14,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from onnxq.errors import NumericError
-from onnxq.numeric import integer_ops as ops
+from onnxq.operators import OPERATORS, compute
+
+conv = OPERATORS["Conv"].compute
+conv_add = OPERATORS["ConvAdd"].compute
+gemm = OPERATORS["Gemm"].compute
+gemm_add = OPERATORS["GemmAdd"].compute
+matmul = OPERATORS["MatMul"].compute
+mul = OPERATORS["Mul"].compute
+requantize = OPERATORS["Requantize"].compute
+average_pool = OPERATORS["AveragePool"].compute
+max_pool = OPERATORS["MaxPool"].compute
+reduce_mean = OPERATORS["ReduceMean"].compute
+lookup_table = OPERATORS["LookupTable"].compute
+channels_last = OPERATORS["ChannelsLast"].compute
+add = OPERATORS["Add"].compute
 
 seeds = st.integers(0, 2**32 - 1)
 kinds = st.sampled_from([np.uint8, np.int8])
@@ -98,9 +112,9 @@ def test_conv_by_loops(seed: int, x_kind: Any, y_kind: Any, with_residual: bool)
     residual_multiplier = vectors(rng, m, 0, 2**31)
     inputs = [x, w, bias, multiplier, shift, w_zero_point]
     if with_residual:
-        y = ops.conv_add(*inputs, residual, residual_multiplier, residual_zero_point=9, **attributes)
+        y = conv_add(*inputs, residual, residual_multiplier, residual_zero_point=9, **attributes)
     else:
-        y = ops.conv(*inputs, **attributes)
+        y = conv(*inputs, **attributes)
     assert y.shape == shape and y.dtype == y_kind
     for n, i, j, o in np.ndindex(*shape):
         acc = int(bias[o])
@@ -128,9 +142,9 @@ def test_gemm_by_loops(seed: int, x_kind: Any, y_kind: Any, with_residual: bool)
     residual, residual_multiplier = codes(rng, np.int8, *lead, n), vectors(rng, n, 0, 2**31)
     inputs = [x, w, bias, multiplier, shift, w_zero_point]
     if with_residual:
-        y = ops.gemm_add(*inputs, residual, residual_multiplier, residual_zero_point=-3, **attributes)
+        y = gemm_add(*inputs, residual, residual_multiplier, residual_zero_point=-3, **attributes)
     else:
-        y = ops.gemm(*inputs, **attributes)
+        y = gemm(*inputs, **attributes)
     assert y.shape == (*lead, n) and y.dtype == y_kind
     for place in np.ndindex(*lead, n):
         column = [int(v) - at(w_zero_point, place[-1]) for v in w[:, place[-1]]]
@@ -149,13 +163,13 @@ def test_matmul_and_mul_by_loops(seed: int, a_kind: Any, b_kind: Any) -> None:
     a, b = codes(rng, a_kind, 2, 1, m, k), codes(rng, b_kind, 3, k, n)
     multiplier, shift = vectors(rng, 1, 0, 2**31), vectors(rng, 1, 30, 42)
     attributes = {"a_zero_point": 5, "b_zero_point": -9} | result(rng, np.int8)
-    y = ops.matmul(a, b, multiplier, shift, **attributes)
+    y = matmul(a, b, multiplier, shift, **attributes)
     assert y.shape == (2, 3, m, n)
     for i, j, p, q in np.ndindex(*y.shape):
         acc = sum((int(u) - 5) * (int(v) + 9) for u, v in zip(a[i, 0, p], b[j, :, q], strict=True))
         assert int(y[i, j, p, q]) == finish(acc * int(multiplier[0]), int(shift[0]), attributes)
     a, b = codes(rng, a_kind, 2, 1, k), codes(rng, b_kind, 3, 1)
-    y = ops.mul(a, b, multiplier, shift, **attributes)
+    y = mul(a, b, multiplier, shift, **attributes)
     assert y.shape == (2, 3, k)
     for i, j, p in np.ndindex(*y.shape):
         total = (int(a[i, 0, p]) - 5) * (int(b[j, 0]) + 9) * int(multiplier[0])
@@ -175,7 +189,7 @@ def test_add_sub_requantize_by_loops(seed: int, a_kind: Any, b_kind: Any, negati
     b_a, b_b = vectors(rng, length, 0, 2**30), vectors(rng, length, 0, 2**30)
     shift = vectors(rng, length, 1, 62)
     attributes = {"a_zero_point": 3, "b_zero_point": 200, "axis": axis} | result(rng, np.uint8)
-    y = (ops.sub if negative else ops.add)(a, b, b_a, b_b, shift, **attributes)
+    y = OPERATORS["Sub" if negative else "Add"].compute(a, b, b_a, b_b, shift, **attributes)
     assert y.shape == shape and y.dtype == np.uint8
     wide = np.broadcast_to(b, shape)
     for place in np.ndindex(*shape):
@@ -183,7 +197,7 @@ def test_add_sub_requantize_by_loops(seed: int, a_kind: Any, b_kind: Any, negati
         term = (int(wide[place]) - 200) * at(b_b, channel)
         total = (int(a[place]) - 3) * at(b_a, channel) + (-term if negative else term)
         assert int(y[place]) == finish(total, at(shift, channel), attributes)
-    y = ops.requantize(a, b_a, shift, x_zero_point=3, axis=axis, **result(np.random.default_rng(seed), np.int8))
+    y = requantize(a, b_a, shift, x_zero_point=3, axis=axis, **result(np.random.default_rng(seed), np.int8))
     attributes = result(np.random.default_rng(seed), np.int8)
     for place in np.ndindex(*shape):
         total = (int(a[place]) - 3) * at(b_a, place[axis])
@@ -202,11 +216,11 @@ def test_pools_by_loops(seed: int, kind: Any, by_position: bool) -> None:
     multiplier = rng.integers(0, 2**31, shape).astype(np.int32)
     shift = rng.integers(30, 40, shape).astype(np.int32)
     attributes = result(rng, np.uint8)
-    y = ops.average_pool(x, multiplier, shift, kernel_shape=kernel, x_zero_point=17, **a, **attributes)
+    y = average_pool(x, multiplier, shift, kernel_shape=kernel, x_zero_point=17, **a, **attributes)
     assert y.shape == (2, len(rows), len(columns), 3) and y.dtype == np.uint8
     largest = None
     if kind is not np.int32:
-        largest = ops.max_pool(x, kernel_shape=kernel, **a)
+        largest = max_pool(x, kernel_shape=kernel, **a)
         assert largest.shape == y.shape and largest.dtype == kind
     for n, i, j, c in np.ndindex(*y.shape):
         seen = [int(x[n, p[0], p[1], c]) for _, p in window(size, kernel, (i, j), a) if p]
@@ -223,7 +237,7 @@ def test_reduce_mean(axes: list[int], keepdims: int) -> None:
     x = codes(np.random.default_rng(0), np.int8, 3, 4, 5)
     multiplier, shift = np.array([2**30 + 7], np.int32), np.array([33], np.int32)
     attributes = {"y_zero_point": 1, "qmin": -100, "qmax": 100, "y_type": 3}
-    y = ops.reduce_mean(x, multiplier, shift, axes=axes, keepdims=keepdims, x_zero_point=-2, **attributes)
+    y = reduce_mean(x, multiplier, shift, axes=axes, keepdims=keepdims, x_zero_point=-2, **attributes)
     total = (x.astype(int) + 2).sum(axis=tuple(axes), keepdims=bool(keepdims))
     assert y.shape == total.shape and y.dtype == np.int8
     assert y.reshape(-1).tolist() == [finish(int(t) * (2**30 + 7), 33, attributes) for t in total.reshape(-1)]
@@ -238,7 +252,7 @@ def test_concat(seed: int, count: int) -> None:
     zero_points = rng.integers(-128, 128, count).tolist()
     attributes = result(rng, np.uint8)
     given_to = {"axis": -2, "zero_points": zero_points, **attributes}
-    y = ops.compute(f"Concat{count}", [multiplier, shift, *parts], given_to)
+    y = compute(f"Concat{count}", [multiplier, shift, *parts], given_to)
     expected = [
         [[finish((int(v) - z) * int(b), int(c), attributes) for v in row] for row in part[k]]
         for k in range(2)
@@ -252,7 +266,7 @@ def test_concat(seed: int, count: int) -> None:
 def test_lookup_table(kind: Any) -> None:
     table = codes(np.random.default_rng(0), np.int8, 256)
     x = np.arange(np.iinfo(kind).min, np.iinfo(kind).max + 1).astype(kind).reshape(16, 16)
-    y = ops.lookup_table(x, table)
+    y = lookup_table(x, table)
     assert y.dtype == np.int8 and y.shape == (16, 16)
     assert y.reshape(-1).tolist() == table.tolist()
 
@@ -260,7 +274,7 @@ def test_lookup_table(kind: Any) -> None:
 @pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 5), (1, 2, 3, 2, 2), (2, 0, 4), (0, 3, 4)])
 def test_channels_last(shape: tuple[int, ...]) -> None:
     x = codes(np.random.default_rng(0), np.int8, *shape)
-    y = ops.channels_last(x)
+    y = channels_last(x)
     assert y.dtype == np.int8 and y.shape == (shape[0], *shape[2:], shape[1])
     assert y.flags.c_contiguous
     for n, c, *place in np.ndindex(shape):
@@ -290,7 +304,7 @@ def test_equals_onnxruntime_conv_integer(group: int, channels: int, filters: int
     x = codes(rng, np.uint8, 2, 11, 9, channels)
     w = codes(rng, np.int8, filters, 3, 2, channels // group)
     window_of = {"strides": [2, 1], "pads": [1, 0, 2, 1], "dilations": [1, 2], "group": group}
-    y = ops.conv(
+    y = conv(
         x,
         w,
         np.zeros(filters, np.int32),
@@ -322,10 +336,10 @@ def test_equals_onnxruntime_matmul_integer(depth: int) -> None:
     node = onnx.helper.make_node("MatMulInteger", ["a", "b", "az", "bz"], ["y"])
     found = evaluate(node, {"a": a, "b": b, "az": np.array(100, np.uint8), "bz": np.array(128, np.uint8)})
     identity = np.array([2], np.int32), np.array([1], np.int32)
-    np.testing.assert_array_equal(ops.matmul(a, b, *identity, a_zero_point=100, b_zero_point=128, **RAW), found)
+    np.testing.assert_array_equal(matmul(a, b, *identity, a_zero_point=100, b_zero_point=128, **RAW), found)
     w = (b[0].astype(np.int32) - 128).astype(np.int8)
     bias = rng.integers(-1000, 1000, 5).astype(np.int32)
-    y = ops.gemm(a[:, 0], w, bias, *identity, np.zeros(1, np.int8), x_zero_point=100, **RAW)
+    y = gemm(a[:, 0], w, bias, *identity, np.zeros(1, np.int8), x_zero_point=100, **RAW)
     np.testing.assert_array_equal(y, found[:, 0] + bias)
 
 
@@ -334,8 +348,8 @@ def test_int4_weights_may_come_as_int4() -> None:
     x, w = codes(rng, np.uint8, 3, 8), rng.integers(-8, 8, (8, 4)).astype(np.int8)
     rest = [np.zeros(4, np.int32), np.array([2**30], np.int32), np.array([36], np.int32), np.zeros(1, np.int8)]
     attributes = {"qmin": 0, "qmax": 255, "y_type": 2}
-    expected = ops.gemm(x, w, *rest, **attributes)
-    np.testing.assert_array_equal(ops.gemm(x, w.astype(ml_dtypes.int4), *rest, **attributes), expected)
+    expected = gemm(x, w, *rest, **attributes)
+    np.testing.assert_array_equal(gemm(x, w.astype(ml_dtypes.int4), *rest, **attributes), expected)
 
 
 def test_largest_accumulators_are_exact() -> None:
@@ -343,19 +357,19 @@ def test_largest_accumulators_are_exact() -> None:
     depth = 65793
     x, w = np.full((1, depth), 255, np.uint8), np.full((depth, 1), -128, np.int8)
     identity = np.array([2], np.int32), np.array([1], np.int32)
-    y = ops.gemm(x, w, np.array([-7], np.int32), *identity, np.zeros(1, np.int8), **RAW)
+    y = gemm(x, w, np.array([-7], np.int32), *identity, np.zeros(1, np.int8), **RAW)
     assert y.tolist() == [[-255 * 128 * depth - 7]]
     with pytest.raises(NumericError, match="32-bit accumulator"):
-        ops.gemm(x, w, np.array([-(2**20)], np.int32), *identity, np.zeros(1, np.int8), **RAW)
+        gemm(x, w, np.array([-(2**20)], np.int32), *identity, np.zeros(1, np.int8), **RAW)
 
 
 def test_sums_that_overflow_are_refused() -> None:
     x = np.full((1, 2, 2, 1), 2**30, np.int32)
     one = np.array([1], np.int32)
     with pytest.raises(NumericError, match="sum of a window"):
-        ops.average_pool(x, one, one, kernel_shape=[2, 2], **RAW)
+        average_pool(x, one, one, kernel_shape=[2, 2], **RAW)
     with pytest.raises(NumericError, match="over the axes"):
-        ops.reduce_mean(x, one, one, axes=[1, 2], **RAW)
+        reduce_mean(x, one, one, axes=[1, 2], **RAW)
 
 
 @pytest.mark.parametrize(
@@ -370,14 +384,14 @@ def test_sums_that_overflow_are_refused() -> None:
 def test_ranges_outside_the_type_are_refused(attributes: dict[str, int], message: str) -> None:
     one = np.array([1], np.int32)
     with pytest.raises(NumericError, match=message):
-        ops.requantize(np.zeros(3, np.int8), one, one, **attributes)
+        requantize(np.zeros(3, np.int8), one, one, **attributes)
 
 
 def test_unknown_operator_and_window_too_large() -> None:
     with pytest.raises(NumericError, match="Frobnicate"):
-        ops.compute("Frobnicate", [], {})
+        compute("Frobnicate", [], {})
     with pytest.raises(NumericError, match="window of 3 × 1"):
-        ops.max_pool(np.zeros((1, 2, 2, 1), np.int8), kernel_shape=[3, 1])
+        max_pool(np.zeros((1, 2, 2, 1), np.int8), kernel_shape=[3, 1])
 
 
 @given(st.sampled_from([(), (0,), (2, 0, 3)]))
@@ -386,9 +400,9 @@ def test_scalars_and_empty_tensors(shape: tuple[int, ...]) -> None:
     x, one = np.zeros(shape, np.int8), np.array([2], np.int32)
     attributes = {"qmin": -128, "qmax": 127, "y_type": 3}
     shift = np.array([1], np.int32)
-    assert ops.requantize(x, one, shift, **attributes).shape == shape
-    assert ops.add(x, x, one, one, shift, **attributes).shape == shape
-    assert ops.mul(x, x, one, shift, **attributes).shape == shape
+    assert requantize(x, one, shift, **attributes).shape == shape
+    assert add(x, x, one, one, shift, **attributes).shape == shape
+    assert mul(x, x, one, shift, **attributes).shape == shape
 
 
 def test_empty_batches() -> None:
@@ -396,11 +410,11 @@ def test_empty_batches() -> None:
     w = np.zeros((4, 3, 3, 2), np.int8)
     images = np.zeros((0, 5, 5, 2), np.uint8)
     layer = [np.zeros(4, np.int32), one, one, np.zeros(1, np.int8)]
-    assert ops.conv(images, w, *layer, **RAW).shape == (0, 3, 3, 4)
-    assert ops.conv(images, w[:2, :, :, :1], np.zeros(2, np.int32), *layer[1:], group=2, **RAW).shape == (0, 3, 3, 2)
-    assert ops.max_pool(images, kernel_shape=[2, 2]).shape == (0, 4, 4, 2)
-    assert ops.reduce_mean(images, one, one, axes=[1, 2], **RAW).shape == (0, 1, 1, 2)
-    assert ops.gemm(np.zeros((0, 2), np.int8), w[0, 0, :2, :].T @ np.zeros((2, 4), np.int8), *layer, **RAW).shape == (
+    assert conv(images, w, *layer, **RAW).shape == (0, 3, 3, 4)
+    assert conv(images, w[:2, :, :, :1], np.zeros(2, np.int32), *layer[1:], group=2, **RAW).shape == (0, 3, 3, 2)
+    assert max_pool(images, kernel_shape=[2, 2]).shape == (0, 4, 4, 2)
+    assert reduce_mean(images, one, one, axes=[1, 2], **RAW).shape == (0, 1, 1, 2)
+    assert gemm(np.zeros((0, 2), np.int8), w[0, 0, :2, :].T @ np.zeros((2, 4), np.int8), *layer, **RAW).shape == (
         0,
         4,
     )

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from onnxq.ops.schema import ANY_WIDTH, Attribute, Input, Output, Schema
-from onnxq.ops.snippets import RESCALE_NOTE, RESULT, centred, multiplier, saturated, shift, shifted, times
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxq.numeric.integer_output import Integers, centred, rescaled
+from onnxq.operators.base import body
+from onnxq.operators.base.layouts import Joined
+from onnxq.operators.base.schema import ANY_WIDTH, Attribute, Input, Output, Schema
+from onnxq.operators.base.signature import RESCALE_NOTE, RESULT, multiplier, shift
+from onnxq.operators.base.spec import OperatorSpec
 
 COUNTS = range(2, 9)
 
@@ -13,12 +21,12 @@ def _part(i: int) -> str:
     b_{i} = Gather <axis = 0> (multiplier, int64_{i})
     c_{i} = Gather <axis = 0> (shift, int64_{i})
     zero_point_{i} = Gather <axis = 0> (zero_points, int64_{i})
-    {centred(f"x_{i}", f"zero_point_{i}")}
-    {times(f"x_{i}_centred", f"b_{i}", f"x_{i}_term")}
-    {shifted(f"x_{i}_term", f"c_{i}", f"x_{i}_")}"""
+    {body.centred(f"x_{i}", f"zero_point_{i}")}
+    {body.times(f"x_{i}_centred", f"b_{i}", f"x_{i}_term")}
+    {body.shifted(f"x_{i}_term", f"c_{i}", f"x_{i}_")}"""
 
 
-def _concat(count: int) -> Schema:
+def _schema(count: int) -> Schema:
     quotients = ", ".join(f"x_{i}_quotient" for i in range(count))
     return Schema(
         f"Concat{count}",
@@ -38,10 +46,31 @@ def _concat(count: int) -> Schema:
         "    saturate((((x_i − zero_points[i])·b[i] + 2^(c[i]−1)) >> c[i]) + y_zero_point)",
         "".join(_part(i) for i in range(count))
         + f"\n    joined = Concat <axis: int = @axis> ({quotients})"
-        + saturated("joined"),
+        + body.saturated("joined"),
         (RESCALE_NOTE,),
         page="Concat",
     )
 
 
-SCHEMAS = tuple(_concat(count) for count in COUNTS)
+def concat(
+    multiplier: Integers,
+    shift: Integers,
+    *parts: Integers,
+    axis: int,
+    zero_points: Sequence[int],
+    **result: int,
+) -> Integers:
+    """Concat2 … Concat8: the parts, 8-bit or int32, each rescaled on its own (HAWQ-V3, eq. 10).
+
+    multiplier, shift, zero_points: one value a part.
+    """
+    found = [
+        rescaled([centred(x, z)], [b], c, **result)
+        for x, z, b, c in zip(parts, zero_points, multiplier, shift, strict=True)
+    ]
+    return np.concatenate(found, axis)
+
+
+OPERATORS = tuple(
+    OperatorSpec(_schema(count), concat, Joined(tuple(f"x_{i}" for i in range(count)))) for count in COUNTS
+)

@@ -10,11 +10,7 @@ import onnx.parser
 from onnx import helper
 
 from onnxq.errors import ModelError
-from onnxq.ops import concat, convolution, elementwise, movement, normalization, pooling, products
-from onnxq.ops.schema import DOMAIN, OPSET, VERSION, Schema, function_text
-
-FAMILIES = (convolution, products, elementwise, concat, movement, pooling, normalization)
-SCHEMAS: dict[str, Schema] = {schema.name: schema for family in FAMILIES for schema in family.SCHEMAS}
+from onnxq.operators.base.schema import DOMAIN, OPSET, VERSION, Schema, function_text
 
 
 def function(name: str, opset: int = OPSET) -> onnx.FunctionProto:
@@ -26,6 +22,8 @@ def function(name: str, opset: int = OPSET) -> onnx.FunctionProto:
 
 @functools.cache
 def _parsed(name: str, opset: int) -> onnx.FunctionProto:
+    from onnxq.operators.base.registry import SCHEMAS
+
     schema = SCHEMAS[name]
     made = onnx.parser.parse_function(function_text(schema, opset))
     made.doc_string = schema.summary
@@ -39,9 +37,13 @@ def attach_functions(model: onnx.ModelProto) -> None:
     Functions of com.onnxq that are not in SCHEMAS stay while they are used; other domains are left alone. Idempotent.
     Raises ModelError when the model's opset is too old for the bodies, or its com.onnxq is newer than this onnxq.
     """
-    own = {f.name: f for f in model.functions if f.domain == DOMAIN and f.name not in SCHEMAS}
     others = [f for f in model.functions if f.domain != DOMAIN]
     nodes = [*_own_nodes(model.graph.node), *(n for f in others for n in _own_nodes(f.node))]
+    if not nodes and len(others) == len(model.functions):
+        return
+    from onnxq.operators.base.registry import SCHEMAS
+
+    own = {f.name: f for f in model.functions if f.domain == DOMAIN and f.name not in SCHEMAS}
     for name, unknown in own.items():
         nodes += _own_nodes(unknown.node) if any(n.op_type == name for n in nodes) else []
     used = sorted({n.op_type for n in nodes})

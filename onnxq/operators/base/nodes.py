@@ -10,8 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 
-from onnxq.ops.functions import SCHEMAS
-from onnxq.ops.schema import DOMAIN, Attribute, Schema
+from onnxq.operators.base.schema import DOMAIN, Attribute, Schema
 
 LIMITS = {TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127), TensorProto.INT32: (-(2**31), 2**31 - 1)}
 # The vectors of a rescale, by how their names end, and what their values may be.
@@ -23,6 +22,8 @@ def check_node(node: gs.Node | onnx.NodeProto) -> list[str]:
 
     Of an onnx-graphsurgeon node the element types and the values of its multipliers and shifts are seen too.
     """
+    from onnxq.operators.base.registry import SCHEMAS
+
     proto = isinstance(node, onnx.NodeProto)
     op = node.op_type if proto else node.op
     schema = SCHEMAS.get(op)

@@ -15,7 +15,7 @@ from onnxq.errors import ModelError
 from onnxq.execution.save import save
 from onnxq.graph.model import load, to_proto
 from onnxq.graph.shapes import static_shape
-from onnxq.ops import DOMAIN, SCHEMAS, attach_functions, function, function_text
+from onnxq.operators import DOMAIN, SCHEMAS, attach_functions, function, function_text
 from support.cases.operator_cases import Case, Draw
 from support.prove.operator_bodies import activations, evaluations, model, static
 

@@ -1,0 +1,28 @@
+"""The handler of each standard operator: every module here may have HANDLERS, and is found by its file name."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import onnx_graphsurgeon as gs
+
+from onnxq.lowering.work import Work
+
+Handler = Callable[[Work, gs.Node], None]
+
+
+@functools.cache
+def handlers() -> Mapping[str, Handler]:
+    """What lowers a node, by its operator; it raises RefusedError where that cannot be."""
+    found: dict[str, Handler] = {}
+    for entry in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        module = importlib.import_module(f"{__package__}.{entry.name}")
+        own: Mapping[str, Handler] = getattr(module, "HANDLERS", {})
+        if both := found.keys() & own.keys():
+            raise TypeError(f"{module.__name__} lowers {', '.join(sorted(both))}, which another module lowers already")
+        found |= own
+    return found

@@ -1,0 +1,43 @@
+"""The operators of domain com.onnxq, a module each, found by their file names; base/ holds what they share.
+
+OPERATORS               every operator by name (base.spec.OperatorSpec)
+SCHEMAS                 their schemas
+compute(name, …)        the exact output of a node
+function(name)          its body in standard ONNX operators, which integer-only models carry
+attach_functions(model) make a ModelProto carry the bodies of the operators it uses
+check_node(node)        what is wrong with a node, held against its schema
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from onnxq.operators.base.functions import attach_functions, function
+from onnxq.operators.base.nodes import check_node
+from onnxq.operators.base.schema import DOMAIN, VERSION, Attribute, Input, Output, Schema, function_text
+
+if TYPE_CHECKING:
+    from onnxq.operators.base.registry import OPERATORS, SCHEMAS, compute
+
+__all__ = [
+    "DOMAIN",
+    "OPERATORS",
+    "SCHEMAS",
+    "VERSION",
+    "Attribute",
+    "Input",
+    "Output",
+    "Schema",
+    "attach_functions",
+    "check_node",
+    "compute",
+    "function",
+    "function_text",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """What the registry has, loaded when first used: reading a float model needs no operator of ours."""
+    if name not in ("OPERATORS", "SCHEMAS", "compute"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from onnxq.operators.base import registry
+
+    return getattr(registry, name)

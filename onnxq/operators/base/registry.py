@@ -1,0 +1,45 @@
+"""Every operator of com.onnxq: one module of onnxq/operators each, or a family of them, found by its file name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onnxq.errors import NumericError
+from onnxq.operators.base.schema import DOMAIN, Schema
+from onnxq.operators.base.spec import OperatorSpec
+
+PACKAGE, _, _ = __package__.rpartition(".")
+
+
+def _found() -> dict[str, OperatorSpec]:
+    """Every operator by name, in order of names."""
+    found: dict[str, OperatorSpec] = {}
+    for entry in pkgutil.iter_modules([str(Path(__file__).parents[1])]):
+        if entry.ispkg:
+            continue
+        module = importlib.import_module(f"{PACKAGE}.{entry.name}")
+        specs = getattr(module, "OPERATORS", None) or (getattr(module, "OPERATOR", None),)
+        for spec in specs:
+            if not isinstance(spec, OperatorSpec):
+                raise TypeError(f"{module.__name__} must define OPERATOR or OPERATORS: it describes an operator")
+            if spec.name in found:
+                raise TypeError(f"{module.__name__} defines {spec.name}, which another module defines already")
+            found[spec.name] = spec
+    return dict(sorted(found.items()))
+
+
+OPERATORS: Mapping[str, OperatorSpec] = _found()
+SCHEMAS: Mapping[str, Schema] = {name: spec.schema for name, spec in OPERATORS.items()}
+
+
+def compute(op: str, inputs: Sequence[NDArray[Any]], attributes: Mapping[str, Any]) -> NDArray[Any]:
+    """The output of one node, exact. Raises NumericError for an unknown operator, and as the operators do."""
+    if op not in OPERATORS:
+        raise NumericError(f"{DOMAIN} has no operator {op}")
+    return OPERATORS[op].compute(*inputs, **attributes)
