@@ -13,14 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxq.errors import ModelError
 from onnxq.execution import runtime
-from support.cases.operator_cases import Case, Draw
+from support.cases.operators import ALL, Case, Draw
 from support.kernel_runs import bundle, check, chosen, needs_library, on_every_tier
 
 pytestmark = needs_library
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 INT8 = {"qmin": -128, "qmax": 127, "y_type": 3}
-ALL = ("uint8", "int8", "int32")
 
 
 def vector(x: Any, b: Any, c: Any, **attributes: Any) -> Case:
@@ -86,23 +85,6 @@ def test_equals_exact_integers(tier: str, terms: list[tuple[int, int, int]], y: 
     alone = [vector(x, b[:1], c[:1], **result)] if abs(max(x, key=abs)) * b[0] + 2 ** (c[0] - 1) < 2**63 else []
     with chosen(tier):
         check(bundle([vector(x, b, c, **result), *alone]), threads=(1,))
-
-
-@on_every_tier
-def test_types_axes_and_shapes(tier: str) -> None:
-    cases = []
-    draw = Draw(1)
-    for x in ALL:
-        for y in ALL:
-            for axis in (0, 1, 2, 3, -1, -2, -3, -4):
-                channels = (2, 3, 17, 35)[axis]
-                lengths = (channels, 1 if axis < 0 else channels)
-                cases.append(draw.requantize((2, 3, 17, 35), x=x, y=y, axis=axis, lengths=lengths))
-            cases += [draw.requantize(s, x=x, y=y) for s in ((), (0, 3), (1,), (63,), (5, 1, 333), (300, 700))]
-            cases.append(draw.requantize((400, 601), x=x, y=y, lengths=(601, 1)))
-            cases.append(draw.requantize((1, 5, 1), x=x, y=y, lengths=(1, 1), axis=1))
-    with chosen(tier):
-        check(bundle(cases))
 
 
 def test_the_last_axis_is_the_default() -> None:

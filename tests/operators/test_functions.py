@@ -16,7 +16,8 @@ from onnxq.execution.save import save
 from onnxq.graph.model import load, to_proto
 from onnxq.graph.shapes import static_shape
 from onnxq.operators import DOMAIN, SCHEMAS, attach_functions, function, function_text
-from support.cases.operator_cases import Case, Draw
+from support.cases.operators import Case, Draw, small_nodes
+from support.cases.operators.conv import conv
 from support.prove.operator_bodies import activations, evaluations, model, static
 
 REQUANTIZE = "com.onnxq.Requantize<qmin=0, qmax=255, y_type=2>"
@@ -138,32 +139,7 @@ def test_attach_refuses_versions_that_do_not_fit(old: str, new: str, message: st
     assert message in str(refusal.value)
 
 
-def cases() -> list[Case]:
-    draw = Draw(20)
-    conv = {"strides": (2, 1), "pads": (1, 0, 2, 1), "x": "int8", "zero_points": "many"}
-    window = {"kernel_shape": (3, 2), "strides": (2, 1), "pads": (1, 0, 1, 1)}
-    return [
-        draw.conv((2, 7, 6, 8), (12, 3, 2, 4), **conv),
-        draw.conv((2, 7, 6, 8), (8, 3, 3, 1), residual="int32", y="int32"),
-        draw.gemm((3, 2, 20), 7, w="int4"),
-        draw.gemm((3, 20), 7, residual="uint8"),
-        draw.matmul((2, 1, 3, 4), (5, 4, 6)),
-        draw.add((2, 3, 4), (4,), lengths=(4, 1, 4)),
-        draw.add((3, 1), (2, 3, 4), op="Sub", axis=1, lengths=(3, 3, 1)),
-        draw.mul((2, 3, 4), (3, 1), y="int8"),
-        draw.requantize((2, 3, 4), axis=1, lengths=(3, 3)),
-        draw.lookup_table((2, 3), x="int8"),
-        draw.channels_last((2, 3, 4, 5), x="int8"),
-        draw.concat(((2, 3), (2, 5)), ("int8", "int32"), axis=-1),
-        draw.average_pool((2, 6, 7, 3), x="int32", **window),
-        draw.max_pool((2, 6, 7, 3), **window),
-        draw.reduce_mean((2, 3, 4, 5), axes=(1, 2), keepdims=0),
-        draw.softmax((2, 3, 20), axis=1),
-        draw.layer_norm((2, 3, 20), epsilon=7),
-    ]
-
-
-CASES = cases()
+CASES = small_nodes()
 IDS = [case.op for case in CASES]
 
 
@@ -234,7 +210,7 @@ def test_a_saved_model_names_the_file_when_its_opset_is_too_old() -> None:
 
 
 def test_loading_infers_shapes_through_our_operators() -> None:
-    case = Draw(21).conv((2, 7, 6, 8), (12, 3, 2, 4), pads=(1, 1, 1, 1))
+    case = conv(Draw(21), (2, 7, 6, 8), (12, 3, 2, 4), pads=(1, 1, 1, 1))
     proto, feeds, expected = of(case)
     fixed = static(proto, feeds)
     del fixed.functions[:]

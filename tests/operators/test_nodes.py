@@ -12,10 +12,11 @@ import pytest
 
 from onnxq.graph.model import load
 from onnxq.operators import check_node
-from support.cases.operator_cases import Draw
+from support.cases.operators import Draw
+from support.cases.operators.conv import conv
 from support.prove.operator_bodies import model
 
-CASE = Draw(30).conv((2, 7, 6, 8), (12, 3, 2, 4), w="int4", zero_points="many", pads=(1, 0, 2, 1))
+CASE = conv(Draw(30), (2, 7, 6, 8), (12, 3, 2, 4), w="int4", zero_points="many", pads=(1, 0, 2, 1))
 
 
 def node(**changes: Any) -> gs.Node:

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from onnxq.errors import OnnxqError
 from onnxq.execution import runtime
 from onnxq.operators import DOMAIN, VERSION
-from support.cases.operator_cases import Case
+from support.cases.operators import Case
 from support.prove.operator_bodies import activations
 
 TIERS = ("amx", "avx512vnni", "avxvnni", "avx2", "portable")
@@ -95,8 +95,7 @@ def check(made: Bundle, threads: Sequence[int] = (1, 2)) -> None:
 def check_outputs(made: Bundle, outputs: Sequence[np.ndarray], what: str) -> None:
     """Assert that outputs are those expected, naming the case that is not."""
     for case, found, expected in zip(made.cases, outputs, made.expected, strict=True):
-        shapes = {name: (str(values.dtype), values.shape) for name, values in case.arrays.items()}
-        where = f"{what}: {case.op} {shapes} {case.attributes}"
+        where = f"{what}: {case}"
         assert found.dtype == expected.dtype and found.shape == expected.shape, (where, found.dtype, found.shape)
         np.testing.assert_array_equal(found, expected, err_msg=where)
 

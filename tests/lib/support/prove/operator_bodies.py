@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnxq.operators import DOMAIN, SCHEMAS, VERSION, attach_functions
-from support.cases.operator_cases import Case
+from support.cases.operators import Case
 
 LEVELS = ("ORT_ENABLE_ALL", "ORT_DISABLE_ALL")
 
@@ -67,8 +67,9 @@ def check_body(case: Case) -> None:
     proto = model(case.op, case.arrays, case.attributes, expected)
     onnx.checker.check_model(proto, full_check=True)
     for name, found in evaluations(proto, {n: case.arrays[n] for n in activations(case.op)}):
-        assert found.dtype == expected.dtype and found.shape == expected.shape, (name, found.dtype, found.shape)
-        np.testing.assert_array_equal(found, expected, err_msg=name)
+        where = f"{name}: {case}"
+        assert found.dtype == expected.dtype and found.shape == expected.shape, (where, found.dtype, found.shape)
+        np.testing.assert_array_equal(found, expected, err_msg=where)
 
 
 def static(proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> onnx.ModelProto:

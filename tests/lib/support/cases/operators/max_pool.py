@@ -1,0 +1,69 @@
+"""MaxPool."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from support.cases.operators import EIGHT, Case, Draw, OperatorCases, Shape, with_
+from support.cases.operators._windows import BODY_WINDOWS, SHAPES, UNEVEN, WINDOWS, ones, pools
+
+
+def max_pool(draw: Draw, shape: Shape, *, x: str = "uint8", **attributes: Any) -> Case:
+    return Case("MaxPool", {"x": draw.tensor(x, shape)}, attributes)
+
+
+def nodes(draw: Draw) -> list[Case]:
+    return [max_pool(draw, (2, 6, 7, 70), x="int8", **UNEVEN)]
+
+
+def small(draw: Draw) -> list[Case]:
+    return [max_pool(draw, (2, 6, 7, 3), kernel_shape=(3, 2), strides=(2, 1), pads=(1, 0, 1, 1))]
+
+
+def bodies() -> Iterator[Case]:
+    for window, x in itertools.product(BODY_WINDOWS, EIGHT):
+        draw = Draw(13)
+        for shape in ((2, 6, 7, 3), (0, 6, 7, 3)):
+            yield max_pool(draw, shape, x=x, **window)
+
+
+def maxima() -> list[Case]:
+    draw = Draw(2)
+    cases = [max_pool(draw, shape, x=x, **window) for shape in SHAPES for window in WINDOWS for x in EIGHT]
+    return [*cases, max_pool(draw, (2, 60, 70, 64), kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))]
+
+
+@st.composite
+def drawn(draw: st.DrawFn) -> Case:
+    shape, window = draw(pools())
+    values = Draw(draw(st.integers(0, 2**32)))
+    return max_pool(values, shape, x=draw(st.sampled_from(EIGHT)), **window)
+
+
+MAX = max_pool(Draw(4), (1, 4, 4, 2), kernel_shape=(2, 2))
+
+
+CASES = OperatorCases(
+    nodes,
+    small,
+    {"windows": bodies},
+    {"maxima": maxima},
+    drawn(),
+    refused=[
+        (with_(MAX, {"x": ones(1, 4, 4, 2)}), "Could not find an implementation for MaxPool"),
+        (with_(MAX, kernel_shape=(2,)), "kernel_shape must be two positive integers"),
+        (with_(MAX, strides=(0, 1)), "strides must be two positive integers"),
+        (with_(MAX, dilations=(1, 1, 1)), "dilations must be two positive integers"),
+    ],
+    refused_inputs=[
+        (
+            with_(MAX, {"x": np.zeros((4, 4, 2), np.uint8)}),
+            "x must have 4 dimensions [N, H, W, C], it has the shape [4,4,2]",
+        ),
+    ],
+)
