@@ -16,6 +16,7 @@ from onnxq.operators.base.schema import DOMAIN, VERSION, Attribute, Input, Outpu
 
 if TYPE_CHECKING:
     from onnxq.operators.base.registry import OPERATORS, SCHEMAS, compute
+    from onnxq.operators.base.spec import OperatorSpec
 
 __all__ = [
     "DOMAIN",
@@ -24,6 +25,7 @@ __all__ = [
     "VERSION",
     "Attribute",
     "Input",
+    "OperatorSpec",
     "Output",
     "Schema",
     "attach_functions",
@@ -36,7 +38,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What the registry has, loaded when first used: reading a float model needs no operator of ours."""
-    if name not in ("OPERATORS", "SCHEMAS", "compute"):
+    if name not in ("OPERATORS", "OperatorSpec", "SCHEMAS", "compute"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from onnxq.operators.base import registry
 
