@@ -7,8 +7,6 @@ left out.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import importlib
 import pkgutil
 import re
@@ -26,6 +24,7 @@ from onnxq.errors import ModelError, OnnxqError, PassError, PipelineError, Postc
 from onnxq.graph import topology
 from onnxq.graph.match import MatchFailure
 from onnxq.graph.model import Model
+from onnxq.records import BadRecord, dotted, parse_options, print_options, suggest
 
 if typing.TYPE_CHECKING:
     from onnxq.context import PassContext
@@ -63,11 +62,7 @@ class Pass:
         """Raise PostconditionError when the result is not what the pass promises."""
 
     def __str__(self) -> str:
-        options = [
-            f"{f.name}={_print_value(getattr(self, f.name))}"
-            for f in dataclasses.fields(self)
-            if getattr(self, f.name) != _default(f)
-        ]
+        options = [f"{name}={_quote(text)}" for name, text in print_options(self).items()]
         return self.name + (f"{{{' '.join(options)}}}" if options else "")
 
 
@@ -127,7 +122,7 @@ def parse(text: str) -> tuple[Pass, ...]:
             raise _parse_error(text, position, "expected a pass name")
         name, options = item.group(1), item.group(2)
         if name not in registry:
-            raise _parse_error(text, item.start(1), f"no pass is called {name!r}{_suggest(name, registry)}")
+            raise _parse_error(text, item.start(1), f"no pass is called {name!r}{suggest(name, registry, 'there are')}")
         passes.append(make(registry[name], _parse_options(text, item.start(2), options), text, item.start(1)))
         position = item.end()
         if position == len(text):
@@ -144,22 +139,11 @@ def print_pipeline(passes: Iterable[Pass]) -> str:
 
 def make(cls: type[Pass], options: dict[str, str], text: str = "", position: int = 0) -> Pass:
     """A pass from option strings; raises PipelineError for an unknown option or a value of the wrong type."""
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    values: dict[str, Any] = {}
-    for key, raw in options.items():
-        name = key.replace("-", "_")
-        if name not in fields:
-            known = ", ".join(fields) or "none"
-            raise _parse_error(text, position, f"pass {cls.name} has no option {key!r} (it has: {known})")
-        try:
-            values[name] = _parse_value(raw, hints[name])
-        except ValueError as err:
-            raise _parse_error(text, position, f"pass {cls.name}, option {key}: {err}") from None
-    missing = [f.name for f in fields.values() if f.name not in values and _default(f) is dataclasses.MISSING]
-    if missing:
-        raise _parse_error(text, position, f"pass {cls.name} needs option {missing[0]}")
-    return cls(**values)
+    try:
+        return parse_options(cls, options)
+    except BadRecord as err:
+        place = f", option {dotted(err.path)}" if err.path else ""
+        raise _parse_error(text, position, f"pass {cls.name}{place}: {err.reason}") from None
 
 
 def _parse_options(text: str, start: int, raw: str | None) -> dict[str, str]:
@@ -179,53 +163,10 @@ def _parse_options(text: str, start: int, raw: str | None) -> dict[str, str]:
     return options
 
 
-def _default(f: dataclasses.Field[Any]) -> Any:
-    if f.default is not dataclasses.MISSING:
-        return f.default
-    return f.default_factory() if f.default_factory is not dataclasses.MISSING else dataclasses.MISSING
-
-
-def _parse_value(raw: str, hint: Any) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if type(None) in options:
-        if raw == "none":
-            return None
-        hint = next(o for o in options if o is not type(None))
-    if typing.get_origin(hint) is typing.Literal:
-        choices = typing.get_args(hint)
-        if raw not in choices:
-            raise ValueError(f"{raw!r} is none of {', '.join(choices)}")
-        return raw
-    if typing.get_origin(hint) is tuple:
-        inner = typing.get_args(hint)[0]
-        return tuple(_parse_value(part, inner) for part in raw.split(",") if part)
-    if hint is bool:
-        if raw not in ("true", "false"):
-            raise ValueError(f"{raw!r} is neither true nor false")
-        return raw == "true"
-    if hint in (int, float):
-        try:
-            return hint(raw)
-        except ValueError:
-            raise ValueError(f"{raw!r} is not {'an integer' if hint is int else 'a number'}") from None
-    return raw
-
-
-def _print_value(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
-    if text and not re.search(r'[\s{}"]', text):
-        return text
-    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]}?" if close else f" (there are: {', '.join(known)})"
+def _quote(value: str) -> str:
+    if value and not re.search(r'[\s{}"]', value):
+        return value
+    return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
 
 
 def _parse_error(text: str, position: int, message: str) -> PipelineError:

@@ -136,10 +136,10 @@ def test_printing_and_parsing_are_inverse(count, factor, quick, label, limit, ki
         ("probe{factor=x}", "'x' is not a number"),
         ("probe{quick=yes}", "'yes' is neither true nor false"),
         ("probe{kind=c}", "'c' is none of a, b"),
-        ("probe{colour=1}", r"pass probe has no option 'colour' \(it has: count, factor"),
+        ("probe{colour=1}", r"pass probe: unknown option 'colour' \(known: count, factor"),
         ("probe{count=1 count=2}", "column 15: option count is given twice"),
-        ("needy", "column 1: pass needy needs option version"),
-        ("eliminate-identity{x=1}", r"no option 'x' \(it has: none\)"),
+        ("needy", "column 1: pass needy: option 'version' is missing"),
+        ("eliminate-identity{x=1}", r"unknown option 'x' \(known: none\)"),
     ],
 )
 def test_text_that_does_not_parse(probe, text, why):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 import tomllib
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +17,7 @@ import onnx
 from onnxq.errors import ConfigError, ProfileError
 from onnxq.graph.model import OPSET_MAX
 from onnxq.numeric.formats import MAX_BITS, MIN_BITS, QuantFormat
+from onnxq.records import BadRecord, build, suggest, toml_line
 
 OPSET_QDQ = 13  # Q/DQ per channel
 
@@ -172,8 +170,7 @@ def load_profile(name_or_path: str | Path | Profile) -> Profile:
         return _builtin(text)
     path = Path(text)
     if path.suffix != ".toml" and not path.exists():
-        close = difflib.get_close_matches(text, builtin_names(), 1)
-        hint = f"; did you mean {close[0]}?" if close else f" (there are: {', '.join(builtin_names())})"
+        hint = suggest(text, builtin_names(), "there are")
         raise ProfileError(f"no profile is called {text!r}{hint}; a file of your own must end in .toml")
     try:
         return parse_profile(path.read_text(encoding="utf-8"), str(path))
@@ -189,9 +186,13 @@ def parse_profile(text: str, where: str) -> Profile:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as err:
         raise ProfileError(f"{where}: {err}") from None
-    profile = typing.cast(Profile, _build(Profile, table, (), text, where))
-    for path, message in _contradictions(profile):
-        raise _error(where, text, path, message)
+    try:
+        profile = build(Profile, table)
+        for path, reason in _contradictions(profile):
+            raise BadRecord(path, reason)
+    except BadRecord as err:
+        line = toml_line(text, err.path)
+        raise ProfileError(f"{where}{f', line {line}' if line else ''}: {err}") from None
     return profile
 
 
@@ -208,6 +209,8 @@ def _contradictions(profile: Profile) -> Iterator[tuple[tuple[str, ...], str]]:
     """What is well-formed but makes no sense, as (key, message)."""
     for part in ("weights", "activations"):
         bits = getattr(profile, part).bits
+        if not bits:
+            yield (part, "bits"), "must be a list of one width at least"
         wrong = next((b for b in bits if not MIN_BITS <= b <= MAX_BITS), None)
         if wrong is not None:
             yield (part, "bits"), f"{wrong} is not a width of {MIN_BITS} to {MAX_BITS} bits"
@@ -240,67 +243,3 @@ def _contradictions(profile: Profile) -> Iterator[tuple[tuple[str, ...], str]]:
 
 def _folder() -> Any:
     return resources.files("onnxq") / "profiles"
-
-
-def _build(cls: Any, table: Any, path: tuple[str, ...], text: str, where: str) -> Any:
-    """A frozen dataclass from a TOML table: every key known, every value of the field's type."""
-    if not isinstance(table, dict):
-        raise _error(where, text, path, "must be a table")
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key in table:
-        if key not in fields:
-            close = difflib.get_close_matches(key, fields, 1)
-            hint = f"; did you mean {close[0]}?" if close else f" (known: {', '.join(fields)})"
-            raise _error(where, text, (*path, key), f"unknown key {key!r}{hint}")
-    for name, f in fields.items():
-        if name not in table and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise _error(where, text, path, f"key {name!r} is missing")
-    values = {key: _convert(hints[key], value, (*path, key), text, where) for key, value in table.items()}
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, path: tuple[str, ...], text: str, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, path, text, where)
-    if origin is typing.Literal:
-        if not any(value == known and type(value) is type(known) for known in args):
-            raise _error(where, text, path, f"{value!r} is none of {', '.join(map(repr, args))}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list) or (not value and args[0] is int):
-            raise _error(where, text, path, "must be a list")
-        return tuple(_convert(args[0], v, path, text, where) for v in value)
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, dict):
-            raise _error(where, text, path, "must be a table")
-        return types.MappingProxyType(
-            {key: _convert(args[1], v, (*path, key), text, where) for key, v in value.items()}
-        )
-    if type(value) is not hint:
-        raise _error(where, text, path, f"must be of type {hint.__name__}, not {value!r}")
-    return value
-
-
-def _error(where: str, text: str, path: tuple[str, ...], message: str) -> ProfileError:
-    line = _line_of(text, path)
-    place = f"{where}, line {line}" if line else where
-    return ProfileError(f"{place}: {'.'.join(path) + ': ' if path else ''}{message}")
-
-
-def _line_of(text: str, path: tuple[str, ...]) -> int | None:
-    """The line where a key stands; tomllib keeps no positions, so the text is searched, table by table."""
-    table: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line)
-        if header and "=" not in line.split("]")[0]:
-            table = tuple(part.strip().strip("\"'") for part in header.group(1).split("."))
-            if table == path:
-                return number
-        key = re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line)
-        if key:
-            full = (*table, *(part.strip("\"'") for part in key.group(1).split(".")))
-            if full == path[: len(full)]:
-                return number
-    return None

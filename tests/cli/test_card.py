@@ -77,5 +77,5 @@ def test_mistakes_are_one_line(saved, tmp_path):
     assert "no quantization card" in run(saved.with_name("m.onnx")).stderr
     malformed = tmp_path / "x.card.json"
     malformed.write_text('{"schema": 1}')
-    assert "malformed quantization card: versions must be there" in run(malformed).stderr
+    assert "malformed quantization card: key 'versions' is missing" in run(malformed).stderr
     assert run(saved, "--format", "pdf").exit_code == 2

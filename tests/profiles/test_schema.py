@@ -166,7 +166,7 @@ MISTAKES = {
     "bool wanted": (MINIMAL + "[weights]\n\nsigned = 1\n", 9, "weights.signed: must be of type bool, not 1"),
     "string wanted": (MINIMAL.replace('"s"', "3", 1), 2, "summary: must be of type str, not 3"),
     "list wanted": (MINIMAL + "[weights]\nbits = 8\n", 8, "weights.bits: must be a list"),
-    "list of numbers": (MINIMAL + '[weights]\nbits = ["8"]\n', 8, "weights.bits: must be of type int, not '8'"),
+    "list of numbers": (MINIMAL + '[weights]\nbits = ["8"]\n', 8, "weights.bits[0]: must be of type int, not '8'"),
     "empty list": (MINIMAL + "[weights]\nbits = []\n", 8, "weights.bits: must be a list"),
     "table wanted": ("weights = 3\n" + MINIMAL, 1, "weights: must be a table"),
     "ops no table": ("ops = 3\n" + MINIMAL, 1, "ops: must be a table"),
