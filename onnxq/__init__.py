@@ -17,25 +17,34 @@ from onnxq.errors import OnnxqError
 if TYPE_CHECKING:
     from onnxq.api import Quantized, quantize
     from onnxq.card import Card, read_card
+    from onnxq.data.options import DataOptions, RunOptions
     from onnxq.execution.benchmark import bench
     from onnxq.execution.runtime import library_path, session
     from onnxq.graph.model import Model, load
     from onnxq.lowered import Lowered, lower
     from onnxq.measure.accuracy import evaluate
     from onnxq.measure.layerwise import verify
+    from onnxq.placement.settings import QuantSettings
     from onnxq.profiles.schema import Profile, load_profile
+    from onnxq.reporting import Reporter
     from onnxq.search.api import search_bits
     from onnxq.search.latency import measure_latency
     from onnxq.search.measure import measure_sensitivity
+    from onnxq.search.options import SensitivityOptions
     from onnxq.search.partial import search_partial
 
 # Name → module it lives in: loaded when first used, so that `import onnxq` stays light.
 _PUBLIC = {
     "Card": "onnxq.card",
+    "DataOptions": "onnxq.data.options",
     "Lowered": "onnxq.lowered",
     "Model": "onnxq.graph.model",
     "Profile": "onnxq.profiles.schema",
+    "QuantSettings": "onnxq.placement.settings",
     "Quantized": "onnxq.api",
+    "Reporter": "onnxq.reporting",
+    "RunOptions": "onnxq.data.options",
+    "SensitivityOptions": "onnxq.search.options",
     "bench": "onnxq.execution.benchmark",
     "evaluate": "onnxq.measure.accuracy",
     "library_path": "onnxq.execution.runtime",
@@ -53,9 +62,10 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "Card", "Lowered", "Model", "OnnxqError", "Profile", "Quantized", "bench", "evaluate", "library_path", "load",
-    "load_profile", "lower", "measure_latency", "measure_sensitivity", "quantize", "read_card", "search_bits",
-    "search_partial", "session", "verify",
+    "Card", "DataOptions", "Lowered", "Model", "OnnxqError", "Profile", "QuantSettings", "Quantized", "Reporter",
+    "RunOptions", "SensitivityOptions", "bench", "evaluate", "library_path", "load", "load_profile", "lower",
+    "measure_latency", "measure_sensitivity", "quantize", "read_card", "search_bits", "search_partial", "session",
+    "verify",
 ]  # fmt: skip
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 import onnx
 
 from onnxq import pipeline
 from onnxq.calibrate.ranges import parse_method
-from onnxq.calibrate.runner import Progress
 from onnxq.calibrate.statistics import Statistics
 from onnxq.calibrate.store import load_statistics
 from onnxq.card import Card, Effort, Made, Provenance, build_card, card_path, describe_float, embed
-from onnxq.context import PassContext, silent
+from onnxq.context import PassContext
+from onnxq.data.options import DataKeywords, DataOptions, RunKeywords, RunOptions, data_options
 from onnxq.data.source import DataSource, input_specs, open_data
 from onnxq.errors import ConfigError, ModelError
 from onnxq.execution import save
@@ -26,17 +26,18 @@ from onnxq.graph import files
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.graph.walk import all_graphs
 from onnxq.lowered import lower
-from onnxq.pipeline import PassReport
+from onnxq.placement.plan import Placement
 from onnxq.placement.settings import (
-    DEFAULT_CALIBRATION,
     DEFAULT_FIRST_LAST_BITS,
     QuantSettings,
+    SettingsKeywords,
     load_config,
     load_search_record,
-    parse_overrides,
 )
 from onnxq.profiles.schema import Profile, load_profile
 from onnxq.recipes import quantize_pipeline
+from onnxq.records import check_keywords, refined
+from onnxq.reporting import PassReport, Reporter, ReporterKeywords
 
 if TYPE_CHECKING:
     from onnxq.measure.evaluation import Evaluation
@@ -72,115 +73,113 @@ class Quantized:
         return result
 
 
+class QuantizeKeywords(SettingsKeywords, DataKeywords, RunKeywords, ReporterKeywords, total=False):
+    """Single options that quantize takes as keywords."""
+
+
 def quantize(
     source: str | Path | bytes | onnx.ModelProto | Model,
     data: Any = None,
     *,
     profile: str | Path | Profile = "onnxruntime-cpu",
-    calibration: str = DEFAULT_CALIBRATION,
-    weight_bits: int | None = None,
-    activation_bits: int | None = None,
-    first_last_bits: int | None = DEFAULT_FIRST_LAST_BITS,
-    weight_range: Literal["max", "mse"] | None = None,
-    overrides: Mapping[str, Any] | str | Path | None = None,
-    exclude: Sequence[str] = (),
-    op_types: Sequence[str] | None = None,
-    preprocess: Any = None,
-    limit: int | None = None,
-    random_data: int | None = None,
-    seed: int = 0,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    settings: QuantSettings | None = None,
     statistics: Statistics | str | Path | None = None,
-    batch_size: int | None = None,
-    threads: int = 0,
-    resume: str | Path | None = None,
+    run: RunOptions | None = None,
+    reporter: Reporter | None = None,
     requantize: bool = False,
     qdq: bool = False,
     verify: bool = False,
     save_after: tuple[str, str | Path] | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] = silent,
-    on_report: Callable[[PassReport], None] | None = None,
+    **keywords: Unpack[QuantizeKeywords],
 ) -> Quantized:
     """Quantize a float ONNX model for a hardware profile.
 
     source: path, bytes, ModelProto, or a loaded Model, which is changed in place. data: samples to calibrate on: a path
-    (images, .npz, test_data_set_*), an iterable of {input name: array}, an object with get_next(), or an open
-    DataSource; or random_data = N samples.
-    profile: a built-in name, a .toml path or a Profile. calibration: "max", "percentile:P", "entropy" or "mse".
-    weight_bits, activation_bits: 2 to 8; None takes the profile's. first_last_bits: of the first and last layers.
-    weight_range: "max" or "mse" for weights; None is max at 8 bits, mse below. overrides: {"node or regex":
-    {"weight_bits": 4, "activation_bits": 8} | "float"}, or a .toml/.json file of them. exclude: nodes (names or
-    regular expressions) left float. statistics: of an earlier calibration, instead of data. requantize: strip
-    Q/DQ first when the model has some. qdq: stop at the QDQ model also where the profile goes on to an integer-only
-    one. verify: prove every value-preserving pass on inputs.
+    (images, .npz, test_data_set_*), an iterable of {input name: array}, an object with get_next(), an open DataSource,
+    or DataOptions. profile: a built-in name, a .toml path or a Profile. settings: bits, calibration, overrides and
+    exclusions. statistics: of an earlier calibration, instead of data. run: threads, batch size and the file to resume
+    from. reporter: whom to report to. requantize: strip Q/DQ first when the model has some. qdq: stop at the QDQ model
+    also where the profile goes on to an integer-only one. verify: prove every value-preserving pass on inputs.
+    save_after: (pass name, path): save the model after that pass as well.
+
+    Any field of these objects can be given as a keyword instead, which beats the object:
+    * of QuantSettings: weight_bits and activation_bits (2 to 8; None takes the profile's), first_last_bits (of the
+      first and last layers), calibration ("max", "percentile:P", "entropy" or "mse"), weight_range ("max" or "mse";
+      None is default_weight_range), overrides ({"node or regex": {"weight_bits": 4, "activation_bits": 8} | "float"},
+      or a .toml/.json file of them), exclude (nodes left float, names or regular expressions), op_types (the only
+      operators to quantize).
+    * of DataOptions: preprocess, limit, random_data (N random samples instead of data), seed, shapes.
+    * of RunOptions: threads, batch_size, resume.
+    * of Reporter: say, on_report, progress.
     Raises an OnnxqError that says what is wrong.
     """
     started = time.perf_counter()
+    check_keywords("quantize", keywords, QuantizeKeywords)
+    samples_from = data_options(data, keywords)
+    run = refined(run or RunOptions(), keywords)
+    reporter = refined(reporter or Reporter(), keywords)
     model = load(source)
     target = load_profile(profile)
-    parse_method(calibration)
-    record = None
-    if isinstance(overrides, (str, Path)):
-        per_node, record = load_config(overrides, model.sha256), load_search_record(overrides)
-    else:
-        per_node = parse_overrides(overrides or {})
-    settings = QuantSettings(
-        weight_bits,
-        activation_bits,
-        first_last_bits,
-        calibration,
-        weight_range,
-        per_node,
-        tuple(exclude),
-        tuple(op_types) if op_types is not None else None,
-    )
-    _check_bits(target, settings)
-    settings.check_names(
-        (n.name for g in all_graphs(model.graph) for n in g.nodes),
-        (n.op for n in model.graph.nodes),
-        str(overrides) if isinstance(overrides, (str, Path)) else "overrides",
-    )
+    settings, record = _settings(model, target, settings or QuantSettings(), keywords)
     _check_quantized(model, requantize)
-    samples = _open(model, data, preprocess, limit, random_data, seed, shapes, statistics)
-    if isinstance(samples, DataSource) and samples.kind == "random":
-        say("warning: calibrating on RANDOM data: the ranges mean nothing for real inputs; the card says so")
-    ctx = PassContext(
-        model,
-        target,
-        settings,
-        samples,
-        load_statistics(statistics, model.sha256) if isinstance(statistics, (str, Path)) else statistics,
-        say=say,
-        options={"batch_size": batch_size, "threads": threads, "resume": resume, "progress": progress},
-    )
+    samples = _open(model, samples_from, statistics)
+    if samples is not None and samples.kind == "random":
+        reporter.say("warning: calibrating on RANDOM data: the ranges mean nothing for real inputs; the card says so")
+    known = load_statistics(statistics, model.sha256) if isinstance(statistics, (str, Path)) else statistics
+    ctx = PassContext(model, target, settings, samples, known, run=run, reporter=reporter)
     for note in (*model.notes, *(samples.notes if samples is not None else ())):
-        say(note)
+        reporter.say(note)
+    shapes = samples_from.shapes
     before = describe_float(model, shapes)
     passes = quantize_pipeline(target, settings, profile, strip=requantize)
-    reports = pipeline.run(model, passes, ctx, verify=verify, save_after=save_after, on_report=on_report)
-    if ctx.placement is None or not (ctx.placement.layers or ctx.placement.points):
-        reasons = {f.reason for f in ctx.placement.skipped} if ctx.placement else set()
-        raise ModelError(
-            f"{model.name}: nothing in it can be quantized for {target.name}: {'; '.join(sorted(reasons)[:3])}"
-        )
+    reports = pipeline.run(model, passes, ctx, verify=verify, save_after=save_after)
     card = build_card(
         model,
         before,
-        Made(target, settings, ctx.placement, pipeline.print_pipeline(passes), reports),
+        Made(target, settings, _placement(ctx), pipeline.print_pipeline(passes), reports),
         Provenance(
             dict(ctx.statistics.provenance) if ctx.statistics is not None else {},
-            samples.describe() if isinstance(samples, DataSource) else {},
+            samples.describe() if samples is not None else {},
             record,
         ),
-        Effort(time.perf_counter() - started, peak_memory(), threads),
+        Effort(time.perf_counter() - started, peak_memory(), run.threads),
     )
     embed(model, card)
     if target.graph.lowered and not qdq:
-        found = lower(model, verify=verify, say=say, on_report=on_report)
+        found = lower(model, verify=verify, reporter=reporter)
         card = found.card or card
         reports = [*reports, *found.reports]
     return Quantized(model, card, ctx.statistics, reports)
+
+
+def _settings(
+    model: Model, target: Profile, settings: QuantSettings, keywords: Mapping[str, Any]
+) -> tuple[QuantSettings, dict[str, Any] | None]:
+    """The settings with their keywords, checked against model and profile; and how `onnxq search` chose the widths."""
+    where, record = "overrides", None
+    if "overrides" in keywords:
+        overrides = keywords["overrides"] or {}
+        if isinstance(overrides, (str, Path)):
+            where, record = str(overrides), load_search_record(overrides)
+            overrides = load_config(overrides, model.sha256)
+        keywords = {**keywords, "overrides": overrides}
+    settings = refined(settings, keywords)
+    parse_method(settings.calibration)
+    _check_bits(target, settings)
+    settings.check_names(
+        (n.name for g in all_graphs(model.graph) for n in g.nodes), (n.op for n in model.graph.nodes), where
+    )
+    return settings, record
+
+
+def _placement(ctx: PassContext) -> Placement:
+    """Where insert-qdq put Q/DQ. Raises ModelError when that is nowhere."""
+    found = ctx.placement
+    if found is not None and (found.layers or found.points):
+        return found
+    reasons = "; ".join(sorted({f.reason for f in found.skipped} if found is not None else ())[:3])
+    target = ctx.profile.name if ctx.profile is not None else ""
+    raise ModelError(f"{ctx.model.name}: nothing in it can be quantized for {target}: {reasons}")
 
 
 def peak_memory() -> int:
@@ -211,29 +210,18 @@ def _check_quantized(model: Model, requantize: bool) -> None:
         )
 
 
-def _open(
-    model: Model,
-    data: Any,
-    preprocess: Any,
-    limit: int | None,
-    random_data: int | None,
-    seed: int,
-    shapes: Mapping[str, Sequence[int]] | None,
-    statistics: Any,
-) -> DataSource | None:
-    if isinstance(data, DataSource):
-        return data
-    if data is not None and random_data is not None:
+def _open(model: Model, data: DataOptions, statistics: Any) -> DataSource | None:
+    if isinstance(data.data, DataSource):
+        return data.data
+    if data.data is not None and data.random_data is not None:
         raise ConfigError("give data or random_data, not both")
-    if data is None and random_data is None:
+    if data.data is None and data.random_data is None:
         if statistics is None:
             raise ConfigError(
                 "no calibration data: give data, random_data = N, or statistics of an earlier calibration"
             )
         return None
-    return open_data(
-        data, input_specs(model.graph), preprocess=preprocess, limit=limit, random=random_data, seed=seed, shapes=shapes
-    )
+    return open_data(data, input_specs(model.graph))
 
 
 __all__ = ["Quantized", "quantize"]

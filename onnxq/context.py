@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from onnxq.data.options import RunOptions
 from onnxq.graph.model import Model
+from onnxq.reporting import Reporter
 
 if TYPE_CHECKING:
     from onnxq.calibrate.statistics import Statistics
@@ -16,18 +17,14 @@ if TYPE_CHECKING:
     from onnxq.profiles.schema import Profile
 
 
-def silent(_message: str) -> None:
-    """The default reporter: says nothing."""
-
-
 @dataclass
 class PassContext:
     """State of one pipeline run.
 
     model: the model whose graph the passes edit. profile, settings: the target and what the user asked for.
     data: samples for calibration and verification. statistics: of activations, once the calibrate pass ran or a
-    file was loaded. placement: what insert-qdq put where, for the card. say: one line of information for the user.
-    options: threads, batch_size, resume_path, time and progress settings of the calibration runner.
+    file was loaded. placement: what insert-qdq put where, for the card. run: how calibration runs its samples.
+    reporter: notified of each pass and of the progress of calibration.
     """
 
     model: Model
@@ -36,5 +33,5 @@ class PassContext:
     data: DataSource | None = None
     statistics: Statistics | None = None
     placement: Placement | None = None
-    say: Callable[[str], None] = silent
-    options: Mapping[str, Any] = field(default_factory=dict)
+    run: RunOptions = field(default_factory=RunOptions)
+    reporter: Reporter = field(default_factory=Reporter)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -15,7 +16,7 @@ from onnxq.card import Card, card_path, embed, find_card
 from onnxq.card.assembly.lowered import with_lowering
 from onnxq.check.findings import INTEGER_OPS
 from onnxq.check.integer_only import FloatOp, check_integer
-from onnxq.context import PassContext, silent
+from onnxq.context import PassContext
 from onnxq.data.spec import apply_shapes, input_specs
 from onnxq.errors import ConfigError, ModelError
 from onnxq.execution import save
@@ -28,8 +29,9 @@ from onnxq.graph.walk import all_graphs
 from onnxq.lowering.emitter import RESCALE
 from onnxq.numeric.dyadic import Form
 from onnxq.operators import DOMAIN
-from onnxq.pipeline import PassReport
 from onnxq.recipes import lower_pipeline
+from onnxq.records import check_keywords, refined
+from onnxq.reporting import PassReport, Reporter
 
 FORMS = ("auto", "fixed", "general")
 
@@ -77,32 +79,42 @@ class Lowered:
         save.save(self.graph_model, target, beside=beside)
 
 
+class LowerKeywords(TypedDict, total=False):
+    """Fields of Reporter that lower takes as keywords."""
+
+    say: Callable[[str], None]
+    on_report: Callable[[PassReport], None] | None
+
+
 def lower(
     source: str | Path | bytes | onnx.ModelProto | Model,
     *,
     rescale: Form = "auto",
     shapes: Mapping[str, Sequence[int]] | None = None,
     verify: bool = False,
-    say: Callable[[str], None] = silent,
-    on_report: Callable[[PassReport], None] | None = None,
+    reporter: Reporter | None = None,
+    **keywords: Unpack[LowerKeywords],
 ) -> Lowered:
     """Lower a QDQ model, of onnxq or of another tool, to integer operators.
 
     source: path, bytes, ModelProto, or a loaded Model, which is changed in place. rescale: form of the multipliers,
     "fixed" (shift 32), "general", or "auto": fixed where it is as exact. shapes: fixes free dimensions of
-    inputs, {name: dims}: means and products need to know how much they add up. verify: prove that the passes behind
-    lower-dyadic keep every value. What cannot be lowered stays float, with its reason in `islands`.
+    inputs, {name: dims}: means and products need to know how much they add up. verify: prove that the passes after
+    lower-dyadic keep every value. reporter: whom to report to; its say and on_report are keywords as well. What cannot
+    be lowered stays float, with its reason in `islands`.
     Raises ModelError for a model that is not QDQ, and ConfigError for an unknown form.
     """
+    check_keywords("lower", keywords, LowerKeywords)
+    reporter = refined(reporter or Reporter(), keywords)
     if rescale not in FORMS:
         raise ConfigError(f"rescale {rescale!r}: {', '.join(FORMS)} are possible")
     model = load(source)
     _check_quantized(model)
     _fix_shapes(model, shapes or {})
     for note in model.notes:
-        say(note)
+        reporter.say(note)
     passes = lower_pipeline(rescale)
-    reports = pipeline.run(model, passes, PassContext(model, say=say), verify=verify, on_report=on_report)
+    reports = pipeline.run(model, passes, PassContext(model, reporter=reporter), verify=verify)
     islands = next(r.skipped for r in reports if r.text.startswith("lower-dyadic"))
     lowered = Lowered(model, reports, islands)
     card = find_card(model)

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnxq import pipeline
 from onnxq.numeric.dyadic import Form
+from onnxq.passes.assign_bits import AssignBits
+from onnxq.passes.calibrate import Calibrate
+from onnxq.passes.convert_float32 import ConvertFloat32
+from onnxq.passes.convert_opset import ConvertOpset
+from onnxq.passes.eliminate_identity import EliminateIdentity
+from onnxq.passes.fold_batchnorm import FoldBatchNorm
+from onnxq.passes.fold_channel_affine import FoldChannelAffine
+from onnxq.passes.fold_constants import FoldConstants
+from onnxq.passes.fuse_activation_clips import FuseActivationClips
+from onnxq.passes.fuse_matmul_add import FuseMatMulAdd
+from onnxq.passes.fuse_residual import FuseResidual
+from onnxq.passes.insert_qdq import InsertQdq
+from onnxq.passes.layout_nhwc import LayoutNhwc
+from onnxq.passes.lower_dyadic import LowerDyadic
+from onnxq.passes.strip_qdq import StripQdq
 from onnxq.pipeline import Pass
 from onnxq.placement.settings import QuantSettings
 from onnxq.profiles.schema import Profile
@@ -14,40 +28,31 @@ INT4_BITS = 4
 OPSET = 21
 
 
-def prepare_pipeline(opset: int, fold_batchnorm: bool = True) -> str:
+def prepare_pipeline(opset: int, fold_batchnorm: bool = True) -> tuple[Pass, ...]:
     """The float passes that come before quantization: types, opset, constants, no-ops, batch normalization."""
-    fold = ",fold-batchnorm,fold-channel-affine,fuse-matmul-add" if fold_batchnorm else ""
-    return (
-        f"convert-float32,fold-constants,eliminate-identity,convert-opset{{version={opset}}},"
-        f"fold-constants,eliminate-identity{fold}"
-    )
+    fold = (FoldBatchNorm(), FoldChannelAffine(), FuseMatMulAdd()) if fold_batchnorm else ()
+    tidy = (FoldConstants(), EliminateIdentity())
+    return (ConvertFloat32(), *tidy, ConvertOpset(version=opset), *tidy, *fold)
 
 
 def quantize_pipeline(
     target: Profile, settings: QuantSettings, profile: str | Path | Profile, strip: bool = False
 ) -> tuple[Pass, ...]:
-    """The passes that `quantize` runs."""
+    """The passes that `quantize` runs. profile: the target as the user gave it. strip: the model has Q/DQ already."""
     asked = (settings.weight_bits, settings.first_last_bits, *(o.weight_bits for o in settings.overrides.values()))
     narrowest = min(bits for bits in (*asked, target.weights.bits[0]) if bits is not None)
     opset = max(target.limits.opset_min, 21 if narrowest <= INT4_BITS else 13)
-    name = {} if isinstance(profile, Profile) else {"profile": str(profile)}
-    bits = {
-        "weights": settings.weight_bits,
-        "activations": settings.activation_bits,
-        "first_last": settings.first_last_bits,
-    }
-    behind = {
-        "assign-bits": {key: "none" if value is None else str(value) for key, value in bits.items()},
-        "calibrate": name,
-        "insert-qdq": name | {"calibration": settings.calibration},
-        "fuse-activation-clips": {},
-    }
-    before = ("strip-qdq,eliminate-identity," if strip else "") + prepare_pipeline(opset, target.graph.fold_batchnorm)
-    registry = pipeline.available()
-    return (*pipeline.parse(before), *(pipeline.make(registry[key], options) for key, options in behind.items()))
+    name = "" if isinstance(profile, Profile) else str(profile)
+    return (
+        *((StripQdq(), EliminateIdentity()) if strip else ()),
+        *prepare_pipeline(opset, target.graph.fold_batchnorm),
+        AssignBits(settings.weight_bits, settings.activation_bits, settings.first_last_bits),
+        Calibrate(name),
+        InsertQdq(name, settings.calibration),
+        FuseActivationClips(),
+    )
 
 
 def lower_pipeline(rescale: Form = "auto") -> tuple[Pass, ...]:
     """The passes that `lower` runs."""
-    option = "" if rescale == "auto" else f"{{rescale={rescale}}}"
-    return pipeline.parse(f"convert-opset{{version={OPSET}}},lower-dyadic{option},fuse-residual,layout-nhwc")
+    return (ConvertOpset(version=OPSET), LowerDyadic(rescale), FuseResidual(), LayoutNhwc())

@@ -58,6 +58,20 @@ def print_options(instance: Any) -> dict[str, str]:
     return {name: _encode(value) for name, (value, usual) in values.items() if value != usual}
 
 
+def refined(base: T, keywords: Mapping[str, Any]) -> T:
+    """A dataclass with the keywords that are fields of it instead of its own values; other keywords are ignored."""
+    given = {name: keywords[name] for name in _fields(type(base)) if name in keywords}
+    return dataclasses.replace(typing.cast(Any, base), **given)
+
+
+def check_keywords(function: str, keywords: Mapping[str, Any], known: type) -> None:
+    """Raise TypeError, as Python does, for a keyword that the TypedDict `known` does not declare."""
+    declared = typing.get_type_hints(known)
+    for name in keywords:
+        if name not in declared:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+
+
 def plain(value: Any) -> Any:
     """A dataclass, or whatever is inside one, as JSON types. NaN and infinity are null: JSON has no word for them."""
     if dataclasses.is_dataclass(value):

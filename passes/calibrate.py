@@ -43,6 +43,6 @@ class Calibrate(Pass):
             raise PreconditionError(
                 f"the statistics do not cover tensor {missing}, and there is no data to collect them from"
             )
-        ctx.statistics = runner.collect(ctx.model, wanted, ctx.data, **ctx.options)
+        ctx.statistics = runner.collect(ctx.model, wanted, ctx.data, ctx.run, ctx.reporter.progress)
         seen = ctx.statistics.provenance.get("samples", 0)
         return PassResult(notes=(f"observed {len(wanted)} tensors on {seen} samples",))

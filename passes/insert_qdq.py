@@ -256,7 +256,7 @@ class _Editor:
             values = constant_values(layers[0].weight)
             assert values is not None
             values = values.astype(np.float32)
-            method = self.settings.weight_range or ("max" if fmt.bits == 8 else "mse")
+            method = self.settings.weight_method(fmt.bits)
             qparams = weight_qparams(values, fmt, axis, method)
             biases = [self._bias_of(layer) for layer in layers]
             qparams = self._fit_biases(layers, biases, values, qparams)

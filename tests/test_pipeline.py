@@ -14,6 +14,8 @@ from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.errors import ModelError, PassError, PipelineError, PostconditionError, PreconditionError, VerificationError
 from onnxq.pipeline import MatchFailure, Pass, PassReport, PassResult, describe, parse, print_pipeline
+from onnxq.pipeline import text as pipeline_text
+from onnxq.reporting import Reporter
 from support.build import floating
 
 NET = "g (float[1,4] x) => (float[1,5] y) <float[4,5] w, float[5] b> { h = MatMul(x, w) i = Identity(h) y = Add(i, b) }"
@@ -72,7 +74,7 @@ class Needy(Pass):
 @pytest.fixture
 def probe(monkeypatch):
     found = pipeline.available()
-    monkeypatch.setattr(pipeline, "available", lambda: found | {"probe": Probe, "needy": Needy})
+    monkeypatch.setattr(pipeline_text, "available", lambda: found | {"probe": Probe, "needy": Needy})
 
 
 def test_every_pass_is_found_by_its_file_name(root):
@@ -117,7 +119,7 @@ def test_printing_and_parsing_are_inverse(count, factor, quick, label, limit, ki
     written = Probe(count, factor, quick, label, limit, kind)
     registry = {"probe": Probe}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "available", lambda: registry)
+        patch.setattr(pipeline_text, "available", lambda: registry)
         assert parse(print_pipeline([written, written])) == (written, written)
 
 
@@ -148,14 +150,14 @@ def test_text_that_does_not_parse(probe, text, why):
     assert "\n" not in str(caught.value)
 
 
-def run(*passes: Pass, **options) -> list[PassReport]:
+def run(*passes: Pass, reporter: Reporter | None = None, **options) -> list[PassReport]:
     source = floating.model(NET)
-    return pipeline.run(source, passes, PassContext(source), **options)
+    return pipeline.run(source, passes, PassContext(source, reporter=reporter or Reporter()), **options)
 
 
 def test_reports():
     seen = []
-    reports = run(Probe(count=7), *parse("eliminate-identity"), on_report=seen.append)
+    reports = run(Probe(count=7), *parse("eliminate-identity"), reporter=Reporter(on_report=seen.append))
     assert seen == reports
     assert [r.text for r in reports] == ["probe{count=7}", "eliminate-identity"]
     assert (reports[0].changed, reports[0].notes) == (1, ("a note",))

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibrate.statistics import Statistics
 from onnxq.calibrate.store import load_statistics, save_statistics
+from onnxq.data.options import RunOptions
 from onnxq.data.source import Batch, DataSource, batches, input_specs
 from onnxq.errors import CalibrationError, DataError, InterruptedRun
 from onnxq.execution import runtime
@@ -26,34 +27,32 @@ from onnxq.execution.save import model_dir, runnable
 from onnxq.graph.match import consumers, is_float
 from onnxq.graph.model import Model
 from onnxq.patterns.attention import from_integers, masked_tensors
+from onnxq.reporting import Progress
 
 # Batches at the same time unless the caller says; each holds activations of its own.
 MAX_WORKERS = 4
 SAVE_EVERY = 30.0  # seconds between writes of the resume file
-
-Progress = Callable[[int, int | None], None]
+AUTOMATIC = RunOptions()
 
 
 def collect(
     model: Model,
     tensors: Sequence[str],
     data: DataSource,
-    *,
-    batch_size: int | None = None,
-    threads: int = 0,
-    resume: str | Path | None = None,
+    run: RunOptions = AUTOMATIC,
     progress: Progress | None = None,
 ) -> Statistics:
     """Statistics of the named tensors over all samples of `data`.
 
-    tensors: names of graph inputs or activations of the top-level graph. batch_size: samples a run (models whose
-    batch is fixed keep theirs); None is 1, larger ones only take more memory. threads: batches at the same time,
-    0 for one a CPU and 4 at most; the result does not depend on it. resume: a statistics file that is continued if
-    it exists and kept up to date; after Ctrl-C (InterruptedRun) the same call goes on from there.
+    tensors: names of graph inputs or activations of the top-level graph. run.batch_size: samples per run (models whose
+    batch is fixed keep theirs); None is 1, larger ones only take more memory. run.threads: batches at the same time,
+    0 for one per CPU and 4 at most; the result does not depend on it. run.resume: a statistics file that is continued
+    if it exists and kept up to date; after Ctrl-C (InterruptedRun) the same call continues from there.
     progress: called with (samples done, samples in all or None).
     Raises CalibrationError for NaN or infinity (naming tensor and sample) and for a resume file of other data,
     DataError when the samples do not fit or there are none.
     """
+    resume = run.resume
     stats = _resumed(resume, model, tensors, data) or Statistics(
         provenance={"model_sha256": model.sha256, "samples": 0, "data": data.describe()}
     )
@@ -65,7 +64,7 @@ def collect(
         progress(done, total)
     inputs = input_specs(model.graph)
     outputs = [name for name in tensors if name not in {spec.name for spec in inputs}]
-    workers = threads or min(cpus(), MAX_WORKERS)
+    workers = run.threads or min(cpus(), MAX_WORKERS)
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(runnable(observed_model(model, outputs), model_dir(model)))
         # Threads that take whole batches keep busier than threads that share operators, and an operator's result can
@@ -85,7 +84,7 @@ def collect(
                     progress(done, total)
 
         saved = time.monotonic()
-        for batch in batches(data, inputs, batch_size, start=done):
+        for batch in batches(data, inputs, run.batch_size, start=done):
             running.append(pool.submit(counter.count, batch))
             finish(workers)  # this many go on while the next batch is read
             if stop.is_set():

@@ -14,10 +14,13 @@ from onnxq.errors import OnnxqError
 from onnxq.graph.axes import LINEAR_OPS, channel_axis
 from onnxq.graph.match import STANDARD_DOMAINS, MatchFailure, constant_values, is_constant, producer
 from onnxq.graph.model import Model, from_proto, to_proto
+from onnxq.passes.fold_batchnorm import FoldBatchNorm
+from onnxq.pipeline import Pass
 from onnxq.placement.plan import LayerPlan, Placement
 from onnxq.placement.planner import plan
 from onnxq.placement.settings import QuantSettings
 from onnxq.profiles.schema import Profile
+from onnxq.recipes import prepare_pipeline
 
 INT32_MAX = (1 << 31) - 1
 CODES_MIN = 8  # a channel that gets fewer codes than this out of one scale for the tensor has lost its shape
@@ -112,13 +115,12 @@ def _type_name(tensor: gs.Tensor) -> str:
 
 def _prepare(model: Model, target: Profile) -> tuple[Model, tuple[MatchFailure, ...]]:
     """A copy as `quantize` would have it before the placement, and why batch normalizations were not folded."""
-    from onnxq.recipes import prepare_pipeline
-
     copy = from_proto(to_proto(model), path=model.path, sha256=model.sha256)
     opset = max(target.limits.opset_min, copy.opset, 13)
     # Folding alone says of every normalization why not; then, as quantize does, the rest becomes Mul and Add.
-    text = prepare_pipeline(opset, target.graph.fold_batchnorm)
-    passes = pipeline.parse(text.replace(",fold-batchnorm", ",fold-batchnorm{standalone=false},fold-batchnorm"))
+    passes: list[Pass] = []
+    for p in prepare_pipeline(opset, target.graph.fold_batchnorm):
+        passes += (FoldBatchNorm(standalone=False), p) if isinstance(p, FoldBatchNorm) else (p,)
     reports = pipeline.run(copy, passes, PassContext(copy, target))
     return copy, tuple(f for r in reports if r.text == "fold-batchnorm{standalone=false}" for f in r.skipped)
 

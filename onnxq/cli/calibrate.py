@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from onnxq import recipes
-from onnxq.cli.common import data_options, open_source, output_path, progress, say
+from onnxq.cli.common import data_options, open_source, output_path, progress, run_of, samples_of
 
 
 @click.command("calibrate")
@@ -41,7 +40,7 @@ def command(
         return
     if model is None or more_shards:
         raise ConfigError("one model is needed (or --merge FILE FILE …)")
-    from onnxq import pipeline
+    from onnxq import pipeline, recipes
     from onnxq.calibrate.runner import collect, observable
     from onnxq.context import PassContext
     from onnxq.data.source import skip
@@ -53,7 +52,7 @@ def command(
     loaded = load(model)
     if options["limit"]:
         options["limit"] += options["start"]  # the data's own limit counts from its first sample
-    source = open_source(loaded, options, "calibration")
+    source = open_source(loaded, samples_of(options), "calibration")
     assert source is not None
     if options["start"]:
         source = skip(source, options["start"])
@@ -61,16 +60,8 @@ def command(
     profile = load_profile(options["profile"]) if options["profile"] else None
     settings = QuantSettings(overrides=load_config(options["config"]) if options["config"] else {})
     fold = profile.graph.fold_batchnorm if profile else True
-    pipeline.run(loaded, pipeline.parse(recipes.prepare_pipeline(opset, fold)), PassContext(loaded, say=say))
+    pipeline.run(loaded, recipes.prepare_pipeline(opset, fold), PassContext(loaded))
     tensors = plan(loaded.graph, profile, settings).observed() if profile else observable(loaded)
     with progress("calibrating") as bar:
-        stats = collect(
-            loaded,
-            tensors,
-            source,
-            batch_size=options["batch_size"],
-            threads=options["threads"],
-            resume=target,
-            progress=bar,
-        )
+        stats = collect(loaded, tensors, source, run_of(options, resume=target), bar)
     click.echo(f"{len(stats)} tensors on {stats.provenance['samples']} samples, kept in {target}")

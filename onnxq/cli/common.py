@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from onnxq.cli.values import parse_shapes
 from onnxq.errors import ConfigError
+from onnxq.numeric.formats import DEFAULT_WEIGHT_RANGE
 
 if TYPE_CHECKING:
-    from onnxq.calibrate.runner import Progress
+    from onnxq.data.options import DataOptions, RunOptions
     from onnxq.data.source import DataSource
     from onnxq.graph.model import Model
+    from onnxq.reporting import Progress, Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
 PLAIN_EVERY = 10.0  # seconds between progress lines when stderr is no terminal
@@ -24,7 +27,7 @@ PLAIN_EVERY = 10.0  # seconds between progress lines when stderr is no terminal
 def data_options(command: F) -> F:
     """--data, --preprocess, --limit, --random-data, --seed, --input-shape, --batch-size, --threads."""
     for option in (
-        click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 takes as many as are good."),
+        click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 = automatic."),
         click.option("--batch-size", type=click.IntRange(1), help="Samples a run, where the model's batch is dynamic."),
         click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input."),
         click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random data."),
@@ -37,29 +40,50 @@ def data_options(command: F) -> F:
     return command
 
 
-def open_source(model: Model, options: dict[str, Any], required: str = "") -> DataSource | None:
-    """The data source that the options of data_options describe; None without any.
+def weight_range_option(command: F) -> F:
+    """--weight-range."""
+    option = click.option(
+        "--weight-range", type=click.Choice(["max", "mse"]), help=f"[default: {DEFAULT_WEIGHT_RANGE}]"
+    )
+    return option(command)
+
+
+def samples_of(options: Mapping[str, Any]) -> DataOptions:
+    """--data, --preprocess, --limit, --random-data, --seed and --input-shape."""
+    from onnxq.data.options import DataOptions
+
+    names = ("data", "preprocess", "limit", "random_data", "seed")
+    return DataOptions(**{name: options[name] for name in names}, shapes=parse_shapes(options["shapes"]))
+
+
+def run_of(options: Mapping[str, Any], resume: str | Path | None = None) -> RunOptions:
+    """--threads and --batch-size; resume: the file to continue from."""
+    from onnxq.data.options import RunOptions
+
+    return RunOptions(options["threads"], options["batch_size"], resume)
+
+
+def reporter(bar: Progress | None = None, quiet: bool = False) -> Reporter:
+    """Reports to stderr, of passes too, and to a progress bar; nothing with quiet."""
+    from onnxq.reporting import Reporter, describe
+
+    return Reporter() if quiet else Reporter(say, lambda report: say(describe(report)), bar)
+
+
+def open_source(model: Model, samples: DataOptions, required: str = "") -> DataSource | None:
+    """Open the samples and print the source's notes; None where no data is given.
 
     required: what needs it; ConfigError when there is none.
     """
-    from onnxq.data.source import input_specs, open_data, parse_shape
+    from onnxq.data.source import input_specs, open_data
 
-    spec, random = options.get("data"), options.get("random_data")
-    if spec is not None and random is not None:
+    if samples.data is not None and samples.random_data is not None:
         raise ConfigError("give --data or --random-data, not both")
-    if spec is None and random is None:
+    if samples.data is None and samples.random_data is None:
         if required:
             raise ConfigError(f"{required} needs data: --data PATH, or --random-data N")
         return None
-    source = open_data(
-        spec,
-        input_specs(model.graph),
-        preprocess=options.get("preprocess"),
-        limit=options.get("limit"),
-        random=random,
-        seed=options.get("seed", 0),
-        shapes=dict(parse_shape(s) for s in options.get("shapes") or ()),
-    )
+    source = open_data(samples, input_specs(model.graph))
     for note in source.notes:
         say(note)
     return source
@@ -89,17 +113,18 @@ def progress(title: str) -> Iterator[Progress]:
 
 
 def _plain_progress(title: str) -> Progress:
-    started = time.monotonic()
-    first: list[int] = []
-    last = [started]
+    started = last = time.monotonic()
+    first: int | None = None  # what a resumed run had done before
 
     def update(done: int, total: int | None) -> None:
-        first.append(done) if not first else None
+        nonlocal first, last
+        if first is None:
+            first = done
         now = time.monotonic()
-        if now - last[0] < PLAIN_EVERY:
+        if now - last < PLAIN_EVERY:
             return
-        last[0] = now
-        rate = (done - first[0]) / (now - started)
+        last = now
+        rate = (done - first) / (now - started)
         eta = f", {(total - done) / rate:.0f} s left" if total is not None and rate > 0 else ""
         say(f"{title}: {done}{f' of {total}' if total is not None else ''}{eta}")
 

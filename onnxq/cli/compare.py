@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxq.cli.common import data_options, open_source, output_path, progress, say, table
+from onnxq.cli.common import data_options, open_source, output_path, progress, samples_of, say, table
 
 
 @click.command("compare")
@@ -43,9 +43,7 @@ def command(
     if plot is not None:
         check_plot(plot)
     reference = load(float_model)
-    source = open_source(reference, options, required="compare")
-    for note in getattr(source, "notes", ()):
-        say(note)
+    source = open_source(reference, samples_of(options), required="compare")
     with progress("comparing") as bar:
         result = compare(
             reference,

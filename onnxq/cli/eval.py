@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.common import data_options, open_source, output_path, progress, say, table
+from onnxq.cli.common import data_options, open_source, output_path, progress, samples_of, say, table
 
 if TYPE_CHECKING:
     from onnxq.measure.evaluation import Evaluation
@@ -30,9 +30,7 @@ def command(
 
     target = output_path(json_file) if json_file not in (None, "-") else None
     loaded = load(model)
-    source = open_source(loaded, options, required="eval")
-    for note in getattr(source, "notes", ()):
-        say(note)
+    source = open_source(loaded, samples_of(options), required="eval")
     with progress("evaluating") as bar:
         result = evaluate(
             loaded,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from onnxq.cli.common import output_path, say
+from onnxq.cli.common import output_path, reporter
 from onnxq.cli.values import parse_shapes
 
 
@@ -26,20 +26,17 @@ def command(model: str, output: str, rescale: str, shapes: tuple[str, ...], veri
 
     Operators that cannot be lowered stay in float between integers and are listed with the reason; the exit code is 0.
     """
-    from onnxq import pipeline
     from onnxq.card import card_path
     from onnxq.lowered import lower
 
     target = output_path(output)
     output_path(str(card_path(target)))
-    tell = (lambda _message: None) if quiet else say
     lowered = lower(
         model,
         rescale=rescale,  # type: ignore[arg-type]
         shapes=parse_shapes(shapes),
         verify=verify,
-        say=tell,
-        on_report=lambda report: tell(pipeline.describe(report)),
+        reporter=reporter(quiet=quiet),
     )
     lowered.save(target)
     if not quiet:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from onnxq.cli.common import data_options, open_source, output_path, progress, say
+from onnxq.cli.common import data_options, open_source, output_path, progress, run_of, samples_of, say
 from onnxq.cli.values import save_after
 
 RANDOM_SAMPLES = 4
@@ -31,6 +31,9 @@ def command(model: str, output: str, text: str, **options: Any) -> None:
     from onnxq.context import PassContext
     from onnxq.execution import save
     from onnxq.graph.model import load
+    from onnxq.passes.calibrate import Calibrate
+    from onnxq.passes.insert_qdq import InsertQdq
+    from onnxq.reporting import Reporter
 
     target = output_path(output)
     passes = pipeline.parse(text)
@@ -38,29 +41,21 @@ def command(model: str, output: str, text: str, **options: Any) -> None:
     for note in loaded.notes:
         say(note)
     statistics = load_statistics(options["stats"], loaded.sha256) if options["stats"] else None
-    inserts = [i for i, p in enumerate(passes) if p.name == "insert-qdq"]
-    if inserts and not any(p.name == "calibrate" for p in passes):
-        profile = getattr(passes[inserts[0]], "profile", "")
-        calibrate = pipeline.make(pipeline.available()["calibrate"], {"profile": profile})
-        passes = (*passes[: inserts[0]], calibrate, *passes[inserts[0] :])
-    if inserts and statistics is None and not options["data"] and not options["random_data"]:
+    insert = next((p for p in passes if isinstance(p, InsertQdq)), None)
+    if insert is not None and not any(isinstance(p, Calibrate) for p in passes):
+        at = passes.index(insert)
+        passes = (*passes[:at], Calibrate(insert.profile), *passes[at:])
+    if insert is not None and statistics is None and not options["data"] and not options["random_data"]:
         say("warning: no --data and no --stats: calibrating on RANDOM data; the ranges mean nothing for real inputs")
         options["random_data"] = RANDOM_SAMPLES
     with progress("calibrating") as bar:
         ctx = PassContext(
             loaded,
-            data=open_source(loaded, options),
+            data=open_source(loaded, samples_of(options)),
             statistics=statistics,
-            say=say,
-            options={"batch_size": options["batch_size"], "threads": options["threads"], "progress": bar},
+            run=run_of(options),
+            reporter=Reporter(say, lambda report: click.echo(pipeline.describe(report)), bar),
         )
-        pipeline.run(
-            loaded,
-            passes,
-            ctx,
-            verify=options["verify"],
-            save_after=save_after(options["save_after"]),
-            on_report=lambda report: click.echo(pipeline.describe(report)),
-        )
+        pipeline.run(loaded, passes, ctx, verify=options["verify"], save_after=save_after(options["save_after"]))
     save.save(loaded, target)
     say(f"wrote {target}")

@@ -9,8 +9,17 @@ from typing import Any
 
 import click
 
-from onnxq.cli.common import data_options, open_source, output_path, progress, say
-from onnxq.cli.values import bits_or_none, names, parse_shapes, save_after
+from onnxq.cli.common import (
+    data_options,
+    open_source,
+    output_path,
+    progress,
+    reporter,
+    run_of,
+    samples_of,
+    weight_range_option,
+)
+from onnxq.cli.values import bits_or_none, names, save_after
 from onnxq.errors import InterruptedRun
 from onnxq.placement.settings import DEFAULT_CALIBRATION
 
@@ -23,7 +32,7 @@ from onnxq.placement.settings import DEFAULT_CALIBRATION
 @click.option("--weight-bits", type=int, help="2 to 8, for every layer.  [default: the profile's]")
 @click.option("--activation-bits", type=int, help="2 to 8, for every layer.  [default: the profile's]")
 @click.option("--first-last-bits", default="8", show_default=True, help="Of the first and last layers, or none.")
-@click.option("--weight-range", type=click.Choice(["max", "mse"]), help="[default: max at 8 bits, mse below]")
+@weight_range_option
 @click.option("--config", help="Per-node overrides: a .toml or .json file.")
 @click.option("--exclude", multiple=True, metavar="NODE|REGEX", help="Leave these nodes in float.")
 @click.option("--op-types", help="Quantize only these operators, separated by commas.")
@@ -41,46 +50,41 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
 
     Profile onnxq goes on to an integer-only model, as `onnxq lower` makes it.
     """
-    from onnxq import api, pipeline
+    from onnxq import api
     from onnxq.card import card_path
+    from onnxq.data.options import DataOptions
     from onnxq.graph.model import load
+    from onnxq.placement.settings import QuantSettings
 
     target = output_path(output)
     output_path(str(card_path(target)))
-    tell = (lambda _message: None) if quiet else say
     source = load(model)
     evaluation = None
     if options["eval_data"]:  # opened first: a wrong path must not cost a calibration
-        evaluation = open_source(source, {"data": options["eval_data"], "preprocess": options["preprocess"]})
+        evaluation = open_source(source, DataOptions(options["eval_data"], options["preprocess"]))
     with progress("calibrating") as bar, interim(target, options) as resume:
-        result = api.quantize(
-            source,
-            options["data"],
-            profile=options["profile"],
-            calibration=options["calibration"],
-            weight_bits=options["weight_bits"],
-            activation_bits=options["activation_bits"],
-            first_last_bits=bits_or_none(options["first_last_bits"]),
-            weight_range=options["weight_range"],
-            overrides=options["config"],
+        settings = QuantSettings(
+            options["weight_bits"],
+            options["activation_bits"],
+            bits_or_none(options["first_last_bits"]),
+            options["calibration"],
+            options["weight_range"],
             exclude=options["exclude"],
             op_types=names(options["op_types"]),
-            preprocess=options["preprocess"],
-            limit=options["limit"],
-            random_data=options["random_data"],
-            seed=options["seed"],
-            shapes=parse_shapes(options["shapes"]),
+        )
+        result = api.quantize(
+            source,
+            samples_of(options),
+            profile=options["profile"],
+            settings=settings,
+            overrides=options["config"],
             statistics=options["stats"],
-            batch_size=options["batch_size"],
-            threads=options["threads"],
-            resume=resume,
+            run=run_of(options, resume),
+            reporter=reporter(bar, quiet),
             requantize=options["requantize"],
             qdq=options["qdq"],
             verify=options["verify"],
             save_after=save_after(options["save_after"]),
-            progress=None if quiet else bar,
-            say=tell,
-            on_report=lambda report: tell(pipeline.describe(report)),
         )
     if evaluation is not None:
         with progress("evaluating") as bar:

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.common import data_options, open_source, output_path, progress, say, table
+from onnxq.cli.common import (
+    data_options,
+    open_source,
+    output_path,
+    progress,
+    reporter,
+    run_of,
+    samples_of,
+    table,
+    weight_range_option,
+)
 from onnxq.placement.settings import DEFAULT_CALIBRATION
 
 if TYPE_CHECKING:
@@ -34,7 +44,7 @@ METHODS = ("hessian", "one-at-a-time", "weight-error", "output-error")
 @click.option("--epsilon", default=1e-2, show_default=True, help="Step of the differences, in rms of the weights.")
 @click.option("--budget", default="120", show_default=True, metavar="SECONDS|none", help="Time for probes (hessian).")
 @click.option("--second-differences", is_flag=True, help="Of the loss, instead of Gauss–Newton: wrong at ReLU kinks.")
-@click.option("--weight-range", type=click.Choice(["max", "mse"]), help="[default: max at 8 bits, mse below]")
+@weight_range_option
 @click.option("--calibration", default=DEFAULT_CALIBRATION, show_default=True, help="Ranges of activations.")
 @click.option("--exclude", multiple=True, metavar="NODE|REGEX", help="Leave these nodes in float.")
 @click.option("--resume", metavar="FILE", help="State to continue from, kept up to date.")
@@ -48,6 +58,7 @@ def command(model: str, target: str, method: str, quiet: bool, **options: Any) -
     from onnxq.graph.model import load
     from onnxq.search.hessian import HutchinsonOptions
     from onnxq.search.measure import SAMPLES, measure_sensitivity
+    from onnxq.search.options import SensitivityOptions
 
     path = output_path(target)
     if options["resume"]:
@@ -65,28 +76,28 @@ def command(model: str, target: str, method: str, quiet: bool, **options: Any) -
     options["limit"] = options["limit"] or SAMPLES
     source = None
     if method != "weight-error":
-        source = open_source(loaded, options, required=f"method {method}")
+        source = open_source(loaded, samples_of(options), required=f"method {method}")
+    measurement = SensitivityOptions(
+        method,  # type: ignore[arg-type]
+        _widths(options["bits"], "--bits"),
+        _widths(options["activation_bits"], "--activation-bits"),
+        options["loss"],
+        options["output_tensor"],
+        options["metric"],
+        options["labels"],
+        options["weight_range"],
+        options["calibration"],
+        options["exclude"],
+        traces=probing,
+    )
     with progress("measuring") as bar:
         found = measure_sensitivity(
             loaded,
             source,
-            method=method,  # type: ignore[arg-type]
             profile=options["profile"],
-            bits=_widths(options["bits"], "--bits"),
-            activation_bits=_widths(options["activation_bits"], "--activation-bits"),
-            loss=options["loss"],
-            output=options["output_tensor"],
-            metric=options["metric"],
-            labels=options["labels"],
-            options=probing,
-            weight_range=options["weight_range"],
-            calibration=options["calibration"],
-            exclude=options["exclude"],
-            batch_size=options["batch_size"],
-            threads=options["threads"],
-            resume=options["resume"],
-            progress=None if quiet else bar,
-            say=(lambda _message: None) if quiet else say,
+            measurement=measurement,
+            run=run_of(options, options["resume"]),
+            reporter=reporter(bar, quiet),
         )
     found.save(path)
     if not quiet:

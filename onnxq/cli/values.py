@@ -32,9 +32,9 @@ def bits_or_none(text: str) -> int | None:
         raise ConfigError(f"--first-last-bits {text!r}: a number of bits or 'none' is needed") from None
 
 
-def names(text: str | None) -> list[str] | None:
+def names(text: str | None) -> tuple[str, ...] | None:
     """'Conv, Gemm' to its parts; None stays None."""
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def save_after(text: str | None) -> tuple[str, str] | None:

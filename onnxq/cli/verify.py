@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.common import data_options, open_source, progress
+from onnxq.cli.common import data_options, open_source, progress, samples_of
 from onnxq.cli.output import check_outputs, deliver, first_of, json_text, print_table
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def command(
 
     check_outputs(csv_file, json_file)
     reference = load(qdq)
-    source = open_source(reference, options, required="verify")
+    source = open_source(reference, samples_of(options), required="verify")
     with progress("verifying") as bar:
         result = verify(
             reference,

@@ -63,9 +63,7 @@ def prepare(source: Source, profile: str | Path | Profile, exclude: Sequence[str
     names = frozenset(n.name for g in all_graphs(model.graph) for n in g.nodes)
     check_patterns(exclude, names, "exclude")
     opset = max(target.limits.opset_min, OPSET_INT4)
-    pipeline.run(
-        model, pipeline.parse(prepare_pipeline(opset, target.graph.fold_batchnorm)), PassContext(model, target)
-    )
+    pipeline.run(model, prepare_pipeline(opset, target.graph.fold_batchnorm), PassContext(model, target))
     placement = plan(model.graph, target, QuantSettings(exclude=tuple(exclude)))
     if not placement.layers:
         raise ModelError(

@@ -12,6 +12,7 @@ from onnxq.data.base import DataSource, Sample, Shard
 from onnxq.data.batching import Batch, batches
 from onnxq.data.feeds import NpzFolder, TestDataSets, find_test_sets
 from onnxq.data.images import LABELS_FILE, ImageFolder, find_images
+from onnxq.data.options import DataOptions, data_options
 from onnxq.data.preprocess import PRESETS, Preprocess, load_preprocess
 from onnxq.data.python import open_callable, open_object
 from onnxq.data.random_data import RandomData
@@ -35,11 +36,24 @@ def open_data(
 
     spec: a folder of images (labels.csv or class subfolders), an .npz file, a folder of .npz, a folder of ONNX
     test_data_set_*; "module:callable"; a dict of arrays with a leading sample axis; an iterable of feeds
-    {input name: array}, an object with get_next(), a callable returning either; or an open DataSource.
+    {input name: array}, an object with get_next(), a callable returning either; DataOptions, which the other arguments
+    refine; or an open DataSource.
     preprocess: preset, TOML file or Preprocess, for images only. limit: use at most that many samples, the first ones.
     random: that many random samples, in place of spec. shapes: fixes free axes; data of another shape is refused.
     Raises DataError, ConfigError, MissingDependencyError.
     """
+    if isinstance(spec, DataOptions):
+        given = {"preprocess": preprocess, "limit": limit, "random_data": random, "shapes": shapes}
+        options = data_options(spec, {name: value for name, value in given.items() if value is not None})
+        return open_data(
+            options.data,
+            inputs,
+            preprocess=options.preprocess,
+            limit=options.limit,
+            random=options.random_data,
+            seed=options.seed,
+            shapes=options.shapes,
+        )
     if isinstance(spec, DataSource):
         if preprocess is not None or limit is not None or random is not None or shapes:
             raise ConfigError("an open data source takes no preprocess, limit, random or shapes; open it with them")

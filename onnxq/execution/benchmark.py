@@ -11,7 +11,7 @@ import gc
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from onnxq.execution.competitors import ONNXRUNTIME, OPENVINO, Competitor, Run, 
 from onnxq.execution.feeds import bench_feeds
 from onnxq.execution.layer_times import LayerTimes, Source, layer_times
 from onnxq.graph.model import Model, load
+from onnxq.reporting import Progress
 
 ROUNDS = 15
 RUNS_MIN, RUNS_MAX = 2 * ROUNDS, 100_000
 SECONDS = 2.0
 # onnxruntime's threads spin for some 30 ms after a run, which would take the next one's CPUs at the start of its turn.
 SETTLE = 0.05
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ from onnxq.measure.accuracy_tally import AccuracyTally
 from onnxq.measure.counterparts import counterpart_of, is_float
 from onnxq.measure.evaluation import Evaluation
 from onnxq.measure.inputs import different_inputs, open_samples
-
-Progress = Callable[[int, int | None], None]
+from onnxq.reporting import Progress
 
 
 def evaluate(

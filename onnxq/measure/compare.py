@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,7 @@ from onnxq.measure.inputs import open_samples
 from onnxq.measure.lockstep import Group, isolated_run, lockstep_run
 from onnxq.measure.weight_errors import weight_errors
 from onnxq.numeric.metrics import ErrorSums
-
-Progress = Callable[[int, int | None], None]
+from onnxq.reporting import Progress
 
 
 def compare(

@@ -9,7 +9,6 @@ same integers and no error travels from layer to layer.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,9 @@ from onnxq.measure.code_steps import StepTally
 from onnxq.measure.counterparts import is_float
 from onnxq.measure.inputs import open_samples
 from onnxq.numeric.quantize import along_axis
+from onnxq.reporting import Progress
 
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish")
-
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from onnxq.measure.tables import finite
 from onnxq.numeric.metrics import ErrorSums
+from onnxq.records import plain
 
 NO_SIGNAL_DB = -300.0
 
@@ -76,7 +76,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only; numbers that JSON cannot hold (infinite, NaN) are None."""
-        return finite(asdict(self))
+        return plain(asdict(self))
 
 
 def distance(sums: ErrorSums) -> OutputDistance:

@@ -37,8 +37,8 @@ from onnxq.measure.inputs import different_inputs, open_samples
 from onnxq.measure.verification import LayerDifference, OutputDifference, Verification
 from onnxq.numeric.classification import Scores, top_classes
 from onnxq.numeric.metrics import ErrorSums
+from onnxq.reporting import Progress
 
-Progress = Callable[[int, int | None], None]
 Values = Mapping[str, NDArray]
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from onnxq.measure.tables import csv_text, finite
+from onnxq.measure.tables import csv_text
+from onnxq.records import plain
 
 # A layer fed the QDQ model's own codes: at most 1 LSB in at most 0.1 % of its elements.
 MAX_LSB, MAX_SHARE = 1, 1e-3
@@ -84,7 +85,7 @@ class Verification:
     def to_dict(self) -> dict[str, Any]:
         """JSON types only; numbers that JSON cannot hold (infinite, NaN) are None."""
         rows = [asdict(layer) | {"share": layer.share, "within": layer.within} for layer in self.layers]
-        return finite(asdict(self) | {"ok": self.ok, "layers": rows, "missing": list(self.missing)})
+        return plain(asdict(self) | {"ok": self.ok, "layers": rows, "missing": list(self.missing)})
 
     def to_csv(self) -> str:
         """The layers as CSV, worst first, with a heading."""

@@ -1,13 +1,21 @@
-"""Integer number formats: bits, sign, symmetry, scale form."""
+"""Integer number formats: bits, sign, symmetry, scale form; and how ranges of weights are chosen by default."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from onnxq.errors import ConfigError
 
 MIN_BITS = 2
 MAX_BITS = 8
+WeightRange = Literal["max", "mse"]
+DEFAULT_WEIGHT_RANGE = "max at 8 bits, mse below"  # what default_weight_range chooses, for people
+
+
+def default_weight_range(bits: int) -> WeightRange:
+    """The method of weight_qparams where the user chose none: clipping pays below 8 bits only."""
+    return "max" if bits == 8 else "mse"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def weight_qparams(w: NDArray, fmt: QuantFormat, axis: int | None, method: str =
 
     w: floating point. axis: channel axis, None for per-tensor. method: "max" covers the whole range of each
     channel (NVIDIA 2020, table 4: lossless in practice at 8 bits); "mse" shrinks it in steps to the least
-    squared error per channel, that of clipped weights counting CLIPPED_COUNT times; it pays below 8 bits.
+    squared error per channel, that of clipped weights counting CLIPPED_COUNT times.
     A channel of zeros takes the smallest scale of the others: with one of its own choice the multiplier of its rescale
     would be out of line.
     """

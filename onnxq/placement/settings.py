@@ -6,13 +6,13 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypedDict
 
 from onnxq.errors import ConfigError
-from onnxq.numeric.formats import MAX_BITS, MIN_BITS
+from onnxq.numeric.formats import MAX_BITS, MIN_BITS, WeightRange, default_weight_range
 
 DEFAULT_FIRST_LAST_BITS = 8
 DEFAULT_CALIBRATION = "mse"
@@ -31,20 +31,21 @@ class Override:
 class QuantSettings:
     """Settings of one quantization.
 
-    weight_bits, activation_bits: for every layer; None takes the profile's default.
+    weight_bits, activation_bits: for every layer, 2 to 8; None takes the profile's default.
     first_last_bits: weights and input activations of the first and last layers; None treats them like the others.
     calibration: range chooser for activations ("max", "percentile:99.99", "entropy", "mse").
-    weight_range: "max" or "mse"; None is max at 8 bits and mse below.
-    overrides: node name or regular expression (matched against the whole name) → Override. A name beats a regular
-    expression; among those the last that matches wins.
+    weight_range: "max" or "mse"; None is numeric.formats.default_weight_range.
+    overrides: node name or regular expression (matched against the whole name) → Override, or what parse_overrides
+    makes one of. A name beats a regular expression; among those the last that matches wins.
     exclude: node names or regular expressions left in float. op_types: quantize only these operators.
+    Raises ConfigError for a width or a weight range that does not exist.
     """
 
     weight_bits: int | None = None
     activation_bits: int | None = None
     first_last_bits: int | None = DEFAULT_FIRST_LAST_BITS
     calibration: str = DEFAULT_CALIBRATION
-    weight_range: Literal["max", "mse"] | None = None
+    weight_range: WeightRange | None = None
     overrides: Mapping[str, Override] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
     op_types: tuple[str, ...] | None = None
@@ -54,6 +55,14 @@ class QuantSettings:
             _check_bits(getattr(self, name), name)
         if self.weight_range not in (None, "max", "mse"):
             raise ConfigError(f"weight_range: {self.weight_range!r} is neither max nor mse")
+        object.__setattr__(self, "overrides", parse_overrides(self.overrides))
+        object.__setattr__(self, "exclude", tuple(self.exclude))
+        if self.op_types is not None:
+            object.__setattr__(self, "op_types", tuple(self.op_types))
+
+    def weight_method(self, bits: int) -> WeightRange:
+        """How the range of weights of this width is chosen."""
+        return self.weight_range or default_weight_range(bits)
 
     def override_for(self, node: str) -> Override:
         """The override that applies to a node; an empty one if none does."""
@@ -81,6 +90,19 @@ class QuantSettings:
         for op in self.op_types or ():
             if op not in present:
                 raise ConfigError(f"the model has no {op} node (op_types); it has: {', '.join(sorted(present))}")
+
+
+class SettingsKeywords(TypedDict, total=False):
+    """The fields of QuantSettings as keywords; overrides also as a .toml or .json file."""
+
+    weight_bits: int | None
+    activation_bits: int | None
+    first_last_bits: int | None
+    calibration: str
+    weight_range: WeightRange | None
+    overrides: Mapping[str, Any] | str | Path | None
+    exclude: Sequence[str]
+    op_types: Sequence[str] | None
 
 
 def check_patterns(patterns: Iterable[str], nodes: Iterable[str], where: str) -> None:

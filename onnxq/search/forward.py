@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxq.calibrate.runner import cpus
+from onnxq.calibrate.runner import AUTOMATIC, cpus
+from onnxq.data.options import RunOptions
 from onnxq.data.source import Batch, DataSource, batches, input_specs
 from onnxq.errors import DataError
 from onnxq.execution import runtime
@@ -30,8 +31,8 @@ Tensors = Mapping[str, NDArray]
 class Forward:
     """A float model, its samples, and parts of it by key, in topological order.
 
-    Runs are single-threaded, `threads` of them at a time (0: one a CPU, 8 at most), so that results do not depend on
-    their number. memory: bytes of inner tensors kept at a time; what does not fit is computed again.
+    Runs are single-threaded, `run.threads` of them at a time (0: one per CPU, 8 at most), so that results do not
+    depend on their number. memory: bytes of inner tensors kept at a time; what does not fit is computed again.
     """
 
     def __init__(
@@ -39,19 +40,18 @@ class Forward:
         model: Model,
         parts: Mapping[str, Part],
         data: DataSource,
+        run: RunOptions = AUTOMATIC,
         *,
-        batch_size: int | None = None,
-        threads: int = 0,
         memory: int = MEMORY,
         wanted: Sequence[str] = (),
     ) -> None:
         self.model, self.parts, self.memory = model, parts, memory
         self.proto = to_proto(model)
-        self.batches = list(batches(data, input_specs(model.graph), batch_size))
+        self.batches = list(batches(data, input_specs(model.graph), run.batch_size))
         if not self.batches:
             raise DataError("the data has no samples")
         self.samples = sum(b.count for b in self.batches)
-        self.workers = threads or min(cpus(), MAX_WORKERS)
+        self.workers = run.threads or min(cpus(), MAX_WORKERS)
         self._pool = ThreadPoolExecutor(self.workers)
         self._kept: tuple[Any, list[dict[str, NDArray]]] = ((), [])
         names = dict.fromkeys(name for part in parts.values() for name in part.fed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from onnxq.errors import ConfigError, DataError
 from onnxq.numeric import curvature
+from onnxq.reporting import Progress
 from onnxq.search.cut import WEIGHT
 from onnxq.search.forward import Forward, run_part
 from onnxq.search.objective import Objective
@@ -26,7 +27,6 @@ from onnxq.search.state import State
 
 ROUNDS_MIN = 2  # fewer say nothing about the spread between probes
 Curvature = Literal["gauss-newton", "second-differences"]
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,11 @@ from onnxq.graph.model import Model, load, to_proto
 from onnxq.lowering.emitter import SOURCE
 from onnxq.operators import DOMAIN, OPERATORS
 from onnxq.profiles.schema import Profile, load_profile
+from onnxq.reporting import Progress
 
 LAYER_OPS = frozenset(name for name, spec in OPERATORS.items() if spec.is_layer)
 SECONDS = 0.3  # of timed runs of one operator
 WHOLE = 7  # times as long for the whole model
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)

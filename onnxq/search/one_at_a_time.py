@@ -13,6 +13,7 @@ from onnxq.data.source import Batch
 from onnxq.numeric import curvature
 from onnxq.numeric.classification import top_classes
 from onnxq.numeric.qparams import QParams
+from onnxq.reporting import Progress
 from onnxq.search.cut import QMAX, QMIN, SCALE, ZERO_POINT, Part
 from onnxq.search.forward import Forward, Tensors, run_part
 from onnxq.search.objective import Objective
@@ -20,7 +21,6 @@ from onnxq.search.state import State
 
 Metric = Literal["loss", "accuracy", "output-error"]
 METRICS = ("loss", "accuracy", "output-error")
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass

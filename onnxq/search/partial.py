@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from onnxq import api
-from onnxq.context import silent
 from onnxq.cost.model_costs import BASE_BITS, ModelCosts, model_costs
 from onnxq.cost.prepared import Prepared, Source, prepare
+from onnxq.data.options import DataOptions, RunOptions, SampleKeywords, data_options
 from onnxq.errors import ConfigError, ModelError
 from onnxq.graph.model import load, to_proto
-from onnxq.placement.settings import DEFAULT_CALIBRATION, Override
+from onnxq.placement.settings import DEFAULT_CALIBRATION, Override, QuantSettings
+from onnxq.records import check_keywords, refined
+from onnxq.reporting import Reporter
 from onnxq.search.result import LayerChoice, SearchResult
 from onnxq.search.sensitivity import Sensitivity, load_sensitivity
 
@@ -38,6 +40,15 @@ class Trial:
     drop: float
 
 
+class PartialKeywords(SampleKeywords, total=False):
+    """Single options that search_partial takes as keywords."""
+
+    shapes: Mapping[str, Sequence[int]] | None
+    threads: int
+    batch_size: int | None
+    say: Callable[[str], None]
+
+
 def search_partial(
     source: Source,
     data: Any,
@@ -48,22 +59,25 @@ def search_partial(
     profile: str = "onnxruntime-cpu",
     bits: int = BASE_BITS,
     calibration: str = DEFAULT_CALIBRATION,
-    preprocess: Any = None,
-    batch_size: int | None = None,
-    limit: int | None = None,
-    threads: int = 0,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    say: Callable[[str], None] = silent,
+    run: RunOptions | None = None,
+    reporter: Reporter | None = None,
+    **keywords: Unpack[PartialKeywords],
 ) -> SearchResult:
     """Leave the fewest of the most sensitive layers in float with which the model loses at most `max_drop`.
 
-    data: samples to calibrate on; eval_data: to evaluate on, the same by default. sensitivity: of the same model, at
-    `bits`; layers are ranked by it. max_drop: of top-1 where the data has labels, else of the agreement with the float
-    model; 0.01 is one point. The other options are those of onnxq.quantize; limit holds for calibration.
+    data: samples to calibrate on, or DataOptions; eval_data: to evaluate on, the same by default. sensitivity: of the
+    same model, at `bits`; layers are ranked by it. max_drop: of top-1 where the data has labels, else of the agreement
+    with the float model; 0.01 is one point. profile, calibration, run: as for onnxq.quantize. reporter: hears of each
+    trial. Keywords beat the objects: preprocess, limit (holds for calibration) and shapes of DataOptions, threads and
+    batch_size of RunOptions, say of Reporter.
     Raises ConfigError for a sensitivity of another model or without a layer or the width, or where the drop is too
     large even with every layer in float.
     """
     started = time.perf_counter()
+    check_keywords("search_partial", keywords, PartialKeywords)
+    samples = data_options(data, keywords)
+    run = refined(run or RunOptions(), keywords)
+    reporter = refined(reporter or Reporter(), keywords)
     if not 0 <= max_drop < 1:
         raise ConfigError(f"a drop of {max_drop:g}: a share from 0 to 1 is needed, 0.01 for one point")
     model = load(source)
@@ -72,7 +86,7 @@ def search_partial(
     known = sensitivity if isinstance(sensitivity, Sensitivity) else load_sensitivity(sensitivity)
     known.require_model(sha256, name)
     ranking = rank(known, prepared, bits)
-    costs = model_costs(prepared, shapes)
+    costs = model_costs(prepared, samples.shapes)
     found: dict[str, Any] = {}
 
     def overrides(left: int) -> dict[str, Override]:
@@ -81,16 +95,11 @@ def search_partial(
     def quantized(left: int) -> api.Quantized:
         made = api.quantize(
             proto,
-            None if found else data,
+            DataOptions(shapes=samples.shapes) if found else samples,
             profile=profile,
-            calibration=calibration,
-            overrides=overrides(left),
+            settings=QuantSettings(calibration=calibration, overrides=overrides(left)),
             statistics=found.get("statistics"),
-            preprocess=None if found else preprocess,
-            limit=None if found else limit,
-            batch_size=batch_size,
-            threads=threads,
-            shapes=shapes,
+            run=run,
             qdq=True,
         )
         found.setdefault("statistics", made.statistics)
@@ -105,13 +114,13 @@ def search_partial(
             return 0.0  # without its layers nothing is left to quantize: the float model
         report = made.evaluate(
             proto,
-            data if eval_data is None else eval_data,
-            preprocess=preprocess,
-            batch_size=batch_size,
-            threads=threads,
+            samples.data if eval_data is None else eval_data,
+            preprocess=samples.preprocess,
+            batch_size=run.batch_size,
+            threads=run.threads,
         )
         lost = dropped(report)
-        say(f"{left} of {len(ranking)} layers in float: loses {100 * lost:.2f} points")
+        reporter.say(f"{left} of {len(ranking)} layers in float: loses {100 * lost:.2f} points")
         return lost
 
     left, trials = fewest(len(ranking), max_drop, drop)

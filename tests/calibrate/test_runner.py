@@ -24,10 +24,12 @@ from onnxq.calibrate.runner import collect, observable
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
 from onnxq.calibrate.store import load_statistics, merge_files, save_statistics
 from onnxq.context import PassContext
+from onnxq.data.options import RunOptions
 from onnxq.data.source import input_specs, open_data, skip
 from onnxq.errors import CalibrationError, DataError, InterruptedRun
 from onnxq.execution import inner_tensors as fetch
 from onnxq.graph.model import Model, from_proto, load
+from onnxq.reporting import Progress
 from support.command import COMMAND, environment
 
 # Elementwise, so that onnxruntime gives a sample the same values whatever it shares a batch with.
@@ -45,9 +47,16 @@ def images(count: int, size: tuple[int, int] = (5, 4), seed: int = 0) -> NDArray
     return np.random.default_rng(seed).standard_normal((count, 3, *size)).astype(np.float32)
 
 
-def run(m: Model, data: Any, tensors: list[str] | None = None, limit: int | None = None, **options: Any) -> Statistics:
+def run(
+    m: Model,
+    data: Any,
+    tensors: list[str] | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Statistics:
     source = open_data(data, input_specs(m.graph), limit=limit)
-    return collect(m, observable(m) if tensors is None else tensors, source, **options)
+    return collect(m, observable(m) if tensors is None else tensors, source, RunOptions(**options), progress)
 
 
 def counted(*arrays: NDArray) -> TensorStatistics:
@@ -86,7 +95,7 @@ class TestEqual:
         for low, high in zip([0, *cuts], [*cuts, 23], strict=True):
             source = skip(open_data(data, input_specs(m.graph), limit=high), low)
             files.append(tmp_path / f"{low}.stats")
-            save_statistics(collect(m, observable(m), source, batch_size=3), files[-1])
+            save_statistics(collect(m, observable(m), source, RunOptions(batch_size=3)), files[-1])
         merged, whole = merge_files(files[::-1]), run(m, data, batch_size=3)
         assert dict(merged) == dict(whole) and merged.provenance["samples"] == 23
 
@@ -120,9 +129,9 @@ class TestEqual:
             x = np.load(shared / "data" / "cifar10_calib.npz")["images"][:40].transpose(0, 3, 1, 2)
             source = open_data({"input": (x / np.float32(64) - 2).astype(np.float32)}, specs)
         tensors = observable(m)
-        one = collect(m, tensors, source, batch_size=1, threads=2)
-        assert one == collect(m, tensors, source, batch_size=1, threads=1)
-        other = collect(m, tensors, source, batch_size=3, threads=2)
+        one = collect(m, tensors, source, RunOptions(2, 1))
+        assert one == collect(m, tensors, source, RunOptions(1, 1))
+        other = collect(m, tensors, source, RunOptions(2, 3))
         differing = [name for name in tensors if one[name] != other[name]]
         with capsys.disabled():
             print(f"\n{name}: {len(differing)} of {len(tensors)} tensors differ between batch sizes 1 and 3")
@@ -363,11 +372,12 @@ class TestCost:
             import re, sys
             from pathlib import Path
             from onnxq.calibrate.runner import collect, observable
+            from onnxq.data.options import RunOptions
             from onnxq.data.source import input_specs, open_data
             from onnxq.graph.model import load
             m = load(sys.argv[1])
             data = open_data(sys.argv[2], input_specs(m.graph), preprocess="imagenet-tf", limit=int(sys.argv[3]))
-            collect(m, observable(m), data, threads=2)
+            collect(m, observable(m), data, RunOptions(2))
             # Not ru_maxrss: that counts the parent's peak, pytest's, as this process's.
             print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
         """

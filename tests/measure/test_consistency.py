@@ -10,6 +10,7 @@ import pytest
 
 from onnxq import pipeline
 from onnxq.context import PassContext
+from onnxq.data.options import RunOptions
 from onnxq.data.source import input_specs, open_data
 from onnxq.errors import ConfigError
 from onnxq.execution.isolate import cut_model
@@ -124,7 +125,7 @@ def test_resnet20(shared, profile):
     data = shared / "data" / "cifar10_calib.npz"
     samples = open_data(data, input_specs(model.graph), preprocess="cifar10", limit=8)
     passes = "fold-constants,eliminate-identity,fold-batchnorm,calibrate,insert-qdq,fuse-activation-clips"
-    ctx = PassContext(model, load_profile(profile), QuantSettings(), samples, options={"threads": 2})
+    ctx = PassContext(model, load_profile(profile), QuantSettings(), samples, run=RunOptions(2))
     pipeline.run(model, pipeline.parse(passes), ctx)
     found = optimization_consistency(model, data, 3, preprocess="cifar10", threads=2)
     assert len(found) > 20

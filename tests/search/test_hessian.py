@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxq.cost.prepared import prepare
+from onnxq.data.options import RunOptions
 from onnxq.data.source import input_specs, open_data
 from onnxq.errors import ConfigError, InterruptedRun
 from onnxq.graph.match import constant_values
 from onnxq.graph.model import load, to_proto
 from onnxq.numeric import curvature
 from onnxq.search.cut import weight_part
-from onnxq.search.forward import Forward
+from onnxq.search.forward import MEMORY, Forward
 from onnxq.search.hessian import HutchinsonOptions, Probes, traces
 from onnxq.search.objective import find_objective
 from onnxq.search.state import State
@@ -49,7 +50,8 @@ def source(model: onnx.ModelProto, samples: int = 12, scale: float = 1.0, seed: 
 
 def estimate(model: onnx.ModelProto, data: Any, loss: str = "auto", **how: Any) -> dict[str, Probes]:
     """Probes of every layer by node name."""
-    forward_how = {k: how.pop(k) for k in ("batch_size", "threads", "memory") if k in how}
+    run = RunOptions(**{k: how.pop(k) for k in ("batch_size", "threads") if k in how})
+    memory = how.pop("memory", MEMORY)
     state, progress = how.pop("state", None), how.pop("progress", None)
     ready = prepare(model, "onnxruntime-cpu")
     objective = find_objective(ready.model, loss)  # type: ignore[arg-type]
@@ -61,7 +63,7 @@ def estimate(model: onnx.ModelProto, data: Any, loss: str = "auto", **how: Any) 
     weights = {layer.node.name: np.asarray(constant_values(layer.weight)) for layer in ready.layers}
     samples = open_data(data, input_specs(ready.model.graph))
     options = HutchinsonOptions(**({"budget": None} | how))
-    with Forward(ready.model, parts, samples, wanted=objective.tensors, **forward_how) as forward:
+    with Forward(ready.model, parts, samples, run, memory=memory, wanted=objective.tensors) as forward:
         return traces(forward, weights, objective, options, state=state, progress=progress)
 
 

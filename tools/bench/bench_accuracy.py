@@ -20,6 +20,7 @@ import onnxq
 from onnxq import pipeline, recipes
 from onnxq.calibrate.runner import collect, observable
 from onnxq.context import PassContext
+from onnxq.data.options import RunOptions
 from onnxq.data.preprocess import Preprocess
 from onnxq.data.source import input_specs, open_data
 from onnxq.profiles.schema import builtin_names
@@ -125,10 +126,10 @@ def bench(name: str, ref: Reference, args: argparse.Namespace) -> list[dict]:
 def calibrate(path: Path, ref: Reference, threads: int) -> tuple[onnxq.calibrate.statistics.Statistics, float]:
     """Statistics of every activation of the prepared float model, and the seconds they took."""
     model = onnxq.load(path)
-    pipeline.run(model, pipeline.parse(recipes.prepare_pipeline(13)), PassContext(model))
+    pipeline.run(model, recipes.prepare_pipeline(13), PassContext(model))
     source = open_data(SHARED / "data" / ref.calibration, input_specs(model.graph), preprocess=ref.preprocess)
     started = time.perf_counter()
-    statistics = collect(model, observable(model), source, batch_size=ref.batch, threads=threads)
+    statistics = collect(model, observable(model), source, RunOptions(threads, ref.batch))
     return statistics, time.perf_counter() - started
 
 

@@ -26,8 +26,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from onnxq import recipes
-
 # Nothing heavy is imported here: a process starts with the peak memory of the one that started it.
 
 SHARED = Path(os.environ.get("ONNXQ_SHARED", Path(__file__).resolve().parents[3] / "shared"))
@@ -125,10 +123,11 @@ def ours(path: Path, data: Path, preprocess: str, images: int, profile: str, thr
     """onnxq: one pass, then the ranges of all methods. Yields once before the work, then the result."""
     import onnxruntime  # noqa: F401  imported by onnxq when it is first used
 
-    from onnxq import pipeline
+    from onnxq import pipeline, recipes
     from onnxq.calibrate.ranges import METHODS, choose_range
     from onnxq.calibrate.runner import collect, observable
     from onnxq.context import PassContext
+    from onnxq.data.options import RunOptions
     from onnxq.data.source import input_specs, open_data
     from onnxq.graph.model import load
     from onnxq.numeric.formats import QuantFormat
@@ -145,11 +144,11 @@ def ours(path: Path, data: Path, preprocess: str, images: int, profile: str, thr
 
     started = time.perf_counter()
     model = load(path)
-    pipeline.run(model, pipeline.parse(recipes.prepare_pipeline(13)), PassContext(model))
+    pipeline.run(model, recipes.prepare_pipeline(13), PassContext(model))
     step("prepare the model")
     tensors = plan(model.graph, load_profile(profile), QuantSettings()).observed() if profile else observable(model)
     source = open_data(data, input_specs(model.graph), preprocess=preprocess, limit=images)
-    found = collect(model, tensors, source, threads=threads)
+    found = collect(model, tensors, source, RunOptions(threads))
     step("collect")
     fmt = QuantFormat(bits=8, signed=False, symmetric=False)
     for method in METHODS:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from onnxq.card.assembly.run import Made
 from onnxq.card.parts import NumberFormat, QuantizationMethod
+from onnxq.numeric.formats import DEFAULT_WEIGHT_RANGE
 from onnxq.pipeline import PassReport
 from onnxq.placement.settings import QuantSettings
 
@@ -24,7 +25,7 @@ def method(made: Made) -> QuantizationMethod:
             w.granularity,
             _scale(w.power_of_two),
             w.narrow_range,
-            made.settings.weight_range or "max at 8 bits, mse below",
+            made.settings.weight_range or DEFAULT_WEIGHT_RANGE,
         ),
         activations=NumberFormat(
             a.bits,

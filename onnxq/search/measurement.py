@@ -1,0 +1,222 @@
+"""One measurement of sensitivities on data: of weights by any method, of activations one at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from onnxq.calibrate.ranges import choose_range
+from onnxq.calibrate.runner import collect
+from onnxq.calibrate.statistics import Statistics, TensorStatistics
+from onnxq.cost.prepared import Prepared
+from onnxq.data.options import RunOptions
+from onnxq.data.source import DataSource
+from onnxq.graph.model import to_proto
+from onnxq.numeric.qparams import QParams, qparams_from_range
+from onnxq.placement.plan import LayerPlan, Point
+from onnxq.reporting import Reporter
+from onnxq.search.cut import WEIGHT, Part, activation_part, weight_part
+from onnxq.search.forward import Forward, Tensors
+from onnxq.search.hessian import ROUNDS_MIN, HutchinsonOptions, traces
+from onnxq.search.objective import Objective
+from onnxq.search.one_at_a_time import Damage, Feeds, Metric, activation_feeds, damages
+from onnxq.search.options import SensitivityOptions
+from onnxq.search.sensitivity import LayerSensitivity
+from onnxq.search.state import State
+from onnxq.search.weights import QuantizedWeights, text_keys
+
+SAMPLES_MIN = 8  # that a time budget leaves
+SECONDS_MIN = 1e-3
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measurement on data.
+
+    started: when, by time.perf_counter. created: receives what was done, for the file.
+    """
+
+    what: SensitivityOptions
+    quantized: QuantizedWeights
+    data: DataSource
+    objective: Objective
+    run: RunOptions
+    state: State
+    reporter: Reporter
+    started: float
+    created: dict[str, Any]
+
+    def weight_entries(self) -> list[LayerSensitivity]:
+        """One entry per layer."""
+        layers = {layer.node.name: layer for layer in self.ready.layers}
+        model, proto = self.ready.model, to_proto(self.ready.model)
+        own, what = self.what.own_output, self.what
+        parts = {}
+        for name, layer in layers.items():
+            ends = (layer.node.outputs[0].name,) if own else self.objective.tensors
+            parts[name] = weight_part(model, proto, name, layer.weight_index, ends)
+        with self._forward(parts) as forward:
+            if what.method == "hessian":
+                return self._hessian(forward)
+            self.created["samples"] = forward.samples
+            if not own:
+                self.created.update(metric=what.metric, labels=what.labels)
+            found = damages(
+                forward,
+                {name: partial(self._feeds, layer) for name, layer in layers.items()},
+                None if own else self.objective,
+                plain={name: partial(self._plain, layer) for name, layer in layers.items()},
+                labels=what.labels,
+                state=self.state,
+                progress=self.reporter.progress,
+            )
+        return [_entry(name, found[name], "output-error" if own else what.metric) for name in layers]
+
+    @property
+    def ready(self) -> Prepared:
+        """The prepared model."""
+        return self.quantized.ready
+
+    def _forward(self, parts: Mapping[str, Part]) -> Forward:
+        return Forward(
+            self.ready.model, parts, self.data, self.run, memory=self.what.memory, wanted=self.objective.tensors
+        )
+
+    def _feeds(self, layer: LayerPlan) -> Feeds:
+        return {bits: {WEIGHT: w} for bits, w in self.quantized.quantized(layer).items()}
+
+    def _plain(self, layer: LayerPlan) -> Tensors:
+        return {WEIGHT: self.quantized.values(layer)}
+
+    def _hessian(self, forward: Forward) -> list[LayerSensitivity]:
+        layers, options = self.ready.layers, self.what.traces
+        self.created.update(dataclasses.asdict(options))
+        weights = {layer.node.name: self.quantized.values(layer) for layer in layers}
+        squared = {layer.node.name: self.quantized.squared_errors(layer) for layer in layers}
+        if options.budget is not None:  # what is left of it
+            spent = time.perf_counter() - self.started
+            options = dataclasses.replace(options, budget=max(options.budget - spent, SECONDS_MIN))
+        self._fit_budget(forward, options)
+        found = traces(forward, weights, self.objective, options, state=self.state, progress=self.reporter.progress)
+        self.created["samples"] = forward.samples
+        entries = []
+        for layer in layers:
+            probes, errors = found[layer.node.name], squared[layer.node.name]
+            size = weights[layer.node.name].size
+            mean = max(probes.trace, 0.0) / size
+            extra = {
+                "mean_trace": probes.trace / size,
+                "trace": probes.trace,
+                "trace_standard_error": probes.standard_error,
+                "trace_sampling_error": probes.sampling_error,
+                "probes": probes.rounds,
+                "parameters": size,
+                "squared_error": text_keys(errors),
+                "omega": text_keys({bits: mean * e for bits, e in errors.items()}),
+            }
+            entries.append(
+                LayerSensitivity(
+                    layer.node.name,
+                    "weights",
+                    {bits: 0.5 * mean * e for bits, e in errors.items()},
+                    {bits: 0.5 * probes.standard_error / size * e for bits, e in errors.items()},
+                    extra=extra,
+                )
+            )
+        return entries
+
+    def _fit_budget(self, forward: Forward, options: HutchinsonOptions) -> None:
+        """Fewer samples where the least number of probes with all of them would not fit the time budget."""
+        kept = self.state.sections.get("samples")
+        if isinstance(kept, int):
+            forward.keep(kept)
+        elif options.budget is not None:
+            # Two runs a probe, of half of the model on average.
+            needed = forward.samples * forward.seconds * len(forward.parts) * ROUNDS_MIN / forward.workers
+            if needed > options.budget:
+                before = forward.samples
+                forward.keep(max(SAMPLES_MIN, int(before * options.budget / needed)))
+                enough = f"the time budget of {options.budget:g} s is enough for {forward.samples} of {before} samples"
+                self.reporter.say(f"{enough}; give more time (--budget) for all of them")
+        self.state.sections["samples"] = forward.samples
+
+    def activation_entries(self, widths: Sequence[int]) -> list[LayerSensitivity]:
+        """One entry for each set of activations that share a scale."""
+        model, proto = self.ready.model, to_proto(self.ready.model)
+        own, what = self.what.own_output, self.what
+        groups: dict[str, list[Point]] = {}
+        for point in self.ready.placement.points:
+            groups.setdefault(point.group or point.tensor.name, []).append(point)
+        calibration = dataclasses.replace(self.run, resume=None)  # that file is the state's
+        stats = collect(model, self.ready.placement.observed(), self.data, calibration, self.reporter.progress)
+        parts: dict[str, Part] = {}
+        feeds = {}
+        for key, points in groups.items():
+            made = partial(self._grids, points[0], widths, stats)
+            if own:
+                for name in points[0].sources:
+                    parts[name], feeds[name] = activation_part(model, proto, {name: None}, [name]), made
+                continue
+            readers = {p.tensor.name: None if p.whole else [(n.name, i) for n, i in p.edges] for p in points}
+            parts[key], feeds[key] = activation_part(model, proto, readers, self.objective.tensors), made
+        with self._forward(parts) as forward:
+            found = damages(
+                forward,
+                feeds,
+                None if own else self.objective,
+                labels=what.labels,
+                state=self.state,
+                section="activations",
+                progress=self.reporter.progress,
+            )
+        entries = []
+        for key, points in groups.items():
+            total = {bits: Damage() for bits in widths}
+            for name in points[0].sources if own else (key,):
+                for bits, damage in found[name].items():
+                    total[bits].add(damage)
+            metric: Metric = "output-error" if own else what.metric if what.method == "one-at-a-time" else "loss"
+            values, extra = _values(total, metric)
+            node, readers_of = self._readers(points)
+            tensors = tuple(p.tensor.name for p in points)
+            entries.append(LayerSensitivity(node, "activations", values, {}, tensors, readers_of, extra))
+        return entries
+
+    def _grids(self, point: Point, widths: Sequence[int], stats: Statistics) -> Feeds:
+        """Width → what rounds the point's tensors, with ranges as insert-qdq chooses them."""
+        merged = TensorStatistics()
+        for name in point.sources:
+            merged.merge(stats[name])
+        qparams: dict[int, QParams] = {}
+        for bits in widths:
+            fmt = self.ready.profile.activations.format(bits, point.nonnegative)
+            low, high = choose_range(merged, self.what.calibration, fmt)
+            qparams[bits] = qparams_from_range(max(low, 0.0) if point.nonnegative else low, high, fmt)
+        return activation_feeds(qparams)
+
+    def _readers(self, points: Sequence[Point]) -> tuple[str, tuple[str, ...]]:
+        """The node that an entry goes under, and all that read the activations quantized, in topological order."""
+        order = {id(node): i for i, node in enumerate(self.ready.model.graph.nodes)}
+        nodes = {id(node): node for point in points for node, _ in point.edges}
+        found = [node.name for node in sorted(nodes.values(), key=lambda n: order.get(id(n), -1))]
+        made_by = points[0].tensor.inputs
+        return found[0] if found else made_by[0].name if made_by else points[0].tensor.name, tuple(found)
+
+
+def _entry(node: str, found: Mapping[int, Damage], metric: Metric) -> LayerSensitivity:
+    values, extra = _values(found, metric)
+    return LayerSensitivity(node, "weights", values, extra=extra)
+
+
+def _values(found: Mapping[int, Damage], metric: Metric) -> tuple[dict[int, float], dict[str, Any]]:
+    """Width → value, and what else was seen."""
+    extra: dict[str, Any] = {}
+    others: tuple[Metric, ...] = ("loss", "accuracy", "output-error")
+    for name in others:
+        if name != metric:
+            extra[name.replace("-", "_")] = text_keys({bits: damage.value(name) for bits, damage in found.items()})
+    return {bits: damage.value(metric) for bits, damage in found.items()}, extra

@@ -1,0 +1,87 @@
+"""What measure_sensitivity measures, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from onnxq.calibrate.ranges import parse_method
+from onnxq.data.options import RunKeywords, SampleKeywords
+from onnxq.errors import ConfigError
+from onnxq.numeric.formats import WeightRange
+from onnxq.placement.settings import DEFAULT_CALIBRATION
+from onnxq.reporting import Progress
+from onnxq.search.forward import MEMORY
+from onnxq.search.hessian import HutchinsonOptions
+from onnxq.search.objective import Loss
+from onnxq.search.one_at_a_time import METRICS, Metric
+
+Method = Literal["hessian", "one-at-a-time", "weight-error", "output-error"]
+METHODS = ("hessian", "one-at-a-time", "weight-error", "output-error")
+
+
+@dataclass(frozen=True)
+class SensitivityOptions:
+    """One measurement of sensitivities.
+
+    method:
+    * hessian: ½ · mean trace of the layer's Hessian · ‖Q_b(W) − W‖², half of HAWQ-V2's Ω (equation 2.11), which is the
+      loss increase to second order.
+    * one-at-a-time: what the model loses with only that layer quantized, by `metric`: loss (increase in nats, or of the
+      squared error), accuracy (share of top-1 lost; of top classes moved, without labels), output-error (of the
+      objective's tensors, squared, relative).
+    * output-error: squared error of the layer's own output, relative. weight-error: of its weights, relative.
+    bits: widths of weights; None takes all of the profile. activation_bits: widths of activations, measured one at a
+    time whatever the method (not with weight-error). loss, output: see find_objective.
+    labels: one-at-a-time and second differences take the loss on labels, not on the float model's own outputs (which do
+    as well: Garg et al. 2021, observation 7; the Gauss–Newton matrix is the same).
+    weight_range, calibration, exclude: as in QuantSettings. memory: bytes of inner tensors kept at a time.
+    traces: how the method hessian estimates them.
+    Raises ConfigError for a method or metric that does not exist, or that does not measure what is asked.
+    """
+
+    method: Method = "hessian"
+    bits: Sequence[int] | None = None
+    activation_bits: Sequence[int] = ()
+    loss: Loss = "auto"
+    output: str | None = None
+    metric: Metric = "loss"
+    labels: bool = False
+    weight_range: WeightRange | None = None
+    calibration: str = DEFAULT_CALIBRATION
+    exclude: Sequence[str] = ()
+    memory: int = MEMORY
+    traces: HutchinsonOptions = field(default_factory=HutchinsonOptions)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"method {self.method!r}: choose from {', '.join(METHODS)}")
+        if self.metric not in METRICS:
+            raise ConfigError(f"metric {self.metric!r}: choose from {', '.join(METRICS)}")
+        if self.method == "weight-error" and self.activation_bits:
+            raise ConfigError("weight-error looks at weights only; measure activations with another method")
+        parse_method(self.calibration)
+
+    @property
+    def own_output(self) -> bool:
+        """Whether it is each layer's own output that is looked at, not the model's."""
+        return self.method == "output-error"
+
+
+class SensitivityKeywords(SampleKeywords, RunKeywords, total=False):
+    """Single options that measure_sensitivity takes as keywords: the fields of SensitivityOptions, and others."""
+
+    method: Method
+    bits: Sequence[int] | None
+    activation_bits: Sequence[int]
+    loss: Loss
+    output: str | None
+    metric: Metric
+    labels: bool
+    weight_range: WeightRange | None
+    calibration: str
+    exclude: Sequence[str]
+    memory: int
+    progress: Progress | None
+    say: Callable[[str], None]
