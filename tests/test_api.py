@@ -20,13 +20,12 @@ from onnxq.calibrate.store import load_statistics, save_statistics
 from onnxq.card import CARD_KEY
 from onnxq.data.source import input_specs, open_data
 from onnxq.errors import ConfigError, DataError, ModelError, OnnxqError, OutputError
-from onnxq.execution import save
 from onnxq.graph.model import load
 from onnxq.numeric.metrics import sqnr_db
 from onnxq.placement.settings import dump_config, parse_overrides
 
 SAMPLES = 48
-PROFILES = Path(save.__file__).parent / "profiles"
+PROFILES = Path(onnxq.__file__).parent / "profiles"
 Feed = dict[str, NDArray[Any]]
 
 
@@ -452,7 +451,7 @@ def test_no_module_has_the_name_of_a_public_function() -> None:
     """Importing it would put the module in the function's place."""
     modules = {module.name for module in pkgutil.iter_modules(onnxq.__path__)}
     functions = {name for name in onnxq.__all__ if not isinstance(getattr(onnxq, name), type)}
-    assert "profile" in modules
+    assert "profiles" in modules
     assert not modules & functions
     with pytest.raises(AttributeError, match="quantise"):
         onnxq.quantise  # noqa: B018

@@ -22,7 +22,7 @@ from onnxq.numeric.metrics import ErrorSums
 from onnxq.numeric.qparams import qparams_from_range
 from onnxq.numeric.quantize import fake_quantize
 from onnxq.numeric.weights import weight_qparams
-from onnxq.search import measure
+from onnxq.search import measurement
 from onnxq.search.hessian import HutchinsonOptions
 from onnxq.search.measure import measure_sensitivity
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity, load_sensitivity
@@ -214,7 +214,7 @@ def test_ctrl_c_and_the_same_call_again(tmp_path, method):
 
 
 def test_a_budget_that_is_too_small_takes_fewer_samples_and_says_so(monkeypatch):
-    monkeypatch.setattr(measure, "SECONDS_MIN", 1e-9)  # a quick machine does 9 samples in the least that is left
+    monkeypatch.setattr(measurement, "SECONDS_MIN", 1e-9)  # a quick machine does 9 samples in the least that is left
     told: list[str] = []
     options = HutchinsonOptions(budget=1e-6)
     found = measure_sensitivity(floating.proto(NET), samples(), bits=[4], options=options, say=told.append)
