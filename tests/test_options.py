@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import typing
 
-import floating
 import numpy as np
 import pytest
 
@@ -20,6 +19,7 @@ from onnxq.placement.settings import Override, QuantSettings, SettingsKeywords
 from onnxq.reporting import Reporter, ReporterKeywords
 from onnxq.search.options import SensitivityKeywords, SensitivityOptions
 from onnxq.search.partial import PartialKeywords
+from support.build import floating
 
 INPUTS = [InputSpec("x", ("N", 3), np.dtype(np.float32))]
 NET = """g (float[N,3,8,8] x) => (float[N,4] y) <float[4,3,3,3] w, float[144,4] v, float[4] b>
