@@ -23,10 +23,9 @@ _OPTION = re.compile(rf"\s*([A-Za-z0-9_-]+)\s*=\s*({_QUOTED}|[^\s\"]+)\s*")
 
 def available() -> dict[str, type[Pass]]:
     """Every pass by name: one module in passes/ each, found by its file name."""
-    import onnxq.passes
-
+    package = importlib.import_module("onnxq.passes")  # by name: passes import this package
     found: dict[str, type[Pass]] = {}
-    for module in pkgutil.iter_modules(onnxq.passes.__path__):
+    for module in pkgutil.iter_modules(package.__path__):
         if module.name.startswith("_"):
             continue
         cls = _pass_class(importlib.import_module(f"onnxq.passes.{module.name}"))
