@@ -15,8 +15,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
+from onnxq.graph import marks
 from onnxq.graph.match import MatchFailure, constant_values, is_op, producer, sole_consumer
-from onnxq.lowering.emitter import RESCALE, SOURCE, Emitter
+from onnxq.lowering.emitter import Emitter
 from onnxq.lowering.images import TO_FIRST, image, leave, new_image
 from onnxq.lowering.values import RANGES, TYPE_NUMBERS
 from onnxq.operators import DOMAIN
@@ -132,7 +133,7 @@ def _fuse(emitter: Emitter, add: gs.Node, layer: Layer) -> None:
         **{key: add.attrs[key] for key in ("y_zero_point", "qmin", "qmax", "y_type")},
     }
     sources = [*_names(node), *_names(add)]
-    form = getattr(add, "metadata", {}).get(RESCALE)
+    form = marks.RESCALE.get(add)
     op, spatial, name = f"{node.op}Add", layer.spatial, node.name
     placed = image(emitter, residual, spatial) if spatial else residual
     emitter.take(add, node, *layer.through)
@@ -140,13 +141,13 @@ def _fuse(emitter: Emitter, add: gs.Node, layer: Layer) -> None:
     fused = emitter.own(
         op, [x, w, bias, own, shift, w_zero_point, placed, other], written, attrs, [name], result=result
     )
-    fused.metadata[SOURCE] = "\n".join(dict.fromkeys(sources))
+    marks.SOURCES.set(fused, tuple(dict.fromkeys(sources)))
     if form:
-        fused.metadata[RESCALE] = form
+        marks.RESCALE.set(fused, form)
     if spatial:
         leave(emitter, written, result, spatial)
 
 
-def _names(node: gs.Node) -> list[str]:
+def _names(node: gs.Node) -> tuple[str, ...]:
     """The nodes of the QDQ model that a node comes from."""
-    return str(getattr(node, "metadata", {}).get(SOURCE, node.name)).split("\n")
+    return marks.SOURCES.get(node) or (node.name,)

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
+from onnxq.graph import marks
 from onnxq.graph.match import (
     STANDARD_DOMAINS,
     MatchFailure,
@@ -24,10 +25,9 @@ from onnxq.graph.match import (
     replace_everywhere,
     scalar_value,
 )
+from onnxq.graph.qdq import is_grid_clip
 from onnxq.graph.walk import all_graphs
 from onnxq.numeric.quantize import along_axis
-from onnxq.passes.fuse_activation_clips import ABSORBED, parse_absorbed
-from onnxq.passes.insert_qdq import GRID_BITS, MADE_BY
 from onnxq.patterns.nonnegative import KEEPS_SIGN, is_nonnegative
 from onnxq.pipeline import Pass, PassResult
 
@@ -112,7 +112,7 @@ def _restore_activation(graph: gs.Graph, quantize: gs.Node, names: Names) -> gs.
     """What the QuantizeLinear reads, behind the activation that its saturation stands for, if there is one."""
     source = quantize.inputs[0]
     grid = producer(source)
-    if grid is not None and GRID_BITS in getattr(grid, "metadata", {}):
+    if grid is not None and is_grid_clip(grid):
         source = grid.inputs[0]  # the Clip to fewer bits is part of the quantization
     limits = _absorbed(quantize, source)
     if limits is None:
@@ -134,9 +134,8 @@ def _restore_activation(graph: gs.Graph, quantize: gs.Node, names: Names) -> gs.
 
 def _absorbed(quantize: gs.Node, source: gs.Tensor) -> tuple[float, float] | None:
     """Bounds of the Relu or Clip that was dropped before this QuantizeLinear."""
-    metadata = getattr(quantize, "metadata", {})
-    if MADE_BY in metadata or ABSORBED in metadata:
-        return parse_absorbed(metadata.get(ABSORBED))
+    if marks.MADE_BY.on(quantize) or marks.ABSORBED.on(quantize):
+        return marks.ABSORBED.get(quantize)
     # Other tools drop it and do not say so, but codes that start at the zero point cannot go below 0. Nobody puts an
     # activation behind pooling or a reshape: there, and at graph inputs, it is chance.
     made_by = producer(source)

@@ -9,9 +9,9 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph import marks
 from onnxq.graph.match import STANDARD_DOMAINS, constant_values, consumers, input_at, producer
 from onnxq.numeric.quantize import along_axis
-from onnxq.passes.insert_qdq import GRID_BITS
 
 CONTRIB = "com.microsoft"  # onnxruntime's own Q/DQ, for types that older opsets lack
 QDQ = ("QuantizeLinear", "DequantizeLinear")  # operator names, of either domain
@@ -98,9 +98,14 @@ def quantizers(tensor: gs.Tensor) -> list[gs.Node]:
     return found
 
 
+def is_grid_clip(node: gs.Node | None) -> bool:
+    """Whether this Clip only narrows the codes of the QuantizeLinear that reads it to fewer bits."""
+    return node is not None and node.op == "Clip" and marks.BITS.on(node)
+
+
 def grid_bits(node: gs.Node | None) -> int:
-    """Width that this Clip narrows the QuantizeLinear behind it to; 0 if it is not such a Clip."""
-    return int(getattr(node, "metadata", {}).get(GRID_BITS, 0)) if node is not None and node.op == "Clip" else 0
+    """Width in bits to which a grid Clip narrows the codes of the QuantizeLinear that reads it; 0 for other nodes."""
+    return (marks.BITS.get(node) or 0) if is_grid_clip(node) else 0
 
 
 def entry(quantize: gs.Node) -> gs.Tensor:

@@ -16,16 +16,16 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph import marks
+from onnxq.graph.marks import Flattened
 from onnxq.graph.match import Names, constant_values, consumers, is_op
 from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout.flip import Flip, Given, Refusal, integers, ints, known_rank, moved_axes, one_input
-from onnxq.layout.perms import Perm, is_identity, or_none, permuted, to_text, without
+from onnxq.layout.perms import Perm, is_identity, or_none, permuted, without
 from onnxq.operators import OPERATORS
 from onnxq.operators.base.layouts import Elementwise, WeightRows
 
 Dims = list[int | str | None]  # None: nothing is known
-LAYOUT = "onnxq.layout"  # metadata: the tensors a node makes are what their names say, transposed by this
-FLATTENED = "onnxq.flattened"  # metadata: their last dimension joins dimensions "8,6,6|1,2,0", transposed by the second
 
 
 @dataclass(frozen=True)
@@ -240,14 +240,12 @@ def _into_weights(node: gs.Node, given: Given, after: Dims) -> Flip | None:
     if perm[0] != 0 or len(after) != 2 or not isinstance(joined, int) or after[1] != joined or after[0] != shape[0]:
         return None
     chain = _readers(node)
-    if chain is None or any(
-        id(n.outputs[0]) in given.kept or FLATTENED in getattr(n, "metadata", {}) for n, _ in chain
-    ):
+    if chain is None or any(id(n.outputs[0]) in given.kept or marks.FLATTENED.on(n) for n, _ in chain):
         return None
     inner = tuple(p - 1 for p in perm[1:])
     sizes = [d for d in shape[1:] if isinstance(d, int)]
     rows = np.arange(joined).reshape(sizes).transpose(inner).reshape(-1)
-    note = f"{','.join(map(str, sizes))}|{to_text(inner)}"
+    note = Flattened(tuple(sizes), inner)
     return Flip(
         (perm, *[None] * (len(node.inputs) - 1)), (None,), replace=lambda g, n, names: _permute(n, rows, note, names)
     )
@@ -308,11 +306,11 @@ def _elementwise(node: gs.Node, tensor: gs.Tensor) -> bool:
     )
 
 
-def _permute(node: gs.Node, rows: NDArray, note: str, names: Names) -> None:
+def _permute(node: gs.Node, rows: NDArray, note: Flattened, names: Names) -> None:
     chain = _readers(node)
     assert chain is not None
     for link, products in chain:
-        link.metadata = {**getattr(link, "metadata", {}), FLATTENED: note}
+        marks.FLATTENED.set(link, note)
         for product in products:
             found = _weights(product)
             assert found is not None

@@ -8,13 +8,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph import marks
 from onnxq.graph.match import Names, output_ids, unlink
 from onnxq.lowering.rescale import Rescale
 from onnxq.operators import DOMAIN
-
-SOURCE = "onnxq.source"  # metadata: names of the nodes of the QDQ model that a node comes from, one a line
-RESULT = "onnxq.tensor"  # metadata: the tensor of the QDQ model that the node's result stands for
-RESCALE = "onnxq.rescale"  # metadata: the form of its multipliers, "fixed", "general" or "identity"
 
 
 class Emitter:
@@ -32,7 +29,7 @@ class Emitter:
         self.taken: set[int] = set()
         self.images: dict[int, gs.Tensor] = {}
         self.lowered = 0
-        self.results: dict[str, gs.Node] = {}  # metadata RESULT → its node
+        self.results: dict[str, gs.Node] = {}  # by the tensor that they stand for
         self._new: dict[int, list[gs.Node]] = {}
         self._released: set[str] = set()
         self._held: list[object] = []  # so that ids stay theirs
@@ -63,18 +60,15 @@ class Emitter:
         *,
         name: str = "",
         domain: str | None = None,
-        metadata: Mapping[str, str] | None = None,
     ) -> gs.Node:
         """A new node at the place of the one that is being lowered."""
         made = gs.Node(
             op, self.names.fresh(name or f"{outputs[0].name}_{op}"), dict(attrs or {}), list(inputs), list(outputs)
         )
         made.domain = domain
-        made.metadata = dict(metadata or {})
+        made.metadata = {}
         made.doc_string = ""
         self._new.setdefault(id(self.current), []).append(made)
-        if RESULT in made.metadata:
-            self.results[made.metadata[RESULT]] = made
         return made
 
     def own(
@@ -92,14 +86,14 @@ class Emitter:
 
         result: the tensor whose values it computes, where that is not `output` (another layout).
         """
-        names = list(dict.fromkeys(s if isinstance(s, str) else s.name for s in sources))
-        metadata = {SOURCE: "\n".join(names), RESULT: (result if result is not None else output).name}
-        if rescale is not None:
-            metadata[RESCALE] = rescale.form
-        self.lowered += 1
+        names = tuple(dict.fromkeys(s if isinstance(s, str) else s.name for s in sources))
         if not name:
             self._release(names[0])
-        return self.node(op, inputs, [output], attrs, name=name or names[0], domain=DOMAIN, metadata=metadata)
+        made = self.node(op, inputs, [output], attrs, name=name or names[0], domain=DOMAIN)
+        self._mark(made, names, output if result is None else result)
+        if rescale is not None:
+            marks.RESCALE.set(made, rescale.form)
+        return made
 
     def vectors(self, base: str, rescale: Rescale, prefixes: Sequence[str] = ("",)) -> list[gs.Constant]:
         """The multipliers, one for each prefix, and the shift of a rescale as constants."""
@@ -114,8 +108,16 @@ class Emitter:
     ) -> gs.Node:
         """A standard operator on integers in place of the one of this name on floats."""
         self._release(name)
+        made = self.node(op, inputs, outputs, attrs, name=name)
+        self._mark(made, (name,), outputs[0])
+        return made
+
+    def _mark(self, node: gs.Node, sources: tuple[str, ...], result: gs.Tensor) -> None:
+        """Note on an integer operator which nodes it comes from and which tensor it computes."""
+        marks.SOURCES.set(node, sources)
+        marks.STANDS_FOR.set(node, result.name)
+        self.results[result.name] = node
         self.lowered += 1
-        return self.node(op, inputs, outputs, attrs, name=name, metadata={SOURCE: name, RESULT: outputs[0].name})
 
     def _release(self, name: str) -> None:
         """The first new node takes over the name of the one that it comes from."""

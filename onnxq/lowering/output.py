@@ -17,7 +17,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.graph.axes import listed_axes
-from onnxq.graph.match import constant_values, consumers, input_at, is_op, scalar_value
+from onnxq.graph.clamps import clamp_of
+from onnxq.graph.match import constant_values, consumers, is_op
 from onnxq.graph.qdq import is_quantize
 from onnxq.lowering.movers import moved_outputs
 from onnxq.lowering.values import RANGES, TYPE_NUMBERS, Codes, Integers, codes_of
@@ -93,22 +94,6 @@ class Plan:
         }
 
 
-def activation_bounds(node: gs.Node) -> tuple[float, float] | None:
-    """The bounds of a Relu or a Clip with constant bounds; None for other nodes."""
-    if is_op(node, "Relu"):
-        return 0.0, math.inf
-    if not is_op(node, "Clip"):
-        return None
-    found = []
-    for index, attr, missing in ((1, "min", -math.inf), (2, "max", math.inf)):
-        tensor = input_at(node, index)
-        value = float(node.attrs.get(attr, missing)) if tensor is None else scalar_value(tensor)
-        if value is None or math.isnan(value):
-            return None
-        found.append(value)
-    return found[0], found[1]
-
-
 def constant_factor(node: gs.Node, tensor: gs.Tensor) -> float | None:
     """The positive number that a Mul or Div multiplies `tensor` with, if it does no more than that."""
     if not is_op(node, "Mul", "Div") or len(node.inputs) != 2 or node.inputs[0] is node.inputs[1]:
@@ -132,7 +117,7 @@ def follow(work: Work, tensor: gs.Tensor, within: tuple[float, float] = (-math.i
     low = min(low, high)  # where low > high, ONNX's Clip gives high
     chain: list[gs.Node] = []
     while (node := work.sole_reader(tensor)) is not None and any(t is tensor for t in node.inputs):
-        bounds = activation_bounds(node) if node.inputs[0] is tensor else None
+        bounds = clamp_of(node) if node.inputs[0] is tensor else None
         step = constant_factor(node, tensor)
         if bounds is not None:
             floor = min(bounds)
@@ -164,7 +149,7 @@ def _asked(work: Work, tensor: gs.Tensor) -> list[Codes | None]:
         if is_quantize(node) and node.inputs[0] is tensor:
             found.append(codes_of(node))
             continue
-        bounds = activation_bounds(node) if node.inputs and node.inputs[0] is tensor else None
+        bounds = clamp_of(node) if node.inputs and node.inputs[0] is tensor else None
         if bounds is not None:
             codes = wanted(work, node.outputs[0])
             found.append(None if codes is None else codes.clipped(*bounds))

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxq.graph.clamps import clamp_of
 from onnxq.lowering import output, tables
-from onnxq.lowering.output import Plan, activation_bounds
+from onnxq.lowering.output import Plan
 from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
 from onnxq.lowering.values import RANGES, TYPE_NUMBERS, Codes, Integers, RefusedError, codes_of
 from onnxq.lowering.work import Work
@@ -41,9 +42,9 @@ def lower_quantize(work: Work, node: gs.Node) -> None:
 
 def lower_clamp(work: Work, node: gs.Node) -> None:
     """A Relu or Clip between codes, or of a wide value that others read unclipped. Raises RefusedError."""
-    bounds = activation_bounds(node)
+    bounds = clamp_of(node)
     if bounds is None:
-        raise RefusedError("its bounds are computed at run time")
+        raise RefusedError("its bounds are computed at run time or NaN")
     value = work.integers(node.inputs[0])
     made = output.plan(
         work, node.outputs[0], value.scale, value.axis, value.low - value.zero_point, value.high - value.zero_point,

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxq.graph.clamps import clamp_of
 from onnxq.graph.match import input_at, is_op
 from onnxq.graph.qdq import constant_reals
 from onnxq.lowering import output
 from onnxq.lowering.handlers import Handler
-from onnxq.lowering.output import activation_bounds
 from onnxq.lowering.values import Codes, RefusedError, widens
 from onnxq.lowering.work import Function, Work
 from onnxq.numeric.activations import ACTIVATIONS, CLAMPS, JOINS, activation
@@ -91,7 +91,7 @@ def emit(work: Work, function: Function, codes: Codes, target: gs.Tensor, source
 
 def _evaluate(work: Work, node: gs.Node) -> Function:
     """The function that the node's result is. Raises RefusedError."""
-    bounds = activation_bounds(node)
+    bounds = clamp_of(node)
     if bounds is not None or is_op(node, *UNARY):
         operand = _operand(work, node.inputs[0])
         if operand is None:

@@ -10,8 +10,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph import marks
 from onnxq.graph.match import consumers, producer, sole_consumer
-from onnxq.lowering.emitter import RESCALE, RESULT, Emitter
+from onnxq.lowering.emitter import Emitter
 from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError
 from onnxq.numeric.dyadic import Form
 
@@ -98,7 +99,7 @@ class Work(Emitter):
                     reader.inputs[i] = result
         maker.outputs[slot] = result
         if old.name in self.results:
-            self.results[old.name].metadata[RESULT] = result.name
+            marks.STANDS_FOR.set(self.results[old.name], result.name)
         if id(old) in self.images:
             self.images[id(result)] = self.images.pop(id(old))
         if result.shape is None:
@@ -114,5 +115,5 @@ class Work(Emitter):
 
     def forms(self) -> Counter[str]:
         """How many of the new nodes have multipliers of each form."""
-        found = (getattr(n, "metadata", {}).get(RESCALE) for n in self.graph.nodes)
+        found = (marks.RESCALE.get(n) for n in self.graph.nodes)
         return Counter(form for form in found if form)
