@@ -17,6 +17,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import SparseValues
 
 from onnxq.context import PassContext
+from onnxq.errors import first_line
 from onnxq.graph import shapes
 from onnxq.graph.known_values import evaluate, evaluate_reference, output_sizes
 from onnxq.graph.match import (
@@ -175,7 +176,7 @@ class _Run:
             try:
                 values = evaluate_reference(nodes, wanted, self.opset)
             except Exception:
-                self.skip(nodes[0], f"cannot be computed beforehand: {str(err).splitlines()[0]}")
+                self.skip(nodes[0], f"cannot be computed beforehand: {first_line(err)}")
                 return
             self.by_reference.add(nodes[0].op)
         found = {id(t): v for t, v in zip(wanted, values, strict=True)}

@@ -17,6 +17,7 @@ import onnx_graphsurgeon as gs
 from onnxq.context import PassContext
 from onnxq.graph import marks
 from onnxq.graph.match import MatchFailure, constant_values, is_op, producer, sole_consumer
+from onnxq.graph.refusal import Refused
 from onnxq.lowering.emitter import Emitter
 from onnxq.lowering.images import TO_FIRST, image, leave, new_image
 from onnxq.lowering.values import RANGES, TYPE_NUMBERS
@@ -58,15 +59,15 @@ class FuseResidual(Pass):
                 continue
             layers = [found for i in (0, 1) if (found := _layer(node, i, emitter.outputs)) is not None]
             layers.sort(key=lambda found: order[id(found.node)], reverse=True)
-            reasons = []
+            refusals = []
             for layer in layers:
-                reason = _why_not(node, layer)
-                if not reason:
+                refused = _unfit(node, layer)
+                if refused is None:
                     _fuse(emitter, node, layer)
                     break
-                reasons.append(reason)
+                refusals.append(refused)
             else:
-                skipped += [MatchFailure(reason, node.name) for reason in dict.fromkeys(reasons)]
+                skipped += [MatchFailure(refused.reason, node.name) for refused in dict.fromkeys(refusals)]
         emitter.finish()
         return PassResult(emitter.lowered, tuple(skipped))
 
@@ -103,21 +104,21 @@ def _is_raw(node: gs.Node) -> bool:
     return bool(identity.all()) and whole and int(node.attrs.get("y_zero_point", 0)) == 0
 
 
-def _why_not(add: gs.Node, layer: Layer) -> str:
-    """Why the layer cannot take the Add in; empty if it can."""
+def _unfit(add: gs.Node, layer: Layer) -> Refused | None:
+    """Why the layer cannot take the Add in; None if it can."""
     residual, result = add.inputs[1 - layer.index], add.outputs[0]
     if residual.shape is None or result.shape is None or any(d is None for d in (*residual.shape, *result.shape)):
-        return f"the shape of {residual.name if residual.shape is None else result.name} is not known"
+        return Refused(f"the shape of {residual.name if residual.shape is None else result.name} is not known")
     if list(residual.shape) != list(result.shape):
-        return f"{residual.name} is broadcast"
+        return Refused(f"{residual.name} is broadcast")
     if any(constant_values(t) is None for t in add.inputs[2:5]):
-        return "its multipliers are computed at run time"
+        return Refused("its multipliers are computed at run time")
     rank = len(result.shape)
     channels = rank - 1 if layer.spatial == 0 else 1
     vectors = any(t.shape[0] > 1 for t in add.inputs[2:5])
     if vectors and int(add.attrs["axis"]) % rank != channels:
-        return "its multipliers run along another axis than the layer's channels"
-    return ""
+        return Refused("its multipliers run along another axis than the layer's channels")
+    return None
 
 
 def _fuse(emitter: Emitter, add: gs.Node, layer: Layer) -> None:

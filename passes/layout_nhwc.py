@@ -28,6 +28,7 @@ from onnxq.context import PassContext
 from onnxq.errors import PreconditionError
 from onnxq.graph import topology
 from onnxq.graph.match import MatchFailure, Names
+from onnxq.graph.refusal import Refused
 from onnxq.layout.choice import Layouts
 from onnxq.layout.flip import Given
 from onnxq.layout.perms import inverse
@@ -89,7 +90,6 @@ def _holders(layouts: Layouts, value: Value, copy: Copy) -> list[str]:
     told = []
     for node, given in (maker, *readers):
         flip = propose(node, given)
-        told.append(
-            f"{node.op} {node.name}: {flip if isinstance(flip, str) else 'it could be moved, at a higher cost'}"
-        )
+        reason = flip.reason if isinstance(flip, Refused) else "it could be moved, at a higher cost"
+        told.append(f"{node.op} {node.name}: {reason}")
     return told

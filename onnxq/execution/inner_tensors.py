@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.data.source import Batch
-from onnxq.errors import CalibrationError, DataError
+from onnxq.errors import CalibrationError, DataError, first_line
 from onnxq.graph.model import Model, to_proto
 
 # Tensors fetched in one run together; more are fetched in several runs of the same batch.
@@ -96,7 +96,7 @@ def run_batch(session: Any, names: Sequence[str], batch: Batch) -> list[NDArray]
     try:
         return run_session(session, names, batch.feeds)
     except Exception as err:  # onnxruntime's own classes derive straight from Exception
-        reason = str(err).splitlines()[0][:300]
+        reason = first_line(err)[:300]
         raise DataError(f"sample {sample_names(batch.names)}: onnxruntime cannot run it: {reason}") from err
 
 

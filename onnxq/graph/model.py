@@ -19,8 +19,9 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, external_data_helper, numpy_helper
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from onnxq.errors import ModelError
+from onnxq.errors import ModelError, first_line
 from onnxq.graph.exporting import export
+from onnxq.graph.names import fresh_name
 from onnxq.graph.protos import (
     INT4_TYPES,
     IR_MIN,
@@ -150,7 +151,7 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
         try:
             external_data_helper.load_external_data_for_model(work, str(base_dir))
         except (OSError, ValueError, onnx.checker.ValidationError) as err:
-            raise ModelError(f"{where}: external data cannot be read: {str(err).splitlines()[0]}") from err
+            raise ModelError(f"{where}: external data cannot be read: {first_line(err)}") from err
     work, functions = inline_functions(work, notes, where)
     check_attributes(work.graph, where)
     check_types(work.graph, where)
@@ -261,11 +262,7 @@ def _name_nodes(graph: gs.Graph) -> None:
     for g in all_graphs(graph):
         for node in g.nodes:
             base = node.name or next((t.name for t in node.outputs if t.name), node.op)
-            name, i = base, 1
-            while name in seen:
-                name, i = f"{base}_{i}", i + 1
-            node.name = name
-            seen.add(name)
+            node.name = fresh_name(base, seen)
 
 
 def _keep_node_extras(graph: gs.Graph, proto: onnx.GraphProto) -> None:

@@ -11,7 +11,9 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
+from onnxq.errors import first_line
 from onnxq.graph.protos import INT4_TYPES, IR_MIN
+from onnxq.graph.refusal import Refused
 from onnxq.graph.walk import SMALL_BYTES, all_graphs
 from onnxq.operators import attach_functions
 
@@ -19,8 +21,8 @@ from onnxq.operators import attach_functions
 VALUES_MAX = SMALL_BYTES
 
 
-def infer(graph: gs.Graph) -> str | None:
-    """Fill in shapes and types of intermediate tensors that are unknown; returns why inference gave up, or None.
+def infer(graph: gs.Graph) -> Refused | None:
+    """Fill in shapes and types of intermediate tensors that are unknown; refused where ONNX's inference gives up.
 
     What is known already stays. Graph inputs and outputs keep the dimensions they were declared with.
     """
@@ -31,7 +33,7 @@ def infer(graph: gs.Graph) -> str | None:
         attach_functions(proto)  # through which the shapes of com.onnxq follow
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as err:
-        return next(iter(str(err).splitlines()), type(err).__name__)
+        return Refused(first_line(err))
     _copy(graph, inferred.graph)
     return None
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from onnxq.graph.match import constant_values, is_constant
 from onnxq.graph.qdq import constant_reals, dequantizer, is_quantized_constant
+from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import output
 from onnxq.lowering.requantize import one_scale
 from onnxq.lowering.rescale import Rescale, rescale
 from onnxq.lowering.tables import or_function
-from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError, dequantized, widens
+from onnxq.lowering.values import EIGHT_BIT, Integers, dequantized, widens
 from onnxq.lowering.work import Work
 from onnxq.numeric.affine import batch_norm
 

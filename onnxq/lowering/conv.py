@@ -6,9 +6,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import input_at
+from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import images, output
 from onnxq.lowering.layers import accumulate, bias_of, per_channel, rescale_layer, stored
-from onnxq.lowering.values import RefusedError, weight_of
+from onnxq.lowering.values import weight_of
 from onnxq.lowering.windows import sizes_of, windows_of
 from onnxq.lowering.work import Work
 

@@ -21,12 +21,13 @@ from onnxq.graph.match import (
     remove_nodes,
 )
 from onnxq.graph.qdq import CONTRIB, is_dequantize, is_quantize, pair
+from onnxq.graph.refusal import RefusedError
 from onnxq.graph.shapes import element_type, infer
 from onnxq.lowering import tables
 from onnxq.lowering.handlers import Handler, handlers
 from onnxq.lowering.normalization import lower_norm
 from onnxq.lowering.requantize import lower_quantize
-from onnxq.lowering.values import Integers, RefusedError, dequantized
+from onnxq.lowering.values import Integers, dequantized
 from onnxq.lowering.work import Work
 from onnxq.numeric.dyadic import Form
 from onnxq.operators import DOMAIN
@@ -87,7 +88,7 @@ def _try(work: Work, node: gs.Node, step: Callable[[Work, Any], None], what: Any
     try:
         step(work, what)
     except RefusedError as err:
-        work.reasons[id(node)] = str(err)
+        work.reasons[id(node)] = err.refused.reason
         return False
     return True
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from onnxq.graph.match import constant_values
 from onnxq.graph.qdq import constant_reals
+from onnxq.graph.refusal import RefusedError
 from onnxq.lowering.output import Plan
 from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
-from onnxq.lowering.values import RANGES, Integers, RefusedError, Weight
+from onnxq.lowering.values import RANGES, Integers, Weight
 from onnxq.lowering.work import Work
 
 ACC_MAX = RANGES["int32"][1]

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from onnxq.graph.match import input_at
 from onnxq.graph.qdq import constant_reals
+from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import tables
 from onnxq.lowering.arithmetic import by_channel, lower_pair, partial_sum
 from onnxq.lowering.requantize import clamped
-from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError
+from onnxq.lowering.values import EIGHT_BIT, Integers
 from onnxq.lowering.work import Work
 
 

@@ -9,19 +9,20 @@ import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import constant_values, replace_everywhere
 from onnxq.graph.qdq import dequantizer, is_quantized_constant
+from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import images, output
-from onnxq.lowering.movers import EIGHT_BIT_ONLY, MOVERS, PICKERS, VIEWS, pad_value, why_not
+from onnxq.lowering.movers import EIGHT_BIT_ONLY, MOVERS, PICKERS, VIEWS, pad_value
 from onnxq.lowering.requantize import one_scale, to_codes
-from onnxq.lowering.values import EIGHT_BIT, RANGES, Integers, RefusedError, dequantized
+from onnxq.lowering.values import EIGHT_BIT, RANGES, Integers, dequantized
 from onnxq.lowering.windows import sizes_of, windows_of
 from onnxq.lowering.work import Work
 
 
 def lower_mover(work: Work, node: gs.Node) -> None:
     """A node that only moves or picks values of its first input. Raises RefusedError."""
-    reason = why_not(node)
-    if reason:
-        raise RefusedError(reason)
+    refused = computes(node)
+    if refused is not None:
+        raise RefusedError(refused.reason)
     if node.op in VIEWS and id(node.inputs[0]) not in work.values and id(node.outputs[0]) not in work.outputs:
         replace_everywhere(work.graph, node.outputs[0], node.inputs[0])  # of a constant
         work.take(node)

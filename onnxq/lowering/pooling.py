@@ -6,11 +6,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import images, output
 from onnxq.lowering.layers import ACC_MAX
 from onnxq.lowering.requantize import one_scale
 from onnxq.lowering.rescale import Rescale, rescale
-from onnxq.lowering.values import Integers, RefusedError
+from onnxq.lowering.values import Integers
 from onnxq.lowering.windows import Windows, outputs, sizes_of, valid_counts, windows_of
 from onnxq.lowering.work import Work
 

@@ -8,10 +8,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.graph.clamps import clamp_of
+from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import output, tables
 from onnxq.lowering.output import Plan
 from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
-from onnxq.lowering.values import RANGES, TYPE_NUMBERS, Codes, Integers, RefusedError, codes_of
+from onnxq.lowering.values import RANGES, TYPE_NUMBERS, Codes, Integers, codes_of
 from onnxq.lowering.work import Work
 
 

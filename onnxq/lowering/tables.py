@@ -15,9 +15,10 @@ import onnx_graphsurgeon as gs
 from onnxq.graph.clamps import clamp_of
 from onnxq.graph.match import input_at, is_op
 from onnxq.graph.qdq import constant_reals
+from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import output
 from onnxq.lowering.handlers import Handler
-from onnxq.lowering.values import Codes, RefusedError, widens
+from onnxq.lowering.values import Codes, widens
 from onnxq.lowering.work import Function, Work
 from onnxq.numeric.activations import ACTIVATIONS, CLAMPS, JOINS, activation
 from onnxq.numeric.tables import dequantized_codes, quantized
@@ -62,7 +63,7 @@ def or_function(arithmetic: Handler) -> Handler:
                 _make_table(work, node, function, end, codes)
             else:
                 work.functions[id(result)] = function
-                work.reasons[id(node)] = str(err)
+                work.reasons[id(node)] = err.refused.reason
         else:
             if codes is None:
                 work.functions[id(end.tensor)] = _behind(function, end)

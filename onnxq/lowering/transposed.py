@@ -13,9 +13,10 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.graph.match import input_at
+from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import images, output
 from onnxq.lowering.layers import accumulate, bias_of, per_channel, rescale_layer, stored
-from onnxq.lowering.values import RefusedError, weight_of
+from onnxq.lowering.values import weight_of
 from onnxq.lowering.work import Work
 
 END = np.iinfo(np.int64).max

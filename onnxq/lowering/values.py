@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 
 from onnxq.graph.match import constant_values, producer
 from onnxq.graph.qdq import code_range, describe, is_dequantize, pair
+from onnxq.graph.refusal import RefusedError
 
 EIGHT_BIT = ("uint8", "int8")
 WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4")
 TYPE_NUMBERS = {"uint8": 2, "int8": 3, "int32": 6}
 RANGES = {"uint8": (0, 255), "int8": (-128, 127), "int32": (-(2**31), 2**31 - 1)}
-
-
-class RefusedError(Exception):
-    """A node stays float; the text is the reason. Only seen inside this package."""
 
 
 @dataclass

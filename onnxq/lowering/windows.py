@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.lowering.values import RefusedError
+from onnxq.graph.refusal import RefusedError
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from onnxq.graph import marks
 from onnxq.graph.match import consumers, producer, sole_consumer
+from onnxq.graph.refusal import RefusedError
 from onnxq.lowering.emitter import Emitter
-from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError
+from onnxq.lowering.values import EIGHT_BIT, Integers
 from onnxq.numeric.dyadic import Form
 
 
