@@ -117,7 +117,7 @@ REFUSED = {
     "a constant input holds NaN or infinity": one().const("k", [1.0, np.inf, 0.5, 0.0]).node(
         "[op] y = Add(x_d, k)"
     ),
-    "its bounds are computed at run time": Qdq(f"{SHAPE} x, float low", f"{SHAPE} r").q("x", 0.01).node(
+    "its bounds are computed at run time or NaN": Qdq(f"{SHAPE} x, float low", f"{SHAPE} r").q("x", 0.01).node(
         "[op] y = Clip(x_d, low)"
     ),
 }  # fmt: skip
