@@ -20,7 +20,7 @@ from onnx import TensorProto
 
 from onnxq.context import PassContext
 from onnxq.graph.match import STANDARD_DOMAINS, Names, consumers, is_op, producer, replace_input
-from onnxq.graph.shapes import element_type, graph_type
+from onnxq.graph.shapes import element_type, graph_type, named_type
 from onnxq.graph.walk import all_graphs
 from onnxq.pipeline import Pass, PassResult
 
@@ -141,7 +141,7 @@ class _Run:
             if isinstance(value, gs.Constant) and element_type(value) in NARROW:
                 node.attrs[key] = gs.Constant(value.name, np.asarray(value.values).astype(np.float32))
                 self.changed += 1
-            elif key in TYPE_ATTRIBUTES and _enum(value) in NARROW and not made & set(NARROW):
+            elif key in TYPE_ATTRIBUTES and named_type(value) in NARROW and not made & set(NARROW):
                 node.attrs[key] = TensorProto.FLOAT
                 self.changed += 1
 
@@ -149,8 +149,3 @@ class _Run:
 def _foreign(node: gs.Node) -> bool:
     """Whether the node reads and makes values in their own types only."""
     return node.domain not in STANDARD_DOMAINS
-
-
-def _enum(value: object) -> int:
-    """An element type in an attribute: a number, or a numpy type when set through onnx-graphsurgeon."""
-    return value if isinstance(value, int) else element_type(gs.Variable("", dtype=value)) if value else 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -32,7 +32,7 @@ from onnxq.graph.match import (
     rank,
 )
 from onnxq.graph.refusal import Refused
-from onnxq.graph.shapes import element_type, static_shape
+from onnxq.graph.shapes import element_type, named_type, static_shape
 from onnxq.graph.sweep import sweep
 from onnxq.pipeline import Pass, PassResult
 
@@ -97,13 +97,8 @@ def _dropout(node: gs.Node, opset: int) -> bool:
 
 def _cast(node: gs.Node, opset: int) -> bool:
     target = input_at(node, 1)
-    wanted = element_type(target) if target is not None else _enum(node.attrs.get("to", 0))
+    wanted = element_type(target) if target is not None else named_type(node.attrs.get("to", 0))
     return wanted != 0 and element_type(node.inputs[0]) == wanted
-
-
-def _enum(value: Any) -> int:
-    """Element type as a number; onnx-graphsurgeon users may write a numpy type into `to`."""
-    return value if isinstance(value, int) else element_type(gs.Variable("", dtype=value))
 
 
 def _neutral_operand(node: gs.Node) -> gs.Tensor | None:

@@ -31,6 +31,7 @@ from onnxq.graph.match import (
     sole_consumer,
 )
 from onnxq.graph.refusal import Refused
+from onnxq.graph.shapes import is_floating
 from onnxq.graph.sweep import sweep
 from onnxq.numeric import affine
 from onnxq.numeric.affine import Affine
@@ -62,7 +63,7 @@ def _step(node: gs.Node) -> tuple[gs.Tensor, Affine] | None:
         return None
     index = 1 if is_constant(node.inputs[1]) else 0
     values, source = constant_values(node.inputs[index]), node.inputs[1 - index]
-    if values is None or is_constant(source) or (values.dtype.kind != "f" and values.dtype.name != "bfloat16"):
+    if values is None or is_constant(source) or not is_floating(values.dtype):
         return None
     if not broadcasts_into(values.shape, source):
         return None

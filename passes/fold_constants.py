@@ -199,7 +199,7 @@ class _Run:
 
     def to_constants(self, graph: gs.Graph, node: gs.Node, values: Sequence[Any]) -> None:
         tensors = list(node.outputs)
-        free_names = [node.name]  # the first Constant node takes it over
+        name: str | None = node.name  # the first Constant node takes it over
         remove_nodes(graph, [node])
         for tensor, value in zip(tensors, values, strict=True):
             if value is None or not (tensor.outputs or id(tensor) in self.outputs):
@@ -214,8 +214,9 @@ class _Run:
                 for node_reading in consumers(tensor):
                     replace_input(node_reading, tensor, own)
             attribute = gs.Constant(tensor.name, values_of)
-            name = free_names.pop() if free_names else self.names.fresh(node.name)
-            graph.nodes.append(gs.Node("Constant", name, {"value": attribute}, [], [tensor]))
+            made = gs.Node("Constant", name or self.names.fresh(node.name), {"value": attribute}, [], [tensor])
+            graph.nodes.append(made)
+            name = None
             tensor.dtype, tensor.shape = values_of.dtype, list(values_of.shape)
         self.changed += 1
 

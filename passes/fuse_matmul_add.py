@@ -13,6 +13,7 @@ import onnx_graphsurgeon as gs
 from onnxq.context import PassContext
 from onnxq.graph.match import adopt_output, also_read, belongs, broadcasts_into, constant_values, output_ids, rank
 from onnxq.graph.refusal import Refused
+from onnxq.graph.shapes import is_floating
 from onnxq.graph.sweep import sweep
 from onnxq.patterns.linear import matmul_add
 from onnxq.pipeline import Pass, PassResult
@@ -41,7 +42,7 @@ def _fuse(graph: gs.Graph, add: gs.Node, outputs: set[int]) -> bool | Refused:
     if ranks != [2, 2]:
         known = " and ".join("unknown" if r is None else str(r) for r in ranks)
         return Refused(f"{product.name} multiplies tensors of rank {known}")
-    if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
+    if not is_floating(values.dtype):
         return Refused("Gemm is for floating point")
     if not broadcasts_into(values.shape, found.result):
         return Refused("what it adds is larger than the product")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnxq.data.source import Batch
 from onnxq.errors import CalibrationError, DataError, first_line
 from onnxq.graph.model import Model, to_proto
+from onnxq.graph.shapes import element_type
 
 # Tensors fetched in one run together; more are fetched in several runs of the same batch.
 FETCH_BUDGET = 256 << 20
@@ -42,13 +43,6 @@ def output_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
     if tensor.dtype is not None:
         info.type.tensor_type.elem_type = element_type(tensor)
     return info
-
-
-def element_type(tensor: gs.Tensor) -> int:
-    """ONNX element type of a tensor whose dtype is known (onnx-graphsurgeon keeps a number where numpy has no type)."""
-    if isinstance(tensor.dtype, int):
-        return tensor.dtype
-    return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype)))
 
 
 class Fetcher:

@@ -69,6 +69,16 @@ def element_type(tensor: gs.Tensor) -> int:
     )
 
 
+def named_type(value: object) -> int:
+    """The element type that an attribute such as Cast's `to` names, as a number or numpy type; 0 if it names none."""
+    return value if isinstance(value, int) else element_type(gs.Variable("", dtype=value))
+
+
+def is_floating(dtype: np.dtype) -> bool:
+    """Whether the elements are floating point; numpy has bfloat16 as a type of another kind."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
 def graph_type(elem_type: int) -> np.dtype | int:
     """An element type as onnx-graphsurgeon keeps it: a numpy type, or the number where numpy has none."""
     found = gs.importers.onnx_importer.get_numpy_type(elem_type)

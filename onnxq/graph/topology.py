@@ -118,11 +118,10 @@ def _verify(graph: gs.Graph, outer: dict[str, gs.Tensor]) -> None:
 def _check_use(tensor: gs.Tensor, known: dict[str, gs.Tensor], where: str) -> None:
     if tensor.is_empty():
         return
-    if isinstance(tensor, gs.Constant):
-        if known.setdefault(tensor.name, tensor) is not tensor:
-            raise PostconditionError(f"two tensors are called {tensor.name}, one read by {where}")
-        return
     if tensor.name not in known:
+        if isinstance(tensor, gs.Constant):
+            known[tensor.name] = tensor
+            return
         raise PostconditionError(f"tensor {tensor.name}, read by {where}, is made by no node before it")
     if known[tensor.name] is not tensor:
         raise PostconditionError(f"two tensors are called {tensor.name}, one read by {where}")

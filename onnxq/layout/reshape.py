@@ -61,8 +61,8 @@ def groups(before: Dims, after: Dims) -> list[Group]:
     rest = Group(tuple(range(i, len(before))), tuple(range(j, len(after))))
     if any(before[k] != 1 for k in rest.before) or any(after[k] != 1 for k in rest.after):
         raise RefusedError("its shapes are not known well enough")
-    last = found.pop() if found else Group((), ())
-    return [*found, Group((*last.before, *rest.before), (*last.after, *rest.after))]
+    last = found[-1] if found else Group((), ())
+    return [*found[:-1], Group((*last.before, *rest.before), (*last.after, *rest.after))]
 
 
 def _dims(tensor: gs.Tensor) -> Dims:

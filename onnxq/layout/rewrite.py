@@ -151,7 +151,8 @@ def name_by_layer(layouts: Layouts, names: Names) -> None:
         if node is None or copy is None or any(c is copy or c.tensor is value.root for c in value.pinned):
             continue
         names.taken.discard(value.root.name)
-        value.root.name, copy.tensor.name = copy.tensor.name, names.fresh(f"{copy.tensor.name}_transposed")
+        value.root.name = copy.tensor.name
+        copy.tensor.name = names.fresh(f"{copy.tensor.name}_transposed")
         note_layout(node, inverse(copy.layout))
 
 

@@ -174,7 +174,8 @@ def _shape(node: gs.Node, given: Given) -> Flip:
 
 
 def _ordered_shape(graph: gs.Graph, node: gs.Node, perm: Perm, names: Names) -> None:
-    wanted = inverse(perm)[slice(node.attrs.pop("start", None), node.attrs.pop("end", None))]
+    start, end = node.attrs.pop("start", None), node.attrs.pop("end", None)
+    wanted = inverse(perm)[start:end]
     result = node.outputs[0]
     whole = gs.Variable(names.fresh(f"{result.name}_transposed"), np.int64, [len(perm)])
     order = gs.Constant(names.fresh(f"{result.name}_order"), ints(wanted))

@@ -22,7 +22,7 @@ from onnxq.graph.match import (
 )
 from onnxq.graph.qdq import CONTRIB, is_dequantize, is_quantize, pair
 from onnxq.graph.refusal import RefusedError
-from onnxq.graph.shapes import element_type, infer
+from onnxq.graph.shapes import element_type, infer, is_floating
 from onnxq.lowering import tables
 from onnxq.lowering.handlers import Handler, handlers
 from onnxq.lowering.normalization import lower_norm
@@ -186,7 +186,7 @@ def _is_real(tensor: gs.Tensor) -> bool:
         return True
     if isinstance(tensor.dtype, int):
         return True  # float8 and the like
-    return np.dtype(tensor.dtype).kind == "f" or np.dtype(tensor.dtype).name == "bfloat16"
+    return is_floating(np.dtype(tensor.dtype))
 
 
 def _reason(node: gs.Node) -> str:

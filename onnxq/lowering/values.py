@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxq.graph.match import constant_values, producer
 from onnxq.graph.qdq import code_range, describe, is_dequantize, pair
 from onnxq.graph.refusal import RefusedError
+from onnxq.numeric.quantize import along_axis
 
 EIGHT_BIT = ("uint8", "int8")
 WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4")
@@ -191,19 +192,10 @@ def _quantized(
     values: NDArray, scale: NDArray, zero_point: NDArray, axis: int | None, ends: tuple[int, int]
 ) -> NDArray[np.int64]:
     """Codes as QuantizeLinear makes them."""
-    scale, zero_point = (along(v, axis, values.ndim) for v in (scale, zero_point))
+    scale, zero_point = (along_axis(v, axis, values.ndim) for v in (scale, zero_point))
     steps = np.rint(values.astype(np.float32) / scale.astype(np.float32)).astype(np.float64)
     found: NDArray[np.int64] = np.clip(steps + zero_point, *ends).astype(np.int64)
     return found
-
-
-def along(values: NDArray, axis: int | None, rank: int) -> NDArray:
-    """Values of shape (channels,) shaped so that they broadcast along an axis of a tensor; () as they are."""
-    if axis is None or values.ndim == 0:
-        return values
-    shape = [1] * rank
-    shape[axis] = values.size
-    return values.reshape(shape)
 
 
 def widens(constant: Sequence[int], shape: Sequence[int | str | None]) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnxq.graph.axes import LINEAR_OPS, channel_axis
 from onnxq.graph.match import Names, constant_values, consumers, input_at, is_constant, is_op, producer, sole_consumer
 from onnxq.graph.refusal import Refused
+from onnxq.graph.shapes import is_floating
 from onnxq.numeric import affine
 from onnxq.numeric.affine import Affine
 
@@ -93,7 +94,7 @@ def _product_with_bias(add: gs.Node, outputs: set[int]) -> gs.Node | None:
 
 
 def fold_after(layer: LinearLayer, step: Affine, graph: gs.Graph, names: Names, outputs: set[int]) -> Refused | None:
-    """Let the layer's own output be a (W u + c) + b. step.a, step.b: one number a channel, or one for all."""
+    """Let the layer's own output be a (W u + c) + b. step.a, step.b: one number per channel, or one for all."""
     refused = _unfit(layer, outputs)
     if refused:
         return refused
@@ -152,7 +153,7 @@ def _unfit(layer: LinearLayer, outputs: set[int]) -> Refused | None:
     weight = input_at(node, 1)
     if weight is None or not is_constant(weight):
         return Refused(f"the weight of {node.name} is computed at run time")
-    if np.asarray(weight.values).dtype.kind != "f" and np.asarray(weight.values).dtype.name != "bfloat16":
+    if not is_floating(np.asarray(weight.values).dtype):
         return Refused(f"the weight of {node.name} is not floating point")
     others = [n.name for n in consumers(weight) if n is not node]
     if others:
