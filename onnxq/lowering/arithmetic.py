@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxq.graph.match import constant_values, is_constant
 from onnxq.graph.qdq import constant_reals, dequantizer, is_quantized_constant
 from onnxq.graph.refusal import RefusedError
-from onnxq.lowering import output
+from onnxq.lowering import downstream, output
 from onnxq.lowering.requantize import one_scale
 from onnxq.lowering.rescale import Rescale, rescale
 from onnxq.lowering.tables import or_function
@@ -150,7 +150,7 @@ def _emit_sum(
 
 def partial_sum(work: Work, node: gs.Node, first: Term, second: Term, rank: int, op: str = "Add") -> Integers:
     """first + second (or the difference) as a wide value: one step of a longer sum."""
-    made = output.free(*_extremes(first, second, op), step=output.next_step(node.outputs[0]))
+    made = output.free(*_extremes(first, second, op), step=downstream.next_step(node.outputs[0]))
     a, b = _one_axis(work, node, _in_integers(work, first, made), _in_integers(work, second, made), rank)
     how = _rescale_pair(work, a, b, made)
     result = node.outputs[0]

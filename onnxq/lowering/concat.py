@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxq.graph.match import is_constant
 from onnxq.graph.qdq import constant_reals, is_quantized_constant
 from onnxq.graph.refusal import RefusedError
-from onnxq.lowering import output
+from onnxq.lowering import downstream, output
 from onnxq.lowering.movers import JOINERS
 from onnxq.lowering.output import Plan
 from onnxq.lowering.requantize import one_scale, to_codes
@@ -47,7 +47,7 @@ def lower_join(work: Work, node: gs.Node) -> None:
         raise RefusedError("it has one input")
     if all(p.value is None for p in parts):
         raise RefusedError("all its inputs are constant")
-    codes = output.wanted(work, node.outputs[0]) or _common_grid(parts)
+    codes = downstream.wanted(work, node.outputs[0]) or _common_grid(parts)
     if codes is not None and (node.op != "Concat" or all(p.value is None or codes.holds(p.value) for p in parts)):
         _lower_plain(work, node, condition, parts, codes)
     elif node.op != "Concat":

@@ -10,8 +10,8 @@ import onnx_graphsurgeon as gs
 from onnxq.graph.match import constant_values, replace_everywhere
 from onnxq.graph.qdq import dequantizer, is_quantized_constant
 from onnxq.graph.refusal import RefusedError
-from onnxq.lowering import images, output
-from onnxq.lowering.movers import EIGHT_BIT_ONLY, MOVERS, PICKERS, VIEWS, pad_value
+from onnxq.lowering import downstream, images
+from onnxq.lowering.movers import EIGHT_BIT_ONLY, MOVERS, PICKERS, VIEWS, computes, pad_value
 from onnxq.lowering.requantize import one_scale, to_codes
 from onnxq.lowering.values import EIGHT_BIT, RANGES, Integers, dequantized
 from onnxq.lowering.windows import sizes_of, windows_of
@@ -28,7 +28,7 @@ def lower_mover(work: Work, node: gs.Node) -> None:
         work.take(node)
         return
     value = _data(work, node.inputs[0])
-    codes = output.wanted(work, node.inputs[0]) if len(node.outputs) > 1 else output.wanted(work, node.outputs[0])
+    codes = downstream.wanted(work, node.inputs[0] if len(node.outputs) > 1 else node.outputs[0])
     if node.op in VIEWS:
         work.define(node.outputs[0], value)
         work.take(node)

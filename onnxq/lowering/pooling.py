@@ -6,6 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph.axes import reduced_axes
 from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import images, output
 from onnxq.lowering.layers import ACC_MAX
@@ -118,7 +119,7 @@ def _axes(node: gs.Node, rank: int) -> tuple[list[int], bool]:
     """The axes that a node reduces, sorted and not negative, and whether they stay with length 1."""
     if node.op == "GlobalAveragePool":
         return list(range(2, rank)), True
-    axes = output.reduced_axes(node, rank)
+    axes = reduced_axes(node, rank)
     if axes is None:
         raise RefusedError("its axes are computed at run time")
     return axes, bool(int(node.attrs.get("keepdims", 1)))

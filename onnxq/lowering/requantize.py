@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.graph.clamps import clamp_of
 from onnxq.graph.refusal import RefusedError
-from onnxq.lowering import output, tables
+from onnxq.lowering import downstream, output, tables
 from onnxq.lowering.output import Plan
 from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
 from onnxq.lowering.values import RANGES, TYPE_NUMBERS, Codes, Integers, codes_of
@@ -76,7 +76,7 @@ def one_scale(
     """The value with one scale for the whole tensor and |q| ≤ reach: itself, or a wide one through a Requantize."""
     if value.axis is None and (not value.wide or value.reach <= reach):
         return value
-    made = output.free(*value.reals(), reach=reach, step=output.next_step(sources[0].outputs[0]))
+    made = output.free(*value.reals(), reach=reach, step=downstream.next_step(sources[0].outputs[0]))
     target = work.variable(f"{base}_wide", "int32", value.tensor.shape)
     _emit(work, value, made, _rescale(work, value, made), target, sources, f"{target.name}_Requantize")
     return output.integers(made, target)

@@ -16,7 +16,7 @@ from onnxq.graph.clamps import clamp_of
 from onnxq.graph.match import input_at, is_op
 from onnxq.graph.qdq import constant_reals
 from onnxq.graph.refusal import RefusedError
-from onnxq.lowering import output
+from onnxq.lowering import downstream, output
 from onnxq.lowering.handlers import Handler
 from onnxq.lowering.values import Codes, widens
 from onnxq.lowering.work import Function, Work
@@ -30,8 +30,8 @@ FUNCTIONS = ("Pow", *UNARY)  # tables, those without a handler of their own
 def lower_function(work: Work, node: gs.Node) -> None:
     """One more function of codes: a table if a QuantizeLinear is behind it, else kept in mind. Raises RefusedError."""
     function = _evaluate(work, node)
-    end = output.follow(work, node.outputs[0])
-    codes = output.wanted(work, end.tensor)
+    end = downstream.follow(work, node.outputs[0])
+    codes = downstream.wanted(work, end.tensor)
     if codes is None:
         work.functions[id(node.outputs[0])] = function
     else:
@@ -51,8 +51,8 @@ def or_function(arithmetic: Handler) -> Handler:
         except RefusedError:
             arithmetic(work, node)
             return
-        result, end = node.outputs[0], output.follow(work, node.outputs[0])
-        codes = output.wanted(work, end.tensor)
+        result, end = node.outputs[0], downstream.follow(work, node.outputs[0])
+        codes = downstream.wanted(work, end.tensor)
         if codes is not None and any(id(t) in work.functions for t in node.inputs):
             _make_table(work, node, function, end, codes)
             return
@@ -71,14 +71,14 @@ def or_function(arithmetic: Handler) -> Handler:
     return lower
 
 
-def _make_table(work: Work, node: gs.Node, function: Function, end: output.End, codes: Codes) -> None:
+def _make_table(work: Work, node: gs.Node, function: Function, end: downstream.End, codes: Codes) -> None:
     made = output.planned(end, codes)
     nodes = [node, *made.nodes()]
     target = output.settle(work, made, [node])
     emit(work, _behind(function, end), codes.clipped(end.low, end.high), target, nodes)
 
 
-def _behind(function: Function, end: output.End) -> Function:
+def _behind(function: Function, end: downstream.End) -> Function:
     """The function with what stands behind it."""
     return Function(function.source, np.clip(function.reals * end.factor, end.low, end.high))
 
