@@ -42,7 +42,7 @@ from onnxq.graph.refusal import Refused
 from onnxq.graph.walk import all_graphs
 from onnxq.numeric import affine
 from onnxq.numeric.affine import Affine
-from onnxq.patterns.linear import fold_after, fold_before, layer_making, layer_reading
+from onnxq.patterns.linear_layers import fold_after, fold_before, layer_making, layer_reading
 from onnxq.pipeline import Pass, PassResult
 
 

@@ -35,7 +35,7 @@ from onnxq.graph.shapes import is_floating
 from onnxq.graph.sweep import sweep
 from onnxq.numeric import affine
 from onnxq.numeric.affine import Affine
-from onnxq.patterns.linear import LinearLayer, fold_after, layer_making
+from onnxq.patterns.linear_layers import LinearLayer, fold_after, layer_making
 from onnxq.pipeline import Pass, PassResult
 
 

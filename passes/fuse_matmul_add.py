@@ -15,7 +15,7 @@ from onnxq.graph.match import adopt_output, also_read, belongs, broadcasts_into,
 from onnxq.graph.refusal import Refused
 from onnxq.graph.shapes import is_floating
 from onnxq.graph.sweep import sweep
-from onnxq.patterns.linear import matmul_add
+from onnxq.patterns.linear_layers import matmul_add
 from onnxq.pipeline import Pass, PassResult
 
 

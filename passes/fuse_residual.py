@@ -19,8 +19,8 @@ from onnxq.graph import marks
 from onnxq.graph.match import MatchFailure, constant_values, is_op, producer, sole_consumer
 from onnxq.graph.refusal import Refused
 from onnxq.lowering.emitter import Emitter
-from onnxq.lowering.images import TO_FIRST, image, leave, new_image
-from onnxq.lowering.values import RANGES, TYPE_NUMBERS
+from onnxq.lowering.integers import RANGES, TYPE_NUMBERS
+from onnxq.lowering.nhwc import TO_FIRST, image, leave, new_image
 from onnxq.operators import DOMAIN
 from onnxq.pipeline import Pass, PassResult
 

@@ -30,11 +30,11 @@ from onnxq.graph import topology
 from onnxq.graph.match import MatchFailure, Names
 from onnxq.graph.refusal import Refused
 from onnxq.layout.choice import Layouts
+from onnxq.layout.copies import Copy, Value
 from onnxq.layout.flip import Given
 from onnxq.layout.perms import inverse
 from onnxq.layout.rewrite import carry_out, channels_last_instead, name_by_layer, reshape_instead
 from onnxq.layout.rules import propose
-from onnxq.layout.values import Copy, Value
 from onnxq.pipeline import Pass, PassResult
 
 OPSET_MIN = 18  # from here on axes are inputs of all reductions

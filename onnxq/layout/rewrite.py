@@ -9,9 +9,9 @@ from onnxq.graph import marks
 from onnxq.graph.match import Names, remove_nodes
 from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout.choice import Choice, Layouts, made_in, read_in
+from onnxq.layout.copies import Copy, Value
 from onnxq.layout.perms import Perm, inverse, is_identity, moves_nothing, permuted, then, to_last
 from onnxq.layout.rules import CHANNELS_LAST, is_channels_last, is_own
-from onnxq.layout.values import Copy, Value
 
 
 def carry_out(graph: gs.Graph, layouts: Layouts, choice: Choice, names: Names) -> int:

@@ -16,11 +16,11 @@ from onnxq.graph.match import constant_values, is_constant
 from onnxq.graph.qdq import constant_reals, dequantizer, is_quantized_constant
 from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import downstream, output
+from onnxq.lowering.integers import EIGHT_BIT, Integers, dequantized, widens
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.requantize import one_scale
 from onnxq.lowering.rescale import Rescale, rescale
 from onnxq.lowering.tables import or_function
-from onnxq.lowering.values import EIGHT_BIT, Integers, dequantized, widens
-from onnxq.lowering.work import Work
 from onnxq.numeric.affine import batch_norm
 
 # A float constant is added in steps of 2^-FINER of the result's: its multiplier is exact, and they are fine enough.

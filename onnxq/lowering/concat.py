@@ -12,13 +12,13 @@ from onnxq.graph.match import is_constant
 from onnxq.graph.qdq import constant_reals, is_quantized_constant
 from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import downstream, output
+from onnxq.lowering.integers import EIGHT_BIT, RANGES, Codes, Integers
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.movers import JOINERS
 from onnxq.lowering.output import Plan
 from onnxq.lowering.requantize import one_scale, to_codes
 from onnxq.lowering.rescale import rescale_each
 from onnxq.lowering.tables import or_function
-from onnxq.lowering.values import EIGHT_BIT, RANGES, Codes, Integers
-from onnxq.lowering.work import Work
 
 MOST = 8  # parts of one Concat operator of com.onnxq
 

@@ -15,9 +15,9 @@ from onnxq.graph.axes import reduced_axes
 from onnxq.graph.clamps import clamp_of
 from onnxq.graph.match import constant_values, consumers, is_op
 from onnxq.graph.qdq import is_quantize
+from onnxq.lowering.integers import Codes, codes_of
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.movers import moved_outputs
-from onnxq.lowering.values import Codes, codes_of
-from onnxq.lowering.work import Work
 from onnxq.numeric.integer_norm import LAYER_NORM_LIMIT
 
 NEAR = 64  # nodes after a tensor that are searched for the next codes

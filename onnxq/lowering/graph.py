@@ -25,10 +25,10 @@ from onnxq.graph.refusal import RefusedError
 from onnxq.graph.shapes import element_type, infer, is_floating
 from onnxq.lowering import tables
 from onnxq.lowering.handlers import Handler, handlers
+from onnxq.lowering.integers import Integers, dequantized
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.normalization import lower_norm
 from onnxq.lowering.requantize import lower_quantize
-from onnxq.lowering.values import Integers, dequantized
-from onnxq.lowering.work import Work
 from onnxq.numeric.dyadic import Form
 from onnxq.operators import DOMAIN
 from onnxq.patterns.attention import nan_guard

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from onnxq.graph.match import constant_values
 from onnxq.graph.qdq import constant_reals
 from onnxq.graph.refusal import RefusedError
+from onnxq.lowering.integers import RANGES, Integers, Weight
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.output import Plan
 from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
-from onnxq.lowering.values import RANGES, Integers, Weight
-from onnxq.lowering.work import Work
 
 ACC_MAX = RANGES["int32"][1]
 

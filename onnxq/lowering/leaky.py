@@ -13,9 +13,9 @@ from onnxq.graph.qdq import constant_reals
 from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import tables
 from onnxq.lowering.arithmetic import by_channel, lower_pair, partial_sum
+from onnxq.lowering.integers import EIGHT_BIT, Integers
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.requantize import clamped
-from onnxq.lowering.values import EIGHT_BIT, Integers
-from onnxq.lowering.work import Work
 
 
 def lower_leaky(work: Work, node: gs.Node) -> None:

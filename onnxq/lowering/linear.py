@@ -9,10 +9,10 @@ from onnxq.graph.match import constant_values, input_at, is_constant, is_op
 from onnxq.graph.qdq import constant_reals, dequantizer, is_quantized_constant
 from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import output
+from onnxq.lowering.integers import EIGHT_BIT, Integers, Weight, dequantized, weight_of
 from onnxq.lowering.layers import ACC_MAX, Bias, accumulate, bias_of, per_channel, rescale_layer, stored
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.rescale import IDENTITY, rescale
-from onnxq.lowering.values import EIGHT_BIT, Integers, Weight, dequantized, weight_of
-from onnxq.lowering.work import Work
 
 
 def lower_gemm(work: Work, node: gs.Node) -> None:

@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import constant_values, input_at, is_op
 from onnxq.graph.refusal import Refused
-from onnxq.patterns.movers import resize_computes
+from onnxq.patterns.resampling import resize_computes
 
 # Where onnxruntime 1.31 has the operator for uint8 and int8 (all tried); input 0 is the data.
 MOVERS = (

@@ -9,8 +9,8 @@ from onnxq.errors import NumericError
 from onnxq.graph.qdq import constant_reals
 from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import output
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.requantize import one_scale
-from onnxq.lowering.work import Work
 from onnxq.numeric.integer_norm import LAYER_NORM_LIMIT, exp_table, layer_norm_constants, softmax_multiplier
 from onnxq.patterns.normalization import Norm, of_node
 

@@ -24,8 +24,8 @@ from onnxq.lowering.downstream import (
     takes_channels,
     wanted,
 )
-from onnxq.lowering.values import RANGES, TYPE_NUMBERS, Codes, Integers
-from onnxq.lowering.work import Work
+from onnxq.lowering.integers import RANGES, TYPE_NUMBERS, Codes, Integers
+from onnxq.lowering.ledger import Work
 
 WIDE_LOW, WIDE_HIGH = RANGES["int32"]
 # A wide result of its own scale uses at most this much of int32, so that a sum of two has a bit to spare.

@@ -10,12 +10,12 @@ import onnx_graphsurgeon as gs
 from onnxq.graph.match import constant_values, replace_everywhere
 from onnxq.graph.qdq import dequantizer, is_quantized_constant
 from onnxq.graph.refusal import RefusedError
-from onnxq.lowering import downstream, images
+from onnxq.lowering import downstream, nhwc
+from onnxq.lowering.integers import EIGHT_BIT, RANGES, Integers, dequantized
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.movers import EIGHT_BIT_ONLY, MOVERS, PICKERS, VIEWS, computes, pad_value
 from onnxq.lowering.requantize import one_scale, to_codes
-from onnxq.lowering.values import EIGHT_BIT, RANGES, Integers, dequantized
 from onnxq.lowering.windows import sizes_of, windows_of
-from onnxq.lowering.work import Work
 
 
 def lower_mover(work: Work, node: gs.Node) -> None:
@@ -114,13 +114,13 @@ def _max_pool(work: Work, node: gs.Node, value: Integers) -> None:
     kernel = [int(d) for d in (sizes if node.op == "GlobalMaxPool" else node.attrs["kernel_shape"])]  # type: ignore[arg-type]
     windows = windows_of(node, kernel, sizes)
     target = _target(work, node.outputs[0], value)
-    picture = images.image(work, value.tensor, rank)
-    made = images.new_image(work, target, rank)
+    picture = nhwc.image(work, value.tensor, rank)
+    made = nhwc.new_image(work, target, rank)
     work.define(node.outputs[0], replace(value, tensor=target))
     work.take(node)
     attrs = {"kernel_shape": list(windows.kernel), **windows.attributes()}
     work.own("MaxPool", [picture], made, attrs, [node], result=target)
-    images.leave(work, made, target, rank)
+    nhwc.leave(work, made, target, rank)
 
 
 def _emit(work: Work, node: gs.Node, value: Integers, op: str, rest: list[gs.Tensor], attrs: dict[str, object]) -> None:

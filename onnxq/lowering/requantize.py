@@ -10,10 +10,10 @@ import onnx_graphsurgeon as gs
 from onnxq.graph.clamps import clamp_of
 from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import downstream, output, tables
+from onnxq.lowering.integers import RANGES, TYPE_NUMBERS, Codes, Integers, codes_of
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.output import Plan
 from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
-from onnxq.lowering.values import RANGES, TYPE_NUMBERS, Codes, Integers, codes_of
-from onnxq.lowering.work import Work
 
 
 def lower_quantize(work: Work, node: gs.Node) -> None:

@@ -18,8 +18,8 @@ from onnxq.graph.qdq import constant_reals
 from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import downstream, output
 from onnxq.lowering.handlers import Handler
-from onnxq.lowering.values import Codes, widens
-from onnxq.lowering.work import Function, Work
+from onnxq.lowering.integers import Codes, widens
+from onnxq.lowering.ledger import Function, Work
 from onnxq.numeric.activations import ACTIVATIONS, CLAMPS, JOINS, activation
 from onnxq.numeric.tables import dequantized_codes, quantized
 

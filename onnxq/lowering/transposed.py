@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from onnxq.graph.match import input_at
 from onnxq.graph.refusal import RefusedError
-from onnxq.lowering import images, output
+from onnxq.lowering import nhwc, output
+from onnxq.lowering.integers import weight_of
 from onnxq.lowering.layers import accumulate, bias_of, per_channel, rescale_layer, stored
-from onnxq.lowering.values import weight_of
-from onnxq.lowering.work import Work
+from onnxq.lowering.ledger import Work
 
 END = np.iinfo(np.int64).max
 
@@ -67,10 +67,10 @@ def lower_transposed(work: Work, node: gs.Node) -> None:
         raise RefusedError("no QuantizeLinear stands behind it, and DepthToSpace takes 8 bits")
     how = rescale_layer(work, acc, made, bias)
     sources = [node, *made.nodes()]
-    picture = images.image(work, x.tensor, 2)
+    picture = nhwc.image(work, x.tensor, 2)
     target = output.settle(work, made, [node])
     whole = target if stride == 1 else work.variable(f"{target.name}_phases", made.type, None)
-    written = images.new_image(work, whole, 2)
+    written = nhwc.new_image(work, whole, 2)
     constants = [
         stored(work, weight, np.moveaxis(arranged, 1, -1), kind, f"phases{stride}_{groups}"),
         work.constant(f"{target.name}_bias", acc.bias.astype(np.int32)),
@@ -86,7 +86,7 @@ def lower_transposed(work: Work, node: gs.Node) -> None:
         **made.attributes(),
     }
     work.own("Conv", [picture, *constants], written, attrs, sources, how, whole)
-    images.leave(work, written, whole, 2)
+    nhwc.leave(work, written, whole, 2)
     if stride > 1:
         _interleave(work, whole, target, stride, crop)
 

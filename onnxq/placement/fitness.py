@@ -8,7 +8,7 @@ import onnx_graphsurgeon as gs
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.match import constant_values, input_at, is_constant, is_float, producer, scalar_value
 from onnxq.graph.refusal import Refused
-from onnxq.patterns.movers import resize_computes
+from onnxq.patterns.resampling import resize_computes
 from onnxq.profiles.schema import Profile
 
 SUMS = ("Add", "Sum")

@@ -13,8 +13,8 @@ from onnxq.graph import marks
 from onnxq.graph.model import load
 from onnxq.layout import perms
 from onnxq.layout.choice import Choice, Layouts, made_in, price, read_in
+from onnxq.layout.copies import Value
 from onnxq.layout.mincut import SINK, SOURCE, Network
-from onnxq.layout.values import Value
 from support.cases import random_integers
 
 PERMS = st.integers(1, 6).flatmap(lambda n: st.tuples(st.permutations(range(n)), st.permutations(range(n))))

@@ -12,7 +12,7 @@ from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.data.source import input_specs, open_data
 from onnxq.errors import ConfigError
-from onnxq.execution.isolate import cut_model
+from onnxq.execution.cuts import cut_model
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.measure import consistency
 from onnxq.measure.consistency import optimization_consistency

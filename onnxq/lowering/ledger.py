@@ -14,7 +14,7 @@ from onnxq.graph import marks
 from onnxq.graph.match import consumers, producer, sole_consumer
 from onnxq.graph.refusal import RefusedError
 from onnxq.lowering.emitter import Emitter
-from onnxq.lowering.values import EIGHT_BIT, Integers
+from onnxq.lowering.integers import EIGHT_BIT, Integers
 from onnxq.numeric.dyadic import Form
 
 
