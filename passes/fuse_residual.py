@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
 from onnxq.graph import marks
+from onnxq.graph.identity import IdentityMap
 from onnxq.graph.match import MatchFailure, constant_values, is_op, producer, sole_consumer
 from onnxq.graph.refusal import Refused
 from onnxq.lowering.emitter import Emitter
@@ -52,13 +53,13 @@ class FuseResidual(Pass):
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
         """Both cases."""
         emitter = Emitter(graph)
-        order = {id(n): i for i, n in enumerate(graph.nodes)}
+        order = IdentityMap((n, i) for i, n in enumerate(graph.nodes))
         skipped: list[MatchFailure] = []
         for node in list(graph.nodes):
             if node.domain != DOMAIN or node.op != "Add":
                 continue
             layers = [found for i in (0, 1) if (found := _layer(node, i, emitter.outputs)) is not None]
-            layers.sort(key=lambda found: order[id(found.node)], reverse=True)
+            layers.sort(key=lambda found: order[found.node], reverse=True)
             refusals = []
             for layer in layers:
                 refused = _unfit(node, layer)

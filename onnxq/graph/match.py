@@ -12,6 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph.identity import IdentitySet
 from onnxq.graph.model import ExternalValues
 from onnxq.graph.names import fresh_name
 from onnxq.graph.refusal import Refused
@@ -156,11 +157,11 @@ def replace_everywhere(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor) -> None:
 
 def remove_nodes(graph: gs.Graph, dead: Iterable[gs.Node]) -> None:
     """Take nodes out of the graph (top level or the subgraph given) and unlink their tensors."""
-    gone = {id(n) for n in dead}
+    gone = IdentitySet(dead)
     for node in graph.nodes:
-        if id(node) in gone:
+        if node in gone:
             unlink(node)
-    graph.nodes[:] = [n for n in graph.nodes if id(n) not in gone]
+    graph.nodes[:] = [n for n in graph.nodes if n not in gone]
 
 
 def unlink(node: gs.Node) -> None:

@@ -21,6 +21,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxq.errors import ModelError, first_line
 from onnxq.graph.exporting import export
+from onnxq.graph.identity import IdentitySet
 from onnxq.graph.names import fresh_name
 from onnxq.graph.protos import (
     INT4_TYPES,
@@ -232,11 +233,11 @@ def replace_graph(graph: gs.Graph, new: gs.Graph) -> None:
 
 def _lift_constants(graph: gs.Graph) -> None:
     """Turn Constant nodes into constants; one that feeds a graph output directly stays a node."""
-    outputs = {id(t) for t in graph.outputs}
+    outputs = IdentitySet(graph.outputs)
     kept = []
     for node in graph.nodes:
         values = _constant_values(node) if node.op == "Constant" and node.domain in (None, "", "ai.onnx") else None
-        if values is None or id(node.outputs[0]) in outputs:
+        if values is None or node.outputs[0] in outputs:
             kept.append(node)
             continue
         tensor = node.outputs[0]

@@ -7,6 +7,7 @@ import heapq
 import onnx_graphsurgeon as gs
 
 from onnxq.errors import PostconditionError
+from onnxq.graph.identity import IdentityMap
 from onnxq.graph.match import output_ids, unlink
 from onnxq.graph.walk import all_graphs
 
@@ -30,11 +31,11 @@ def toposort(graph: gs.Graph) -> None:
         for attr in node.attrs.values():
             if isinstance(attr, gs.Graph):
                 toposort(attr)
-    index = {id(n): i for i, n in enumerate(graph.nodes)}
+    index = IdentityMap((n, i) for i, n in enumerate(graph.nodes))
     waits = [0] * len(graph.nodes)
     feeds: list[list[int]] = [[] for _ in graph.nodes]
     for i, node in enumerate(graph.nodes):
-        sources = {index[id(p)] for t in (*node.inputs, *captured(node)) for p in t.inputs if id(p) in index}
+        sources = {index[p] for t in (*node.inputs, *captured(node)) for p in t.inputs if p in index}
         sources.discard(i)
         waits[i] = len(sources)
         for s in sources:

@@ -13,6 +13,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.graph.axes import reduced_axes
 from onnxq.graph.clamps import clamp_of
+from onnxq.graph.identity import IdentitySet
 from onnxq.graph.match import constant_values, consumers, is_op
 from onnxq.graph.qdq import is_quantize
 from onnxq.lowering.integers import Codes, codes_of
@@ -133,13 +134,13 @@ def direct_quantize(tensor: gs.Tensor, codes: Codes) -> gs.Node | None:
 def next_step(tensor: gs.Tensor) -> float | None:
     """The smallest scale of the nearest downstream QuantizeLinears, whatever lies between; None without any near."""
     scales: list[float] = []
-    seen: set[int] = set()
+    seen: IdentitySet[gs.Node] = IdentitySet()
     waiting = [tensor]
     while waiting and len(seen) < NEAR:
         for node in consumers(waiting.pop(0)):
-            if id(node) in seen:
+            if node in seen:
                 continue
-            seen.add(id(node))
+            seen.add(node)
             codes = codes_of(node) if is_quantize(node) else None
             if codes is not None:
                 scales.append(codes.scale)

@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.graph import marks
+from onnxq.graph.identity import IdentityMap, IdentitySet
 from onnxq.graph.match import Names, output_ids, unlink
 from onnxq.lowering.rescale import Rescale
 from onnxq.operators import DOMAIN
@@ -17,8 +18,8 @@ from onnxq.operators import DOMAIN
 class Emitter:
     """Collects new nodes at the place of `current` and writes them into the graph with `finish`.
 
-    names: fresh ones. outputs: match.output_ids. taken: ids of nodes that leave. lowered: how many new ones there are.
-    images: tensor (by id) → its channels-last twin.
+    names: fresh ones. outputs: match.output_ids. taken: nodes that leave. lowered: how many new ones there are.
+    images: tensor → its channels-last twin.
     """
 
     def __init__(self, graph: gs.Graph) -> None:
@@ -26,26 +27,22 @@ class Emitter:
         self.names = Names(graph)
         self.outputs = output_ids(graph)
         self.current: gs.Node | None = None
-        self.taken: set[int] = set()
-        self.images: dict[int, gs.Tensor] = {}
+        self.taken: IdentitySet[gs.Node] = IdentitySet()
+        self.images: IdentityMap[gs.Tensor, gs.Tensor] = IdentityMap()
         self.lowered = 0
         self.results: dict[str, gs.Node] = {}  # by the tensor that they stand for
-        self._new: dict[int, list[gs.Node]] = {}
+        self._new: IdentityMap[gs.Node | None, list[gs.Node]] = IdentityMap()
         self._released: set[str] = set()
-        self._held: list[object] = []  # so that ids stay theirs
 
     def take(self, *nodes: gs.Node) -> None:
         """These nodes are part of what is emitted now: they leave the graph."""
         for node in nodes:
-            self.taken.add(id(node))
-            self._held.append(node)
+            self.taken.add(node)
             unlink(node)
 
     def variable(self, base: str, dtype: str, shape: Sequence | None) -> gs.Variable:
         """A new tensor."""
-        made = gs.Variable(self.names.fresh(base), np.dtype(dtype), None if shape is None else list(shape))
-        self._held.append(made)
-        return made
+        return gs.Variable(self.names.fresh(base), np.dtype(dtype), None if shape is None else list(shape))
 
     def constant(self, base: str, values: NDArray) -> gs.Constant:
         """A new constant."""
@@ -68,7 +65,7 @@ class Emitter:
         made.domain = domain
         made.metadata = {}
         made.doc_string = ""
-        self._new.setdefault(id(self.current), []).append(made)
+        self._new.setdefault(self.current, []).append(made)
         return made
 
     def own(
@@ -129,8 +126,8 @@ class Emitter:
         """Write the new nodes into the graph, each at the place of the node it comes from."""
         nodes: list[gs.Node] = []
         for node in self.graph.nodes:
-            nodes += self._new.pop(id(node), [])
-            if id(node) not in self.taken:
+            nodes += self._new.pop(node, [])
+            if node not in self.taken:
                 nodes.append(node)
         for rest in self._new.values():
             nodes += rest

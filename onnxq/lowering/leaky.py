@@ -20,7 +20,7 @@ from onnxq.lowering.requantize import clamped
 
 def lower_leaky(work: Work, node: gs.Node) -> None:
     """max(x, 0) + slope · min(x, 0): a table of codes, else the sum of both parts. Raises RefusedError."""
-    value = work.values.get(id(node.inputs[0]))
+    value = work.values.get(node.inputs[0])
     slope, axis = _slope(node)
     if value is None or (value.type in EIGHT_BIT and value.axis is None and axis is None):
         tables.lower_function(work, node)

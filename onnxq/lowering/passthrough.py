@@ -23,7 +23,7 @@ def lower_mover(work: Work, node: gs.Node) -> None:
     refused = computes(node)
     if refused is not None:
         raise RefusedError(refused.reason)
-    if node.op in VIEWS and id(node.inputs[0]) not in work.values and id(node.outputs[0]) not in work.outputs:
+    if node.op in VIEWS and node.inputs[0] not in work.values and id(node.outputs[0]) not in work.outputs:
         replace_everywhere(work.graph, node.outputs[0], node.inputs[0])  # of a constant
         work.take(node)
         return

@@ -18,7 +18,7 @@ from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
 
 def lower_quantize(work: Work, node: gs.Node) -> None:
     """A QuantizeLinear of a tensor that is in integers: its codes, under its name. Raises RefusedError."""
-    value, function = work.values.get(id(node.inputs[0])), work.functions.get(id(node.inputs[0]))
+    value, function = work.values.get(node.inputs[0]), work.functions.get(node.inputs[0])
     if value is None and function is None:
         return  # one of the first: it stays
     codes = codes_of(node)
@@ -38,7 +38,7 @@ def lower_quantize(work: Work, node: gs.Node) -> None:
         work.adopt(value, target)
     else:
         work.replacement("Identity", [value.tensor], [target], {}, node.name)
-    work.limits[id(target)] = _limits(codes, value)
+    work.limits[target] = _limits(codes, value)
 
 
 def lower_clamp(work: Work, node: gs.Node) -> None:

@@ -33,7 +33,7 @@ def lower_function(work: Work, node: gs.Node) -> None:
     end = downstream.follow(work, node.outputs[0])
     codes = downstream.wanted(work, end.tensor)
     if codes is None:
-        work.functions[id(node.outputs[0])] = function
+        work.functions[node.outputs[0]] = function
     else:
         _make_table(work, node, function, end, codes)
 
@@ -53,7 +53,7 @@ def or_function(arithmetic: Handler) -> Handler:
             return
         result, end = node.outputs[0], downstream.follow(work, node.outputs[0])
         codes = downstream.wanted(work, end.tensor)
-        if codes is not None and any(id(t) in work.functions for t in node.inputs):
+        if codes is not None and any(t in work.functions for t in node.inputs):
             _make_table(work, node, function, end, codes)
             return
         try:
@@ -62,11 +62,11 @@ def or_function(arithmetic: Handler) -> Handler:
             if codes is not None:
                 _make_table(work, node, function, end, codes)
             else:
-                work.functions[id(result)] = function
-                work.reasons[id(node)] = err.refused.reason
+                work.functions[result] = function
+                work.reasons[node] = err.refused.reason
         else:
             if codes is None:
-                work.functions[id(end.tensor)] = _behind(function, end)
+                work.functions[end.tensor] = _behind(function, end)
 
     return lower
 
@@ -118,10 +118,10 @@ def _evaluate(work: Work, node: gs.Node) -> Function:
 
 def _operand(work: Work, tensor: gs.Tensor) -> Function | None:
     """A tensor as a function of codes, or None if it is a constant."""
-    function = work.functions.get(id(tensor))
+    function = work.functions.get(tensor)
     if function is not None:
         return function
-    if id(tensor) not in work.values and constant_reals(tensor) is not None:
+    if tensor not in work.values and constant_reals(tensor) is not None:
         return None
     value = work.codes(tensor)
     return Function(value, dequantized_codes(float(value.scale), value.zero_point, value.type))
