@@ -32,6 +32,7 @@ from onnxq.graph.match import (
     sole_consumer,
 )
 from onnxq.graph.qdq import is_grid_clip
+from onnxq.graph.refusal import Refused
 from onnxq.pipeline import Pass, PassResult
 from onnxq.profiles.schema import load_profile
 
@@ -59,9 +60,9 @@ class FuseActivationClips(Pass):
             if not is_op(node, "QuantizeLinear", "Clip"):
                 continue
             while (activation := _activation_before(node)) is not None:
-                reason = _why_not(activation, node, outputs)
-                if reason:
-                    skipped.append(MatchFailure(reason, activation.name))
+                refused = _unfit(activation, node, outputs)
+                if refused:
+                    skipped.append(MatchFailure(refused.reason, activation.name))
                     break
                 _remember(node, activation, outputs)
                 replace_input(node, node.inputs[0], activation.inputs[0])
@@ -77,30 +78,32 @@ def _activation_before(node: gs.Node) -> gs.Node | None:
     return found if found is not None and is_op(found, "Relu", "Clip") and not is_grid_clip(found) else None
 
 
-def _why_not(activation: gs.Node, node: gs.Node, outputs: set[int]) -> str:
-    """Why `node` cannot take over from the activation before it; empty if it can (the cases above)."""
+def _unfit(activation: gs.Node, node: gs.Node, outputs: set[int]) -> Refused | None:
+    """Why `node` cannot take over from the activation before it; None if it can (the cases above)."""
     reader = sole_consumer(activation.outputs[0], outputs)
     if reader is None or reader is not node:
-        return "its output is read elsewhere too"
+        return Refused("its output is read elsewhere too")
     limits = clamp_of(activation)
     if limits is None:
-        return "its bounds are computed at run time or NaN"
+        return Refused("its bounds are computed at run time or NaN")
     own = None
     if node.op == "Clip":
         own = clamp_of(node)
         if own is None:
-            return "the bounds of the Clip after it are computed at run time or NaN"
+            return Refused("the bounds of the Clip after it are computed at run time or NaN")
         if own[0] >= limits[0] and own[1] <= limits[1]:
-            return ""
+            return None
     quantize = _quantize_behind(node, outputs)
     if quantize is None:
-        return "the Clip behind it is wider"
+        return Refused("the Clip behind it is wider")
     code = _coder(quantize)
     if code is None:
-        return "the QuantizeLinear behind it is not per-tensor with constant 8-bit parameters"
+        return Refused("the QuantizeLinear behind it is not per-tensor with constant 8-bit parameters")
     low, high = code(own) if own else code.ends
     found = code(limits)
-    return "" if found[0] <= low and found[1] >= high else "QuantizeLinear does not saturate at its bounds"
+    if not (found[0] <= low and found[1] >= high):
+        return Refused("QuantizeLinear does not saturate at its bounds")
+    return None
 
 
 def _quantize_behind(node: gs.Node, outputs: set[int]) -> gs.Node | None:
