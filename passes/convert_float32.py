@@ -34,7 +34,7 @@ TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype", "softmax_pr
 class ConvertFloat32(Pass):
     """Compute a float16 or bfloat16 model in float32.
 
-    keep_io: inputs and outputs keep their types, with a Cast behind and before them.
+    keep_io: inputs and outputs keep their types, with a Cast after and before them.
     """
 
     name: ClassVar[str] = "convert-float32"

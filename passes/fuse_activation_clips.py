@@ -95,10 +95,10 @@ def _unfit(activation: gs.Node, node: gs.Node, outputs: set[int]) -> Refused | N
             return None
     quantize = _quantize_behind(node, outputs)
     if quantize is None:
-        return Refused("the Clip behind it is wider")
+        return Refused("the Clip after it is wider")
     code = _coder(quantize)
     if code is None:
-        return Refused("the QuantizeLinear behind it is not per-tensor with constant 8-bit parameters")
+        return Refused("the QuantizeLinear after it is not per-tensor with constant 8-bit parameters")
     low, high = code(own) if own else code.ends
     found = code(limits)
     if not (found[0] <= low and found[1] >= high):

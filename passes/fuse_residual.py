@@ -1,4 +1,4 @@
-"""Add to a layer's accumulator before its rounding what would be added behind it (HAWQ-V3, eq. 9).
+"""Add to a layer's accumulator before its rounding what would be added after it (HAWQ-V3, eq. 9).
 
 Case 1: Conv or Gemm gives its raw accumulator to an Add and to nothing else → ConvAdd, GemmAdd.
 Case 2: both inputs of the Add are such accumulators → the layer that comes last takes the other one's, int32.

@@ -1,6 +1,6 @@
 """Channels-last between our operators: Transposes move through what can take them, and cancel.
 
-Lowering puts Transpose(0,2,3,1) before and Transpose(0,3,1,2) behind each convolution and pool, which are channels-last
+Lowering puts Transpose(0,2,3,1) before and Transpose(0,3,1,2) after each convolution and pool, which are channels-last
 always. Here every operator between them is looked at (onnxq.layout): may it compute the same on transposed operands,
 with its axes, pads and constants rewritten? Of all such choices the one is taken that leaves the fewest bytes to
 Transposes (where sizes are not known, the fewest Transposes), those between operators of ours counting half more:
@@ -12,7 +12,7 @@ Transposes (where sizes are not known, the fewest Transposes), those between ope
 5. T of 8 bits that is left before an operator of ours ChannelsLast, which has a kernel of ours
 
 Graph inputs and outputs keep their names, order and types. The tensor that a channels-last layer makes takes the name
-of its channels-first copy, and a node whose tensors are no longer in the order that their names stand for says so:
+of its channels-first copy, and a node whose tensors are no longer in the order that their names stand for is marked:
 metadata `onnxq.layout` = "0,2,3,1" means transposed by this; `onnxq.flattened` = "8,6,6|1,2,0" means that the last
 dimension, which joins dimensions of sizes 8, 6, 6, joins them transposed by 1, 2, 0.
 """

@@ -1,4 +1,4 @@
-"""Run a model and hand over named tensors, some at a time, so that memory stays bounded however many there are."""
+"""Run a model and yield named tensors, some at a time, so that memory stays bounded however many there are."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def write_proto(proto: onnx.ModelProto, path: Path, base_dir: Path, external: bo
 
 
 def _refer(tensor: TensorProto, location: str, offset: int, length: int) -> None:
-    """Leave name, type and shape, and say where the values are."""
+    """Leave name, type and shape, and a reference to the values."""
     name, dims, data_type, doc = tensor.name, list(tensor.dims), tensor.data_type, tensor.doc_string
     tensor.Clear()
     tensor.name, tensor.data_type, tensor.doc_string = name, data_type, doc

@@ -292,7 +292,7 @@ def _bind_external(graph: gs.Graph, base_dir: Path) -> None:
             if isinstance(lazy, LazyValues) and external_data_helper.uses_external_data(lazy.tensor):
                 external = ExternalValues(lazy.tensor, base_dir)
                 tensor._values = np.array(external.load()) if external.nbytes <= SMALL_BYTES else external
-                tensor.data_location = None  # lazy.tensor says it; values that a pass puts there are inline
+                tensor.data_location = None  # lazy.tensor holds it; values that a pass puts there are inline
 
 
 def _detach_empty_lists(graph: gs.Graph) -> list[tuple[gs.Node, str, list]]:

@@ -1,4 +1,4 @@
-"""Reading QDQ models, ours and those of other tools: what a QuantizeLinear or DequantizeLinear says."""
+"""Reading QDQ models, ours and those of other tools: the parameters of QuantizeLinear and DequantizeLinear."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class QdqInfo:
     """Parameters of one QuantizeLinear or DequantizeLinear.
 
     scale: float64, zero_point: int64, of shape (), (channels,) or, in blocks, of the tensor's rank; None when computed
-    at run time. type: of the codes, as "uint8". bits, signed: of that type. axis: of the channels (as the node says it,
+    at run time. type: of the codes, as "uint8". bits, signed: of that type. axis: of the channels (as the node has it,
     possibly negative), None per tensor. block: elements that share a scale along the axis, 0 without blocks.
     """
 
@@ -45,7 +45,7 @@ class QdqInfo:
 
     @property
     def per_channel(self) -> bool:
-        """Whether the tensor has a scale a channel."""
+        """Whether the tensor has a scale per channel."""
         return self.axis is not None
 
     def same_scale(self, other: QdqInfo) -> bool:
@@ -153,7 +153,7 @@ def constant_reals(tensor: gs.Tensor) -> NDArray | None:
 
 
 def is_quantized_constant(tensor: gs.Tensor) -> bool:
-    """Whether the tensor is a constant behind a DequantizeLinear, stored as integers or as float."""
+    """Whether the tensor is a constant that a DequantizeLinear reads, stored as integers or as float."""
     node = dequantizer(tensor)
     if node is None:
         return False

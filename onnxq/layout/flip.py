@@ -1,4 +1,4 @@
-"""What a rule says: how a node computes the same results, transposed, from transposed operands."""
+"""What a rule proposes: how a node computes the same results, transposed, from transposed operands."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Flip:
 
     inputs, outputs: the permutation for each, None where it stays as it is. attrs: attributes with new values.
     constants: inputs with new values. replace: called when all of that is done, to put other nodes in its place or to
-    change what is behind it.
+    change what follows it.
     """
 
     inputs: tuple[Perm | None, ...]
@@ -91,7 +91,7 @@ def known_rank(tensor: gs.Tensor) -> int:
 def breaks_before_movement(node: gs.Node | None) -> bool:
     """Whether the node is a DequantizeLinear that nothing but arithmetic may read: of int32, or int8 with a zero point.
 
-    onnxruntime 1.31 moves a DequantizeLinear behind the Transpose, Reshape, Slice… that reads it, with a QuantizeLinear
+    onnxruntime 1.31 moves a DequantizeLinear past the Transpose, Reshape, Slice… that reads it, with a QuantizeLinear
     before that. From opset 21 on it then refuses its own QuantizeLinear, unless that makes uint8.
     """
     if node is None or not is_op(node, "DequantizeLinear"):

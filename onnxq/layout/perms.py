@@ -1,4 +1,4 @@
-"""Permutations of dimensions, as the perm attribute of Transpose says them: result.shape[i] = shape[perm[i]]."""
+"""Permutations of dimensions, as the perm attribute of Transpose has them: result.shape[i] = shape[perm[i]]."""
 
 from __future__ import annotations
 

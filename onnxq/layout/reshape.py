@@ -2,7 +2,7 @@
 
 A Reshape pairs groups of neighbouring dimensions before it with groups after it that hold the same elements
 ([N, C, H, W] → [N, C, HW]: N with N, C with C, H and W with HW). A Transpose moves through it when it keeps each group
-together and in order; the groups then change places behind it too. Dimensions of size 1 are nowhere in the way.
+together and in order; the groups then change places after it too. Dimensions of size 1 are nowhere in the way.
 
 Where a Reshape or Flatten to [N, K] joins dimensions that the Transpose takes apart, and only matrix products with
 constant weights read the result, the rows of those weights change places instead.
@@ -188,7 +188,7 @@ def _joined(shape: Dims) -> Dims:
 
 
 def squeeze(node: gs.Node, given: Given) -> Flip:
-    """Squeeze; the dimensions come back beside their neighbours where the permutation behind it is given."""
+    """Squeeze; the dimensions come back beside their neighbours where the permutation after it is given."""
     axes = integers(node, 1, "axes")
     dims = known_rank(node.inputs[0])
     if axes is None:
@@ -224,7 +224,7 @@ def unsqueeze(node: gs.Node, given: Given) -> Flip:
 
 
 def _with(perm: Perm, ones: set[int], dims: int) -> Perm:
-    """The permutation with dimensions of size 1 put in: each before the one that follows it, else behind the last."""
+    """The permutation with dimensions of size 1 put in: each before the one that follows it, else after the last."""
     kept = [axis for axis in range(dims) if axis not in ones]
     order = [kept[p] for p in perm]
     for axis in sorted(ones, reverse=True):

@@ -37,7 +37,7 @@ def carry_out(graph: gs.Graph, layouts: Layouts, choice: Choice, names: Names) -
 
 
 def note_layout(node: gs.Node, perm: Perm) -> None:
-    """Say in the node's metadata that what it makes is now transposed (once more)."""
+    """Note in the node's metadata that its results are now transposed (once more)."""
     before = marks.LAYOUT.get(node)
     total = perm if before is None else then(before, perm)
     marks.LAYOUT.drop(node)
@@ -111,9 +111,9 @@ def _stored(value: Value, stored: Perm, wanted: list[Perm], names: Names) -> gs.
 
 
 def _hides_reshape(value: Value, stored: Perm, wanted: list[Perm], output: gs.Variable) -> bool:
-    """Whether a copy that moves nothing could no longer be told, were the maker to make this graph output.
+    """Whether a copy that moves nothing could no longer be recognized, were the maker to make this graph output.
 
-    Graph outputs keep the shape they are declared with, which may say less than the root's.
+    Graph outputs keep the shape they are declared with, which may be less specific than the root's.
     """
     shape = value.root.shape
     if shape is None:
@@ -139,9 +139,9 @@ def _copy_node(graph: gs.Graph, copy: Copy, source: gs.Variable, perm: Perm, nam
 
 
 def name_by_layer(layouts: Layouts, names: Names) -> None:
-    """Let the operator itself make the tensor that bears the name, and the Transposes behind it a copy of that.
+    """Let the operator itself make the tensor that bears the name, and the Transposes after it a copy of that.
 
-    Lowering says in metadata which tensor of the QDQ model an operator stands for. What verification compares by name
+    Lowering notes in metadata which tensor of the QDQ model an operator stands for. What verification compares by name
     is then what the next operator reads.
     """
     for value in layouts.values:

@@ -75,7 +75,7 @@ def _slice(node: gs.Node, given: Given) -> Flip:
 
 
 def _axes_of(node: gs.Node, index: int, parameter: gs.Tensor, perm: Perm) -> NDArray[np.int64]:
-    """The optional input axes, which says of each entry of `parameter` what dimension it is for."""
+    """The optional input axes: the dimension that each entry of `parameter` is for."""
     axes = integers(node, index, "axes")
     if axes is None:
         count = parameter.shape[0] if parameter.shape else None
@@ -201,7 +201,7 @@ def _blocks(node: gs.Node, given: Given, to_space: bool) -> Flip:
     if perm != CHANNELS_FIRST_TO_LAST:
         raise RefusedError("it takes channels from dimension 1")
     if _breaks(node):
-        raise RefusedError("onnxruntime cannot have a Reshape behind the DequantizeLinear before it")
+        raise RefusedError("onnxruntime refuses a Reshape after the DequantizeLinear before it")
     shape = node.inputs[0].shape or ()
     known = [isinstance(d, int) for d in shape]
     if len(known) != 4 or not known[1] or not any(known[2:]):
@@ -217,7 +217,7 @@ def _breaks(node: gs.Node) -> bool:
 
 
 def _through_six_dimensions(graph: gs.Graph, node: gs.Node, to_space: bool, names: Names) -> None:
-    """The node reads and makes channels-last tensors already; only what it computes is still to be said."""
+    """The node reads and makes channels-last tensors already; only the computation between them is left."""
     source, result, block = node.inputs[0], node.outputs[0], int(node.attrs["blocksize"])
     height, width, channels = source.shape[1:]
     if to_space:

@@ -1,4 +1,4 @@
-"""Add, Sub, Sum, Mul, Div and BatchNormalization: one multiplier an input, one rounding (HAWQ-V3, eq. 9).
+"""Add, Sub, Sum, Mul, Div and BatchNormalization: one multiplier per input, one rounding (HAWQ-V3, eq. 9).
 
 A product with positive constants costs nothing: the integers stay, they only stand for other reals.
 """
@@ -195,7 +195,7 @@ def _factor(work: Work, tensor: gs.Tensor) -> Integers:
 
 
 def _lower_factor(work: Work, node: gs.Node, value: Integers, constant: gs.Tensor, rank: int) -> bool:
-    """A product with one constant a channel: positive ones only change what the integers stand for."""
+    """A product with one constant per channel: positive ones only change what the integers stand for."""
     reals = constant_reals(constant)
     if reals is None or reals.size == 0 or not np.isfinite(reals).all():
         raise RefusedError("its constant factor is empty, not finite, or computed at run time")
@@ -235,7 +235,7 @@ def _lower_signed(work: Work, node: gs.Node, value: Integers, factor: NDArray[np
 
 
 def lower_batchnorm(work: Work, node: gs.Node) -> None:
-    """A BatchNormalization that no layer took in: one factor and one constant a channel. Raises RefusedError."""
+    """A BatchNormalization that no layer took in: one factor and one constant per channel. Raises RefusedError."""
     value = work.integers(node.inputs[0])
     constants = [constant_reals(t) for t in node.inputs[1:5]]
     if any(c is None for c in constants) or int(node.attrs.get("training_mode", 0)):

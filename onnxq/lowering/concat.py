@@ -51,13 +51,13 @@ def lower_join(work: Work, node: gs.Node) -> None:
     if codes is not None and (node.op != "Concat" or all(p.value is None or codes.holds(p.value) for p in parts)):
         _lower_plain(work, node, condition, parts, codes)
     elif node.op != "Concat":
-        raise RefusedError("its inputs have different scales and no QuantizeLinear stands behind it")
+        raise RefusedError("its inputs have different scales and no QuantizeLinear follows it")
     elif len(parts) <= MOST:
         _lower_concat(work, node, parts)
     elif codes is not None:
         _lower_plain(work, node, condition, parts, codes)
     else:
-        raise RefusedError(f"it joins {len(parts)} tensors of different scales with no QuantizeLinear behind it")
+        raise RefusedError(f"it joins {len(parts)} tensors of different scales with no QuantizeLinear after it")
 
 
 def _part(work: Work, tensor: gs.Tensor) -> Part:
@@ -119,7 +119,7 @@ def _lower_concat(work: Work, node: gs.Node, parts: list[Part]) -> None:
 
 
 def _in_one_scale(work: Work, part: Part, made: Plan, sources: list[gs.Node]) -> Integers:
-    """A part that has one scale: of the result's codes where it had one a channel, or is a constant."""
+    """A part that has one scale: of the result's codes where it had one per channel, or is a constant."""
     scale = float(made.unit)
     codes = Codes(scale, made.zero_point, made.type, made.qmin, made.qmax)
     if part.value is not None:

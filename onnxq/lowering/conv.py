@@ -1,4 +1,4 @@
-"""Conv: convolutions of one and two dimensions, with groups, bias, and the activation behind them."""
+"""Conv: convolutions of one and two dimensions, with groups, bias, and the activation after them."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from onnxq.patterns.normalization import Norm, find_norms
 
 
 def lower_graph(graph: gs.Graph, form: Form = "auto") -> Work:
-    """Replace what can be computed in integers, in place; the result tells what was done and what was not.
+    """Replace what can be computed in integers, in place; the result holds what was done and what was not.
 
     form: of the multipliers, "auto", "fixed" or "general" (lowering.rescale). Subgraphs stay as they are.
     """
@@ -122,7 +122,7 @@ def _handler(op: str) -> Handler | None:
 
 
 def _in_integers(work: Work, tensor: gs.Tensor) -> bool:
-    """Whether a tensor is known in integers, or a constant behind a DequantizeLinear."""
+    """Whether a tensor is known in integers, or a constant that a DequantizeLinear reads."""
     if tensor in work.values or tensor in work.functions:
         return True
     made_by = producer(tensor)
@@ -196,7 +196,7 @@ def _reason(node: gs.Node) -> str:
     if node.domain not in STANDARD_DOMAINS:
         return f"it is of domain {node.domain}"
     if node.op in tables.FUNCTIONS:
-        return "no QuantizeLinear stands behind it, and a table has codes as results"
+        return "no QuantizeLinear follows it, and the results of a table are codes"
     if _handler(node.op) is None:
         return f"{node.op} has no integer operator"
     return "its input is not quantized"

@@ -111,7 +111,7 @@ def codes_of(quantize: gs.Node) -> Codes | None:
 
 
 def dequantized(node: gs.Node, low: int | None = None, high: int | None = None) -> Integers | None:
-    """What a DequantizeLinear says of its input; None where no operator can read that. low, high: if known closer."""
+    """A DequantizeLinear's input as integers; None where no operator can read it. low, high: limits that are known."""
     info = describe(node)
     if info.scale is None or info.zero_point is None or info.block or info.type not in RANGES:
         return None
@@ -157,7 +157,7 @@ class Weight:
 
 
 def weight_of(tensor: gs.Tensor) -> Weight:
-    """The integers of a constant behind a DequantizeLinear. Raises RefusedError with the reason there are none."""
+    """The integers of a constant that a DequantizeLinear reads. Raises RefusedError with the reason there are none."""
     node = producer(tensor)
     if node is None or not is_dequantize(node):
         if constant_values(tensor) is not None:

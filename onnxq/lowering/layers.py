@@ -79,7 +79,7 @@ def accumulate(x: Integers, centred: NDArray[np.int64], scale: NDArray[np.float6
 
 
 def bias_of(tensor: gs.Tensor | None, channels: int) -> Bias | None:
-    """The constant bias of a layer, one real number a channel, or None without one. Raises RefusedError."""
+    """The constant bias of a layer, one real number per channel, or None without one. Raises RefusedError."""
     if tensor is None:
         return None
     values = constant_reals(tensor)
@@ -88,7 +88,7 @@ def bias_of(tensor: gs.Tensor | None, channels: int) -> Bias | None:
     if not np.isfinite(values).all():
         raise RefusedError("its bias holds NaN or infinity")
     if values.size not in (1, channels) or (values.size > 1 and values.shape[-1] != values.size):
-        raise RefusedError("its bias is not one value a channel")
+        raise RefusedError("its bias is not one value per channel")
     spread = np.broadcast_to(values.reshape(-1).astype(np.float64), (channels,))
     return Bias(spread, "int" if constant_values(tensor) is None else "float")
 

@@ -69,7 +69,7 @@ class Work(Emitter):
         found = self.values.get(tensor)
         if found is None:
             if tensor in self.functions:
-                raise RefusedError(f"{what} {tensor.name} has no QuantizeLinear behind the function that makes it")
+                raise RefusedError(f"{what} {tensor.name} has no QuantizeLinear after the function that makes it")
             raise RefusedError(f"{what} {tensor.name} is not quantized")
         if found.tensor.shape is None and tensor.shape is None:
             raise RefusedError(f"the rank of {what} {tensor.name} is not known")  # onnxruntime would take it for 0

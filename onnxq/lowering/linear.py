@@ -1,4 +1,4 @@
-"""Gemm and MatMul, with a constant matrix and the bias added behind it, or of two activations."""
+"""Gemm and MatMul, with a constant matrix and the bias added after it, or of two activations."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def lower_matmul(work: Work, node: gs.Node) -> None:
 
 
 def _bias_behind(work: Work, node: gs.Node, channels: int) -> tuple[gs.Node | None, Bias | None]:
-    """The Add of one constant a channel that nothing else stands before, and what it adds."""
+    """The Add of one constant per channel that nothing else stands before, and what it adds."""
     add = work.sole_reader(node.outputs[0])
     if add is None or not is_op(add, "Add") or add.inputs[0] is add.inputs[1]:
         return None, None

@@ -41,7 +41,7 @@ def lower_mover(work: Work, node: gs.Node) -> None:
     elif odd_padding and not value.wide:
         raise RefusedError(f"it fills in {padding:g}, which is no code of its input")
     elif value.wide and node.op in EIGHT_BIT_ONLY:
-        raise RefusedError("its input is wide: no QuantizeLinear stands before or behind it")
+        raise RefusedError("its input is wide: no QuantizeLinear precedes or follows it")
     if value.axis is not None:
         value = _follow_axis(node, value) or one_scale(work, value, node.inputs[0].name, [node])
     if node.op == "MaxPool" or (node.op == "GlobalMaxPool" and _sizes(node) is not None):

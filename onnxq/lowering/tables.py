@@ -28,7 +28,7 @@ FUNCTIONS = ("Pow", *UNARY)  # tables, those without a handler of their own
 
 
 def lower_function(work: Work, node: gs.Node) -> None:
-    """One more function of codes: a table if a QuantizeLinear is behind it, else kept in mind. Raises RefusedError."""
+    """One more function of codes: a table if a QuantizeLinear follows, otherwise deferred. Raises RefusedError."""
     function = _evaluate(work, node)
     end = downstream.follow(work, node.outputs[0])
     codes = downstream.wanted(work, end.tensor)
@@ -41,8 +41,8 @@ def lower_function(work: Work, node: gs.Node) -> None:
 def or_function(arithmetic: Handler) -> Handler:
     """The handler of an operator that may be arithmetic on integers, or a step of a function of one tensor's codes.
 
-    It is a table where an operand is such a function and a QuantizeLinear is behind it, or where arithmetic refuses.
-    Without a QuantizeLinear behind it, it is kept in mind as both; what is not used in the end goes.
+    It is a table where an operand is such a function and a QuantizeLinear follows, or where arithmetic refuses.
+    Without a QuantizeLinear after it, both forms are kept; the one that is not used is dropped in the end.
     """
 
     def lower(work: Work, node: gs.Node) -> None:
@@ -79,7 +79,7 @@ def _make_table(work: Work, node: gs.Node, function: Function, end: downstream.E
 
 
 def _behind(function: Function, end: downstream.End) -> Function:
-    """The function with what stands behind it."""
+    """The function followed by the activations after it."""
     return Function(function.source, np.clip(function.reals * end.factor, end.low, end.high))
 
 
@@ -107,7 +107,7 @@ def _evaluate(work: Work, node: gs.Node) -> Function:
     if not sources:
         raise RefusedError("all its inputs are constant")
     if any(s.tensor is not sources[0].tensor for s in sources):
-        raise RefusedError("it joins two tensors, one of which has no QuantizeLinear behind the function that makes it")
+        raise RefusedError("it joins two tensors, one of which has no QuantizeLinear after the function that makes it")
     shape = sources[0].tensor.shape or ()
     values = [
         _uniform(t, shape) if o is None else o.reals for t, o in zip(node.inputs, operands, strict=True)

@@ -64,7 +64,7 @@ def lower_transposed(work: Work, node: gs.Node) -> None:
         raise RefusedError(f"pads {pads} and output_padding {extra} reach beyond its kernel")
     made = output.plan(work, node.outputs[0], acc.scale, 1, acc.low, acc.high, may_be_raw=stride == 1)
     if made.type == "int32" and stride > 1:
-        raise RefusedError("no QuantizeLinear stands behind it, and DepthToSpace takes 8 bits")
+        raise RefusedError("no QuantizeLinear follows it, and DepthToSpace takes 8 bits")
     how = rescale_layer(work, acc, made, bias)
     sources = [node, *made.nodes()]
     picture = nhwc.image(work, x.tensor, 2)

@@ -194,7 +194,7 @@ def _centered(tensors: tuple[gs.Tensor, gs.Tensor]) -> tuple[gs.Tensor | None, l
 
 
 def _affine(node: gs.Node) -> tuple[gs.Tensor | None, gs.Tensor | None, list[gs.Node]]:
-    """(gamma, beta, the nodes) of a product and a sum behind the node with a constant for each value of a row."""
+    """(gamma, beta, the nodes) of a product and a sum after the node, each with a constant for every value of a row."""
     gamma = beta = None
     found: list[gs.Node] = []
     while beta is None:

@@ -40,7 +40,7 @@ def test_nodes_that_a_step_adds_are_not_visited() -> None:
 
 
 def test_a_refusal_raised_is_the_one_returned() -> None:
-    with pytest.raises(RefusedError, match="^its rank is not known$") as caught:
+    with pytest.raises(RefusedError, match=r"^its rank is not known$") as caught:
         raise RefusedError("its rank is not known")
     assert caught.value.refused == Refused("its rank is not known") and str(caught.value.refused) == str(caught.value)
 

@@ -169,7 +169,7 @@ def test_a_quantizer_in_between_keeps_its_point() -> None:
 
 def test_a_table_needs_8_bits_on_both_sides() -> None:
     wide = one(outputs=f"{SHAPE} y").node("[act] y = Sigmoid(x_d)")
-    assert lower(wide.proto()).reasons["act"].startswith("no QuantizeLinear stands behind it")
+    assert lower(wide.proto()).reasons["act"].startswith("no QuantizeLinear follows it")
     behind = two().node("s = Add(a_d, b_d) [act] y = Sigmoid(s)")
     assert "has no QuantizeLinear of its own" in lower(end(behind).proto()).reasons["act"]
 

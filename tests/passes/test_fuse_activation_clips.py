@@ -173,7 +173,7 @@ def test_reasons() -> None:
     wide = "[act] a = Clip(x, lo) b = Clip(a, below) q = QuantizeLinear(b, s, z)"
     text = head.format(more="", constants=", float below = {-1.0}", body=wide)
     report = fuse(qdq.model(text.replace("z = {0}", "z = {128}"), s=np.array(0.02, np.float32)))
-    assert reasons(report)["act"] == "the Clip behind it is wider" and report.changed == 0
+    assert reasons(report)["act"] == "the Clip after it is wider" and report.changed == 0
     # But where the QuantizeLinear takes the Clip, it takes what is before it too.
     report = fuse(qdq.model(text, s=np.array(0.02, np.float32)))
     assert reasons(report) == {} and report.changed == 2
@@ -189,7 +189,7 @@ def test_parameters_that_it_does_not_understand() -> None:
             z=np.zeros(4 if "[4]" in scale else (), kind),
         )
         assert reasons(fuse(model)) == {
-            "act": "the QuantizeLinear behind it is not per-tensor with constant 8-bit parameters"
+            "act": "the QuantizeLinear after it is not per-tensor with constant 8-bit parameters"
         }
 
 
