@@ -87,9 +87,9 @@ def _holders(layouts: Layouts, value: Value, copy: Copy) -> list[str]:
     readers = [side for side, r in zip(sides, value.readers, strict=True) if r.layout == copy.layout]
     assert value.maker is not None
     maker = (value.maker, Given(copy.layout, value.slot, True, layouts.kept))
-    told = []
+    reasons = []
     for node, given in (maker, *readers):
         flip = propose(node, given)
         reason = flip.reason if isinstance(flip, Refused) else "it could be moved, at a higher cost"
-        told.append(f"{node.op} {node.name}: {reason}")
-    return told
+        reasons.append(f"{node.op} {node.name}: {reason}")
+    return reasons

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from onnxq.graph.identity import IdentitySet
+from onnxq.graph.protos import keep_only
 from onnxq.graph.walk import all_graphs
 
 
@@ -48,13 +47,6 @@ def _drop_captured(graph: gs.Graph, proto: onnx.GraphProto, hoisted: IdentitySet
             inner = node.attrs[attr.name]
             made = {t.name for n in inner.nodes for t in n.outputs}
             names = {t.name for t in inner.tensors().values() if t in hoisted}
-            _keep(attr.g.initializer, [t for t in attr.g.initializer if t.name not in names])
-            _keep(attr.g.value_info, [v for v in attr.g.value_info if v.name in made])
+            keep_only(attr.g.initializer, [t for t in attr.g.initializer if t.name not in names])
+            keep_only(attr.g.value_info, [v for v in attr.g.value_info if v.name in made])
             _drop_captured(inner, attr.g, hoisted)
-
-
-def _keep(values: Any, kept: list[Any]) -> None:
-    """Leave only these in a repeated protobuf field."""
-    if len(kept) < len(values):
-        del values[:]
-        values.extend(kept)
