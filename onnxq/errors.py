@@ -63,3 +63,8 @@ class PostconditionError(PassError):
 
 class VerificationError(PassError):
     """A value-preserving pass changed the model's outputs."""
+
+
+def first_line(err: BaseException) -> str:
+    """The first line of an error's message that is not blank, stripped; the name of its class where there is none."""
+    return next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)

@@ -15,7 +15,6 @@ from onnxq.card.assembly.float_model import made_by
 from onnxq.cost.concrete_shapes import concrete_shapes, format_shape
 from onnxq.cost.feature_maps import IN_PLACE, FeatureMaps, feature_maps
 from onnxq.cost.layer_costs import (
-    BITS_KEY,
     FLOAT_MIN,
     INTEGER_PRODUCTS,
     OPERANDS,
@@ -32,7 +31,7 @@ from onnxq.cost.layer_costs import (
 from onnxq.graph.match import STANDARD_DOMAINS, consumers, producer
 from onnxq.graph.model import Model, to_proto
 from onnxq.graph.protos import FLOAT_TYPES, OWN_DOMAIN
-from onnxq.graph.qdq import QDQ
+from onnxq.graph.qdq import QDQ, is_grid_clip
 from onnxq.graph.shapes import element_type
 from onnxq.placement.fitness import SUMS
 
@@ -155,7 +154,7 @@ def classify(graph: gs.Graph) -> dict[int, str]:
             kinds[id(node)] = "qdq"
         elif id(node) in known:
             kinds[id(node)] = "constant"
-        elif node.op == "Clip" and BITS_KEY in getattr(node, "metadata", {}):
+        elif is_grid_clip(node):
             kinds[id(node)] = "qdq"
         else:
             kinds[id(node)] = _kind(node, known, kinds)

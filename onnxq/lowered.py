@@ -20,13 +20,12 @@ from onnxq.context import PassContext
 from onnxq.data.spec import apply_shapes, input_specs
 from onnxq.errors import ConfigError, ModelError
 from onnxq.execution import save
-from onnxq.graph import files
+from onnxq.graph import files, marks
 from onnxq.graph.match import MatchFailure
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.graph.qdq import has_qdq
 from onnxq.graph.shapes import infer
 from onnxq.graph.walk import all_graphs
-from onnxq.lowering.emitter import RESCALE
 from onnxq.numeric.dyadic import Form
 from onnxq.operators import DOMAIN
 from onnxq.recipes import lower_pipeline
@@ -62,7 +61,7 @@ class Lowered:
     @property
     def rescales(self) -> dict[str, int]:
         """How many operators have multipliers of each form: fixed, general, or identity (none)."""
-        forms = (getattr(n, "metadata", {}).get(RESCALE) for n in self.graph_model.graph.nodes)
+        forms = (marks.RESCALE.get(n) for n in self.graph_model.graph.nodes)
         return dict(sorted(Counter(f for f in forms if f).items()))
 
     def inside(self) -> list[FloatOp]:

@@ -19,8 +19,9 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from onnxq.context import PassContext
+from onnxq.graph.identity import IdentityMap, IdentitySet
 from onnxq.graph.match import STANDARD_DOMAINS, Names, consumers, is_op, producer, replace_input
-from onnxq.graph.shapes import element_type, graph_type
+from onnxq.graph.shapes import element_type, graph_type, named_type
 from onnxq.graph.walk import all_graphs
 from onnxq.pipeline import Pass, PassResult
 
@@ -33,7 +34,7 @@ TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype", "softmax_pr
 class ConvertFloat32(Pass):
     """Compute a float16 or bfloat16 model in float32.
 
-    keep_io: inputs and outputs keep their types, with a Cast behind and before them.
+    keep_io: inputs and outputs keep their types, with a Cast after and before them.
     """
 
     name: ClassVar[str] = "convert-float32"
@@ -45,14 +46,14 @@ class ConvertFloat32(Pass):
             object.__setattr__(self, "preserves_values", False)
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
-        narrow = {
-            id(t): t
+        narrow = IdentitySet(
+            t
             for g in all_graphs(graph)
             for t in (*g.tensors().values(), *g.inputs, *g.outputs)
             if element_type(t) in NARROW
-        }
+        )
         run = _Run(graph, self.keep_io)
-        for tensor in narrow.values():
+        for tensor in narrow:
             if isinstance(tensor, gs.Constant):
                 run.constant(tensor)
             else:
@@ -68,11 +69,12 @@ class _Run:
 
     def __init__(self, graph: gs.Graph, keep_io: bool) -> None:
         self.names = Names(graph)
-        self.inputs = {id(t) for t in graph.inputs} if keep_io else set()
-        self.outputs = {id(t) for t in graph.outputs} if keep_io else set()
-        self.home = {id(t): g for g in all_graphs(graph) for t in (*g.inputs, *(t for n in g.nodes for t in n.outputs))}
+        self.inputs = IdentitySet(graph.inputs if keep_io else ())
+        self.outputs = IdentitySet(graph.outputs if keep_io else ())
+        made = ((t, g) for g in all_graphs(graph) for t in (*g.inputs, *(t for n in g.nodes for t in n.outputs)))
+        self.home = IdentityMap(made)
         self.bodies = [g for g in all_graphs(graph) if g is not graph]
-        self.casts: set[int] = set()
+        self.casts: IdentitySet[gs.Node] = IdentitySet()
         self.changed = 0
 
     def constant(self, tensor: gs.Constant) -> None:
@@ -93,14 +95,14 @@ class _Run:
         # A Cast reads any type: one that stands at the border already needs no other before it.
         free = [n for n in readers if not _foreign(n) and not is_op(n, "Cast")]
         handed_on = [g for g in self.bodies if any(t is tensor for t in g.outputs)]
-        if id(tensor) in self.inputs if maker is None else _foreign(maker):
+        if tensor in self.inputs if maker is None else _foreign(maker):
             if free or handed_on:
                 wide = self.cast(tensor, f"{tensor.name}_float32", TensorProto.FLOAT, free)
                 for body in handed_on:
                     body.outputs = [wide if t is tensor else t for t in body.outputs]
-        elif maker is not None and is_op(maker, "Cast") and not free and (fixed or id(tensor) in self.outputs):
+        elif maker is not None and is_op(maker, "Cast") and not free and (fixed or tensor in self.outputs):
             return  # the border itself
-        elif id(tensor) in self.outputs:
+        elif tensor in self.outputs:
             self.cast_to_output(tensor, free)
         else:
             kind = element_type(tensor)
@@ -114,12 +116,12 @@ class _Run:
         copy = gs.Variable(self.names.fresh(name), graph_type(kind), tensor.shape)
         for node in readers:
             replace_input(node, tensor, copy)
-        self.add_cast(self.home[id(tensor)], tensor, copy, kind)
+        self.add_cast(self.home[tensor], tensor, copy, kind)
         return copy
 
     def cast_to_output(self, tensor: gs.Variable, free: Iterable[gs.Node]) -> None:
         """The node that makes an output makes a float32 tensor, which `free` read; a Cast makes the output from it."""
-        maker, home = tensor.inputs[0], self.home[id(tensor)]
+        maker, home = tensor.inputs[0], self.home[tensor]
         wide = gs.Variable(self.names.fresh(f"{tensor.name}_float32"), np.dtype(np.float32), tensor.shape)
         for node in free:
             replace_input(node, tensor, wide)
@@ -129,19 +131,19 @@ class _Run:
     def add_cast(self, home: gs.Graph, source: gs.Tensor, result: gs.Variable, kind: int) -> None:
         node = gs.Node("Cast", self.names.fresh(f"{source.name}_cast"), {"to": kind}, [source], [result])
         home.nodes.append(node)
-        self.home[id(source)] = self.home[id(result)] = home
-        self.casts.add(id(node))
+        self.home[source] = self.home[result] = home
+        self.casts.add(node)
         self.changed += 1
 
     def attributes(self, node: gs.Node) -> None:
-        if _foreign(node) or id(node) in self.casts:
+        if _foreign(node) or node in self.casts:
             return
         made = {element_type(t) for t in node.outputs}
         for key, value in node.attrs.items():
             if isinstance(value, gs.Constant) and element_type(value) in NARROW:
                 node.attrs[key] = gs.Constant(value.name, np.asarray(value.values).astype(np.float32))
                 self.changed += 1
-            elif key in TYPE_ATTRIBUTES and _enum(value) in NARROW and not made & set(NARROW):
+            elif key in TYPE_ATTRIBUTES and named_type(value) in NARROW and not made & set(NARROW):
                 node.attrs[key] = TensorProto.FLOAT
                 self.changed += 1
 
@@ -149,8 +151,3 @@ class _Run:
 def _foreign(node: gs.Node) -> bool:
     """Whether the node reads and makes values in their own types only."""
     return node.domain not in STANDARD_DOMAINS
-
-
-def _enum(value: object) -> int:
-    """An element type in an attribute: a number, or a numpy type when set through onnx-graphsurgeon."""
-    return value if isinstance(value, int) else element_type(gs.Variable("", dtype=value)) if value else 0

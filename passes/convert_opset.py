@@ -31,6 +31,7 @@ from onnxq.errors import PostconditionError, PreconditionError
 from onnxq.graph.exporting import export
 from onnxq.graph.match import Names, constant_values, is_op
 from onnxq.graph.model import OPSET_MAX, adopt_nodes, replace_graph
+from onnxq.graph.protos import keep_only
 from onnxq.graph.shapes import VALUES_MAX, element_type, infer
 from onnxq.graph.walk import all_graphs
 from onnxq.pipeline import Pass, PassResult
@@ -218,9 +219,7 @@ def _take_out(graph: onnx.GraphProto, found: dict[str, onnx.ValueInfoProto]) -> 
     rest = [t for t in graph.initializer if t.data_location != TensorProto.EXTERNAL]
     for tensor in aside:
         found[tensor.name] = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-    if aside:
-        del graph.initializer[:]
-        graph.initializer.extend(rest)
+    keep_only(graph.initializer, rest)
     for node in graph.node:
         for attr in node.attribute:
             if attr.HasField("g"):

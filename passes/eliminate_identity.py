@@ -1,4 +1,4 @@
-"""Remove nodes that hand their input on unchanged, where shape, type and values provably stay the same.
+"""Remove nodes that forward their input unchanged, where shape, type and values provably stay the same.
 
 Always: Identity; Dropout in inference; Concat, Sum, Max, Min and Mean of one input; Split into one output.
 By their parameters: Cast to the type the tensor has; Add and Sub of 0; Mul, Div and Pow by 1; Clip without bounds; Pad
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from onnxq.context import PassContext
 from onnxq.graph.match import (
     STANDARD_DOMAINS,
-    MatchFailure,
     broadcasts_into,
     bypass,
     constant_values,
@@ -32,8 +31,9 @@ from onnxq.graph.match import (
     output_ids,
     rank,
 )
-from onnxq.graph.shapes import element_type, static_shape
-from onnxq.graph.walk import all_graphs
+from onnxq.graph.refusal import Refused
+from onnxq.graph.shapes import element_type, named_type, static_shape
+from onnxq.graph.sweep import sweep
 from onnxq.pipeline import Pass, PassResult
 
 # An end of a Slice beyond any dimension.
@@ -48,21 +48,16 @@ class EliminateIdentity(Pass):
     preserves_values: ClassVar[bool] = True
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
-        opset = int(graph.opset)
-        outputs = output_ids(graph)
-        changed = 0
-        skipped: dict[str, MatchFailure] = {}
-        for g in list(all_graphs(graph)):
-            for node in list(g.nodes):
-                source = unchanged_input(node, opset)
-                if source is None:
-                    continue
-                reason = _other_outputs(node, outputs) or bypass(g, node, source, outputs)
-                if reason:
-                    skipped[node.name] = MatchFailure(reason, node.name)
-                else:
-                    changed += 1
-        return PassResult(changed, tuple(skipped.values()))
+        opset, outputs = int(graph.opset), output_ids(graph)
+        return PassResult(*sweep(graph, lambda g, node: _eliminate(g, node, opset, outputs)))
+
+
+def _eliminate(graph: gs.Graph, node: gs.Node, opset: int, outputs: set[int]) -> bool | Refused:
+    source = unchanged_input(node, opset)
+    if source is None:
+        return False
+    refused = _other_outputs(node, outputs) or bypass(graph, node, source, outputs)
+    return refused or True
 
 
 def unchanged_input(node: gs.Node, opset: int) -> gs.Tensor | None:
@@ -75,9 +70,9 @@ def unchanged_input(node: gs.Node, opset: int) -> gs.Tensor | None:
     return node.inputs[0] if rule is not None and rule(node, opset) else None
 
 
-def _other_outputs(node: gs.Node, outputs: set[int]) -> str | None:
+def _other_outputs(node: gs.Node, outputs: set[int]) -> Refused | None:
     used = [t for t in node.outputs[1:] if t.outputs or id(t) in outputs]
-    return f"its other output {used[0].name} is used" if used else None
+    return Refused(f"its other output {used[0].name} is used") if used else None
 
 
 def _always(node: gs.Node, opset: int) -> bool:
@@ -102,17 +97,12 @@ def _dropout(node: gs.Node, opset: int) -> bool:
 
 def _cast(node: gs.Node, opset: int) -> bool:
     target = input_at(node, 1)
-    wanted = element_type(target) if target is not None else _enum(node.attrs.get("to", 0))
+    wanted = element_type(target) if target is not None else named_type(node.attrs.get("to", 0))
     return wanted != 0 and element_type(node.inputs[0]) == wanted
 
 
-def _enum(value: Any) -> int:
-    """Element type as a number; onnx-graphsurgeon users may write a numpy type into `to`."""
-    return value if isinstance(value, int) else element_type(gs.Variable("", dtype=value))
-
-
 def _neutral_operand(node: gs.Node) -> gs.Tensor | None:
-    """The operand that adding 0 or multiplying by 1 hands on."""
+    """The operand that adding 0 or multiplying by 1 forwards."""
     if "broadcast" in node.attrs:  # before opset 7, with an alignment of its own
         return None
     neutral = 0 if node.op in ("Add", "Sub") else 1

@@ -29,19 +29,20 @@ from onnxq.graph.match import (
     MatchFailure,
     Names,
     adopt_output,
+    also_read,
     belongs,
     constant_values,
-    consumers,
     is_op,
     output_ids,
     rank,
     remove_nodes,
     sole_consumer,
 )
+from onnxq.graph.refusal import Refused
 from onnxq.graph.walk import all_graphs
 from onnxq.numeric import affine
 from onnxq.numeric.affine import Affine
-from onnxq.patterns.linear import LinearLayer, fold_after, fold_before, layer_making, layer_reading
+from onnxq.patterns.linear_layers import fold_after, fold_before, layer_making, layer_reading
 from onnxq.pipeline import Pass, PassResult
 
 
@@ -68,104 +69,98 @@ class FoldBatchNorm(Pass):
         skipped = []
         alone: dict[str, list[str]] = {}
         for g in list(all_graphs(graph)):
-            left: list[tuple[gs.Node, Affine, str]] = []
+            left: list[tuple[gs.Node, Affine, Refused]] = []
             for node in [n for n in g.nodes if is_op(n, "BatchNormalization")]:
                 step = self.affine_of(node, opset, outputs)
-                if isinstance(step, str):
-                    skipped.append(MatchFailure(step, node.name))
-                    continue
-                reason = _into_layer_before(g, node, step, names, outputs)
-                if reason:
-                    left.append((node, step, reason))
+                if isinstance(step, Refused):
+                    skipped.append(MatchFailure(step.reason, node.name))
+                elif refused := _into_layer_before(g, node, step, names, outputs):
+                    left.append((node, step, refused))
                 else:
                     changed += 1
-            for node, step, reason_before in reversed(left):
-                reason = _into_layer_after(g, node, step, names, outputs)
-                if reason is None:
+            for node, step, before in reversed(left):
+                after = _into_layer_after(g, node, step, names, outputs)
+                if after is None:
                     changed += 1
                     continue
-                reason = f"{reason_before}; {reason}"
-                refused = _stand_alone(g, node, step, names) if self.standalone else ""
-                if refused is None:
+                reason = f"{before}; {after}"
+                refused = _stand_alone(g, node, step, names) if self.standalone else None
+                if self.standalone and refused is None:
                     alone.setdefault(reason, []).append(node.name)
                     changed += 1
                 else:
-                    skipped.append(MatchFailure(f"{reason}; {refused}" if refused else reason, node.name))
+                    skipped.append(MatchFailure(reason if refused is None else f"{reason}; {refused}", node.name))
         notes = [f"{len(n)} became Mul and Add: {reason}: {_some(n)}" for reason, n in alone.items()]
         return PassResult(changed, tuple(skipped), tuple(notes))
 
-    def affine_of(self, node: gs.Node, opset: int, outputs: set[int]) -> Affine | str:
-        """a and b of one node, shape (channels,), or why it has none."""
+    def affine_of(self, node: gs.Node, opset: int, outputs: set[int]) -> Affine | Refused:
+        """a and b of one node, float64 (channels,)."""
         trains = node.attrs.get("training_mode", 0) if opset >= 14 else len(node.outputs) > 1
         if trains or (opset < 7 and not node.attrs.get("is_test", 0)):
-            return "is in training mode"
+            return Refused("is in training mode")
         if any(t.outputs or id(t) in outputs for t in node.outputs[1:]):
-            return "its statistics are used"
+            return Refused("its statistics are used")
         if not node.attrs.get("spatial", 1):
-            return "normalizes each element on its own (spatial=0)"
+            return Refused("normalizes each element on its own (spatial=0)")
         parameters = [p for p in map(constant_values, node.inputs[1:5]) if p is not None]
         if len(parameters) < 4:
-            return "its parameters are computed at run time"
+            return Refused("its parameters are computed at run time")
         gamma, beta, mean, var = parameters
         epsilon = max(float(node.attrs.get("epsilon", 1e-5)), self.epsilon_floor)
         step = affine.batch_norm(gamma, beta, mean, var, epsilon)
-        return step if step.is_finite else "its variance plus epsilon is not positive (see epsilon_floor)"
+        return step if step.is_finite else Refused("its variance plus epsilon is not positive (see epsilon_floor)")
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _into_layer_before(graph: gs.Graph, node: gs.Node, step: Affine, names: Names, outputs: set[int]) -> str | None:
+def _into_layer_before(graph: gs.Graph, node: gs.Node, step: Affine, names: Names, outputs: set[int]) -> Refused | None:
     source = node.inputs[0]
     layer = layer_making(source, outputs)
     if layer is None or not belongs(graph, layer.node):
-        return "no layer before it"
-    if sole_consumer(source, outputs) is not node:
-        return _also_read(layer, node)
+        return Refused("no layer before it")
+    refused = also_read(source, node, layer.node, outputs)
+    if refused:
+        return refused
     if layer.node.op == "MatMul" and rank(source) != 2:
-        return f"the channels of {layer.node.name} are not on axis 1"
-    reason = fold_after(layer, step, graph, names, outputs)
-    if reason is None:
+        return Refused(f"the channels of {layer.node.name} are not on axis 1")
+    refused = fold_after(layer, step, graph, names, outputs)
+    if refused is None:
         adopt_output(graph, node, source)
-    return reason
+    return refused
 
 
-def _also_read(layer: LinearLayer, node: gs.Node) -> str:
-    others = [n.name for n in consumers(layer.output) if n is not node]
-    return f"the output of {layer.node.name} is also " + (f"read by {others[0]}" if others else "a graph output")
-
-
-def _into_layer_after(graph: gs.Graph, node: gs.Node, step: Affine, names: Names, outputs: set[int]) -> str | None:
+def _into_layer_after(graph: gs.Graph, node: gs.Node, step: Affine, names: Names, outputs: set[int]) -> Refused | None:
     result = node.outputs[0]
     reader = sole_consumer(result, outputs)
     if reader is None or not is_op(reader, *LINEAR_OPS) or not belongs(graph, reader):
-        return "no layer after it alone"
+        return Refused("no layer after it alone")
     if reader.inputs[0] is not result:
-        return f"it is the weight or bias of {reader.name}"
+        return Refused(f"it is the weight or bias of {reader.name}")
     if any(t is result for t in reader.inputs[1:]):
-        return f"{reader.name} reads it twice"
+        return Refused(f"{reader.name} reads it twice")
     if reader.op == "MatMul" and rank(result) != 2:
-        return f"the channels of {reader.name} are not on axis 1"
-    reason = fold_before(layer_reading(reader, outputs), step, graph, names, outputs)
-    if reason is None:
+        return Refused(f"the channels of {reader.name} are not on axis 1")
+    refused = fold_before(layer_reading(reader, outputs), step, graph, names, outputs)
+    if refused is None:
         reader.inputs[0] = node.inputs[0]
         remove_nodes(graph, [node])
-    return reason
+    return refused
 
 
-def _stand_alone(graph: gs.Graph, node: gs.Node, step: Affine, names: Names) -> str | None:
+def _stand_alone(graph: gs.Graph, node: gs.Node, step: Affine, names: Names) -> Refused | None:
     source, result = node.inputs[0], node.outputs[0]
     dims = rank(source)
     if dims is None:
-        return "its rank is unknown"
+        return Refused("its rank is unknown")
     dtype = constant_values(node.inputs[1]).dtype  # type: ignore[union-attr]
     if source.dtype is not None and not isinstance(source.dtype, int):
         dtype = np.dtype(source.dtype)
     shape = [-1, *[1] * (dims - 2)]
     stored = [affine.store(v.reshape(shape), dtype) for v in (step.a, step.b)]
     if any(v is None for v in stored):
-        return f"its scale or shift would overflow {dtype.name}"
+        return Refused(f"its scale or shift would overflow {dtype.name}")
     steps = [
         (op, suffix, values)
         for op, suffix, values, needed in (

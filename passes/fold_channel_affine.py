@@ -1,6 +1,6 @@
 """Scales and shifts by constants, folded into the layer before them or into one another.
 
-1. After a layer, W u + c: Mul, Div, Add and Sub with one number a channel (or one for all) go into W and c. This is
+1. After a layer, W u + c: Mul, Div, Add and Sub with one number per channel (or one for all) go into W and c. This is
    what is left of BatchNormalization in models that came from Caffe2 and the like.
 2. One after another: a chain of them becomes one Mul and one Add, fewer if a = 1 or b = 0.
 
@@ -18,23 +18,24 @@ from numpy.typing import NDArray
 
 from onnxq.context import PassContext
 from onnxq.graph.match import (
-    MatchFailure,
     Names,
     adopt_output,
+    also_read,
     belongs,
     broadcasts_into,
     constant_values,
-    consumers,
     is_constant,
     is_op,
     output_ids,
     remove_nodes,
     sole_consumer,
 )
-from onnxq.graph.walk import all_graphs
+from onnxq.graph.refusal import Refused
+from onnxq.graph.shapes import is_floating
+from onnxq.graph.sweep import sweep
 from onnxq.numeric import affine
 from onnxq.numeric.affine import Affine
-from onnxq.patterns.linear import LinearLayer, fold_after, layer_making
+from onnxq.patterns.linear_layers import LinearLayer, fold_after, layer_making
 from onnxq.pipeline import Pass, PassResult
 
 
@@ -47,17 +48,13 @@ class FoldChannelAffine(Pass):
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
         names, outputs = Names(graph), output_ids(graph)
-        changed = 0
-        skipped = []
-        for g in list(all_graphs(graph)):
-            for node in list(g.nodes):
-                reason = _into_layer(g, node, names, outputs)
-                if reason:
-                    skipped.append(MatchFailure(reason, node.name))
-                changed += reason is None
-            for node in list(g.nodes):
-                changed += _merge_chain(g, node, names, outputs)
-        return PassResult(changed, tuple(skipped))
+        return PassResult(
+            *sweep(
+                graph,
+                lambda g, node: _into_layer(g, node, names, outputs),
+                lambda g, node: _merge_chain(g, node, names, outputs),
+            )
+        )
 
 
 def _step(node: gs.Node) -> tuple[gs.Tensor, Affine] | None:
@@ -66,7 +63,7 @@ def _step(node: gs.Node) -> tuple[gs.Tensor, Affine] | None:
         return None
     index = 1 if is_constant(node.inputs[1]) else 0
     values, source = constant_values(node.inputs[index]), node.inputs[1 - index]
-    if values is None or is_constant(source) or (values.dtype.kind != "f" and values.dtype.name != "bfloat16"):
+    if values is None or is_constant(source) or not is_floating(values.dtype):
         return None
     if not broadcasts_into(values.shape, source):
         return None
@@ -83,32 +80,33 @@ def _step(node: gs.Node) -> tuple[gs.Tensor, Affine] | None:
     return (source, step) if step.is_finite else None
 
 
-def _into_layer(graph: gs.Graph, node: gs.Node, names: Names, outputs: set[int]) -> str | None:
-    """Why a node that follows a layer was not folded, None if it was, "" if there is nothing to fold."""
+def _into_layer(graph: gs.Graph, node: gs.Node, names: Names, outputs: set[int]) -> bool | Refused:
+    """Fold a node that follows a layer into it; False for other nodes."""
     found = _step(node)
     if found is None:
-        return ""
+        return False
     source, step = found
     layer = layer_making(source, outputs)
     if layer is None or layer.add is node or not belongs(graph, layer.node):
-        return ""
+        return False
     if layer.node.op == "MatMul" and layer.add is None and node.op in ("Add", "Sub"):
-        return ""  # its bias
-    if sole_consumer(source, outputs) is not node:
-        others = [n.name for n in consumers(source) if n is not node]
-        return f"the output of {layer.node.name} is also " + (f"read by {others[0]}" if others else "a graph output")
+        return False  # its bias
+    refused = also_read(source, node, layer.node, outputs)
+    if refused:
+        return refused
     rank = None if source.shape is None else len(source.shape)
     a, b = (_by_channel(v, layer, rank) for v in (step.a, step.b))
     if a is None or b is None:
-        return "it is not one number a channel"
-    reason = fold_after(layer, Affine(a, b), graph, names, outputs)
-    if reason is None:
-        adopt_output(graph, node, source)
-    return reason
+        return Refused("its operand is not per-channel")
+    refused = fold_after(layer, Affine(a, b), graph, names, outputs)
+    if refused:
+        return refused
+    adopt_output(graph, node, source)
+    return True
 
 
 def _by_channel(values: NDArray[np.float64], layer: LinearLayer, rank: int | None) -> NDArray[np.float64] | None:
-    """The operand of a broadcast as one number a channel; None if it varies along another axis."""
+    """The operand as one number per channel, (channels,) or (1,); None if it varies along another axis."""
     if values.size == 1:
         return values.reshape(-1)
     if rank is None:

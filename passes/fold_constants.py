@@ -17,6 +17,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import SparseValues
 
 from onnxq.context import PassContext
+from onnxq.errors import first_line
 from onnxq.graph import shapes
 from onnxq.graph.known_values import evaluate, evaluate_reference, output_sizes
 from onnxq.graph.match import (
@@ -175,7 +176,7 @@ class _Run:
             try:
                 values = evaluate_reference(nodes, wanted, self.opset)
             except Exception:
-                self.skip(nodes[0], f"cannot be computed beforehand: {str(err).splitlines()[0]}")
+                self.skip(nodes[0], f"cannot be computed beforehand: {first_line(err)}")
                 return
             self.by_reference.add(nodes[0].op)
         found = {id(t): v for t, v in zip(wanted, values, strict=True)}
@@ -198,7 +199,7 @@ class _Run:
 
     def to_constants(self, graph: gs.Graph, node: gs.Node, values: Sequence[Any]) -> None:
         tensors = list(node.outputs)
-        free_names = [node.name]  # the first Constant node takes it over
+        name: str | None = node.name  # the first Constant node takes it over
         remove_nodes(graph, [node])
         for tensor, value in zip(tensors, values, strict=True):
             if value is None or not (tensor.outputs or id(tensor) in self.outputs):
@@ -213,8 +214,9 @@ class _Run:
                 for node_reading in consumers(tensor):
                     replace_input(node_reading, tensor, own)
             attribute = gs.Constant(tensor.name, values_of)
-            name = free_names.pop() if free_names else self.names.fresh(node.name)
-            graph.nodes.append(gs.Node("Constant", name, {"value": attribute}, [], [tensor]))
+            made = gs.Node("Constant", name or self.names.fresh(node.name), {"value": attribute}, [], [tensor])
+            graph.nodes.append(made)
+            name = None
             tensor.dtype, tensor.shape = values_of.dtype, list(values_of.shape)
         self.changed += 1
 

@@ -18,10 +18,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
+from onnxq.graph import marks
+from onnxq.graph.clamps import Clamp, clamp_of
 from onnxq.graph.match import (
     MatchFailure,
     constant_values,
-    input_at,
     is_op,
     output_ids,
     producer,
@@ -30,11 +31,10 @@ from onnxq.graph.match import (
     scalar_value,
     sole_consumer,
 )
-from onnxq.passes.insert_qdq import GRID_BITS
+from onnxq.graph.qdq import is_grid_clip
+from onnxq.graph.refusal import Refused
 from onnxq.pipeline import Pass, PassResult
 from onnxq.profiles.schema import load_profile
-
-ABSORBED = "onnxq.absorbed"  # metadata of a QuantizeLinear: the activation that its saturation stands for
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class FuseActivationClips(Pass):
             if not is_op(node, "QuantizeLinear", "Clip"):
                 continue
             while (activation := _activation_before(node)) is not None:
-                reason = _why_not(activation, node, outputs)
-                if reason:
-                    skipped.append(MatchFailure(reason, activation.name))
+                refused = _unfit(activation, node, outputs)
+                if refused:
+                    skipped.append(MatchFailure(refused.reason, activation.name))
                     break
                 _remember(node, activation, outputs)
                 replace_input(node, node.inputs[0], activation.inputs[0])
@@ -75,59 +75,42 @@ class FuseActivationClips(Pass):
 
 def _activation_before(node: gs.Node) -> gs.Node | None:
     found = producer(node.inputs[0]) if node.inputs else None  # a node taken already has none
-    return found if found is not None and is_op(found, "Relu", "Clip") and not _is_grid(found) else None
+    return found if found is not None and is_op(found, "Relu", "Clip") and not is_grid_clip(found) else None
 
 
-def _is_grid(node: gs.Node) -> bool:
-    """Whether this Clip only narrows the QuantizeLinear behind it to fewer bits."""
-    return node.op == "Clip" and GRID_BITS in getattr(node, "metadata", {})
-
-
-def bounds(node: gs.Node) -> tuple[float, float] | None:
-    """The bounds of a Relu or Clip; None when they are computed at run time."""
-    if node.op == "Relu":
-        return 0.0, math.inf
-    found = []
-    for index, attr, missing in ((1, "min", -math.inf), (2, "max", math.inf)):
-        tensor = input_at(node, index)
-        value = float(node.attrs.get(attr, missing)) if tensor is None else scalar_value(tensor)
-        if value is None:
-            return None
-        found.append(value)
-    return found[0], found[1]
-
-
-def _why_not(activation: gs.Node, node: gs.Node, outputs: set[int]) -> str:
-    """Why `node` cannot take over from the activation before it; empty if it can (the cases above)."""
+def _unfit(activation: gs.Node, node: gs.Node, outputs: set[int]) -> Refused | None:
+    """Why `node` cannot take over from the activation before it; None if it can (the cases above)."""
     reader = sole_consumer(activation.outputs[0], outputs)
     if reader is None or reader is not node:
-        return "its output is read elsewhere too"
-    limits = bounds(activation)
+        return Refused("its output is read elsewhere too")
+    limits = clamp_of(activation)
     if limits is None:
-        return "its bounds are computed at run time"
+        return Refused("its bounds are computed at run time or NaN")
     own = None
     if node.op == "Clip":
-        own = bounds(node)
+        own = clamp_of(node)
         if own is None:
-            return "the bounds of the Clip behind it are computed at run time"
+            return Refused("the bounds of the Clip after it are computed at run time or NaN")
         if own[0] >= limits[0] and own[1] <= limits[1]:
-            return ""
+            return None
     quantize = _quantize_behind(node, outputs)
     if quantize is None:
-        return "the Clip behind it is wider"
+        return Refused("the Clip after it is wider")
     code = _coder(quantize)
     if code is None:
-        return "the QuantizeLinear behind it is not per-tensor with constant 8-bit parameters"
+        return Refused("the QuantizeLinear after it is not per-tensor with constant 8-bit parameters")
     low, high = code(own) if own else code.ends
     found = code(limits)
-    return "" if found[0] <= low and found[1] >= high else "QuantizeLinear does not saturate at its bounds"
+    if not (found[0] <= low and found[1] >= high):
+        return Refused("QuantizeLinear does not saturate at its bounds")
+    return None
 
 
 def _quantize_behind(node: gs.Node, outputs: set[int]) -> gs.Node | None:
     """The QuantizeLinear that `node` is, or that reads the grid Clip that it is."""
     if node.op == "QuantizeLinear":
         return node
-    if not _is_grid(node):
+    if not is_grid_clip(node):
         return None
     reader = sole_consumer(node.outputs[0], outputs)
     return reader if reader is not None and is_op(reader, "QuantizeLinear") else None
@@ -163,20 +146,7 @@ def _remember(node: gs.Node, activation: gs.Node, outputs: set[int]) -> None:
     quantize = _quantize_behind(node, outputs)
     if quantize is None:
         return
-    metadata = dict(getattr(quantize, "metadata", {}))
-    before = parse_absorbed(metadata.get(ABSORBED)) or (-math.inf, math.inf)
-    limits = bounds(activation)
+    before = marks.ABSORBED.get(quantize) or Clamp(-math.inf, math.inf)
+    limits = clamp_of(activation)
     assert limits is not None
-    low, high = max(before[0], limits[0]), min(before[1], limits[1])
-    metadata[ABSORBED] = "Relu" if (low, high) == (0.0, math.inf) else f"Clip {low!r} {high!r}"
-    quantize.metadata = metadata
-
-
-def parse_absorbed(text: str | None) -> tuple[float, float] | None:
-    """Bounds of the activation that the metadata ABSORBED tells of, if there is any."""
-    if not text:
-        return None
-    if text == "Relu":
-        return 0.0, math.inf
-    low, high = text.split()[1:]
-    return float(low), float(high)
+    marks.ABSORBED.set(quantize, Clamp(max(before.low, limits.low), min(before.high, limits.high)))

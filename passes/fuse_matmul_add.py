@@ -11,21 +11,11 @@ from typing import ClassVar
 import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
-from onnxq.graph.match import (
-    MatchFailure,
-    adopt_output,
-    belongs,
-    broadcasts_into,
-    constant_values,
-    consumers,
-    is_constant,
-    is_op,
-    output_ids,
-    producer,
-    rank,
-    sole_consumer,
-)
-from onnxq.graph.walk import all_graphs
+from onnxq.graph.match import adopt_output, also_read, belongs, broadcasts_into, constant_values, output_ids, rank
+from onnxq.graph.refusal import Refused
+from onnxq.graph.shapes import is_floating
+from onnxq.graph.sweep import sweep
+from onnxq.patterns.linear_layers import matmul_add
 from onnxq.pipeline import Pass, PassResult
 
 
@@ -38,39 +28,28 @@ class FuseMatMulAdd(Pass):
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
         outputs = output_ids(graph)
-        changed = 0
-        skipped = []
-        for g in list(all_graphs(graph)):
-            for node in list(g.nodes):
-                reason = _fuse(g, node, outputs)
-                if reason:
-                    skipped.append(MatchFailure(reason, node.name))
-                changed += reason is None
-        return PassResult(changed, tuple(skipped))
+        return PassResult(*sweep(graph, lambda g, node: _fuse(g, node, outputs)))
 
 
-def _fuse(graph: gs.Graph, add: gs.Node, outputs: set[int]) -> str | None:
-    """Why an Add after a MatMul stays, None if it was fused, "" if it is no such Add."""
-    if not is_op(add, "Add") or len(add.inputs) != 2:
-        return ""
-    index = 1 if is_constant(add.inputs[1]) else 0
-    bias, values = add.inputs[index], constant_values(add.inputs[index])
-    result = add.inputs[1 - index]
-    product = producer(result)
-    if values is None or product is None or not is_op(product, "MatMul") or not belongs(graph, product):
-        return ""
+def _fuse(graph: gs.Graph, add: gs.Node, outputs: set[int]) -> bool | Refused:
+    """Fuse an Add of a constant with the MatMul before it; False for other nodes."""
+    found = matmul_add(add)
+    if found is None or not belongs(graph, found.product):
+        return False
+    product, values = found.product, constant_values(found.constant)
+    assert values is not None
     ranks = [rank(t) for t in product.inputs]
     if ranks != [2, 2]:
         known = " and ".join("unknown" if r is None else str(r) for r in ranks)
-        return f"{product.name} multiplies tensors of rank {known}"
-    if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
-        return "Gemm is for floating point"
-    if not broadcasts_into(values.shape, result):
-        return "what it adds is larger than the product"
-    if sole_consumer(result, outputs) is not add:
-        others = [n.name for n in consumers(result) if n is not add]
-        return f"the output of {product.name} is also " + (f"read by {others[0]}" if others else "a graph output")
+        return Refused(f"{product.name} multiplies tensors of rank {known}")
+    if not is_floating(values.dtype):
+        return Refused("Gemm is for floating point")
+    if not broadcasts_into(values.shape, found.result):
+        return Refused("what it adds is larger than the product")
+    refused = also_read(found.result, add, product, outputs)
+    if refused:
+        return refused
     product.op = "Gemm"
-    product.inputs.append(bias)
-    adopt_output(graph, add, result)
-    return None
+    product.inputs.append(found.constant)
+    adopt_output(graph, add, found.result)
+    return True

@@ -1,4 +1,4 @@
-"""Add to a layer's accumulator before its rounding what would be added behind it (HAWQ-V3, eq. 9).
+"""Add to a layer's accumulator before its rounding what would be added after it (HAWQ-V3, eq. 9).
 
 Case 1: Conv or Gemm gives its raw accumulator to an Add and to nothing else → ConvAdd, GemmAdd.
 Case 2: both inputs of the Add are such accumulators → the layer that comes last takes the other one's, int32.
@@ -15,10 +15,13 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
+from onnxq.graph import marks
+from onnxq.graph.identity import IdentityMap
 from onnxq.graph.match import MatchFailure, constant_values, is_op, producer, sole_consumer
-from onnxq.lowering.emitter import RESCALE, SOURCE, Emitter
-from onnxq.lowering.images import TO_FIRST, image, leave, new_image
-from onnxq.lowering.values import RANGES, TYPE_NUMBERS
+from onnxq.graph.refusal import Refused
+from onnxq.lowering.emitter import Emitter
+from onnxq.lowering.integers import RANGES, TYPE_NUMBERS
+from onnxq.lowering.nhwc import TO_FIRST, image, leave, new_image
 from onnxq.operators import DOMAIN
 from onnxq.pipeline import Pass, PassResult
 
@@ -50,22 +53,22 @@ class FuseResidual(Pass):
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
         """Both cases."""
         emitter = Emitter(graph)
-        order = {id(n): i for i, n in enumerate(graph.nodes)}
+        order = IdentityMap((n, i) for i, n in enumerate(graph.nodes))
         skipped: list[MatchFailure] = []
         for node in list(graph.nodes):
             if node.domain != DOMAIN or node.op != "Add":
                 continue
             layers = [found for i in (0, 1) if (found := _layer(node, i, emitter.outputs)) is not None]
-            layers.sort(key=lambda found: order[id(found.node)], reverse=True)
-            reasons = []
+            layers.sort(key=lambda found: order[found.node], reverse=True)
+            refusals = []
             for layer in layers:
-                reason = _why_not(node, layer)
-                if not reason:
+                refused = _unfit(node, layer)
+                if refused is None:
                     _fuse(emitter, node, layer)
                     break
-                reasons.append(reason)
+                refusals.append(refused)
             else:
-                skipped += [MatchFailure(reason, node.name) for reason in dict.fromkeys(reasons)]
+                skipped += [MatchFailure(refused.reason, node.name) for refused in dict.fromkeys(refusals)]
         emitter.finish()
         return PassResult(emitter.lowered, tuple(skipped))
 
@@ -102,21 +105,21 @@ def _is_raw(node: gs.Node) -> bool:
     return bool(identity.all()) and whole and int(node.attrs.get("y_zero_point", 0)) == 0
 
 
-def _why_not(add: gs.Node, layer: Layer) -> str:
-    """Why the layer cannot take the Add in; empty if it can."""
+def _unfit(add: gs.Node, layer: Layer) -> Refused | None:
+    """Why the layer cannot take the Add in; None if it can."""
     residual, result = add.inputs[1 - layer.index], add.outputs[0]
     if residual.shape is None or result.shape is None or any(d is None for d in (*residual.shape, *result.shape)):
-        return f"the shape of {residual.name if residual.shape is None else result.name} is not known"
+        return Refused(f"the shape of {residual.name if residual.shape is None else result.name} is not known")
     if list(residual.shape) != list(result.shape):
-        return f"{residual.name} is broadcast"
+        return Refused(f"{residual.name} is broadcast")
     if any(constant_values(t) is None for t in add.inputs[2:5]):
-        return "its multipliers are computed at run time"
+        return Refused("its multipliers are computed at run time")
     rank = len(result.shape)
     channels = rank - 1 if layer.spatial == 0 else 1
     vectors = any(t.shape[0] > 1 for t in add.inputs[2:5])
     if vectors and int(add.attrs["axis"]) % rank != channels:
-        return "its multipliers run along another axis than the layer's channels"
-    return ""
+        return Refused("its multipliers run along another axis than the layer's channels")
+    return None
 
 
 def _fuse(emitter: Emitter, add: gs.Node, layer: Layer) -> None:
@@ -132,7 +135,7 @@ def _fuse(emitter: Emitter, add: gs.Node, layer: Layer) -> None:
         **{key: add.attrs[key] for key in ("y_zero_point", "qmin", "qmax", "y_type")},
     }
     sources = [*_names(node), *_names(add)]
-    form = getattr(add, "metadata", {}).get(RESCALE)
+    form = marks.RESCALE.get(add)
     op, spatial, name = f"{node.op}Add", layer.spatial, node.name
     placed = image(emitter, residual, spatial) if spatial else residual
     emitter.take(add, node, *layer.through)
@@ -140,13 +143,13 @@ def _fuse(emitter: Emitter, add: gs.Node, layer: Layer) -> None:
     fused = emitter.own(
         op, [x, w, bias, own, shift, w_zero_point, placed, other], written, attrs, [name], result=result
     )
-    fused.metadata[SOURCE] = "\n".join(dict.fromkeys(sources))
+    marks.SOURCES.set(fused, tuple(dict.fromkeys(sources)))
     if form:
-        fused.metadata[RESCALE] = form
+        marks.RESCALE.set(fused, form)
     if spatial:
         leave(emitter, written, result, spatial)
 
 
-def _names(node: gs.Node) -> list[str]:
+def _names(node: gs.Node) -> tuple[str, ...]:
     """The nodes of the QDQ model that a node comes from."""
-    return str(getattr(node, "metadata", {}).get(SOURCE, node.name)).split("\n")
+    return marks.SOURCES.get(node) or (node.name,)

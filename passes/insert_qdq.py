@@ -16,6 +16,7 @@ from onnxq.calibrate.ranges import choose_range
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
 from onnxq.context import PassContext
 from onnxq.errors import PostconditionError, PreconditionError
+from onnxq.graph import marks
 from onnxq.graph.axes import channel_axis, out_channels
 from onnxq.graph.match import MatchFailure, Names, constant_values, consumers, is_constant, is_float, producer
 from onnxq.numeric.formats import QuantFormat
@@ -31,8 +32,6 @@ from onnxq.profiles.schema import Profile, load_profile
 OPSET_PER_CHANNEL = 13
 OPSET_INT4 = 21
 # Metadata of what has fewer bits than its type: the Clip before an 8-bit QuantizeLinear, a weight's DequantizeLinear.
-GRID_BITS = "onnxq.bits"
-MADE_BY = "onnxq.pass"  # metadata of every QuantizeLinear of an activation made here
 
 
 @dataclass(frozen=True)
@@ -193,12 +192,12 @@ class _Editor:
             ]
             clipped = self._variable(f"{base}_clipped", np.float32, source.shape)
             clip = self._node("Clip", f"{base}_Clip", [source, *bounds], clipped)
-            clip.metadata = {GRID_BITS: str(qparams.format.bits)}
+            marks.BITS.set(clip, qparams.format.bits)
             chain.append(clip)
             entry = clipped
         quantized = self._variable(f"{base}_quantized", storage_type(qparams.format), source.shape)
         quantize = self._node("QuantizeLinear", f"{base}_QuantizeLinear", [entry, scale, zero_point], quantized)
-        quantize.metadata = {MADE_BY: "insert-qdq"}
+        marks.MADE_BY.set(quantize, "insert-qdq")
         chain.append(quantize)
         result = point.tensor if is_output else self._variable(f"{base}_dequantized", np.float32, source.shape)
         chain.append(self._node("DequantizeLinear", f"{base}_DequantizeLinear", [quantized, scale, zero_point], result))
@@ -346,7 +345,7 @@ class _Editor:
         attrs = {"axis": qparams.axis} if qparams.axis is not None else {}
         dq = self._node("DequantizeLinear", f"{name}_DequantizeLinear", [codes, scale, zero_point], result, attrs)
         if qparams.format.bits != (4 if storage.name.endswith("int4") else 8):
-            dq.metadata = {GRID_BITS: str(qparams.format.bits)}
+            marks.BITS.set(dq, qparams.format.bits)
         self.before.setdefault(id(node), []).append(dq)
         return result
 

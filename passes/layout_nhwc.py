@@ -1,6 +1,6 @@
 """Channels-last between our operators: Transposes move through what can take them, and cancel.
 
-Lowering puts Transpose(0,2,3,1) before and Transpose(0,3,1,2) behind each convolution and pool, which are channels-last
+Lowering puts Transpose(0,2,3,1) before and Transpose(0,3,1,2) after each convolution and pool, which are channels-last
 always. Here every operator between them is looked at (onnxq.layout): may it compute the same on transposed operands,
 with its axes, pads and constants rewritten? Of all such choices the one is taken that leaves the fewest bytes to
 Transposes (where sizes are not known, the fewest Transposes), those between operators of ours counting half more:
@@ -12,7 +12,7 @@ Transposes (where sizes are not known, the fewest Transposes), those between ope
 5. T of 8 bits that is left before an operator of ours ChannelsLast, which has a kernel of ours
 
 Graph inputs and outputs keep their names, order and types. The tensor that a channels-last layer makes takes the name
-of its channels-first copy, and a node whose tensors are no longer in the order that their names stand for says so:
+of its channels-first copy, and a node whose tensors are no longer in the order that their names stand for is marked:
 metadata `onnxq.layout` = "0,2,3,1" means transposed by this; `onnxq.flattened` = "8,6,6|1,2,0" means that the last
 dimension, which joins dimensions of sizes 8, 6, 6, joins them transposed by 1, 2, 0.
 """
@@ -28,12 +28,13 @@ from onnxq.context import PassContext
 from onnxq.errors import PreconditionError
 from onnxq.graph import topology
 from onnxq.graph.match import MatchFailure, Names
+from onnxq.graph.refusal import Refused
 from onnxq.layout.choice import Layouts
+from onnxq.layout.copies import Copy, Value
 from onnxq.layout.flip import Given
 from onnxq.layout.perms import inverse
 from onnxq.layout.rewrite import carry_out, channels_last_instead, name_by_layer, reshape_instead
 from onnxq.layout.rules import propose
-from onnxq.layout.values import Copy, Value
 from onnxq.pipeline import Pass, PassResult
 
 OPSET_MIN = 18  # from here on axes are inputs of all reductions
@@ -86,10 +87,9 @@ def _holders(layouts: Layouts, value: Value, copy: Copy) -> list[str]:
     readers = [side for side, r in zip(sides, value.readers, strict=True) if r.layout == copy.layout]
     assert value.maker is not None
     maker = (value.maker, Given(copy.layout, value.slot, True, layouts.kept))
-    told = []
+    reasons = []
     for node, given in (maker, *readers):
         flip = propose(node, given)
-        told.append(
-            f"{node.op} {node.name}: {flip if isinstance(flip, str) else 'it could be moved, at a higher cost'}"
-        )
-    return told
+        reason = flip.reason if isinstance(flip, Refused) else "it could be moved, at a higher cost"
+        reasons.append(f"{node.op} {node.name}: {reason}")
+    return reasons

@@ -41,7 +41,7 @@ class LowerDyadic(Pass):
             raise PreconditionError(f"the model has opset {graph.opset}: run convert-opset{{version={OPSET}}} before")
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
-        """Lower what can be, and say why the rest cannot."""
+        """Lower what can be, and report why the rest cannot."""
         work = lower_graph(graph, self.rescale)
         skipped = islands(graph, work)
         forms = ", ".join(f"{count} {form}" for form, count in sorted(work.forms().items()))

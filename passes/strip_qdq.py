@@ -14,6 +14,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
+from onnxq.graph import marks
+from onnxq.graph.identity import IdentityMap
 from onnxq.graph.match import (
     STANDARD_DOMAINS,
     MatchFailure,
@@ -24,10 +26,10 @@ from onnxq.graph.match import (
     replace_everywhere,
     scalar_value,
 )
+from onnxq.graph.qdq import is_grid_clip
+from onnxq.graph.refusal import Refused
 from onnxq.graph.walk import all_graphs
 from onnxq.numeric.quantize import along_axis
-from onnxq.passes.fuse_activation_clips import ABSORBED, parse_absorbed
-from onnxq.passes.insert_qdq import GRID_BITS, MADE_BY
 from onnxq.patterns.nonnegative import KEEPS_SIGN, is_nonnegative
 from onnxq.pipeline import Pass, PassResult
 
@@ -45,17 +47,18 @@ class StripQdq(Pass):
         """Constants first, then activation pairs."""
         names = Names(graph)
         changed, skipped = 0, []
-        restored: dict[int, gs.Tensor] = {}
+        restored: IdentityMap[gs.Node, gs.Tensor] = IdentityMap()
         for g in all_graphs(graph):
             for node in list(g.nodes):
                 if _is(node, "DequantizeLinear") and _fold_constant(g, node):
                     changed += 1
             for node in list(g.nodes):
                 if _is(node, "DequantizeLinear"):
-                    reason = _strip_pair(g, node, restored, names)
-                    changed += not reason
-                    if reason:
-                        skipped.append(MatchFailure(reason, node.name))
+                    refused = _strip_pair(g, node, restored, names)
+                    if refused is None:
+                        changed += 1
+                    else:
+                        skipped.append(MatchFailure(refused.reason, node.name))
             # A QuantizeLinear whose readers were all DequantizeLinear is dead now; the runner removes it.
         ctx.model.set_metadata("onnxq.card", None)
         return PassResult(changed, tuple(skipped))
@@ -83,24 +86,26 @@ def _fold_constant(graph: gs.Graph, node: gs.Node) -> bool:
     return True
 
 
-def _strip_pair(graph: gs.Graph, node: gs.Node, restored: dict[int, gs.Tensor], names: Names) -> str:
-    """Remove the pair that ends in this DequantizeLinear; returns why not, or nothing."""
+def _strip_pair(
+    graph: gs.Graph, node: gs.Node, restored: IdentityMap[gs.Node, gs.Tensor], names: Names
+) -> Refused | None:
+    """Remove the pair that ends in this DequantizeLinear."""
     quantize = producer(node.inputs[0])
     if quantize is None or not _is(quantize, "QuantizeLinear"):
-        return "its input does not come from a QuantizeLinear: integers made elsewhere stay"
+        return Refused("its input does not come from a QuantizeLinear: integers made elsewhere stay")
     if not any(n is quantize for n in graph.nodes):
-        return "its QuantizeLinear is outside the body that it is in"
-    if id(quantize) not in restored:
-        restored[id(quantize)] = _restore_activation(graph, quantize, names)
-    source, result = restored[id(quantize)], node.outputs[0]
+        return Refused("its QuantizeLinear is outside the body that it is in")
+    if quantize not in restored:
+        restored[quantize] = _restore_activation(graph, quantize, names)
+    source, result = restored[quantize], node.outputs[0]
     if any(result is t for t in graph.outputs):
         # The output keeps its name: an Identity, which eliminate-identity can fold into the producer.
         node.op, node.attrs, node.domain = "Identity", {}, None
         node.inputs = [source]
-        return ""
+        return None
     replace_everywhere(graph, result, source)
     remove_nodes(graph, [node])
-    return ""
+    return None
 
 
 def _is(node: gs.Node, op: str) -> bool:
@@ -112,7 +117,7 @@ def _restore_activation(graph: gs.Graph, quantize: gs.Node, names: Names) -> gs.
     """What the QuantizeLinear reads, behind the activation that its saturation stands for, if there is one."""
     source = quantize.inputs[0]
     grid = producer(source)
-    if grid is not None and GRID_BITS in getattr(grid, "metadata", {}):
+    if grid is not None and is_grid_clip(grid):
         source = grid.inputs[0]  # the Clip to fewer bits is part of the quantization
     limits = _absorbed(quantize, source)
     if limits is None:
@@ -134,9 +139,8 @@ def _restore_activation(graph: gs.Graph, quantize: gs.Node, names: Names) -> gs.
 
 def _absorbed(quantize: gs.Node, source: gs.Tensor) -> tuple[float, float] | None:
     """Bounds of the Relu or Clip that was dropped before this QuantizeLinear."""
-    metadata = getattr(quantize, "metadata", {})
-    if MADE_BY in metadata or ABSORBED in metadata:
-        return parse_absorbed(metadata.get(ABSORBED))
+    if marks.MADE_BY.on(quantize) or marks.ABSORBED.on(quantize):
+        return marks.ABSORBED.get(quantize)
     # Other tools drop it and do not say so, but codes that start at the zero point cannot go below 0. Nobody puts an
     # activation behind pooling or a reshape: there, and at graph inputs, it is chance.
     made_by = producer(source)

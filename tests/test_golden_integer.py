@@ -14,8 +14,8 @@ import pytest
 
 from onnxq.graph.model import Model
 from onnxq.graph.protos import OWN_DOMAIN
+from onnxq.layout.copies import perm_of
 from onnxq.layout.rules import is_channels_last
-from onnxq.layout.values import perm_of
 from onnxq.profiles.schema import builtin_names
 from support.prove.passes import prove_exact
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import onnx_graphsurgeon as gs
 
 from onnxq.cost.concrete_shapes import Shapes
-from onnxq.cost.layer_costs import BITS_KEY, known_tensors, tensor_bits, type_bits
+from onnxq.cost.layer_costs import known_tensors, tensor_bits, type_bits
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.match import STANDARD_DOMAINS, consumers, output_ids, producer
 from onnxq.graph.protos import FLOAT_TYPES
-from onnxq.graph.qdq import QDQ
+from onnxq.graph.qdq import QDQ, is_grid_clip
 from onnxq.graph.shapes import element_type
 from onnxq.placement.fitness import SUMS
 from onnxq.placement.plan import Placement
@@ -198,7 +198,7 @@ def _buffers(
             home.update((id(t), shared) for t in node.outputs if not t.is_empty())
         elif not all(place(t, step) for t in node.outputs if not t.is_empty()):
             return []
-        if node.op not in QDQ and not _is_grid_clip(node):
+        if node.op not in QDQ and not is_grid_clip(node):
             for tensor in node.inputs:
                 if id(tensor) in home:
                     buffer = home[id(tensor)]
@@ -220,7 +220,7 @@ def _same_buffer(
     if not node.inputs or node.domain not in STANDARD_DOMAINS:
         return None
     data = node.inputs[0]
-    if node.op in QDQ or node.op in VIEWS or _is_grid_clip(node):
+    if node.op in QDQ or node.op in VIEWS or is_grid_clip(node):
         return home.get(id(data))
     if node.op in IN_PLACE:
         return home.get(id(data)) if _sole_reader(data, outputs) else None
@@ -236,10 +236,6 @@ def _same_buffer(
 
 def _sole_reader(tensor: gs.Tensor, outputs: set[int]) -> bool:
     return len(consumers(tensor)) == 1 and id(tensor) not in outputs
-
-
-def _is_grid_clip(node: gs.Node) -> bool:
-    return node.op == "Clip" and BITS_KEY in getattr(node, "metadata", {})
 
 
 def _summary(buffers: list[_Buffer], end: int) -> FeatureMaps:

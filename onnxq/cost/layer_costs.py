@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from onnxq.cost.concrete_shapes import Shapes, concrete_shapes
+from onnxq.graph import marks
 from onnxq.graph.match import STANDARD_DOMAINS, input_at, producer
 from onnxq.graph.protos import ELEMENT_BITS, FLOAT_TYPES
 from onnxq.graph.qdq import QDQ
@@ -23,7 +24,6 @@ from onnxq.graph.shapes import element_type
 from onnxq.layout.rules import is_channels_last
 
 # Metadata of a node that quantizes to fewer bits than its storage type has (insert-qdq writes it).
-BITS_KEY = "onnxq.bits"
 FLOAT_BITS = 32
 FLOAT_MIN = 16  # widths from here on are floating point
 
@@ -203,8 +203,7 @@ def operands(node: gs.Node, known: set[int]) -> tuple[gs.Tensor | None, gs.Tenso
 
 
 def _marked_bits(node: gs.Node) -> int | None:
-    text = getattr(node, "metadata", {}).get(BITS_KEY, "")
-    return int(text) if text.isdecimal() else None
+    return marks.BITS.get(node) or None
 
 
 def _cost(node: gs.Node, body: str, shapes: Shapes, known: set[int]) -> LayerCost:

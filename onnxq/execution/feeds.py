@@ -70,7 +70,7 @@ def _random_feeds(
     given = {name: tuple(dims) for name, dims in (shapes or {}).items()}
     rows = {given[name][0] for name in plan.carriers if given.get(name)}
     if batch_size is not None and rows - {1, batch_size}:
-        raise ConfigError(f"the batch size is {batch_size}, but the input shapes say {max(rows)}; give one of the two")
+        raise ConfigError(f"the batch size is {batch_size}, but the input shapes have {max(rows)}; give one of the two")
     size = plan.fixed or batch_size or max(rows, default=1)
     single = {
         name: (1, *dims[1:]) if name in plan.carriers and plan.fixed is None and dims else dims

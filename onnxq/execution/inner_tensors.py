@@ -1,4 +1,4 @@
-"""Run a model and hand over named tensors, some at a time, so that memory stays bounded however many there are."""
+"""Run a model and yield named tensors, some at a time, so that memory stays bounded however many there are."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.data.source import Batch
-from onnxq.errors import CalibrationError, DataError
+from onnxq.errors import CalibrationError, DataError, first_line
 from onnxq.graph.model import Model, to_proto
+from onnxq.graph.shapes import element_type
 
 # Tensors fetched in one run together; more are fetched in several runs of the same batch.
 FETCH_BUDGET = 256 << 20
@@ -42,13 +43,6 @@ def output_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
     if tensor.dtype is not None:
         info.type.tensor_type.elem_type = element_type(tensor)
     return info
-
-
-def element_type(tensor: gs.Tensor) -> int:
-    """ONNX element type of a tensor whose dtype is known (onnx-graphsurgeon keeps a number where numpy has no type)."""
-    if isinstance(tensor.dtype, int):
-        return tensor.dtype
-    return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype)))
 
 
 class Fetcher:
@@ -96,7 +90,7 @@ def run_batch(session: Any, names: Sequence[str], batch: Batch) -> list[NDArray]
     try:
         return run_session(session, names, batch.feeds)
     except Exception as err:  # onnxruntime's own classes derive straight from Exception
-        reason = str(err).splitlines()[0][:300]
+        reason = first_line(err)[:300]
         raise DataError(f"sample {sample_names(batch.names)}: onnxruntime cannot run it: {reason}") from err
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, external_data_helper
 
-from onnxq.errors import ModelError, OutputError
+from onnxq.errors import ModelError, OutputError, first_line
 from onnxq.execution import runtime
 from onnxq.graph.files import check_writable, default_mode
 from onnxq.graph.model import INLINE_LIMIT, OPSET_MAX, Model, to_proto
@@ -98,7 +98,7 @@ def write_proto(proto: onnx.ModelProto, path: Path, base_dir: Path, external: bo
 
 
 def _refer(tensor: TensorProto, location: str, offset: int, length: int) -> None:
-    """Leave name, type and shape, and say where the values are."""
+    """Leave name, type and shape, and a reference to the values."""
     name, dims, data_type, doc = tensor.name, list(tensor.dims), tensor.data_type, tensor.doc_string
     tensor.Clear()
     tensor.name, tensor.data_type, tensor.doc_string = name, data_type, doc
@@ -155,13 +155,9 @@ def validate(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as err:
-        raise ModelError(f"{path.name}: the model that was made is invalid: {_first_line(err)}") from err
+        raise ModelError(f"{path.name}: the model that was made is invalid: {first_line(err)}") from err
     proto = onnx.load(str(path), load_external_data=False)
     opset = max((o.version for o in proto.opset_import if o.domain == ""), default=0)
     if opset > OPSET_MAX:
         raise ModelError(f"{path.name}: opset {opset} is newer than onnxruntime reads (at most {OPSET_MAX})")
     runtime.session(path, threads=1)
-
-
-def _first_line(err: BaseException) -> str:
-    return next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)

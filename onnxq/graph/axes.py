@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import constant_values, input_at
@@ -45,3 +47,13 @@ def listed_axes(node: gs.Node) -> list[int] | None:
         values = constant_values(tensor)
         return None if values is None else values.reshape(-1).tolist()
     return [int(a) for a in node.attrs.get("axes") or ()]
+
+
+def reduced_axes(node: gs.Node, rank: int) -> list[int] | None:
+    """The axes that a reduction goes over, sorted and not negative; None where they are computed at run time."""
+    listed: Iterable[int] | None = listed_axes(node)
+    if listed is None:
+        return None
+    if not listed:
+        listed = [] if int(node.attrs.get("noop_with_empty_axes", 0)) else range(rank)
+    return sorted({int(a) % rank for a in listed})

@@ -1,4 +1,4 @@
-"""Element types that shape inference could not tell, because it stops at operators that it does not know.
+"""Element types that shape inference leaves unknown, because it stops at operators that it does not know.
 
 An operator's definition says which of its operands share one type: where one of them is known (a weight, say), all are.
 """
@@ -15,7 +15,7 @@ from onnxq.graph.match import STANDARD_DOMAINS
 
 
 def fill_types(graph: gs.Graph) -> int:
-    """Set the dtype of the tensors of the top-level graph where another operand tells; returns how many were set."""
+    """Set unknown dtypes in the top-level graph that follow from another operand's; returns how many were set."""
     filled = 0
     if not any(t.dtype is None for n in graph.nodes for t in (*n.inputs, *n.outputs) if not t.is_empty()):
         return 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
+from onnxq.graph.identity import IdentitySet
+from onnxq.graph.protos import keep_only
 from onnxq.graph.walk import all_graphs
 
 
@@ -22,38 +22,31 @@ def export(graph: gs.Graph) -> onnx.ModelProto:
 
 
 def _store_once(graph: gs.Graph, proto: onnx.GraphProto) -> None:
-    shared: dict[int, gs.Constant] = {}
-    users: dict[int, int] = {}
+    seen: IdentitySet[gs.Tensor] = IdentitySet()
+    shared: IdentitySet[gs.Constant] = IdentitySet()
     for g in all_graphs(graph):
         for tensor in g.tensors().values():
-            users[id(tensor)] = users.get(id(tensor), 0) + 1
-            if isinstance(tensor, gs.Constant) and users[id(tensor)] > 1:
-                shared[id(tensor)] = tensor
+            if isinstance(tensor, gs.Constant) and tensor in seen:
+                shared.add(tensor)
+            seen.add(tensor)
     own = graph.tensors()
     # A name that means something else at the top cannot move there; each subgraph then keeps its copy.
-    hoisted = {i: t for i, t in shared.items() if own.get(t.name, t) is t}
-    for tensor in hoisted.values():
+    hoisted = IdentitySet(t for t in shared if own.get(t.name, t) is t)
+    for tensor in hoisted:
         if tensor.name not in own:
             proto.initializer.append(OnnxExporter.export_tensor_proto(tensor))
             own[tensor.name] = tensor
     _drop_captured(graph, proto, hoisted)
 
 
-def _drop_captured(graph: gs.Graph, proto: onnx.GraphProto, hoisted: dict[int, gs.Constant]) -> None:
+def _drop_captured(graph: gs.Graph, proto: onnx.GraphProto, hoisted: IdentitySet[gs.Constant]) -> None:
     for node, out in zip(graph.nodes, proto.node, strict=True):
         for attr in out.attribute:
             if not attr.HasField("g"):
                 continue
             inner = node.attrs[attr.name]
             made = {t.name for n in inner.nodes for t in n.outputs}
-            names = {t.name for t in inner.tensors().values() if id(t) in hoisted}
-            _keep(attr.g.initializer, [t for t in attr.g.initializer if t.name not in names])
-            _keep(attr.g.value_info, [v for v in attr.g.value_info if v.name in made])
+            names = {t.name for t in inner.tensors().values() if t in hoisted}
+            keep_only(attr.g.initializer, [t for t in attr.g.initializer if t.name not in names])
+            keep_only(attr.g.value_info, [v for v in attr.g.value_info if v.name in made])
             _drop_captured(inner, attr.g, hoisted)
-
-
-def _keep(values: Any, kept: list[Any]) -> None:
-    """Leave only these in a repeated protobuf field."""
-    if len(kept) < len(values):
-        del values[:]
-        values.extend(kept)

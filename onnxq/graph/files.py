@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from onnxq.errors import ConfigError, OutputError
+from onnxq.errors import ConfigError, OutputError, first_line
 
 
 def check_writable(path: str | Path) -> Path:
@@ -56,7 +56,7 @@ def read_json(file: Path, what: str) -> Any:
     except OSError as err:
         raise ConfigError(f"{file}: cannot be read: {err.strerror}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as err:
-        raise ConfigError(f"{file}: not {what}: {str(err).splitlines()[0]}") from None
+        raise ConfigError(f"{file}: not {what}: {first_line(err)}") from None
 
 
 def default_mode(path: Path) -> None:

@@ -12,6 +12,7 @@ from onnx import TensorProto, external_data_helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
+from onnxq.graph.identity import IdentitySet
 from onnxq.graph.model import ExternalValues
 from onnxq.graph.protos import IR_INT4
 from onnxq.graph.shapes import VALUES_MAX, element_type
@@ -88,13 +89,8 @@ def _whole(nodes: Sequence[gs.Node], wanted: Sequence[gs.Tensor], opset: int) ->
 
 
 def _constants(nodes: Sequence[gs.Node]) -> list[gs.Constant]:
-    made = {id(t) for n in nodes for t in n.outputs}
-    constants: dict[int, gs.Constant] = {}
-    for node in nodes:
-        for tensor in node.inputs:
-            if not tensor.is_empty() and id(tensor) not in made:
-                constants[id(tensor)] = tensor
-    return list(constants.values())
+    made = IdentitySet(t for n in nodes for t in n.outputs)
+    return list(IdentitySet(t for n in nodes for t in n.inputs if not t.is_empty() and t not in made))
 
 
 def _model(

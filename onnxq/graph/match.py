@@ -12,7 +12,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph.identity import IdentitySet
 from onnxq.graph.model import ExternalValues
+from onnxq.graph.names import fresh_name
+from onnxq.graph.refusal import Refused
 from onnxq.graph.walk import all_graphs
 
 STANDARD_DOMAINS = (None, "", "ai.onnx")
@@ -42,8 +45,7 @@ def producer(tensor: gs.Tensor) -> gs.Node | None:
 
 def consumers(tensor: gs.Tensor) -> list[gs.Node]:
     """Distinct nodes that read the tensor, also inside subgraphs, in order."""
-    seen: set[int] = set()
-    return [n for n in tensor.outputs if not (id(n) in seen or seen.add(id(n)))]  # type: ignore[func-returns-value]
+    return list({id(n): n for n in tensor.outputs}.values())
 
 
 def output_ids(graph: gs.Graph) -> set[int]:
@@ -58,6 +60,17 @@ def sole_consumer(tensor: gs.Tensor, outputs: Set[int] = frozenset()) -> gs.Node
     """
     found = consumers(tensor)
     return found[0] if len(found) == 1 and id(tensor) not in outputs else None
+
+
+def also_read(tensor: gs.Tensor, reader: gs.Node, maker: gs.Node, outputs: Set[int]) -> Refused | None:
+    """Why `tensor` cannot be rewritten for `reader`: what else reads it; None where nothing does.
+
+    maker: the node to name as the one that makes it. outputs: output_ids(graph).
+    """
+    if sole_consumer(tensor, outputs) is reader:
+        return None
+    other = next((n.name for n in consumers(tensor) if n is not reader), None)
+    return Refused(f"the output of {maker.name} is also {'a graph output' if other is None else f'read by {other}'}")
 
 
 def is_constant(tensor: gs.Tensor) -> bool:
@@ -123,11 +136,7 @@ class Names:
 
     def fresh(self, base: str) -> str:
         """`base` itself if free, else base_1, base_2, …; taken from then on."""
-        name, i = base, 1
-        while name in self.taken:
-            name, i = f"{base}_{i}", i + 1
-        self.taken.add(name)
-        return name
+        return fresh_name(base, self.taken)
 
 
 def replace_input(node: gs.Node, old: gs.Tensor, new: gs.Tensor) -> int:
@@ -148,11 +157,11 @@ def replace_everywhere(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor) -> None:
 
 def remove_nodes(graph: gs.Graph, dead: Iterable[gs.Node]) -> None:
     """Take nodes out of the graph (top level or the subgraph given) and unlink their tensors."""
-    gone = {id(n) for n in dead}
+    gone = IdentitySet(dead)
     for node in graph.nodes:
-        if id(node) in gone:
+        if node in gone:
             unlink(node)
-    graph.nodes[:] = [n for n in graph.nodes if id(n) not in gone]
+    graph.nodes[:] = [n for n in graph.nodes if n not in gone]
 
 
 def unlink(node: gs.Node) -> None:
@@ -165,8 +174,8 @@ def unlink(node: gs.Node) -> None:
     node.outputs.clear()
 
 
-def bypass(graph: gs.Graph, node: gs.Node, source: gs.Tensor, outputs: set[int]) -> str | None:
-    """Remove a node of `graph` whose only used output equals `source`; returns why it must stay, or None when done.
+def bypass(graph: gs.Graph, node: gs.Node, source: gs.Tensor, outputs: set[int]) -> Refused | None:
+    """Remove a node of `graph` whose only used output equals `source`.
 
     A graph output keeps its name: the node that makes `source` then makes the output instead. outputs: output_ids.
     """
@@ -177,13 +186,13 @@ def bypass(graph: gs.Graph, node: gs.Node, source: gs.Tensor, outputs: set[int])
         return None
     maker = producer(source)
     if is_constant(source):
-        return f"it makes output {result.name} from a constant"
+        return Refused(f"it makes output {result.name} from a constant")
     if maker is None:
-        return f"it joins input {source.name} to output {result.name}"
+        return Refused(f"it joins input {source.name} to output {result.name}")
     if id(source) in outputs:
-        return f"its input {source.name} and its result {result.name} are both outputs"
+        return Refused(f"its input {source.name} and its result {result.name} are both outputs")
     if not belongs(graph, maker):
-        return f"its input {source.name} comes from outside the subgraph"
+        return Refused(f"its input {source.name} comes from outside the subgraph")
     adopt_output(graph, node, source)
     return None
 

@@ -19,8 +19,10 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, external_data_helper, numpy_helper
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from onnxq.errors import ModelError
+from onnxq.errors import ModelError, first_line
 from onnxq.graph.exporting import export
+from onnxq.graph.identity import IdentitySet
+from onnxq.graph.names import fresh_name
 from onnxq.graph.protos import (
     INT4_TYPES,
     IR_MIN,
@@ -150,7 +152,7 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
         try:
             external_data_helper.load_external_data_for_model(work, str(base_dir))
         except (OSError, ValueError, onnx.checker.ValidationError) as err:
-            raise ModelError(f"{where}: external data cannot be read: {str(err).splitlines()[0]}") from err
+            raise ModelError(f"{where}: external data cannot be read: {first_line(err)}") from err
     work, functions = inline_functions(work, notes, where)
     check_attributes(work.graph, where)
     check_types(work.graph, where)
@@ -231,11 +233,11 @@ def replace_graph(graph: gs.Graph, new: gs.Graph) -> None:
 
 def _lift_constants(graph: gs.Graph) -> None:
     """Turn Constant nodes into constants; one that feeds a graph output directly stays a node."""
-    outputs = {id(t) for t in graph.outputs}
+    outputs = IdentitySet(graph.outputs)
     kept = []
     for node in graph.nodes:
         values = _constant_values(node) if node.op == "Constant" and node.domain in (None, "", "ai.onnx") else None
-        if values is None or id(node.outputs[0]) in outputs:
+        if values is None or node.outputs[0] in outputs:
             kept.append(node)
             continue
         tensor = node.outputs[0]
@@ -261,11 +263,7 @@ def _name_nodes(graph: gs.Graph) -> None:
     for g in all_graphs(graph):
         for node in g.nodes:
             base = node.name or next((t.name for t in node.outputs if t.name), node.op)
-            name, i = base, 1
-            while name in seen:
-                name, i = f"{base}_{i}", i + 1
-            node.name = name
-            seen.add(name)
+            node.name = fresh_name(base, seen)
 
 
 def _keep_node_extras(graph: gs.Graph, proto: onnx.GraphProto) -> None:
@@ -294,7 +292,7 @@ def _bind_external(graph: gs.Graph, base_dir: Path) -> None:
             if isinstance(lazy, LazyValues) and external_data_helper.uses_external_data(lazy.tensor):
                 external = ExternalValues(lazy.tensor, base_dir)
                 tensor._values = np.array(external.load()) if external.nbytes <= SMALL_BYTES else external
-                tensor.data_location = None  # lazy.tensor says it; values that a pass puts there are inline
+                tensor.data_location = None  # lazy.tensor holds it; values that a pass puts there are inline
 
 
 def _detach_empty_lists(graph: gs.Graph) -> list[tuple[gs.Node, str, list]]:

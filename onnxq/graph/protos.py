@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -48,6 +49,13 @@ def parse(raw: bytes, where: str) -> onnx.ModelProto:
     if not raw or proto.ir_version <= 0 or not proto.HasField("graph") or not proto.opset_import:
         raise ModelError(f"{where}: not an ONNX model (no IR version, opset or graph in it)")
     return proto
+
+
+def keep_only(values: Any, kept: list[Any]) -> None:
+    """Leave only these in a repeated protobuf field."""
+    if len(kept) < len(values):
+        del values[:]
+        values.extend(kept)
 
 
 def tensor_protos(graph: onnx.GraphProto) -> Iterator[TensorProto]:
@@ -105,9 +113,7 @@ def check_types(graph: onnx.GraphProto, where: str) -> None:
         if not _expressible(value.type):
             kind = value.type.WhichOneof("value").removesuffix("_type")
             raise ModelError(f"{where}: input or output {value.name} is of type {kind}, which onnxq cannot carry")
-    kept = [v for v in graph.value_info if _expressible(v.type)]
-    del graph.value_info[:]
-    graph.value_info.extend(kept)
+    keep_only(graph.value_info, [v for v in graph.value_info if _expressible(v.type)])
     for node in graph.node:
         for attr in node.attribute:
             if attr.HasField("g"):
@@ -152,8 +158,7 @@ def fix_defaults(proto: onnx.ModelProto, notes: list[str]) -> None:
             f"{len(dropped)} input(s) with a default value are fixed to it: {', '.join(dropped[:5])}"
             + ("…" if len(dropped) > 5 else "")
         )
-    del proto.graph.input[:]
-    proto.graph.input.extend(inputs)
+    keep_only(proto.graph.input, inputs)
 
 
 def header_of(proto: onnx.ModelProto) -> onnx.ModelProto:

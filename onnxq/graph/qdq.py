@@ -1,4 +1,4 @@
-"""Reading QDQ models, ours and those of other tools: what a QuantizeLinear or DequantizeLinear says."""
+"""Reading QDQ models, ours and those of other tools: the parameters of QuantizeLinear and DequantizeLinear."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph import marks
 from onnxq.graph.match import STANDARD_DOMAINS, constant_values, consumers, input_at, producer
 from onnxq.numeric.quantize import along_axis
-from onnxq.passes.insert_qdq import GRID_BITS
 
 CONTRIB = "com.microsoft"  # onnxruntime's own Q/DQ, for types that older opsets lack
 QDQ = ("QuantizeLinear", "DequantizeLinear")  # operator names, of either domain
@@ -22,7 +22,7 @@ class QdqInfo:
     """Parameters of one QuantizeLinear or DequantizeLinear.
 
     scale: float64, zero_point: int64, of shape (), (channels,) or, in blocks, of the tensor's rank; None when computed
-    at run time. type: of the codes, as "uint8". bits, signed: of that type. axis: of the channels (as the node says it,
+    at run time. type: of the codes, as "uint8". bits, signed: of that type. axis: of the channels (as the node has it,
     possibly negative), None per tensor. block: elements that share a scale along the axis, 0 without blocks.
     """
 
@@ -45,7 +45,7 @@ class QdqInfo:
 
     @property
     def per_channel(self) -> bool:
-        """Whether the tensor has a scale a channel."""
+        """Whether the tensor has a scale per channel."""
         return self.axis is not None
 
     def same_scale(self, other: QdqInfo) -> bool:
@@ -98,9 +98,14 @@ def quantizers(tensor: gs.Tensor) -> list[gs.Node]:
     return found
 
 
+def is_grid_clip(node: gs.Node | None) -> bool:
+    """Whether this Clip only narrows the codes of the QuantizeLinear that reads it to fewer bits."""
+    return node is not None and node.op == "Clip" and marks.BITS.on(node)
+
+
 def grid_bits(node: gs.Node | None) -> int:
-    """Width that this Clip narrows the QuantizeLinear behind it to; 0 if it is not such a Clip."""
-    return int(getattr(node, "metadata", {}).get(GRID_BITS, 0)) if node is not None and node.op == "Clip" else 0
+    """Width in bits to which a grid Clip narrows the codes of the QuantizeLinear that reads it; 0 for other nodes."""
+    return (marks.BITS.get(node) or 0) if is_grid_clip(node) else 0
 
 
 def entry(quantize: gs.Node) -> gs.Tensor:
@@ -148,7 +153,7 @@ def constant_reals(tensor: gs.Tensor) -> NDArray | None:
 
 
 def is_quantized_constant(tensor: gs.Tensor) -> bool:
-    """Whether the tensor is a constant behind a DequantizeLinear, stored as integers or as float."""
+    """Whether the tensor is a constant that a DequantizeLinear reads, stored as integers or as float."""
     node = dequantizer(tensor)
     if node is None:
         return False

@@ -11,7 +11,10 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
+from onnxq.errors import first_line
+from onnxq.graph.identity import IdentityMap, IdentitySet
 from onnxq.graph.protos import INT4_TYPES, IR_MIN
+from onnxq.graph.refusal import Refused
 from onnxq.graph.walk import SMALL_BYTES, all_graphs
 from onnxq.operators import attach_functions
 
@@ -19,8 +22,8 @@ from onnxq.operators import attach_functions
 VALUES_MAX = SMALL_BYTES
 
 
-def infer(graph: gs.Graph) -> str | None:
-    """Fill in shapes and types of intermediate tensors that are unknown; returns why inference gave up, or None.
+def infer(graph: gs.Graph) -> Refused | None:
+    """Fill in shapes and types of intermediate tensors that are unknown; refused where ONNX's inference gives up.
 
     What is known already stays. Graph inputs and outputs keep the dimensions they were declared with.
     """
@@ -31,7 +34,7 @@ def infer(graph: gs.Graph) -> str | None:
         attach_functions(proto)  # through which the shapes of com.onnxq follow
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as err:
-        return next(iter(str(err).splitlines()), type(err).__name__)
+        return Refused(first_line(err))
     _copy(graph, inferred.graph)
     return None
 
@@ -39,22 +42,22 @@ def infer(graph: gs.Graph) -> str | None:
 @contextlib.contextmanager
 def light(graph: gs.Graph) -> Iterator[None]:
     """While open, large constants are represented by their type alone."""
-    swapped: dict[int, tuple[gs.Constant, object]] = {}  # a captured constant is met once in each graph
+    swapped: IdentityMap[gs.Constant, object] = IdentityMap()  # a captured constant is met once in each graph
     try:
         for g in all_graphs(graph):
             for tensor in g.tensors().values():
                 values = getattr(tensor, "_values", None)
-                if values is None or isinstance(values, SparseValues) or id(tensor) in swapped:
+                if values is None or isinstance(values, SparseValues) or tensor in swapped:
                     continue
                 if values.nbytes <= VALUES_MAX and element_type(tensor) not in INT4_TYPES:  # gs cannot write those
                     continue
                 stub = TensorProto(name=tensor.name, data_type=element_type(tensor), dims=list(tensor.shape))
                 stub.data_location = TensorProto.EXTERNAL
-                swapped[id(tensor)] = (tensor, values)
+                swapped[tensor] = values
                 tensor._values = LazyValues(stub)
         yield
     finally:
-        for tensor, values in swapped.values():
+        for tensor, values in swapped.items():
             tensor._values = values
 
 
@@ -67,6 +70,16 @@ def element_type(tensor: gs.Tensor) -> int:
     )
 
 
+def named_type(value: object) -> int:
+    """The element type that an attribute such as Cast's `to` names, as a number or numpy type; 0 if it names none."""
+    return value if isinstance(value, int) else element_type(gs.Variable("", dtype=value))
+
+
+def is_floating(dtype: np.dtype) -> bool:
+    """Whether the elements are floating point; numpy has bfloat16 as a type of another kind."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
 def graph_type(elem_type: int) -> np.dtype | int:
     """An element type as onnx-graphsurgeon keeps it: a numpy type, or the number where numpy has none."""
     found = gs.importers.onnx_importer.get_numpy_type(elem_type)
@@ -74,13 +87,13 @@ def graph_type(elem_type: int) -> np.dtype | int:
 
 
 def _copy(graph: gs.Graph, proto: onnx.GraphProto) -> None:
-    borders = {id(t) for t in (*graph.inputs, *graph.outputs)}
+    borders = IdentitySet((*graph.inputs, *graph.outputs))
     found = {v.name: v for v in (*proto.value_info, *proto.output)}
     for node, inferred in zip(graph.nodes, proto.node, strict=True):
         for tensor in node.outputs:
             value = found.get(tensor.name)
             if value is not None and not tensor.is_empty() and value.type.HasField("tensor_type"):
-                _fill(tensor, value.type.tensor_type, keep_dims=id(tensor) in borders)
+                _fill(tensor, value.type.tensor_type, keep_dims=tensor in borders)
         for attr in inferred.attribute:
             if attr.HasField("g"):
                 _copy(node.attrs[attr.name], attr.g)

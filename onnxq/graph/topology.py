@@ -7,6 +7,7 @@ import heapq
 import onnx_graphsurgeon as gs
 
 from onnxq.errors import PostconditionError
+from onnxq.graph.identity import IdentityMap
 from onnxq.graph.match import output_ids, unlink
 from onnxq.graph.walk import all_graphs
 
@@ -30,11 +31,11 @@ def toposort(graph: gs.Graph) -> None:
         for attr in node.attrs.values():
             if isinstance(attr, gs.Graph):
                 toposort(attr)
-    index = {id(n): i for i, n in enumerate(graph.nodes)}
+    index = IdentityMap((n, i) for i, n in enumerate(graph.nodes))
     waits = [0] * len(graph.nodes)
     feeds: list[list[int]] = [[] for _ in graph.nodes]
     for i, node in enumerate(graph.nodes):
-        sources = {index[id(p)] for t in (*node.inputs, *captured(node)) for p in t.inputs if id(p) in index}
+        sources = {index[p] for t in (*node.inputs, *captured(node)) for p in t.inputs if p in index}
         sources.discard(i)
         waits[i] = len(sources)
         for s in sources:
@@ -118,11 +119,10 @@ def _verify(graph: gs.Graph, outer: dict[str, gs.Tensor]) -> None:
 def _check_use(tensor: gs.Tensor, known: dict[str, gs.Tensor], where: str) -> None:
     if tensor.is_empty():
         return
-    if isinstance(tensor, gs.Constant):
-        if known.setdefault(tensor.name, tensor) is not tensor:
-            raise PostconditionError(f"two tensors are called {tensor.name}, one read by {where}")
-        return
     if tensor.name not in known:
+        if isinstance(tensor, gs.Constant):
+            known[tensor.name] = tensor
+            return
         raise PostconditionError(f"tensor {tensor.name}, read by {where}, is made by no node before it")
     if known[tensor.name] is not tensor:
         raise PostconditionError(f"two tensors are called {tensor.name}, one read by {where}")

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import output_ids
+from onnxq.layout.copies import Value, values_of
 from onnxq.layout.flip import Flip, Given
 from onnxq.layout.mincut import ENDLESS, SINK, SOURCE, Network
 from onnxq.layout.perms import Perm, inverse, is_identity, then
 from onnxq.layout.rules import propose
-from onnxq.layout.values import Value, values_of
 
 Choice = dict[int, tuple[gs.Node, Flip]]
 

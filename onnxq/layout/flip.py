@@ -1,4 +1,4 @@
-"""What a rule says: how a node computes the same results, transposed, from transposed operands."""
+"""What a rule proposes: how a node computes the same results, transposed, from transposed operands."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.graph.match import Names, constant_values, input_at, is_constant, is_op, rank
+from onnxq.graph.refusal import RefusedError
 from onnxq.layout.perms import Perm, identity, inverse, or_none
-
-
-class Refusal(Exception):
-    """Raised by a rule: why the node needs its operands in the order they have."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Flip:
 
     inputs, outputs: the permutation for each, None where it stays as it is. attrs: attributes with new values.
     constants: inputs with new values. replace: called when all of that is done, to put other nodes in its place or to
-    change what is behind it.
+    change what follows it.
     """
 
     inputs: tuple[Perm | None, ...]
@@ -48,9 +45,9 @@ Rule = Callable[[gs.Node, Given], Flip]
 
 
 def one_input(node: gs.Node, given: Given, index: int = 0) -> Perm:
-    """The permutation that input `index` and every output of the node have in common. Refusal for another operand."""
+    """The permutation that input `index` and every output share. Raises RefusedError for other inputs (parameters)."""
     if not given.output and given.index != index:
-        raise Refusal("it is a parameter of it")
+        raise RefusedError("it is a parameter of it")
     return given.perm
 
 
@@ -73,28 +70,28 @@ def moved_axes(axes: Sequence[int], perm: Perm) -> list[int]:
 
 
 def integers(node: gs.Node, index: int, what: str) -> list[int] | None:
-    """Values of an integer parameter, None where it is left out. Refusal when it is computed at run time."""
+    """Values of an integer parameter, None where it is left out. Raises RefusedError when computed at run time."""
     tensor = input_at(node, index)
     if tensor is None:
         return None
     values = constant_values(tensor)
     if values is None:
-        raise Refusal(f"its {what} are computed at run time")
+        raise RefusedError(f"its {what} are computed at run time")
     return [int(v) for v in values.reshape(-1)]
 
 
 def known_rank(tensor: gs.Tensor) -> int:
-    """Number of dimensions. Refusal when it is not known."""
+    """Number of dimensions. Raises RefusedError when it is not known."""
     found = rank(tensor)
     if found is None:
-        raise Refusal(f"the number of dimensions of {tensor.name} is not known")
+        raise RefusedError(f"the number of dimensions of {tensor.name} is not known")
     return found
 
 
 def breaks_before_movement(node: gs.Node | None) -> bool:
     """Whether the node is a DequantizeLinear that nothing but arithmetic may read: of int32, or int8 with a zero point.
 
-    onnxruntime 1.31 moves a DequantizeLinear behind the Transpose, Reshape, Slice… that reads it, with a QuantizeLinear
+    onnxruntime 1.31 moves a DequantizeLinear past the Transpose, Reshape, Slice… that reads it, with a QuantizeLinear
     before that. From opset 21 on it then refuses its own QuantizeLinear, unless that makes uint8.
     """
     if node is None or not is_op(node, "DequantizeLinear"):
@@ -114,11 +111,11 @@ def broadcast(node: gs.Node, given: Given, operands: Sequence[int]) -> Flip:
     perm = given.perm
     if not given.output:
         if given.index not in operands:
-            raise Refusal("it is a parameter of it")
+            raise RefusedError("it is a parameter of it")
         missing = dims - len(perm)
         perm = (*range(missing), *(p + missing for p in perm))
     if len(perm) != dims:
-        raise Refusal("the number of dimensions of its result is not known")
+        raise RefusedError("the number of dimensions of its result is not known")
     wanted: list[Perm | None] = [None] * len(node.inputs)
     constants = {}
     for i in operands:
@@ -147,5 +144,5 @@ def _operand_perm(tensor: gs.Tensor, perm: Perm) -> Perm | None:
     if all(d == 1 for d in tensor.shape):
         return perm if missing == 0 else None
     if perm[:missing] != identity(missing):
-        raise Refusal(f"its operand {tensor.name} has fewer dimensions")
+        raise RefusedError(f"its operand {tensor.name} has fewer dimensions")
     return or_none(tuple(p - missing for p in perm[missing:]))

@@ -12,10 +12,10 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
+from onnxq.graph.refusal import RefusedError
 from onnxq.layout.flip import (
     Flip,
     Given,
-    Refusal,
     Rule,
     alike,
     broadcast,
@@ -51,9 +51,9 @@ def _along_axis(schema: Schema, layout: AlongAxis, node: gs.Node, given: Given) 
 def _joined(schema: Schema, layout: Joined, node: gs.Node, given: Given) -> Flip:
     operands = schema.places(layout.operands)
     if not given.output and given.index not in operands:
-        raise Refusal("it is a parameter of it")
+        raise RefusedError("it is a parameter of it")
     if any(known_rank(node.inputs[i]) != len(given.perm) for i in operands):
-        raise Refusal("the numbers of dimensions of its inputs differ")
+        raise RefusedError("the numbers of dimensions of its inputs differ")
     flip = broadcast(node, Given(given.perm, operands[0], True), operands)
     return dataclasses.replace(flip, attrs=_axis(schema, layout.axis, node, given.perm))
 
@@ -61,13 +61,13 @@ def _joined(schema: Schema, layout: Joined, node: gs.Node, given: Given) -> Flip
 def _reduction(schema: Schema, layout: Reduction, node: gs.Node, given: Given) -> Flip:
     keep = bool(_value(schema, layout.keepdims, node))
     if given.output and not keep:
-        raise Refusal("it takes dimensions away")
+        raise RefusedError("it takes dimensions away")
     operands = schema.places([layout.operand])
     perm = one_input(node, given, *operands)
     reduced = _value(schema, layout.axes, node)
     axes = sorted(moved_axes(reduced, perm))
     if axes[-1] - axes[0] != len(axes) - 1:
-        raise Refusal("the dimensions that it averages would lie apart")
+        raise RefusedError("the dimensions that it averages would lie apart")
     left = perm if keep else or_none(without(perm, {a % len(perm) for a in reduced}))
     return dataclasses.replace(alike(node, perm, operands), outputs=(left,), attrs={layout.axes: axes})
 
@@ -76,7 +76,7 @@ def _last_axis(schema: Schema, layout: LastAxis, node: gs.Node, given: Given) ->
     operands = schema.places([layout.operand])
     perm = one_input(node, given, *operands)
     if perm[-1] != len(perm) - 1:
-        raise Refusal("it normalizes the last dimension")
+        raise RefusedError("it normalizes the last dimension")
     return alike(node, perm, operands)
 
 

@@ -1,4 +1,4 @@
-"""Permutations of dimensions, as the perm attribute of Transpose says them: result.shape[i] = shape[perm[i]]."""
+"""Permutations of dimensions, as the perm attribute of Transpose has them: result.shape[i] = shape[perm[i]]."""
 
 from __future__ import annotations
 
@@ -60,16 +60,3 @@ def moves_nothing(perm: Perm, shape: Sequence[object] | None) -> bool:
 def or_none(perm: Perm) -> Perm | None:
     """None for a permutation that moves nothing."""
     return None if is_identity(perm) else perm
-
-
-def to_text(perm: Perm) -> str:
-    """As node metadata has it: 0,2,3,1."""
-    return ",".join(map(str, perm))
-
-
-def from_text(text: str) -> Perm:
-    """Inverse of to_text. Raises ValueError for what is no permutation."""
-    perm = tuple(int(part) for part in text.split(","))
-    if sorted(perm) != list(range(len(perm))):
-        raise ValueError(f"{text!r} is not a permutation")
-    return perm

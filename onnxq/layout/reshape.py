@@ -2,7 +2,7 @@
 
 A Reshape pairs groups of neighbouring dimensions before it with groups after it that hold the same elements
 ([N, C, H, W] → [N, C, HW]: N with N, C with C, H and W with HW). A Transpose moves through it when it keeps each group
-together and in order; the groups then change places behind it too. Dimensions of size 1 are nowhere in the way.
+together and in order; the groups then change places after it too. Dimensions of size 1 are nowhere in the way.
 
 Where a Reshape or Flatten to [N, K] joins dimensions that the Transpose takes apart, and only matrix products with
 constant weights read the result, the rows of those weights change places instead.
@@ -16,16 +16,17 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph import marks
+from onnxq.graph.marks import Flattened
 from onnxq.graph.match import Names, constant_values, consumers, is_op
 from onnxq.graph.protos import OWN_DOMAIN
-from onnxq.layout.flip import Flip, Given, Refusal, integers, ints, known_rank, moved_axes, one_input
-from onnxq.layout.perms import Perm, is_identity, or_none, permuted, to_text, without
+from onnxq.graph.refusal import RefusedError
+from onnxq.layout.flip import Flip, Given, integers, ints, known_rank, moved_axes, one_input
+from onnxq.layout.perms import Perm, is_identity, or_none, permuted, without
 from onnxq.operators import OPERATORS
 from onnxq.operators.base.layouts import Elementwise, WeightRows
 
 Dims = list[int | str | None]  # None: nothing is known
-LAYOUT = "onnxq.layout"  # metadata: the tensors a node makes are what their names say, transposed by this
-FLATTENED = "onnxq.flattened"  # metadata: their last dimension joins dimensions "8,6,6|1,2,0", transposed by the second
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Group:
 
 
 def groups(before: Dims, after: Dims) -> list[Group]:
-    """Every dimension is in one group. A size that is not a number only equals itself. Refusal when that is unclear."""
+    """The pairing of dimensions before and after, each dimension in one group. A symbolic size only equals itself.
+
+    Raises RefusedError where sizes are not known well enough to pair them.
+    """
     found: list[Group] = []
     i = j = 0
     while i < len(before) and j < len(after):
@@ -52,13 +56,13 @@ def groups(before: Dims, after: Dims) -> list[Group]:
                 elif b < a and j < len(after):
                     b, j = b * _number(after[j]), j + 1
                 else:
-                    raise Refusal("its shapes do not fit together")
+                    raise RefusedError("its shapes do not fit together")
         found.append(Group(tuple(range(start[0], i)), tuple(range(start[1], j))))
     rest = Group(tuple(range(i, len(before))), tuple(range(j, len(after))))
     if any(before[k] != 1 for k in rest.before) or any(after[k] != 1 for k in rest.after):
-        raise Refusal("its shapes are not known well enough")
-    last = found.pop() if found else Group((), ())
-    return [*found, Group((*last.before, *rest.before), (*last.after, *rest.after))]
+        raise RefusedError("its shapes are not known well enough")
+    last = found[-1] if found else Group((), ())
+    return [*found[:-1], Group((*last.before, *rest.before), (*last.after, *rest.after))]
 
 
 def _dims(tensor: gs.Tensor) -> Dims:
@@ -72,14 +76,14 @@ def _dims(tensor: gs.Tensor) -> Dims:
 
 def _number(size: int | str | None) -> int:
     if not isinstance(size, int):
-        raise Refusal("its shapes are not known well enough")
+        raise RefusedError("its shapes are not known well enough")
     return size
 
 
 def through(given: Perm, here: list[tuple[int, ...]], there: list[tuple[int, ...]], shape: Dims) -> Perm:
     """The permutation on the other side of a Reshape. here, there: dimensions of each group on this side and on that.
 
-    shape: on this side. Refusal when the permutation takes a group apart.
+    shape: on this side. Raises RefusedError when the permutation takes a group apart.
     """
     owner = {axis: k for k, group in enumerate(here) for axis in group}
     order: list[int] = []
@@ -89,12 +93,12 @@ def through(given: Perm, here: list[tuple[int, ...]], there: list[tuple[int, ...
             continue
         group = owner[axis]
         if group in seen and order[-1] != group:
-            raise Refusal("it joins dimensions that the Transpose takes apart")
+            raise RefusedError("it joins dimensions that the Transpose takes apart")
         if group not in seen:
             order.append(group)
         seen.setdefault(group, []).append(axis)
     if any(axes != sorted(axes) for axes in seen.values()):
-        raise Refusal("it joins dimensions that the Transpose takes apart")
+        raise RefusedError("it joins dimensions that the Transpose takes apart")
     for group in [owner[axis] for axis in given]:  # groups of ones follow the group before them
         if group not in order:
             before = [k for k in order if k < group]
@@ -107,7 +111,7 @@ def reshape(node: gs.Node, given: Given) -> Flip:
     perm = one_input(node, given)
     target = integers(node, 1, "target shape")
     if target is None or (0 in target and node.attrs.get("allowzero", 0)):
-        raise Refusal("its target shape holds a zero that is meant")
+        raise RefusedError("its target shape holds a zero that is meant")
     before = _dims(node.inputs[0])
     after = _target_dims(before, target)
     pairs = groups(before, after)
@@ -117,7 +121,7 @@ def reshape(node: gs.Node, given: Given) -> Flip:
     else:
         try:
             inner, outer = perm, through(perm, mine, theirs, before)
-        except Refusal:
+        except RefusedError:
             flip = _into_weights(node, given, after)
             if flip is None:
                 raise
@@ -153,24 +157,24 @@ def _new_target(before: Dims, after: Dims) -> list[int]:
         else:
             found.append(0 if size is not None and i < len(before) and before[i] == size else -1)
     if found.count(-1) > 1:
-        raise Refusal("its shapes are not known well enough")
+        raise RefusedError("its shapes are not known well enough")
     return found
 
 
 def flatten(node: gs.Node, given: Given) -> Flip:
     """Flatten to two dimensions."""
     if given.output:
-        raise Refusal("it joins dimensions")
+        raise RefusedError("it joins dimensions")
     perm = one_input(node, given)
     shape, at = _dims(node.inputs[0]), int(node.attrs.get("axis", 1))
     at = at + len(perm) if at < 0 else at
     if sorted(perm[:at]) != list(range(at)):
-        raise Refusal("it joins dimensions that the Transpose takes apart")
+        raise RefusedError("it joins dimensions that the Transpose takes apart")
     halves = [tuple(range(at)), tuple(range(at, len(perm)))]
     try:
         for half in halves:
             through(tuple(a for a in perm if a in half), [half], [(0,)], shape)
-    except Refusal:
+    except RefusedError:
         flip = _into_weights(node, given, [shape[0], *_joined(shape)]) if at == 1 else None
         if flip is None:
             raise
@@ -184,13 +188,13 @@ def _joined(shape: Dims) -> Dims:
 
 
 def squeeze(node: gs.Node, given: Given) -> Flip:
-    """Squeeze; the dimensions come back beside their neighbours where the permutation behind it is given."""
+    """Squeeze; the dimensions come back beside their neighbours where the permutation after it is given."""
     axes = integers(node, 1, "axes")
     dims = known_rank(node.inputs[0])
     if axes is None:
         shape = node.inputs[0].shape
         if not all(isinstance(d, int) for d in shape):
-            raise Refusal("its shape is not known")
+            raise RefusedError("its shape is not known")
         axes = [i for i, d in enumerate(shape) if d == 1]
     gone = {a % dims for a in axes}
     if given.output:
@@ -220,7 +224,7 @@ def unsqueeze(node: gs.Node, given: Given) -> Flip:
 
 
 def _with(perm: Perm, ones: set[int], dims: int) -> Perm:
-    """The permutation with dimensions of size 1 put in: each before the one that follows it, else behind the last."""
+    """The permutation with dimensions of size 1 put in: each before the one that follows it, else after the last."""
     kept = [axis for axis in range(dims) if axis not in ones]
     order = [kept[p] for p in perm]
     for axis in sorted(ones, reverse=True):
@@ -240,14 +244,12 @@ def _into_weights(node: gs.Node, given: Given, after: Dims) -> Flip | None:
     if perm[0] != 0 or len(after) != 2 or not isinstance(joined, int) or after[1] != joined or after[0] != shape[0]:
         return None
     chain = _readers(node)
-    if chain is None or any(
-        id(n.outputs[0]) in given.kept or FLATTENED in getattr(n, "metadata", {}) for n, _ in chain
-    ):
+    if chain is None or any(id(n.outputs[0]) in given.kept or marks.FLATTENED.on(n) for n, _ in chain):
         return None
     inner = tuple(p - 1 for p in perm[1:])
     sizes = [d for d in shape[1:] if isinstance(d, int)]
     rows = np.arange(joined).reshape(sizes).transpose(inner).reshape(-1)
-    note = f"{','.join(map(str, sizes))}|{to_text(inner)}"
+    note = Flattened(tuple(sizes), inner)
     return Flip(
         (perm, *[None] * (len(node.inputs) - 1)), (None,), replace=lambda g, n, names: _permute(n, rows, note, names)
     )
@@ -308,11 +310,11 @@ def _elementwise(node: gs.Node, tensor: gs.Tensor) -> bool:
     )
 
 
-def _permute(node: gs.Node, rows: NDArray, note: str, names: Names) -> None:
+def _permute(node: gs.Node, rows: NDArray, note: Flattened, names: Names) -> None:
     chain = _readers(node)
     assert chain is not None
     for link, products in chain:
-        link.metadata = {**getattr(link, "metadata", {}), FLATTENED: note}
+        marks.FLATTENED.set(link, note)
         for product in products:
             found = _weights(product)
             assert found is not None

@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxq.graph import marks
 from onnxq.graph.match import Names, remove_nodes
 from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout.choice import Choice, Layouts, made_in, read_in
-from onnxq.layout.perms import Perm, from_text, inverse, is_identity, moves_nothing, permuted, then, to_last, to_text
-from onnxq.layout.reshape import LAYOUT
+from onnxq.layout.copies import Copy, Value
+from onnxq.layout.perms import Perm, inverse, is_identity, moves_nothing, permuted, then, to_last
 from onnxq.layout.rules import CHANNELS_LAST, is_channels_last, is_own
-from onnxq.layout.values import Copy, Value
-
-STANDS_FOR = "onnxq.tensor"  # metadata: the tensor of the QDQ model that a node's result stands for
 
 
 def carry_out(graph: gs.Graph, layouts: Layouts, choice: Choice, names: Names) -> int:
@@ -39,13 +37,12 @@ def carry_out(graph: gs.Graph, layouts: Layouts, choice: Choice, names: Names) -
 
 
 def note_layout(node: gs.Node, perm: Perm) -> None:
-    """Say in the node's metadata that what it makes is now transposed (once more)."""
-    metadata = dict(getattr(node, "metadata", {}))
-    before = metadata.pop(LAYOUT, None)
-    total = perm if before is None else then(from_text(before), perm)
+    """Note in the node's metadata that its results are now transposed (once more)."""
+    before = marks.LAYOUT.get(node)
+    total = perm if before is None else then(before, perm)
+    marks.LAYOUT.drop(node)
     if not is_identity(total):
-        metadata[LAYOUT] = to_text(total)
-    node.metadata = metadata
+        marks.LAYOUT.set(node, total)
 
 
 def _is_tidy(value: Value) -> bool:
@@ -114,9 +111,9 @@ def _stored(value: Value, stored: Perm, wanted: list[Perm], names: Names) -> gs.
 
 
 def _hides_reshape(value: Value, stored: Perm, wanted: list[Perm], output: gs.Variable) -> bool:
-    """Whether a copy that moves nothing could no longer be told, were the maker to make this graph output.
+    """Whether a copy that moves nothing could no longer be recognized, were the maker to make this graph output.
 
-    Graph outputs keep the shape they are declared with, which may say less than the root's.
+    Graph outputs keep the shape they are declared with, which may be less specific than the root's.
     """
     shape = value.root.shape
     if shape is None:
@@ -142,19 +139,20 @@ def _copy_node(graph: gs.Graph, copy: Copy, source: gs.Variable, perm: Perm, nam
 
 
 def name_by_layer(layouts: Layouts, names: Names) -> None:
-    """Let the operator itself make the tensor that bears the name, and the Transposes behind it a copy of that.
+    """Let the operator itself make the tensor that bears the name, and the Transposes after it a copy of that.
 
-    Lowering says in metadata which tensor of the QDQ model an operator stands for. What verification compares by name
+    Lowering notes in metadata which tensor of the QDQ model an operator stands for. What verification compares by name
     is then what the next operator reads.
     """
     for value in layouts.values:
         node = value.maker
-        meant = getattr(node, "metadata", {}).get(STANDS_FOR)
+        meant = marks.STANDS_FOR.get(node)
         copy = next((c for c in value.copies[1:] if c.tensor.name == meant), None)
         if node is None or copy is None or any(c is copy or c.tensor is value.root for c in value.pinned):
             continue
         names.taken.discard(value.root.name)
-        value.root.name, copy.tensor.name = copy.tensor.name, names.fresh(f"{copy.tensor.name}_transposed")
+        value.root.name = copy.tensor.name
+        copy.tensor.name = names.fresh(f"{copy.tensor.name}_transposed")
         note_layout(node, inverse(copy.layout))
 
 

@@ -9,8 +9,9 @@ import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import STANDARD_DOMAINS, constant_values, is_constant
 from onnxq.graph.protos import OWN_DOMAIN
+from onnxq.graph.refusal import Refused, RefusedError
 from onnxq.layout import own, standard
-from onnxq.layout.flip import Flip, Given, Refusal
+from onnxq.layout.flip import Flip, Given
 
 CHANNELS_LAST = "ChannelsLast"
 
@@ -25,16 +26,16 @@ def is_channels_last(node: gs.Node | None) -> bool:
     return node is not None and is_own(node) and node.op == CHANNELS_LAST
 
 
-def propose(node: gs.Node, given: Given) -> Flip | str:
+def propose(node: gs.Node, given: Given) -> Flip | Refused:
     """How the node computes with one operand transposed, or why it cannot. Constants are transposed at once."""
     rules = own.RULES if is_own(node) else standard.RULES if node.domain in STANDARD_DOMAINS else {}
     rule = rules.get(node.op)
     if rule is None:
-        return "it needs the order of dimensions that it has"
+        return Refused("it needs the order of dimensions that it has")
     try:
         return _with_constants(node, rule(node, given))
-    except Refusal as why:
-        return str(why)
+    except RefusedError as err:
+        return err.refused
 
 
 def _with_constants(node: gs.Node, flip: Flip) -> Flip:

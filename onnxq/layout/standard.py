@@ -9,10 +9,10 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.graph.match import Names, constant_values, input_at, is_op, producer, remove_nodes
+from onnxq.graph.refusal import RefusedError
 from onnxq.layout.flip import (
     Flip,
     Given,
-    Refusal,
     Rule,
     alike,
     breaks_before_movement,
@@ -50,7 +50,7 @@ def _quantization(node: gs.Node, given: Given) -> Flip:
     """QuantizeLinear, DequantizeLinear."""
     perm = one_input(node, given)
     if node.attrs.get("block_size", 0):
-        raise Refusal("its scales are in blocks")
+        raise RefusedError("its scales are in blocks")
     if known_rank(node.inputs[1]) == 0:
         return alike(node, perm)
     return alike(node, perm, attrs={"axis": moved_axes([int(node.attrs.get("axis", 1))], perm)[0]})
@@ -58,7 +58,7 @@ def _quantization(node: gs.Node, given: Given) -> Flip:
 
 def _concat(node: gs.Node, given: Given) -> Flip:
     if any(known_rank(t) != len(given.perm) for t in node.inputs):
-        raise Refusal("the numbers of dimensions of its inputs differ")
+        raise RefusedError("the numbers of dimensions of its inputs differ")
     flip = broadcast(node, Given(given.perm, 0, True), range(len(node.inputs)))
     axis = moved_axes([int(node.attrs["axis"])], given.perm)[0]
     return Flip(flip.inputs, flip.outputs, {"axis": axis}, flip.constants)
@@ -75,12 +75,12 @@ def _slice(node: gs.Node, given: Given) -> Flip:
 
 
 def _axes_of(node: gs.Node, index: int, parameter: gs.Tensor, perm: Perm) -> NDArray[np.int64]:
-    """The optional input axes, which says of each entry of `parameter` what dimension it is for."""
+    """The optional input axes: the dimension that each entry of `parameter` is for."""
     axes = integers(node, index, "axes")
     if axes is None:
         count = parameter.shape[0] if parameter.shape else None
         if not isinstance(count, int):
-            raise Refusal("the number of its parameters is not known")
+            raise RefusedError("the number of its parameters is not known")
         axes = list(range(count))
     return ints(moved_axes(axes, perm))
 
@@ -100,14 +100,14 @@ def _per_dimension(node: gs.Node, given: Given) -> Flip:
     perm = one_input(node, given)
     values = integers(node, 1, "sizes")
     if values is None or known_rank(node.inputs[0]) != len(perm) or len(values) > len(perm):
-        raise Refusal("its operand has fewer dimensions than its result")
+        raise RefusedError("its operand has fewer dimensions than its result")
     return alike(node, perm, constants={1: ints(permuted([*[1] * (len(perm) - len(values)), *values], perm))})
 
 
 def _gather(node: gs.Node, given: Given) -> Flip:
     dims = known_rank(node.inputs[1])
     if dims > 1 or (dims == 0 and given.output):
-        raise Refusal("it changes the number of dimensions")
+        raise RefusedError("it changes the number of dimensions")
     perm = one_input(node, given)
     axis = int(node.attrs.get("axis", 0)) % len(perm)
     outer = perm if dims else or_none(without(perm, {axis}))
@@ -119,7 +119,7 @@ def _extremum(node: gs.Node, given: Given) -> Flip:
     dtype = node.inputs[0].dtype
     exact = node.op in ("ReduceMax", "ReduceMin") or (dtype is not None and np.dtype(dtype).kind in "iu")
     if not exact:
-        raise Refusal("it sums floats, which round otherwise in another order")
+        raise RefusedError("it sums floats, which round otherwise in another order")
     dims = known_rank(node.inputs[0])
     axes = integers(node, 1, "axes")
     if not axes:
@@ -136,7 +136,7 @@ def _extremum(node: gs.Node, given: Given) -> Flip:
 
 def _reduced(node: gs.Node, given: Given, keep: bool) -> Perm:
     if given.output and not keep:
-        raise Refusal("it takes dimensions away")
+        raise RefusedError("it takes dimensions away")
     return one_input(node, given)
 
 
@@ -151,9 +151,9 @@ def _arg(node: gs.Node, given: Given) -> Flip:
 def _resize(node: gs.Node, given: Given) -> Flip:
     perm = one_input(node, given)
     if node.attrs.get("mode", "nearest") != "nearest":
-        raise Refusal("it computes with floats")
+        raise RefusedError("it computes with floats")
     if input_at(node, 1) is not None and int(np.prod(node.inputs[1].shape or (1,))) > 0:
-        raise Refusal("it has a region of interest")
+        raise RefusedError("it has a region of interest")
     if "axes" in node.attrs:
         return alike(node, perm, attrs={"axes": moved_axes(node.attrs["axes"], perm)})
     changes = {}
@@ -161,7 +161,7 @@ def _resize(node: gs.Node, given: Given) -> Flip:
         tensor = input_at(node, index)
         values = None if tensor is None else constant_values(tensor)
         if tensor is not None and values is None:
-            raise Refusal("its scales are computed at run time")
+            raise RefusedError("its scales are computed at run time")
         if values is not None and values.size:
             changes[index] = values[list(perm)]
     return alike(node, perm, constants=changes)
@@ -174,7 +174,8 @@ def _shape(node: gs.Node, given: Given) -> Flip:
 
 
 def _ordered_shape(graph: gs.Graph, node: gs.Node, perm: Perm, names: Names) -> None:
-    wanted = inverse(perm)[slice(node.attrs.pop("start", None), node.attrs.pop("end", None))]
+    start, end = node.attrs.pop("start", None), node.attrs.pop("end", None)
+    wanted = inverse(perm)[start:end]
     result = node.outputs[0]
     whole = gs.Variable(names.fresh(f"{result.name}_transposed"), np.int64, [len(perm)])
     order = gs.Constant(names.fresh(f"{result.name}_order"), ints(wanted))
@@ -198,13 +199,13 @@ def _space_to_depth(node: gs.Node, given: Given) -> Flip:
 def _blocks(node: gs.Node, given: Given, to_space: bool) -> Flip:
     perm = one_input(node, given)
     if perm != CHANNELS_FIRST_TO_LAST:
-        raise Refusal("it takes channels from dimension 1")
+        raise RefusedError("it takes channels from dimension 1")
     if _breaks(node):
-        raise Refusal("onnxruntime cannot have a Reshape behind the DequantizeLinear before it")
+        raise RefusedError("onnxruntime refuses a Reshape after the DequantizeLinear before it")
     shape = node.inputs[0].shape or ()
     known = [isinstance(d, int) for d in shape]
     if len(known) != 4 or not known[1] or not any(known[2:]):
-        raise Refusal("its shape is not known")
+        raise RefusedError("its shape is not known")
     return alike(node, perm, replace=lambda g, n, names: _through_six_dimensions(g, n, to_space, names))
 
 
@@ -216,7 +217,7 @@ def _breaks(node: gs.Node) -> bool:
 
 
 def _through_six_dimensions(graph: gs.Graph, node: gs.Node, to_space: bool, names: Names) -> None:
-    """The node reads and makes channels-last tensors already; only what it computes is still to be said."""
+    """The node reads and makes channels-last tensors already; only the computation between them is left."""
     source, result, block = node.inputs[0], node.outputs[0], int(node.attrs["blocksize"])
     height, width, channels = source.shape[1:]
     if to_space:

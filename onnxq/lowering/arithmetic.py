@@ -1,4 +1,4 @@
-"""Add, Sub, Sum, Mul, Div and BatchNormalization: one multiplier an input, one rounding (HAWQ-V3, eq. 9).
+"""Add, Sub, Sum, Mul, Div and BatchNormalization: one multiplier per input, one rounding (HAWQ-V3, eq. 9).
 
 A product with positive constants costs nothing: the integers stay, they only stand for other reals.
 """
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from onnxq.graph.match import constant_values, is_constant
 from onnxq.graph.qdq import constant_reals, dequantizer, is_quantized_constant
-from onnxq.lowering import output
+from onnxq.graph.refusal import RefusedError
+from onnxq.lowering import downstream, output
+from onnxq.lowering.integers import EIGHT_BIT, Integers, dequantized, widens
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.requantize import one_scale
 from onnxq.lowering.rescale import Rescale, rescale
 from onnxq.lowering.tables import or_function
-from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError, dequantized, widens
-from onnxq.lowering.work import Work
 from onnxq.numeric.affine import batch_norm
 
 # A float constant is added in steps of 2^-FINER of the result's: its multiplier is exact, and they are fine enough.
@@ -149,7 +150,7 @@ def _emit_sum(
 
 def partial_sum(work: Work, node: gs.Node, first: Term, second: Term, rank: int, op: str = "Add") -> Integers:
     """first + second (or the difference) as a wide value: one step of a longer sum."""
-    made = output.free(*_extremes(first, second, op), step=output.next_step(node.outputs[0]))
+    made = output.free(*_extremes(first, second, op), step=downstream.next_step(node.outputs[0]))
     a, b = _one_axis(work, node, _in_integers(work, first, made), _in_integers(work, second, made), rank)
     how = _rescale_pair(work, a, b, made)
     result = node.outputs[0]
@@ -194,7 +195,7 @@ def _factor(work: Work, tensor: gs.Tensor) -> Integers:
 
 
 def _lower_factor(work: Work, node: gs.Node, value: Integers, constant: gs.Tensor, rank: int) -> bool:
-    """A product with one constant a channel: positive ones only change what the integers stand for."""
+    """A product with one constant per channel: positive ones only change what the integers stand for."""
     reals = constant_reals(constant)
     if reals is None or reals.size == 0 or not np.isfinite(reals).all():
         raise RefusedError("its constant factor is empty, not finite, or computed at run time")
@@ -234,7 +235,7 @@ def _lower_signed(work: Work, node: gs.Node, value: Integers, factor: NDArray[np
 
 
 def lower_batchnorm(work: Work, node: gs.Node) -> None:
-    """A BatchNormalization that no layer took in: one factor and one constant a channel. Raises RefusedError."""
+    """A BatchNormalization that no layer took in: one factor and one constant per channel. Raises RefusedError."""
     value = work.integers(node.inputs[0])
     constants = [constant_reals(t) for t in node.inputs[1:5]]
     if any(c is None for c in constants) or int(node.attrs.get("training_mode", 0)):

@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from onnxq.graph.match import is_constant
 from onnxq.graph.qdq import constant_reals, is_quantized_constant
-from onnxq.lowering import output
+from onnxq.graph.refusal import RefusedError
+from onnxq.lowering import downstream, output
+from onnxq.lowering.integers import EIGHT_BIT, RANGES, Codes, Integers
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.movers import JOINERS
 from onnxq.lowering.output import Plan
 from onnxq.lowering.requantize import one_scale, to_codes
 from onnxq.lowering.rescale import rescale_each
 from onnxq.lowering.tables import or_function
-from onnxq.lowering.values import EIGHT_BIT, RANGES, Codes, Integers, RefusedError
-from onnxq.lowering.work import Work
 
 MOST = 8  # parts of one Concat operator of com.onnxq
 
@@ -46,17 +47,17 @@ def lower_join(work: Work, node: gs.Node) -> None:
         raise RefusedError("it has one input")
     if all(p.value is None for p in parts):
         raise RefusedError("all its inputs are constant")
-    codes = output.wanted(work, node.outputs[0]) or _common_grid(parts)
+    codes = downstream.wanted(work, node.outputs[0]) or _common_grid(parts)
     if codes is not None and (node.op != "Concat" or all(p.value is None or codes.holds(p.value) for p in parts)):
         _lower_plain(work, node, condition, parts, codes)
     elif node.op != "Concat":
-        raise RefusedError("its inputs have different scales and no QuantizeLinear stands behind it")
+        raise RefusedError("its inputs have different scales and no QuantizeLinear follows it")
     elif len(parts) <= MOST:
         _lower_concat(work, node, parts)
     elif codes is not None:
         _lower_plain(work, node, condition, parts, codes)
     else:
-        raise RefusedError(f"it joins {len(parts)} tensors of different scales with no QuantizeLinear behind it")
+        raise RefusedError(f"it joins {len(parts)} tensors of different scales with no QuantizeLinear after it")
 
 
 def _part(work: Work, tensor: gs.Tensor) -> Part:
@@ -118,7 +119,7 @@ def _lower_concat(work: Work, node: gs.Node, parts: list[Part]) -> None:
 
 
 def _in_one_scale(work: Work, part: Part, made: Plan, sources: list[gs.Node]) -> Integers:
-    """A part that has one scale: of the result's codes where it had one a channel, or is a constant."""
+    """A part that has one scale: of the result's codes where it had one per channel, or is a constant."""
     scale = float(made.unit)
     codes = Codes(scale, made.zero_point, made.type, made.qmin, made.qmax)
     if part.value is not None:

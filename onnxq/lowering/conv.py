@@ -1,4 +1,4 @@
-"""Conv: convolutions of one and two dimensions, with groups, bias, and the activation behind them."""
+"""Conv: convolutions of one and two dimensions, with groups, bias, and the activation after them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import input_at
-from onnxq.lowering import images, output
+from onnxq.graph.refusal import RefusedError
+from onnxq.lowering import nhwc, output
+from onnxq.lowering.integers import weight_of
 from onnxq.lowering.layers import accumulate, bias_of, per_channel, rescale_layer, stored
-from onnxq.lowering.values import RefusedError, weight_of
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.windows import sizes_of, windows_of
-from onnxq.lowering.work import Work
 
 
 def lower_conv(work: Work, node: gs.Node) -> None:
@@ -32,10 +33,10 @@ def lower_conv(work: Work, node: gs.Node) -> None:
     made = output.plan(work, node.outputs[0], acc.scale, 1, acc.low, acc.high, may_be_raw=True)
     how = rescale_layer(work, acc, made, bias)
     sources = [node, *made.nodes()]
-    picture = images.image(work, x.tensor, spatial)
+    picture = nhwc.image(work, x.tensor, spatial)
     groups = int(node.attrs.get("group", 1))
     target = output.settle(work, made, [node])
-    written = images.new_image(work, target, spatial)
+    written = nhwc.new_image(work, target, spatial)
     arranged = np.moveaxis(codes if spatial == 2 else codes[:, :, None], 1, -1)
     constants = [
         stored(work, weight, arranged, kind, "ohwi"),
@@ -45,7 +46,7 @@ def lower_conv(work: Work, node: gs.Node) -> None:
     ]
     attrs = {**windows.attributes(), "group": groups, "x_zero_point": x.zero_point, **made.attributes()}
     work.own("Conv", [picture, *constants], written, attrs, sources, how, target)
-    images.leave(work, written, target, spatial)
+    nhwc.leave(work, written, target, spatial)
 
 
 HANDLERS = {"Conv": lower_conv}

@@ -8,20 +8,18 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph import marks
+from onnxq.graph.identity import IdentityMap, IdentitySet
 from onnxq.graph.match import Names, output_ids, unlink
 from onnxq.lowering.rescale import Rescale
 from onnxq.operators import DOMAIN
-
-SOURCE = "onnxq.source"  # metadata: names of the nodes of the QDQ model that a node comes from, one a line
-RESULT = "onnxq.tensor"  # metadata: the tensor of the QDQ model that the node's result stands for
-RESCALE = "onnxq.rescale"  # metadata: the form of its multipliers, "fixed", "general" or "identity"
 
 
 class Emitter:
     """Collects new nodes at the place of `current` and writes them into the graph with `finish`.
 
-    names: fresh ones. outputs: match.output_ids. taken: ids of nodes that leave. lowered: how many new ones there are.
-    images: tensor (by id) → its channels-last twin.
+    names: fresh ones. outputs: match.output_ids. taken: nodes that leave. lowered: how many new ones there are.
+    images: tensor → its channels-last twin.
     """
 
     def __init__(self, graph: gs.Graph) -> None:
@@ -29,26 +27,22 @@ class Emitter:
         self.names = Names(graph)
         self.outputs = output_ids(graph)
         self.current: gs.Node | None = None
-        self.taken: set[int] = set()
-        self.images: dict[int, gs.Tensor] = {}
+        self.taken: IdentitySet[gs.Node] = IdentitySet()
+        self.images: IdentityMap[gs.Tensor, gs.Tensor] = IdentityMap()
         self.lowered = 0
-        self.results: dict[str, gs.Node] = {}  # metadata RESULT → its node
-        self._new: dict[int, list[gs.Node]] = {}
+        self.results: dict[str, gs.Node] = {}  # by the tensor that they stand for
+        self._new: IdentityMap[gs.Node | None, list[gs.Node]] = IdentityMap()
         self._released: set[str] = set()
-        self._held: list[object] = []  # so that ids stay theirs
 
     def take(self, *nodes: gs.Node) -> None:
         """These nodes are part of what is emitted now: they leave the graph."""
         for node in nodes:
-            self.taken.add(id(node))
-            self._held.append(node)
+            self.taken.add(node)
             unlink(node)
 
     def variable(self, base: str, dtype: str, shape: Sequence | None) -> gs.Variable:
         """A new tensor."""
-        made = gs.Variable(self.names.fresh(base), np.dtype(dtype), None if shape is None else list(shape))
-        self._held.append(made)
-        return made
+        return gs.Variable(self.names.fresh(base), np.dtype(dtype), None if shape is None else list(shape))
 
     def constant(self, base: str, values: NDArray) -> gs.Constant:
         """A new constant."""
@@ -63,18 +57,15 @@ class Emitter:
         *,
         name: str = "",
         domain: str | None = None,
-        metadata: Mapping[str, str] | None = None,
     ) -> gs.Node:
         """A new node at the place of the one that is being lowered."""
         made = gs.Node(
             op, self.names.fresh(name or f"{outputs[0].name}_{op}"), dict(attrs or {}), list(inputs), list(outputs)
         )
         made.domain = domain
-        made.metadata = dict(metadata or {})
+        made.metadata = {}
         made.doc_string = ""
-        self._new.setdefault(id(self.current), []).append(made)
-        if RESULT in made.metadata:
-            self.results[made.metadata[RESULT]] = made
+        self._new.setdefault(self.current, []).append(made)
         return made
 
     def own(
@@ -92,14 +83,14 @@ class Emitter:
 
         result: the tensor whose values it computes, where that is not `output` (another layout).
         """
-        names = list(dict.fromkeys(s if isinstance(s, str) else s.name for s in sources))
-        metadata = {SOURCE: "\n".join(names), RESULT: (result if result is not None else output).name}
-        if rescale is not None:
-            metadata[RESCALE] = rescale.form
-        self.lowered += 1
+        names = tuple(dict.fromkeys(s if isinstance(s, str) else s.name for s in sources))
         if not name:
             self._release(names[0])
-        return self.node(op, inputs, [output], attrs, name=name or names[0], domain=DOMAIN, metadata=metadata)
+        made = self.node(op, inputs, [output], attrs, name=name or names[0], domain=DOMAIN)
+        self._mark(made, names, output if result is None else result)
+        if rescale is not None:
+            marks.RESCALE.set(made, rescale.form)
+        return made
 
     def vectors(self, base: str, rescale: Rescale, prefixes: Sequence[str] = ("",)) -> list[gs.Constant]:
         """The multipliers, one for each prefix, and the shift of a rescale as constants."""
@@ -114,8 +105,16 @@ class Emitter:
     ) -> gs.Node:
         """A standard operator on integers in place of the one of this name on floats."""
         self._release(name)
+        made = self.node(op, inputs, outputs, attrs, name=name)
+        self._mark(made, (name,), outputs[0])
+        return made
+
+    def _mark(self, node: gs.Node, sources: tuple[str, ...], result: gs.Tensor) -> None:
+        """Note on an integer operator which nodes it comes from and which tensor it computes."""
+        marks.SOURCES.set(node, sources)
+        marks.STANDS_FOR.set(node, result.name)
+        self.results[result.name] = node
         self.lowered += 1
-        return self.node(op, inputs, outputs, attrs, name=name, metadata={SOURCE: name, RESULT: outputs[0].name})
 
     def _release(self, name: str) -> None:
         """The first new node takes over the name of the one that it comes from."""
@@ -127,8 +126,8 @@ class Emitter:
         """Write the new nodes into the graph, each at the place of the node it comes from."""
         nodes: list[gs.Node] = []
         for node in self.graph.nodes:
-            nodes += self._new.pop(id(node), [])
-            if id(node) not in self.taken:
+            nodes += self._new.pop(node, [])
+            if node not in self.taken:
                 nodes.append(node)
         for rest in self._new.values():
             nodes += rest

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.graph import topology
+from onnxq.graph.identity import IdentityMap
 from onnxq.graph.match import (
     ONLY_SHAPE,
     STANDARD_DOMAINS,
@@ -21,13 +22,14 @@ from onnxq.graph.match import (
     remove_nodes,
 )
 from onnxq.graph.qdq import CONTRIB, is_dequantize, is_quantize, pair
-from onnxq.graph.shapes import element_type, infer
+from onnxq.graph.refusal import RefusedError
+from onnxq.graph.shapes import element_type, infer, is_floating
 from onnxq.lowering import tables
 from onnxq.lowering.handlers import Handler, handlers
+from onnxq.lowering.integers import Integers, dequantized
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.normalization import lower_norm
 from onnxq.lowering.requantize import lower_quantize
-from onnxq.lowering.values import Integers, RefusedError, dequantized
-from onnxq.lowering.work import Work
 from onnxq.numeric.dyadic import Form
 from onnxq.operators import DOMAIN
 from onnxq.patterns.attention import nan_guard
@@ -35,7 +37,7 @@ from onnxq.patterns.normalization import Norm, find_norms
 
 
 def lower_graph(graph: gs.Graph, form: Form = "auto") -> Work:
-    """Replace what can be computed in integers, in place; the result tells what was done and what was not.
+    """Replace what can be computed in integers, in place; the result holds what was done and what was not.
 
     form: of the multipliers, "auto", "fixed" or "general" (lowering.rescale). Subgraphs stay as they are.
     """
@@ -43,13 +45,13 @@ def lower_graph(graph: gs.Graph, form: Form = "auto") -> Work:
     _standardize(graph)
     _drop_nan_guards(graph)
     work = Work(graph, form)
-    norms = {id(n): norm for norm in find_norms(graph) for n in norm.nodes}
+    norms = IdentityMap((n, norm) for norm in find_norms(graph) for n in norm.nodes)
     for node in list(graph.nodes):
-        norm = norms.get(id(node))
+        norm = norms.get(node)
         if norm is None:
             _try(work, node, _lower, node)
         elif node is norm.root and not _try(work, node, lower_norm, norm):
-            _lower_parts(work, norm, [n for n in graph.nodes if norms.get(id(n)) is norm])
+            _lower_parts(work, norm, [n for n in graph.nodes if norms.get(n) is norm])
     _dequantize_the_rest(work)
     work.finish()
     topology.toposort(graph)
@@ -81,23 +83,23 @@ def _drop_nan_guards(graph: gs.Graph) -> None:
 
 def _try(work: Work, node: gs.Node, step: Callable[[Work, Any], None], what: Any) -> bool:
     """Take a step that lowers a node that is still there; whether it is done, or else why not in `reasons`."""
-    if id(node) in work.taken:
+    if node in work.taken:
         return True
     work.current = node
     try:
         step(work, what)
     except RefusedError as err:
-        work.reasons[id(node)] = str(err)
+        work.reasons[node] = err.refused.reason
         return False
     return True
 
 
 def _lower_parts(work: Work, norm: Norm, parts: list[gs.Node]) -> None:
     """The nodes of a normalization that is not lowered as a whole, one by one."""
-    reason = work.reasons[id(norm.root)]
+    reason = work.reasons[norm.root]
     for part in parts:
         _try(work, part, _lower, part)
-        work.reasons[id(part)] = reason  # of those that stay
+        work.reasons[part] = reason  # of those that stay
 
 
 def _lower(work: Work, node: gs.Node) -> None:
@@ -107,7 +109,7 @@ def _lower(work: Work, node: gs.Node) -> None:
         _read_dequantize(work, node)
     elif node.domain in STANDARD_DOMAINS and any(_in_integers(work, t) for t in node.inputs):
         if node.op in ONLY_SHAPE:
-            value = work.values.get(id(node.inputs[0]))
+            value = work.values.get(node.inputs[0])
             if value is not None:
                 node.inputs[0] = value.tensor
         elif (handler := _handler(node.op)) is not None:
@@ -120,8 +122,8 @@ def _handler(op: str) -> Handler | None:
 
 
 def _in_integers(work: Work, tensor: gs.Tensor) -> bool:
-    """Whether a tensor is known in integers, or a constant behind a DequantizeLinear."""
-    if id(tensor) in work.values or id(tensor) in work.functions:
+    """Whether a tensor is known in integers, or a constant that a DequantizeLinear reads."""
+    if tensor in work.values or tensor in work.functions:
         return True
     made_by = producer(tensor)
     return made_by is not None and is_dequantize(made_by) and is_constant(made_by.inputs[0])
@@ -133,19 +135,19 @@ def _read_dequantize(work: Work, node: gs.Node) -> None:
     quantize = pair(node)
     if is_constant(source) or (quantize is not None and is_constant(quantize.inputs[0])):
         return  # a weight, a bias or another constant
-    low, high = work.limits.get(id(source), (None, None))
+    low, high = work.limits.get(source, (None, None))
     value = dequantized(node, low, high)
     if value is not None:
-        work.values[id(node.outputs[0])] = value
+        work.values[node.outputs[0]] = value
 
 
 def _dequantize_the_rest(work: Work) -> None:
     """A DequantizeLinear for every float tensor that is read still although the node that made it went."""
     for tensor in work.tensors:
-        value = work.values.get(id(tensor))
+        value = work.values.get(tensor)
         if value is None or tensor.inputs or not (tensor.outputs or id(tensor) in work.outputs):
             continue
-        work.values.pop(id(tensor))
+        work.values.pop(tensor)
         work.current = next((n for n in consumers(tensor) if work.at_top(n)), None)
         _dequantize(work, value, tensor)
 
@@ -170,7 +172,7 @@ def _dequantize(work: Work, value: Integers, tensor: gs.Tensor) -> None:
 
 def islands(graph: gs.Graph, work: Work) -> list[MatchFailure]:
     """The operators that stay float, each with its reason."""
-    return [MatchFailure(work.reasons.get(id(n)) or _reason(n), n.name) for n in graph.nodes if is_float_op(n)]
+    return [MatchFailure(work.reasons.get(n) or _reason(n), n.name) for n in graph.nodes if is_float_op(n)]
 
 
 def is_float_op(node: gs.Node) -> bool:
@@ -185,7 +187,7 @@ def _is_real(tensor: gs.Tensor) -> bool:
         return True
     if isinstance(tensor.dtype, int):
         return True  # float8 and the like
-    return np.dtype(tensor.dtype).kind == "f" or np.dtype(tensor.dtype).name == "bfloat16"
+    return is_floating(np.dtype(tensor.dtype))
 
 
 def _reason(node: gs.Node) -> str:
@@ -194,7 +196,7 @@ def _reason(node: gs.Node) -> str:
     if node.domain not in STANDARD_DOMAINS:
         return f"it is of domain {node.domain}"
     if node.op in tables.FUNCTIONS:
-        return "no QuantizeLinear stands behind it, and a table has codes as results"
+        return "no QuantizeLinear follows it, and the results of a table are codes"
     if _handler(node.op) is None:
         return f"{node.op} has no integer operator"
     return "its input is not quantized"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx_graphsurgeon as gs
 
-from onnxq.lowering.work import Work
+from onnxq.lowering.ledger import Work
 
 Handler = Callable[[Work, gs.Node], None]
 

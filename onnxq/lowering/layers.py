@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from onnxq.graph.match import constant_values
 from onnxq.graph.qdq import constant_reals
+from onnxq.graph.refusal import RefusedError
+from onnxq.lowering.integers import RANGES, Integers, Weight
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.output import Plan
 from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
-from onnxq.lowering.values import RANGES, Integers, RefusedError, Weight
-from onnxq.lowering.work import Work
 
 ACC_MAX = RANGES["int32"][1]
 
@@ -78,7 +79,7 @@ def accumulate(x: Integers, centred: NDArray[np.int64], scale: NDArray[np.float6
 
 
 def bias_of(tensor: gs.Tensor | None, channels: int) -> Bias | None:
-    """The constant bias of a layer, one real number a channel, or None without one. Raises RefusedError."""
+    """The constant bias of a layer, one real number per channel, or None without one. Raises RefusedError."""
     if tensor is None:
         return None
     values = constant_reals(tensor)
@@ -87,7 +88,7 @@ def bias_of(tensor: gs.Tensor | None, channels: int) -> Bias | None:
     if not np.isfinite(values).all():
         raise RefusedError("its bias holds NaN or infinity")
     if values.size not in (1, channels) or (values.size > 1 and values.shape[-1] != values.size):
-        raise RefusedError("its bias is not one value a channel")
+        raise RefusedError("its bias is not one value per channel")
     spread = np.broadcast_to(values.reshape(-1).astype(np.float64), (channels,))
     return Bias(spread, "int" if constant_values(tensor) is None else "float")
 

@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 from onnxq.graph.match import input_at
 from onnxq.graph.qdq import constant_reals
+from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import tables
 from onnxq.lowering.arithmetic import by_channel, lower_pair, partial_sum
+from onnxq.lowering.integers import EIGHT_BIT, Integers
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.requantize import clamped
-from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError
-from onnxq.lowering.work import Work
 
 
 def lower_leaky(work: Work, node: gs.Node) -> None:
     """max(x, 0) + slope · min(x, 0): a table of codes, else the sum of both parts. Raises RefusedError."""
-    value = work.values.get(id(node.inputs[0]))
+    value = work.values.get(node.inputs[0])
     slope, axis = _slope(node)
     if value is None or (value.type in EIGHT_BIT and value.axis is None and axis is None):
         tables.lower_function(work, node)

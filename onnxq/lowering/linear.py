@@ -1,4 +1,4 @@
-"""Gemm and MatMul, with a constant matrix and the bias added behind it, or of two activations."""
+"""Gemm and MatMul, with a constant matrix and the bias added after it, or of two activations."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import constant_values, input_at, is_constant, is_op
 from onnxq.graph.qdq import constant_reals, dequantizer, is_quantized_constant
+from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import output
+from onnxq.lowering.integers import EIGHT_BIT, Integers, Weight, dequantized, weight_of
 from onnxq.lowering.layers import ACC_MAX, Bias, accumulate, bias_of, per_channel, rescale_layer, stored
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.rescale import IDENTITY, rescale
-from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError, Weight, dequantized, weight_of
-from onnxq.lowering.work import Work
 
 
 def lower_gemm(work: Work, node: gs.Node) -> None:
@@ -53,7 +54,7 @@ def lower_matmul(work: Work, node: gs.Node) -> None:
 
 
 def _bias_behind(work: Work, node: gs.Node, channels: int) -> tuple[gs.Node | None, Bias | None]:
-    """The Add of one constant a channel that nothing else stands before, and what it adds."""
+    """The Add of one constant per channel that nothing else stands before, and what it adds."""
     add = work.sole_reader(node.outputs[0])
     if add is None or not is_op(add, "Add") or add.inputs[0] is add.inputs[1]:
         return None, None

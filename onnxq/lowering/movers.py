@@ -6,6 +6,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import constant_values, input_at, is_op
+from onnxq.graph.refusal import Refused
+from onnxq.patterns.resampling import resize_computes
 
 # Where onnxruntime 1.31 has the operator for uint8 and int8 (all tried); input 0 is the data.
 MOVERS = (
@@ -21,7 +23,7 @@ VIEWS = ("Identity", "Dropout")
 def moved_outputs(node: gs.Node, tensor: gs.Tensor) -> list[gs.Tensor] | None:
     """The outputs that hold values of `tensor` if that is all the node does with it; None for other nodes."""
     if is_op(node, *MOVERS, *PICKERS):
-        if node.inputs[0] is not tensor or any(t is tensor for t in node.inputs[1:]) or why_not(node):
+        if node.inputs[0] is not tensor or any(t is tensor for t in node.inputs[1:]) or computes(node):
             return None
         return [t for t in node.outputs if not t.is_empty()][: None if node.op == "Split" else 1]
     if is_op(node, *JOINERS):
@@ -30,25 +32,22 @@ def moved_outputs(node: gs.Node, tensor: gs.Tensor) -> list[gs.Tensor] | None:
     return None
 
 
-def why_not(node: gs.Node) -> str:
-    """Why a mover or picker does not merely move values; empty if it does."""
+def computes(node: gs.Node) -> Refused | None:
+    """Why a mover or picker does more than move values; None if it does not."""
     if node.op == "Resize":
-        if node.attrs.get("mode", "nearest") != "nearest":
-            return f"it interpolates ({node.attrs['mode']})"
-        if node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-            return "it fills in what lies outside the picture"
+        return resize_computes(node)
     if node.op == "MaxPool" and any(not t.is_empty() for t in node.outputs[1:]):
-        return "it gives the positions of the largest values too"
+        return Refused("it gives the positions of the largest values too")
     if node.op == "Dropout":
         training = input_at(node, 2)
         values = None if training is None else constant_values(training)
         if training is not None and (values is None or bool(np.any(values))):
-            return "it may be in training mode"
+            return Refused("it may be in training mode")
         if any(t.outputs for t in node.outputs[1:]):
-            return "its mask is read"
+            return Refused("its mask is read")
     if node.op == "Pad" and node.attrs.get("mode", "constant") == "constant" and pad_value(node) is None:
-        return "its padding is computed at run time"
-    return ""
+        return Refused("its padding is computed at run time")
+    return None
 
 
 def pad_value(node: gs.Node) -> float | None:

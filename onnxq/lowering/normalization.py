@@ -7,10 +7,10 @@ import onnx_graphsurgeon as gs
 
 from onnxq.errors import NumericError
 from onnxq.graph.qdq import constant_reals
+from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import output
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.requantize import one_scale
-from onnxq.lowering.values import RefusedError
-from onnxq.lowering.work import Work
 from onnxq.numeric.integer_norm import LAYER_NORM_LIMIT, exp_table, layer_norm_constants, softmax_multiplier
 from onnxq.patterns.normalization import Norm, of_node
 

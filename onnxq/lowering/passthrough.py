@@ -9,25 +9,26 @@ import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import constant_values, replace_everywhere
 from onnxq.graph.qdq import dequantizer, is_quantized_constant
-from onnxq.lowering import images, output
-from onnxq.lowering.movers import EIGHT_BIT_ONLY, MOVERS, PICKERS, VIEWS, pad_value, why_not
+from onnxq.graph.refusal import RefusedError
+from onnxq.lowering import downstream, nhwc
+from onnxq.lowering.integers import EIGHT_BIT, RANGES, Integers, dequantized
+from onnxq.lowering.ledger import Work
+from onnxq.lowering.movers import EIGHT_BIT_ONLY, MOVERS, PICKERS, VIEWS, computes, pad_value
 from onnxq.lowering.requantize import one_scale, to_codes
-from onnxq.lowering.values import EIGHT_BIT, RANGES, Integers, RefusedError, dequantized
 from onnxq.lowering.windows import sizes_of, windows_of
-from onnxq.lowering.work import Work
 
 
 def lower_mover(work: Work, node: gs.Node) -> None:
     """A node that only moves or picks values of its first input. Raises RefusedError."""
-    reason = why_not(node)
-    if reason:
-        raise RefusedError(reason)
-    if node.op in VIEWS and id(node.inputs[0]) not in work.values and id(node.outputs[0]) not in work.outputs:
+    refused = computes(node)
+    if refused is not None:
+        raise RefusedError(refused.reason)
+    if node.op in VIEWS and node.inputs[0] not in work.values and id(node.outputs[0]) not in work.outputs:
         replace_everywhere(work.graph, node.outputs[0], node.inputs[0])  # of a constant
         work.take(node)
         return
     value = _data(work, node.inputs[0])
-    codes = output.wanted(work, node.inputs[0]) if len(node.outputs) > 1 else output.wanted(work, node.outputs[0])
+    codes = downstream.wanted(work, node.inputs[0] if len(node.outputs) > 1 else node.outputs[0])
     if node.op in VIEWS:
         work.define(node.outputs[0], value)
         work.take(node)
@@ -40,7 +41,7 @@ def lower_mover(work: Work, node: gs.Node) -> None:
     elif odd_padding and not value.wide:
         raise RefusedError(f"it fills in {padding:g}, which is no code of its input")
     elif value.wide and node.op in EIGHT_BIT_ONLY:
-        raise RefusedError("its input is wide: no QuantizeLinear stands before or behind it")
+        raise RefusedError("its input is wide: no QuantizeLinear precedes or follows it")
     if value.axis is not None:
         value = _follow_axis(node, value) or one_scale(work, value, node.inputs[0].name, [node])
     if node.op == "MaxPool" or (node.op == "GlobalMaxPool" and _sizes(node) is not None):
@@ -113,13 +114,13 @@ def _max_pool(work: Work, node: gs.Node, value: Integers) -> None:
     kernel = [int(d) for d in (sizes if node.op == "GlobalMaxPool" else node.attrs["kernel_shape"])]  # type: ignore[arg-type]
     windows = windows_of(node, kernel, sizes)
     target = _target(work, node.outputs[0], value)
-    picture = images.image(work, value.tensor, rank)
-    made = images.new_image(work, target, rank)
+    picture = nhwc.image(work, value.tensor, rank)
+    made = nhwc.new_image(work, target, rank)
     work.define(node.outputs[0], replace(value, tensor=target))
     work.take(node)
     attrs = {"kernel_shape": list(windows.kernel), **windows.attributes()}
     work.own("MaxPool", [picture], made, attrs, [node], result=target)
-    images.leave(work, made, target, rank)
+    nhwc.leave(work, made, target, rank)
 
 
 def _emit(work: Work, node: gs.Node, value: Integers, op: str, rest: list[gs.Tensor], attrs: dict[str, object]) -> None:

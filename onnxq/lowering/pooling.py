@@ -6,13 +6,15 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.lowering import images, output
+from onnxq.graph.axes import reduced_axes
+from onnxq.graph.refusal import RefusedError
+from onnxq.lowering import nhwc, output
+from onnxq.lowering.integers import Integers
 from onnxq.lowering.layers import ACC_MAX
+from onnxq.lowering.ledger import Work
 from onnxq.lowering.requantize import one_scale
 from onnxq.lowering.rescale import Rescale, rescale
-from onnxq.lowering.values import Integers, RefusedError
 from onnxq.lowering.windows import Windows, outputs, sizes_of, valid_counts, windows_of
-from onnxq.lowering.work import Work
 
 
 def lower_average_pool(work: Work, node: gs.Node) -> None:
@@ -27,9 +29,9 @@ def lower_average_pool(work: Work, node: gs.Node) -> None:
     elements = windows.kernel[0] * windows.kernel[1]
     value = _summable(work, node, value, elements)
     made, how, sources = _planned(work, node, value, elements, counts)
-    picture = images.image(work, value.tensor, rank)
+    picture = nhwc.image(work, value.tensor, rank)
     target = output.settle(work, made, [node])
-    written = images.new_image(work, target, rank)
+    written = nhwc.new_image(work, target, rank)
     attrs = {
         "kernel_shape": list(windows.kernel),
         **windows.attributes(),
@@ -37,7 +39,7 @@ def lower_average_pool(work: Work, node: gs.Node) -> None:
         **made.attributes(),
     }
     work.own("AveragePool", [picture, *work.vectors(target.name, how)], written, attrs, sources, how, target)
-    images.leave(work, written, target, rank)
+    nhwc.leave(work, written, target, rank)
 
 
 def _counts(node: gs.Node, windows: Windows, sizes: list[int | None]) -> NDArray[np.float64]:
@@ -98,10 +100,10 @@ def lower_mean(work: Work, node: gs.Node) -> None:
     made, how, sources = _planned(work, node, value, elements, divisor)
     picture = rank in (3, 4) and axes == list(range(2, rank))
     spatial = rank - 2
-    source = images.image(work, value.tensor, spatial) if picture else value.tensor
+    source = nhwc.image(work, value.tensor, spatial) if picture else value.tensor
     target = output.settle(work, made, [node])
     last = picture and keep
-    written = images.new_image(work, target, spatial) if last else target
+    written = nhwc.new_image(work, target, spatial) if last else target
     attrs = {
         "axes": [1, 2] if picture else axes,
         "keepdims": int(keep),
@@ -110,14 +112,14 @@ def lower_mean(work: Work, node: gs.Node) -> None:
     }
     work.own("ReduceMean", [source, *work.vectors(target.name, how)], written, attrs, sources, how, target)
     if last:
-        images.leave(work, written, target, spatial)
+        nhwc.leave(work, written, target, spatial)
 
 
 def _axes(node: gs.Node, rank: int) -> tuple[list[int], bool]:
     """The axes that a node reduces, sorted and not negative, and whether they stay with length 1."""
     if node.op == "GlobalAveragePool":
         return list(range(2, rank)), True
-    axes = output.reduced_axes(node, rank)
+    axes = reduced_axes(node, rank)
     if axes is None:
         raise RefusedError("its axes are computed at run time")
     return axes, bool(int(node.attrs.get("keepdims", 1)))

@@ -7,16 +7,18 @@ from dataclasses import replace
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.lowering import output, tables
-from onnxq.lowering.output import Plan, activation_bounds
+from onnxq.graph.clamps import clamp_of
+from onnxq.graph.refusal import RefusedError
+from onnxq.lowering import downstream, output, tables
+from onnxq.lowering.integers import RANGES, TYPE_NUMBERS, Codes, Integers, codes_of
+from onnxq.lowering.ledger import Work
+from onnxq.lowering.output import Plan
 from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
-from onnxq.lowering.values import RANGES, TYPE_NUMBERS, Codes, Integers, RefusedError, codes_of
-from onnxq.lowering.work import Work
 
 
 def lower_quantize(work: Work, node: gs.Node) -> None:
     """A QuantizeLinear of a tensor that is in integers: its codes, under its name. Raises RefusedError."""
-    value, function = work.values.get(id(node.inputs[0])), work.functions.get(id(node.inputs[0]))
+    value, function = work.values.get(node.inputs[0]), work.functions.get(node.inputs[0])
     if value is None and function is None:
         return  # one of the first: it stays
     codes = codes_of(node)
@@ -36,14 +38,14 @@ def lower_quantize(work: Work, node: gs.Node) -> None:
         work.adopt(value, target)
     else:
         work.replacement("Identity", [value.tensor], [target], {}, node.name)
-    work.limits[id(target)] = _limits(codes, value)
+    work.limits[target] = _limits(codes, value)
 
 
 def lower_clamp(work: Work, node: gs.Node) -> None:
     """A Relu or Clip between codes, or of a wide value that others read unclipped. Raises RefusedError."""
-    bounds = activation_bounds(node)
+    bounds = clamp_of(node)
     if bounds is None:
-        raise RefusedError("its bounds are computed at run time")
+        raise RefusedError("its bounds are computed at run time or NaN")
     value = work.integers(node.inputs[0])
     made = output.plan(
         work, node.outputs[0], value.scale, value.axis, value.low - value.zero_point, value.high - value.zero_point,
@@ -74,7 +76,7 @@ def one_scale(
     """The value with one scale for the whole tensor and |q| ≤ reach: itself, or a wide one through a Requantize."""
     if value.axis is None and (not value.wide or value.reach <= reach):
         return value
-    made = output.free(*value.reals(), reach=reach, step=output.next_step(sources[0].outputs[0]))
+    made = output.free(*value.reals(), reach=reach, step=downstream.next_step(sources[0].outputs[0]))
     target = work.variable(f"{base}_wide", "int32", value.tensor.shape)
     _emit(work, value, made, _rescale(work, value, made), target, sources, f"{target.name}_Requantize")
     return output.integers(made, target)

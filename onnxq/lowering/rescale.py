@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnxq.errors import NumericError
-from onnxq.lowering.values import RefusedError
+from onnxq.graph.refusal import RefusedError
 from onnxq.numeric import dyadic
 from onnxq.numeric.dyadic import Form
 

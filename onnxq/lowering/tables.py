@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxq.graph.clamps import clamp_of
 from onnxq.graph.match import input_at, is_op
 from onnxq.graph.qdq import constant_reals
-from onnxq.lowering import output
+from onnxq.graph.refusal import RefusedError
+from onnxq.lowering import downstream, output
 from onnxq.lowering.handlers import Handler
-from onnxq.lowering.output import activation_bounds
-from onnxq.lowering.values import Codes, RefusedError, widens
-from onnxq.lowering.work import Function, Work
+from onnxq.lowering.integers import Codes, widens
+from onnxq.lowering.ledger import Function, Work
 from onnxq.numeric.activations import ACTIVATIONS, CLAMPS, JOINS, activation
 from onnxq.numeric.tables import dequantized_codes, quantized
 
@@ -27,12 +28,12 @@ FUNCTIONS = ("Pow", *UNARY)  # tables, those without a handler of their own
 
 
 def lower_function(work: Work, node: gs.Node) -> None:
-    """One more function of codes: a table if a QuantizeLinear is behind it, else kept in mind. Raises RefusedError."""
+    """One more function of codes: a table if a QuantizeLinear follows, otherwise deferred. Raises RefusedError."""
     function = _evaluate(work, node)
-    end = output.follow(work, node.outputs[0])
-    codes = output.wanted(work, end.tensor)
+    end = downstream.follow(work, node.outputs[0])
+    codes = downstream.wanted(work, end.tensor)
     if codes is None:
-        work.functions[id(node.outputs[0])] = function
+        work.functions[node.outputs[0]] = function
     else:
         _make_table(work, node, function, end, codes)
 
@@ -40,8 +41,8 @@ def lower_function(work: Work, node: gs.Node) -> None:
 def or_function(arithmetic: Handler) -> Handler:
     """The handler of an operator that may be arithmetic on integers, or a step of a function of one tensor's codes.
 
-    It is a table where an operand is such a function and a QuantizeLinear is behind it, or where arithmetic refuses.
-    Without a QuantizeLinear behind it, it is kept in mind as both; what is not used in the end goes.
+    It is a table where an operand is such a function and a QuantizeLinear follows, or where arithmetic refuses.
+    Without a QuantizeLinear after it, both forms are kept; the one that is not used is dropped in the end.
     """
 
     def lower(work: Work, node: gs.Node) -> None:
@@ -50,9 +51,9 @@ def or_function(arithmetic: Handler) -> Handler:
         except RefusedError:
             arithmetic(work, node)
             return
-        result, end = node.outputs[0], output.follow(work, node.outputs[0])
-        codes = output.wanted(work, end.tensor)
-        if codes is not None and any(id(t) in work.functions for t in node.inputs):
+        result, end = node.outputs[0], downstream.follow(work, node.outputs[0])
+        codes = downstream.wanted(work, end.tensor)
+        if codes is not None and any(t in work.functions for t in node.inputs):
             _make_table(work, node, function, end, codes)
             return
         try:
@@ -61,24 +62,24 @@ def or_function(arithmetic: Handler) -> Handler:
             if codes is not None:
                 _make_table(work, node, function, end, codes)
             else:
-                work.functions[id(result)] = function
-                work.reasons[id(node)] = str(err)
+                work.functions[result] = function
+                work.reasons[node] = err.refused.reason
         else:
             if codes is None:
-                work.functions[id(end.tensor)] = _behind(function, end)
+                work.functions[end.tensor] = _behind(function, end)
 
     return lower
 
 
-def _make_table(work: Work, node: gs.Node, function: Function, end: output.End, codes: Codes) -> None:
+def _make_table(work: Work, node: gs.Node, function: Function, end: downstream.End, codes: Codes) -> None:
     made = output.planned(end, codes)
     nodes = [node, *made.nodes()]
     target = output.settle(work, made, [node])
     emit(work, _behind(function, end), codes.clipped(end.low, end.high), target, nodes)
 
 
-def _behind(function: Function, end: output.End) -> Function:
-    """The function with what stands behind it."""
+def _behind(function: Function, end: downstream.End) -> Function:
+    """The function followed by the activations after it."""
     return Function(function.source, np.clip(function.reals * end.factor, end.low, end.high))
 
 
@@ -91,7 +92,7 @@ def emit(work: Work, function: Function, codes: Codes, target: gs.Tensor, source
 
 def _evaluate(work: Work, node: gs.Node) -> Function:
     """The function that the node's result is. Raises RefusedError."""
-    bounds = activation_bounds(node)
+    bounds = clamp_of(node)
     if bounds is not None or is_op(node, *UNARY):
         operand = _operand(work, node.inputs[0])
         if operand is None:
@@ -106,7 +107,7 @@ def _evaluate(work: Work, node: gs.Node) -> Function:
     if not sources:
         raise RefusedError("all its inputs are constant")
     if any(s.tensor is not sources[0].tensor for s in sources):
-        raise RefusedError("it joins two tensors, one of which has no QuantizeLinear behind the function that makes it")
+        raise RefusedError("it joins two tensors, one of which has no QuantizeLinear after the function that makes it")
     shape = sources[0].tensor.shape or ()
     values = [
         _uniform(t, shape) if o is None else o.reals for t, o in zip(node.inputs, operands, strict=True)
@@ -117,10 +118,10 @@ def _evaluate(work: Work, node: gs.Node) -> Function:
 
 def _operand(work: Work, tensor: gs.Tensor) -> Function | None:
     """A tensor as a function of codes, or None if it is a constant."""
-    function = work.functions.get(id(tensor))
+    function = work.functions.get(tensor)
     if function is not None:
         return function
-    if id(tensor) not in work.values and constant_reals(tensor) is not None:
+    if tensor not in work.values and constant_reals(tensor) is not None:
         return None
     value = work.codes(tensor)
     return Function(value, dequantized_codes(float(value.scale), value.zero_point, value.type))

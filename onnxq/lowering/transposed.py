@@ -13,10 +13,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.graph.match import input_at
-from onnxq.lowering import images, output
+from onnxq.graph.refusal import RefusedError
+from onnxq.lowering import nhwc, output
+from onnxq.lowering.integers import weight_of
 from onnxq.lowering.layers import accumulate, bias_of, per_channel, rescale_layer, stored
-from onnxq.lowering.values import RefusedError, weight_of
-from onnxq.lowering.work import Work
+from onnxq.lowering.ledger import Work
 
 END = np.iinfo(np.int64).max
 
@@ -63,13 +64,13 @@ def lower_transposed(work: Work, node: gs.Node) -> None:
         raise RefusedError(f"pads {pads} and output_padding {extra} reach beyond its kernel")
     made = output.plan(work, node.outputs[0], acc.scale, 1, acc.low, acc.high, may_be_raw=stride == 1)
     if made.type == "int32" and stride > 1:
-        raise RefusedError("no QuantizeLinear stands behind it, and DepthToSpace takes 8 bits")
+        raise RefusedError("no QuantizeLinear follows it, and DepthToSpace takes 8 bits")
     how = rescale_layer(work, acc, made, bias)
     sources = [node, *made.nodes()]
-    picture = images.image(work, x.tensor, 2)
+    picture = nhwc.image(work, x.tensor, 2)
     target = output.settle(work, made, [node])
     whole = target if stride == 1 else work.variable(f"{target.name}_phases", made.type, None)
-    written = images.new_image(work, whole, 2)
+    written = nhwc.new_image(work, whole, 2)
     constants = [
         stored(work, weight, np.moveaxis(arranged, 1, -1), kind, f"phases{stride}_{groups}"),
         work.constant(f"{target.name}_bias", acc.bias.astype(np.int32)),
@@ -85,7 +86,7 @@ def lower_transposed(work: Work, node: gs.Node) -> None:
         **made.attributes(),
     }
     work.own("Conv", [picture, *constants], written, attrs, sources, how, whole)
-    images.leave(work, written, whole, 2)
+    nhwc.leave(work, written, whole, 2)
     if stride > 1:
         _interleave(work, whole, target, stride, crop)
 

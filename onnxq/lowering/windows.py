@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.lowering.values import RefusedError
+from onnxq.graph.refusal import RefusedError
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _ceil_end(size: int | None, length: int, stride: int, begin: int, end: int) 
         raise RefusedError("ceil_mode depends on sizes that are not known")
     count = -(-(size + begin + end - length) // stride) + 1
     if (count - 1) * stride >= size + begin:
-        count -= 1  # the last window would start behind the picture
+        count -= 1  # the last window would start beyond the input
     return max(end, (count - 1) * stride + length - size - begin)
 
 

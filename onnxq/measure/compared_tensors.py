@@ -10,12 +10,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.errors import ConfigError
+from onnxq.graph import marks
 from onnxq.graph.match import is_constant
 from onnxq.graph.model import Model
 from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.graph.qdq import dequantizer, entry, is_quantize
-from onnxq.layout.perms import from_text
-from onnxq.layout.reshape import FLATTENED, LAYOUT
 
 CODES = ("uint8", "int8", "uint16", "int16")
 
@@ -72,13 +71,11 @@ def _type(tensor: gs.Tensor) -> str:
 
 def _order(maker: gs.Node) -> Callable[[NDArray], NDArray]:
     """Puts values in the QDQ model's order of dimensions into the order in which the node makes them."""
-    metadata = getattr(maker, "metadata", {})
-    if LAYOUT in metadata:
-        perm = from_text(metadata[LAYOUT])
+    perm, flattened = marks.LAYOUT.get(maker), marks.FLATTENED.get(maker)
+    if perm is not None:
         return lambda values: values.transpose(perm)
-    if FLATTENED in metadata:
-        sizes, order = (tuple(map(int, part.split(","))) for part in metadata[FLATTENED].split("|"))
-        return lambda values: _reordered(values, sizes, order)
+    if flattened is not None:
+        return lambda values: _reordered(values, *flattened)
     return lambda values: values
 
 

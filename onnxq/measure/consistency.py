@@ -2,7 +2,7 @@
 
 A layer reaches from the integers of the nearest upstream QuantizeLinears to the next QuantizeLinear, or to a graph
 output where none follows. The integers come from one run of the whole model at ORT_DISABLE_ALL. The model is
-then cut at every QuantizeLinear (onnxq.execution.isolate), so that one optimized session computes every layer from the
+then cut at every QuantizeLinear (onnxq.execution.cuts), so that one optimized session computes every layer from the
 same integers and no error travels from layer to layer.
 """
 
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from onnxq.data.source import Batch, batches, input_specs
 from onnxq.errors import ConfigError, DataError
+from onnxq.execution.cuts import Cut, cut_model
 from onnxq.execution.inner_tensors import real_part, run_batch
-from onnxq.execution.isolate import Cut, cut_model
 from onnxq.execution.sessions import observed_session, variant_session
 from onnxq.graph.match import is_op, producer
 from onnxq.graph.model import Model, load

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from onnxq.data.source import Batch, InputSpec, batches, input_specs
 from onnxq.errors import ConfigError, DataError
 from onnxq.execution import runtime
+from onnxq.execution.cuts import cut_tensors
 from onnxq.execution.inner_tensors import real_part, run_batch
-from onnxq.execution.isolate import cut_tensors
 from onnxq.execution.sessions import observed_session, variant_session
 from onnxq.graph.match import producer
 from onnxq.graph.model import Model, load

@@ -9,8 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from onnxq.data.source import Batch
+from onnxq.execution.cuts import cut_model
 from onnxq.execution.inner_tensors import Fetcher, output_info, real_part, run_batch
-from onnxq.execution.isolate import cut_model
 from onnxq.execution.sessions import observed_session, variant_session
 from onnxq.graph.model import Model
 from onnxq.measure.counterparts import Counterpart

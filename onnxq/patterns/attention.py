@@ -98,7 +98,7 @@ def _outer(node: gs.Node) -> bool:
 def nan_guard(tensor: gs.Tensor) -> tuple[gs.Node, gs.Node] | None:
     """The IsNaN and the Where of Where(IsNaN(x), constant, x) when that is all that reads x; None otherwise.
 
-    Exporters put it behind a Softmax whose whole row may be masked by −infinity.
+    Exporters put it after a Softmax whose whole row may be masked by −infinity.
     """
     readers = consumers(tensor)
     if len(readers) != 2:

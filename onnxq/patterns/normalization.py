@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from onnxq.graph.axes import listed_axes
+from onnxq.graph.identity import IdentitySet
 from onnxq.graph.match import (
     consumers,
     input_at,
@@ -59,15 +60,15 @@ def of_node(node: gs.Node) -> Norm:
 def find_norms(graph: gs.Graph) -> list[Norm]:
     """Every normalization of the top-level graph whose inner tensors nothing else reads."""
     outputs = output_ids(graph)
-    own = {id(n) for n in graph.nodes}
+    own = IdentitySet(graph.nodes)
     found = (_around(node) for node in graph.nodes if is_op(node, "Sqrt"))
-    return [n for n in found if n is not None and all(id(m) in own for m in n.nodes) and _closed(n, outputs)]
+    return [n for n in found if n is not None and all(m in own for m in n.nodes) and _closed(n, outputs)]
 
 
 def _closed(norm: Norm, outputs: set[int]) -> bool:
-    inside = {id(n) for n in norm.nodes}
+    inside = IdentitySet(norm.nodes)
     inner = [t for n in norm.nodes if n is not norm.root for t in n.outputs]
-    return all(id(t) not in outputs and all(id(c) in inside for c in consumers(t)) for t in inner)
+    return all(id(t) not in outputs and all(c in inside for c in consumers(t)) for t in inner)
 
 
 def _around(root: gs.Node) -> Norm | None:
@@ -105,7 +106,7 @@ def _norm(
     epsilon: float,
     center: bool,
 ) -> Norm:
-    own = list({id(n): n for n in nodes}.values())
+    own = list(IdentitySet(nodes))
     reads = [(n, i) for n in own for i, t in enumerate(n.inputs) if t is x]
     return Norm(tuple(own), root, x, tuple(reads), gamma, beta, epsilon, center)
 
@@ -193,7 +194,7 @@ def _centered(tensors: tuple[gs.Tensor, gs.Tensor]) -> tuple[gs.Tensor | None, l
 
 
 def _affine(node: gs.Node) -> tuple[gs.Tensor | None, gs.Tensor | None, list[gs.Node]]:
-    """(gamma, beta, the nodes) of a product and a sum behind the node with a constant for each value of a row."""
+    """(gamma, beta, the nodes) of a product and a sum after the node, each with a constant for every value of a row."""
     gamma = beta = None
     found: list[gs.Node] = []
     while beta is None:

@@ -7,44 +7,46 @@ import onnx_graphsurgeon as gs
 
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.match import constant_values, input_at, is_constant, is_float, producer, scalar_value
+from onnxq.graph.refusal import Refused
+from onnxq.patterns.resampling import resize_computes
 from onnxq.profiles.schema import Profile
 
 SUMS = ("Add", "Sum")
 BINARY = ("Add", "Sum", "Sub", "Mul", "Div", "Max", "Min")
 
 
-def unfit(node: gs.Node, profile: Profile, masks: bool = False) -> str:
-    """Why a node that the profile quantizes cannot be; empty if it can. masks: whether constants may be −infinity."""
+def unfit(node: gs.Node, profile: Profile, masks: bool = False) -> Refused | None:
+    """Why a node that the profile quantizes cannot be; None if it can. masks: whether constants may be −infinity."""
     data = [t for t in node.inputs if not t.is_empty()]
     if not data:
-        return "it has no input"
+        return Refused("it has no input")
     if any(_from_dequantize(t) for t in data if not is_constant(t)):
-        return "already quantized"
+        return Refused("already quantized")
     if node.op in LINEAR_OPS:
         return _unfit_linear(node, profile)
     rule = profile.rule(node.op)
     if not all(is_float(t) for t in data if node.op in (*BINARY, "Concat")) or not is_float(data[0]):
-        return f"its input is not float32 ({_dtype_name(data[0])})"
+        return Refused(f"its input is not float32 ({_dtype_name(data[0])})")
     if all(is_constant(t) for t in data):
-        return "all its inputs are constant"
+        return Refused("all its inputs are constant")
     constants = [v for t in data if (v := constant_values(t)) is not None]
     if constants and node.op in (*BINARY, "Concat"):
         if not rule.constants:
-            return "one operand is a constant"
+            return Refused("one operand is a constant")
         if not all(v.size and (np.isfinite(v) | (masks & np.isneginf(v))).all() for v in constants):
-            return "its constant operand is empty or not finite"
+            return Refused("its constant operand is empty or not finite")
         if node.op == "Concat" and profile.graph.concat == "shared":
-            return "one operand is a constant, which cannot share the scale of the others"
+            return Refused("one operand is a constant, which cannot share the scale of the others")
     if node.op in BINARY:
         if len(data) > 2:
-            return f"it has {len(data)} operands, two are supported"
+            return Refused(f"it has {len(data)} operands, two are supported")
         if node.op in SUMS and profile.graph.scheme == 1:
-            return "graph scheme 1 keeps adds in float"
+            return Refused("graph scheme 1 keeps adds in float")
         if node.op == "Div" and rule.float_constants and not is_constant(data[1]):
-            return "it divides by an activation"
+            return Refused("it divides by an activation")
     if node.op == "Concat" and profile.graph.concat == "float":
-        return f"profile {profile.name} places no Q/DQ for Concat"
-    return ""
+        return Refused(f"profile {profile.name} places no Q/DQ for Concat")
+    return None
 
 
 def may_stay_float(node: gs.Node, index: int) -> bool:
@@ -53,41 +55,38 @@ def may_stay_float(node: gs.Node, index: int) -> bool:
     return values is not None and (node.op not in ("Mul", "Div") or sum(d != 1 for d in values.shape) <= 1)
 
 
-def unfit_mover(node: gs.Node) -> str:
-    """Why an operator that moves values on the target does more than that in this node; empty if it does not."""
+def unfit_mover(node: gs.Node) -> Refused | None:
+    """Why an operator that moves values on the target does more than that in this node; None if it does not."""
     if node.op == "Resize":
-        if node.attrs.get("mode", "nearest") != "nearest":
-            return f"it interpolates ({node.attrs['mode']})"
-        if node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-            return "it fills in what lies outside the picture"
+        return resize_computes(node)
     if node.op == "Pad" and node.attrs.get("mode", "constant") == "constant":
         tensor = input_at(node, 2)
         if (tensor is not None and scalar_value(tensor) != 0) or node.attrs.get("value", 0.0) != 0:
-            return "it pads with something else than zeros"
-    return ""
+            return Refused("it pads with something else than zeros")
+    return None
 
 
-def _unfit_linear(node: gs.Node, profile: Profile) -> str:
+def _unfit_linear(node: gs.Node, profile: Profile) -> Refused | None:
     x, w = node.inputs[0], node.inputs[1]
     if not is_float(x) or not is_float(w):
-        return f"its operands are not float32 ({_dtype_name(x)}, {_dtype_name(w)})"
+        return Refused(f"its operands are not float32 ({_dtype_name(x)}, {_dtype_name(w)})")
     if is_constant(x) and (is_constant(w) or node.op != "MatMul"):
-        return "its data input is a constant"
+        return Refused("its data input is a constant")
     if not is_constant(w) and not is_constant(x):
         if _from_dequantize(w):
-            return "already quantized"
+            return Refused("already quantized")
         if node.op != "MatMul":
-            return "its weight is computed at run time"
+            return Refused("its weight is computed at run time")
         if not profile.rule(node.op).dynamic:
-            return f"profile {profile.name} does not quantize products of two activations"
-        return ""
+            return Refused(f"profile {profile.name} does not quantize products of two activations")
+        return None
     values = constant_values(w if is_constant(w) else x)
     assert values is not None
     if values.size == 0:
-        return "its weight is empty"
+        return Refused("its weight is empty")
     if not np.isfinite(values).all():
-        return "its weight holds NaN or infinity"
-    return ""
+        return Refused("its weight holds NaN or infinity")
+    return None
 
 
 def _from_dequantize(tensor: gs.Tensor) -> bool:

@@ -127,15 +127,15 @@ class _Planner:
             self._leave_float(node, NO_LAYER_BEHIND)
             return
         if rule.action == "passthrough":
-            reason = unfit_mover(node)
-            self.result.actions[name] = "float" if reason else "passthrough"
-            if reason:
-                self._skip(node, reason)
+            refused = unfit_mover(node)
+            self.result.actions[name] = "passthrough" if refused is None else "float"
+            if refused is not None:
+                self._skip(node, refused.reason)
             return
         if self.profile.graph.matmul_bias and self._is_bias_add(node):
             self.result.actions[name] = "fused"
             return
-        reason = self._kept_exact(node) or unfit(node, self.profile, id(node) in self.scores)  # rule 7
+        reason = self._kept_exact(node) or str(unfit(node, self.profile, id(node) in self.scores) or "")  # rule 7
         if reason:
             self._leave_float(node, reason)
             return

@@ -34,9 +34,9 @@ from onnxq.errors import ConfigError, InterruptedRun
 from onnxq.execution import benchmark, runtime
 from onnxq.execution.competitors import Run, open_competitor
 from onnxq.execution.feeds import feeds_for
+from onnxq.graph import marks
 from onnxq.graph.files import write_text
 from onnxq.graph.model import Model, load, to_proto
-from onnxq.lowering.emitter import SOURCE
 from onnxq.operators import DOMAIN, OPERATORS
 from onnxq.profiles.schema import Profile, load_profile
 from onnxq.reporting import Progress
@@ -172,7 +172,7 @@ def _form(model: Model, layers: Sequence[str], shapes: Mapping[str, Sequence[int
     by_source: dict[str, str] = {}
     for node in model.graph.nodes:
         if node.domain == DOMAIN and node.op in LAYER_OPS:
-            for source in getattr(node, "metadata", {}).get(SOURCE, "").splitlines():
+            for source in marks.SOURCES.get(node) or ():
                 by_source.setdefault(source, node.name)
     proto = to_proto(model)
     nodes = {n.name: n for n in proto.graph.node}

@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxq.cost.concrete_shapes import concrete_shapes, format_shape
 from onnxq.cost.feature_maps import feature_maps
-from onnxq.cost.layer_costs import BITS_KEY, bit_operations, layer_costs, stored_bytes, tensor_bits, totals
+from onnxq.cost.layer_costs import bit_operations, layer_costs, stored_bytes, tensor_bits, totals
 from onnxq.errors import ConfigError
+from onnxq.graph import marks
 from onnxq.graph.model import Model, load, to_proto
-from onnxq.passes.insert_qdq import GRID_BITS
 from support.build import copy_of, qdq
 from support.insertion import context, insert
 
@@ -195,10 +195,6 @@ def test_a_qdq_model_has_the_macs_of_the_float_one_and_its_own_bits(bits):
     # Codes (4 bits: two a byte), one float32 scale and one zero point a channel, and the int32 bias with its scale.
     per_byte = 2 if bits <= 4 else 1
     assert after[0].size == 216 // per_byte + 8 * 4 + 8 // per_byte + 8 * 4 + 8 * 4
-
-
-def test_the_mark_of_narrow_widths_is_the_one_the_pass_writes():
-    assert BITS_KEY == GRID_BITS
 
 
 def test_operand_bits_follow_the_operands_of_other_tools():
@@ -397,7 +393,7 @@ def test_what_only_moves_keeps_the_width(move):
             f"<float s = {{0.5}}, uint8 z = {{0}}> {{ q = QuantizeLinear(x, s, z) y = {move} }}"
         )
     )
-    source.graph.nodes[0].metadata = {BITS_KEY: "4"}
+    source.graph.nodes[0].metadata = {marks.BITS.key: "4"}
     assert tensor_bits(source.graph.outputs[0]) == 4
 
 

@@ -208,7 +208,7 @@ class TestInputs:
         assert onnxq.bench(proto, shapes={"x": (4, 3, 9, 9)}, **QUICK).batch_size == 4
 
     def test_a_batch_that_contradicts_the_shape(self) -> None:
-        with pytest.raises(ConfigError, match="the batch size is 2, but the input shapes say 3"):
+        with pytest.raises(ConfigError, match="the batch size is 2, but the input shapes have 3"):
             onnxq.bench(qdq.proto(IMAGES), batch_size=2, shapes={"x": (3, 3, 9, 9)}, **QUICK)
 
     def test_an_unknown_dimension_says_how_to_give_it(self) -> None:

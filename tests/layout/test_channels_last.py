@@ -10,7 +10,7 @@ from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.execution import runtime
 from onnxq.graph.model import load, to_proto
-from onnxq.layout.values import perm_of
+from onnxq.layout.copies import perm_of
 from onnxq.operators import check_node
 from onnxq.passes.layout_nhwc import LayoutNhwc
 from support.build import integers

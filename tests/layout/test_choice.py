@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxq.graph import marks
 from onnxq.graph.model import load
 from onnxq.layout import perms
 from onnxq.layout.choice import Choice, Layouts, made_in, price, read_in
+from onnxq.layout.copies import Value
 from onnxq.layout.mincut import SINK, SOURCE, Network
-from onnxq.layout.values import Value
 from support.cases import random_integers
 
 PERMS = st.integers(1, 6).flatmap(lambda n: st.tuples(st.permutations(range(n)), st.permutations(range(n))))
@@ -27,7 +28,7 @@ def test_permutations_are_numpys(pair):
     assert array.transpose(first).transpose(perms.inverse(first)).shape == array.shape
     assert tuple(perms.permuted(array.shape, first)) == array.transpose(first).shape
     assert perms.is_identity(perms.then(first, perms.inverse(first)))
-    assert perms.from_text(perms.to_text(first)) == first
+    assert marks.LAYOUT.parse(marks.LAYOUT.render(first)) == first
 
 
 @given(st.permutations(range(5)), st.sets(st.integers(0, 4), max_size=4))
@@ -44,7 +45,7 @@ def test_dimensions_taken_out_or_of_size_one(perm, gone):
 @pytest.mark.parametrize("text", ["0,2", "1", "0,0,1", "a,b"])
 def test_what_is_no_permutation(text):
     with pytest.raises(ValueError, match=r"permutation|invalid literal"):
-        perms.from_text(text)
+        marks.LAYOUT.parse(text)
 
 
 EDGES = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 9)), max_size=24)

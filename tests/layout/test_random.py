@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from onnxq.graph.model import Model, load
 from onnxq.layout.choice import Layouts, price
-from onnxq.layout.values import perm_of
+from onnxq.layout.copies import perm_of
 from onnxq.passes.layout_nhwc import LayoutNhwc
 from support.cases import random_integers
 from support.prove.passes import prove_exact

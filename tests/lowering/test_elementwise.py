@@ -117,7 +117,7 @@ REFUSED = {
     "a constant input holds NaN or infinity": one().const("k", [1.0, np.inf, 0.5, 0.0]).node(
         "[op] y = Add(x_d, k)"
     ),
-    "its bounds are computed at run time": Qdq(f"{SHAPE} x, float low", f"{SHAPE} r").q("x", 0.01).node(
+    "its bounds are computed at run time or NaN": Qdq(f"{SHAPE} x, float low", f"{SHAPE} r").q("x", 0.01).node(
         "[op] y = Clip(x_d, low)"
     ),
 }  # fmt: skip
@@ -169,7 +169,7 @@ def test_a_quantizer_in_between_keeps_its_point() -> None:
 
 def test_a_table_needs_8_bits_on_both_sides() -> None:
     wide = one(outputs=f"{SHAPE} y").node("[act] y = Sigmoid(x_d)")
-    assert lower(wide.proto()).reasons["act"].startswith("no QuantizeLinear stands behind it")
+    assert lower(wide.proto()).reasons["act"].startswith("no QuantizeLinear follows it")
     behind = two().node("s = Add(a_d, b_d) [act] y = Sigmoid(s)")
     assert "has no QuantizeLinear of its own" in lower(end(behind).proto()).reasons["act"]
 

@@ -13,7 +13,7 @@ from onnxq.context import PassContext
 from onnxq.data.options import RunOptions
 from onnxq.data.source import input_specs, open_data
 from onnxq.errors import ConfigError
-from onnxq.execution.isolate import cut_model
+from onnxq.execution.cuts import cut_model
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.measure import consistency
 from onnxq.measure.consistency import optimization_consistency

@@ -16,7 +16,7 @@ from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.errors import ConfigError, DataError
 from onnxq.execution import runtime
-from onnxq.execution.isolate import cut_tensors
+from onnxq.execution.cuts import cut_tensors
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.measure.code_steps import StepTally
 from onnxq.measure.verification import LayerDifference, Verification

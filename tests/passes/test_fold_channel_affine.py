@@ -80,7 +80,7 @@ def test_after_a_matmul_its_bias_stays(steps, ops, batch):
 def test_rows_of_a_matmul_are_not_its_channels():
     text = "g (float[3,4] x) => (float[3,5] y) <float[4,5] w, float[3,1] c> { h = MatMul(x, w) [m] y = Mul(h, c) }"
     proof = prove(text, PASS)
-    assert (proof.changed, proof.reasons) == (0, {"m": "it is not one number a channel"})
+    assert (proof.changed, proof.reasons) == (0, {"m": "its operand is not per-channel"})
 
 
 def test_what_varies_over_the_image_stays():
@@ -89,7 +89,7 @@ def test_what_varies_over_the_image_stays():
         [m] y = Add(h, c)
     }"""
     proof = prove(text, PASS)
-    assert (proof.changed, proof.reasons) == (0, {"m": "it is not one number a channel"})
+    assert (proof.changed, proof.reasons) == (0, {"m": "its operand is not per-channel"})
 
 
 def test_what_enlarges_the_tensor_stays():

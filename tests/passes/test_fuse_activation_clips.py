@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from onnxq import pipeline
 from onnxq.context import PassContext
+from onnxq.graph import marks
 from onnxq.graph.match import constant_values
 from onnxq.graph.model import Model
-from onnxq.passes.fuse_activation_clips import ABSORBED, FuseActivationClips
-from onnxq.passes.insert_qdq import GRID_BITS
+from onnxq.passes.fuse_activation_clips import FuseActivationClips
 from onnxq.pipeline import PassReport
 from onnxq.profiles.schema import builtin_names, load_profile
 from support.build import copy_of, qdq
@@ -47,7 +47,7 @@ def chain(
         grid_hi=np.array(grid[1] if grid else 0, f32),
     )
     if grid is not None:
-        node_of(model, "grid").metadata = {GRID_BITS: "4"}
+        node_of(model, "grid").metadata = {marks.BITS.key: "4"}
     return model
 
 
@@ -169,11 +169,11 @@ def test_reasons() -> None:
     assert reason(head.format(more=", float[4] e", constants="", body=f"{body} e = Exp(a)")) == elsewhere
     assert reason(head.format(more=", float[4] a", constants="", body=body)) == elsewhere
     run_time = "m = ReduceMin<keepdims=0>(x) [act] a = Clip(x, m) q = QuantizeLinear(a, s, z)"
-    assert reason(head.format(more="", constants="", body=run_time)) == "its bounds are computed at run time"
+    assert reason(head.format(more="", constants="", body=run_time)) == "its bounds are computed at run time or NaN"
     wide = "[act] a = Clip(x, lo) b = Clip(a, below) q = QuantizeLinear(b, s, z)"
     text = head.format(more="", constants=", float below = {-1.0}", body=wide)
     report = fuse(qdq.model(text.replace("z = {0}", "z = {128}"), s=np.array(0.02, np.float32)))
-    assert reasons(report)["act"] == "the Clip behind it is wider" and report.changed == 0
+    assert reasons(report)["act"] == "the Clip after it is wider" and report.changed == 0
     # But where the QuantizeLinear takes the Clip, it takes what is before it too.
     report = fuse(qdq.model(text, s=np.array(0.02, np.float32)))
     assert reasons(report) == {} and report.changed == 2
@@ -189,7 +189,7 @@ def test_parameters_that_it_does_not_understand() -> None:
             z=np.zeros(4 if "[4]" in scale else (), kind),
         )
         assert reasons(fuse(model)) == {
-            "act": "the QuantizeLinear behind it is not per-tensor with constant 8-bit parameters"
+            "act": "the QuantizeLinear after it is not per-tensor with constant 8-bit parameters"
         }
 
 
@@ -201,7 +201,7 @@ def test_relu_and_relu6_together() -> None:
     )
     before = copy_of(model)
     assert fuse(model).changed == 2 and [n.op for n in model.graph.nodes] == ["QuantizeLinear"]
-    assert node_of(model, "quantize").metadata == {ABSORBED: "Clip 0.0 6.0"}  # both in one
+    assert node_of(model, "quantize").metadata == {marks.ABSORBED.key: "Clip 0.0 6.0"}  # both in one
     x = every_float_near(0.0, 6.0, -1.0)
     np.testing.assert_array_equal(run(before, {"x": x})["q"], run(model, {"x": x})["q"])
 
@@ -245,7 +245,7 @@ def test_what_was_absorbed_is_remembered_across_a_file(bits: int) -> None:
     model = qdq.model(NET)
     insert(model, context(model, activation_bits=bits, first_last_bits=None), fuse=True)
     model = copy_of(model)
-    told = {n.name: n.metadata.get(ABSORBED) for n in nodes_of(model, "QuantizeLinear")}
+    told = {n.name: n.metadata.get(marks.ABSORBED.key) for n in nodes_of(model, "QuantizeLinear")}
     assert told == {
         "x_QuantizeLinear": None,
         "r_QuantizeLinear": "Clip 0.0 6.0",

@@ -10,13 +10,14 @@ from ml_dtypes import int4
 from onnxq import pipeline
 from onnxq.calibrate.statistics import Statistics
 from onnxq.errors import PreconditionError
+from onnxq.graph import marks
 from onnxq.graph.match import constant_values
 from onnxq.graph.model import Model, to_proto
 from onnxq.numeric.formats import QuantFormat
 from onnxq.numeric.qparams import qparams_from_range
 from onnxq.numeric.quantize import fake_quantize
 from onnxq.numeric.weights import weight_qparams
-from onnxq.passes.insert_qdq import GRID_BITS, InsertQdq, needed_opset
+from onnxq.passes.insert_qdq import InsertQdq, needed_opset
 from onnxq.placement.planner import plan
 from onnxq.placement.settings import Override, QuantSettings
 from onnxq.profiles.schema import builtin_names, load_profile
@@ -433,7 +434,7 @@ def test_weights_of_every_width(bits: int) -> None:
         limit = 2 ** (bits - 1) - 1
         assert int(codes.astype(int).min()) >= -limit and int(codes.astype(int).max()) <= limit
         assert int(np.abs(codes.astype(int)).max()) == limit
-        assert getattr(node, "metadata", {}).get(GRID_BITS) == (None if bits in (4, 8) else str(bits))
+        assert getattr(node, "metadata", {}).get(marks.BITS.key) == (None if bits in (4, 8) else str(bits))
     reread = copy_of(model)
     for optimize in (False, True):
         found = run(reread, feed, optimize)["y"]
@@ -468,7 +469,7 @@ def test_activations_of_every_width(bits: int, profile: str) -> None:
         if bits == 8:
             assert clip is None or clip.op != "Clip"
             continue
-        assert clip.op == "Clip" and clip.metadata == {GRID_BITS: str(bits)}
+        assert clip.op == "Clip" and clip.metadata == {marks.BITS.key: str(bits)}
     observed = to_proto(model)
     codes = [n.outputs[0].name for n in nodes_of(model, "QuantizeLinear")]
     observed.graph.output.extend(onnx.ValueInfoProto(name=n) for n in codes)

@@ -9,7 +9,7 @@ from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.errors import PreconditionError
 from onnxq.graph.model import load
-from onnxq.layout.values import perm_of
+from onnxq.layout.copies import perm_of
 from onnxq.passes.layout_nhwc import LayoutNhwc
 from support.build import integers
 from support.prove.passes import Proof, prove_exact

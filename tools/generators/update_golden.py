@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from onnxq import pipeline
 from onnxq.calibrate.statistics import Statistics
 from onnxq.context import PassContext
+from onnxq.graph import marks
 from onnxq.graph.model import Model, from_proto, to_proto
 from onnxq.passes.fuse_activation_clips import FuseActivationClips
 from onnxq.passes.insert_qdq import InsertQdq
@@ -137,7 +138,7 @@ upsample (float[1,8,6,6] x) => (float[1,4,6,6] y)
 # Unsigned and signed activations, wide residuals and residuals in float.
 INTEGER_PROFILES = ("onnxq", "tensorrt")
 INTEGER = "convert-opset{version=21},lower-dyadic,fuse-residual,layout-nhwc"
-TOLD = ("onnxq.layout", "onnxq.flattened")  # metadata that the text shows
+TOLD = (marks.LAYOUT.key, marks.FLATTENED.key)  # metadata that the text shows
 
 
 def block(name: str) -> Model:

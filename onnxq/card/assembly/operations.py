@@ -10,13 +10,12 @@ import onnx_graphsurgeon as gs
 from onnxq.card.assembly.run import Made
 from onnxq.card.parts import EndLayer, LayerRecord, Operations, OperatorCount
 from onnxq.cost.layer_costs import FLOAT_BITS, FLOAT_MIN
+from onnxq.graph import marks
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.match import is_constant
 from onnxq.graph.qdq import QDQ
 from onnxq.placement.fitness import SUMS
 
-# Metadata that fuse-activation-clips leaves on the node which took over from an activation.
-ABSORBED_KEY = "onnxq.absorbed"
 POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "GlobalLpPool", "ReduceMean")
 
 
@@ -46,8 +45,8 @@ def operations(made: Made, nodes: Mapping[str, gs.Node], batchnorms: int, layers
 
 def _absorbed(nodes: Mapping[str, gs.Node]) -> Counter[str]:
     """Activations that the saturation of a QuantizeLinear took over, by operator."""
-    texts = (getattr(n, "metadata", {}).get(ABSORBED_KEY, "") for n in nodes.values())
-    return Counter(text.split()[0] for text in texts if text)
+    clamps = (marks.ABSORBED.get(n) for n in nodes.values())
+    return Counter(clamp.op for clamp in clamps if clamp is not None)
 
 
 def _counts(made: Made, nodes: Mapping[str, gs.Node], absorbed: Counter[str]) -> dict[str, Counter[str]]:

@@ -16,7 +16,7 @@ from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.graph.walk import all_graphs
-from onnxq.layout.values import perm_of
+from onnxq.layout.copies import perm_of
 from onnxq.pipeline import Pass, PassReport
 from support.build import Feed, floating, integers
 from support.prove.values import assert_close, constant

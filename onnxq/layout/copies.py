@@ -25,7 +25,7 @@ BORDER, INNER, FATAL = 2, 3, 1000
 class Reader:
     """An input of a node. layout: what it reads is the value's root transposed by this.
 
-    inner: there are operators of ours both before it and behind it.
+    inner: there are operators of ours both upstream and downstream of it.
     """
 
     node: gs.Node
@@ -111,14 +111,14 @@ def values_of(graph: gs.Graph) -> list[Value]:
     own = {id(n) for n in graph.nodes}
     moves = {id(n): perm for n in graph.nodes if (perm := perm_of(n)) is not None}
     outputs = output_ids(graph)
-    before, behind = _ours_before(graph), _ours_behind(graph)
+    upstream, downstream = _ours_upstream(graph), _ours_downstream(graph)
     found = [_value(t, None, 0) for t in graph.inputs]
     found += [
         _value(t, n, slot) for n in graph.nodes if id(n) not in moves for slot, t in enumerate(n.outputs) if t.name
     ]
     for value in found:
         todo = list(value.copies)
-        ours = value.maker is not None and id(value.maker) in before
+        ours = value.maker is not None and id(value.maker) in upstream
         while todo:
             copy = todo.pop(0)
             if id(copy.tensor) in outputs:
@@ -129,7 +129,7 @@ def values_of(graph: gs.Graph) -> list[Value]:
                     value.copies.append(todo[-1])
                 else:
                     value.readers += [
-                        Reader(node, i, copy.layout, ours and id(node) in behind)
+                        Reader(node, i, copy.layout, ours and id(node) in downstream)
                         for i, t in enumerate(node.inputs)
                         if t is copy.tensor
                     ]
@@ -138,7 +138,7 @@ def values_of(graph: gs.Graph) -> list[Value]:
 
 
 def _value(tensor: gs.Variable, maker: gs.Node | None, slot: int) -> Value:
-    """A value of which nothing is known but its root; without a rank, what its Transposes say, its layout is ()."""
+    """A value with its root alone. Without a rank of its own it has that of its Transposes, or else the layout ()."""
     perms = (perm_of(n) for n in tensor.outputs)
     rank = len(tensor.shape) if tensor.shape is not None else next((len(p) for p in perms if p is not None), 0)
     return Value(tensor, maker, slot, [Copy(tensor, identity(rank), None)])
@@ -152,7 +152,7 @@ def _computes(node: gs.Node) -> bool:
     return is_own(node) and not is_channels_last(node)
 
 
-def _ours_before(graph: gs.Graph) -> set[int]:
+def _ours_upstream(graph: gs.Graph) -> set[int]:
     """ids of the nodes that are operators of ours, or depend on one. The graph is sorted."""
     found: set[int] = set()
     for node in graph.nodes:
@@ -161,7 +161,7 @@ def _ours_before(graph: gs.Graph) -> set[int]:
     return found
 
 
-def _ours_behind(graph: gs.Graph) -> set[int]:
+def _ours_downstream(graph: gs.Graph) -> set[int]:
     """ids of the nodes that are operators of ours, or that one depends on."""
     found: set[int] = set()
     for node in reversed(graph.nodes):

@@ -13,7 +13,7 @@ HEIGHT = 2  # the axis that a 1-D tensor [N, C, L] gets: [N, C, 1, L]
 
 def image(work: Emitter, tensor: gs.Tensor, spatial: int) -> gs.Tensor:
     """The tensor channels-last, with H = 1 where it has one spatial axis. Made once for all its readers."""
-    found = work.images.get(id(tensor))
+    found = work.images.get(tensor)
     if found is None:
         shape, kind = _shape(tensor, spatial), np.dtype(tensor.dtype).name
         first = tensor
@@ -23,7 +23,7 @@ def image(work: Emitter, tensor: gs.Tensor, spatial: int) -> gs.Tensor:
             work.node("Unsqueeze", [tensor, axes], [first])
         found = work.variable(f"{tensor.name}_nhwc", kind, _permuted(shape))
         work.node("Transpose", [first], [found], {"perm": list(TO_LAST)})
-        work.images[id(tensor)] = found
+        work.images[tensor] = found
     return found
 
 

@@ -9,10 +9,11 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import NodeProto, TensorProto, helper
 
-from onnxq.execution.inner_tensors import element_type
 from onnxq.graph.match import consumers, producer
 from onnxq.graph.model import Model, to_proto
+from onnxq.graph.names import fresh_name
 from onnxq.graph.qdq import entry, grid_bits, is_dequantize, is_quantize
+from onnxq.graph.shapes import element_type
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,10 @@ def cut_model(model: Model) -> tuple[onnx.ModelProto, list[Cut]]:
             cuts.append(Cut(quantize, source.name, result.name, result.name))
             continue
         protos = [nodes[n.name] for n in chain]
-        copies[chain[-1].name] = copied = _copy(protos, taken)
-        fed = protos[0].input[0] = _fresh(f"{source.name}_fed", taken)
+        copied = _copy(protos, taken)
+        copies[chain[-1].name] = copied
+        fed = fresh_name(f"{source.name}_fed", taken)
+        protos[0].input[0] = fed
         graph.input.append(_value_info(fed, source))
         cuts.append(Cut(quantize, fed, copied[-1].output[0], result.name))
         graph.output.append(_value_info(copied[-1].output[0], result))
@@ -76,7 +79,7 @@ def cut_tensors(model: Model, names: Sequence[str]) -> tuple[onnx.ModelProto, di
     present = {o.name for o in graph.output}
     fed: dict[str, str] = {}
     for name in names:
-        fed[name] = _fresh(f"{name}_fed", taken)
+        fed[name] = fresh_name(f"{name}_fed", taken)
         graph.input.append(_value_info(fed[name], tensors[name]))
         if name not in present:
             graph.output.append(_value_info(name, tensors[name]))
@@ -111,22 +114,15 @@ def _copy(chain: list[NodeProto], taken: set[str]) -> list[NodeProto]:
     for node in chain:
         twin = NodeProto()
         twin.CopyFrom(node)
-        twin.name = _fresh(f"{node.name}_alone", taken)
+        twin.name = fresh_name(f"{node.name}_alone", taken)
         twin.input[0] = source
-        source = twin.output[0] = _fresh(f"{node.output[0]}_alone", taken)
+        source = fresh_name(f"{node.output[0]}_alone", taken)
+        twin.output[0] = source
         copied.append(twin)
     return copied
 
 
 def _value_info(name: str, like: gs.Tensor) -> onnx.ValueInfoProto:
     """A graph input or output of the element type and the shape of a tensor, as far as they are known."""
-    kind = TensorProto.FLOAT if like.dtype is None else element_type(like)
+    kind = element_type(like) or TensorProto.FLOAT
     return helper.make_tensor_value_info(name, kind, list(like.shape) if like.shape is not None else None)
-
-
-def _fresh(base: str, taken: set[str]) -> str:
-    name, i = base, 1
-    while name in taken:
-        name, i = f"{base}_{i}", i + 1
-    taken.add(name)
-    return name

@@ -1,7 +1,7 @@
 """Convolutions and matrix products as W u + c, and the two ways a per-channel a x + b goes into them.
 
-Each function returns None when it rewrote the layer, else the reason it did not; nothing is changed then. New weights
-and biases are new constants: what is shared is never edited. The algebra is in numeric/affine.py, in the same letters.
+New weights and biases are new constants: what is shared is never edited. The algebra is in numeric/affine.py, in the
+same letters.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from onnxq.graph.axes import LINEAR_OPS, channel_axis
 from onnxq.graph.match import Names, constant_values, consumers, input_at, is_constant, is_op, producer, sole_consumer
+from onnxq.graph.refusal import Refused
+from onnxq.graph.shapes import is_floating
 from onnxq.numeric import affine
 from onnxq.numeric.affine import Affine
 
@@ -50,30 +52,52 @@ def layer_reading(node: gs.Node, outputs: set[int]) -> LinearLayer:
     return LinearLayer(node)
 
 
-def _product_with_bias(add: gs.Node, outputs: set[int]) -> gs.Node | None:
-    """The MatMul whose only reader is this Add of one number a channel (the last axis) or of a scalar."""
+@dataclass(frozen=True)
+class MatMulAdd:
+    """An Add of a constant and the result of a MatMul. index: of the constant among the Add's inputs."""
+
+    add: gs.Node
+    product: gs.Node
+    index: int
+
+    @property
+    def constant(self) -> gs.Constant:
+        """What is added."""
+        return self.add.inputs[self.index]
+
+    @property
+    def result(self) -> gs.Tensor:
+        """The MatMul's result, before the sum."""
+        return self.add.inputs[1 - self.index]
+
+
+def matmul_add(add: gs.Node) -> MatMulAdd | None:
+    """The node as the sum of a MatMul and a constant of any shape; None for other nodes. Other readers may exist."""
     if not is_op(add, "Add") or len(add.inputs) != 2:
         return None
     index = 1 if is_constant(add.inputs[1]) else 0
-    bias, other = add.inputs[index], add.inputs[1 - index]
-    product = producer(other)
-    if not is_constant(bias) or product is None or not is_op(product, "MatMul"):
+    product = producer(add.inputs[1 - index])
+    if not is_constant(add.inputs[index]) or product is None or not is_op(product, "MatMul"):
         return None
-    if sole_consumer(other, outputs) is not add or any(d != 1 for d in bias.shape[:-1]):
+    return MatMulAdd(add, product, index)
+
+
+def _product_with_bias(add: gs.Node, outputs: set[int]) -> gs.Node | None:
+    """The MatMul whose only reader is this Add of one number per channel (the last axis) or of a scalar."""
+    found = matmul_add(add)
+    if found is None or sole_consumer(found.result, outputs) is not add:
         return None
-    rank = None if product.inputs[1].shape is None else len(product.inputs[1].shape)
-    return product if rank is not None and rank >= 2 and len(bias.shape) <= 2 and _fits(bias, product) else None
+    bias, weight = tuple(found.constant.shape), found.product.inputs[1].shape
+    if weight is None or len(weight) < 2 or len(bias) > 2 or any(d != 1 for d in bias[:-1]):
+        return None
+    return found.product if not bias or bias[-1] in (1, weight[-1]) else None
 
 
-def _fits(bias: gs.Constant, product: gs.Node) -> bool:
-    return bias.shape == [] or not bias.shape or bias.shape[-1] in (1, product.inputs[1].shape[-1])
-
-
-def fold_after(layer: LinearLayer, step: Affine, graph: gs.Graph, names: Names, outputs: set[int]) -> str | None:
-    """Let the layer's own output be a (W u + c) + b. step.a, step.b: one number a channel, or one for all."""
-    reason = _refused(layer, outputs)
-    if reason:
-        return reason
+def fold_after(layer: LinearLayer, step: Affine, graph: gs.Graph, names: Names, outputs: set[int]) -> Refused | None:
+    """Let the layer's own output be a (W u + c) + b. step.a, step.b: one number per channel, or one for all."""
+    refused = _unfit(layer, outputs)
+    if refused:
+        return refused
     node = layer.node
     weight = np.asarray(node.inputs[1].values)
     axis, groups = channel_axis(node), int(node.attrs.get("group", 1))
@@ -88,34 +112,34 @@ def fold_after(layer: LinearLayer, step: Affine, graph: gs.Graph, names: Names, 
     return _store(layer, scaled, None if c is None and not np.any(b) else a * (0 if c is None else c) + b, graph, names)
 
 
-def fold_before(layer: LinearLayer, step: Affine, graph: gs.Graph, names: Names, outputs: set[int]) -> str | None:
+def fold_before(layer: LinearLayer, step: Affine, graph: gs.Graph, names: Names, outputs: set[int]) -> Refused | None:
     """Let the layer compute W (a u + b) + c from u. step.a, step.b: one number for each of its input channels.
 
     Exact only where the layer adds no padding, unless b is 0: padding is 0 after the step, not before it.
     The caller rewires the layer's input.
     """
     node = layer.node
-    reason = _refused(layer, outputs)
-    if reason:
-        return reason
+    refused = _unfit(layer, outputs)
+    if refused:
+        return refused
     weight = np.asarray(node.inputs[1].values)
     a, b = step.a, step.b
     shifts = bool(np.any(b))
     groups = int(node.attrs.get("group", 1))
     if node.op == "Conv":
         if shifts and _pads(node, weight.ndim - 2):
-            return "the convolution after it pads with zeros, which the shift would have to reach"
+            return Refused("the convolution after it pads with zeros, which the shift would have to reach")
         scaled = affine.scale_grouped(weight, a, groups)
         shift = affine.response(weight, b, groups)
     elif node.op == "ConvTranspose":
         if shifts:
-            return "its shift reaches the outputs of the transposed convolution after it unequally"
+            return Refused("its shift reaches the outputs of the transposed convolution after it unequally")
         scaled, shift = affine.scale_axis(weight, a, 0), np.zeros(1)
     else:
         if node.op == "Gemm" and node.attrs.get("transA", 0):
-            return "the Gemm after it transposes its input"
+            return Refused("the Gemm after it transposes its input")
         if weight.ndim != 2:
-            return "the weight of the MatMul after it is not a matrix"
+            return Refused("the weight of the MatMul after it is not a matrix")
         axis = 1 if node.op == "Gemm" and node.attrs.get("transB", 0) else 0
         scaled = affine.scale_axis(weight, a, axis)
         shift = affine.scale_axis(weight, b, axis).sum(axis=axis) * float(node.attrs.get("alpha", 1.0))
@@ -123,23 +147,24 @@ def fold_before(layer: LinearLayer, step: Affine, graph: gs.Graph, names: Names,
     return _store(layer, scaled, c if not np.any(shift) else (0 if c is None else c) + shift, graph, names)
 
 
-def _refused(layer: LinearLayer, outputs: set[int]) -> str | None:
+def _unfit(layer: LinearLayer, outputs: set[int]) -> Refused | None:
+    """Why the weight and bias of the layer cannot be replaced."""
     node = layer.node
     weight = input_at(node, 1)
     if weight is None or not is_constant(weight):
-        return f"the weight of {node.name} is computed at run time"
-    if np.asarray(weight.values).dtype.kind != "f" and np.asarray(weight.values).dtype.name != "bfloat16":
-        return f"the weight of {node.name} is not floating point"
+        return Refused(f"the weight of {node.name} is computed at run time")
+    if not is_floating(np.asarray(weight.values).dtype):
+        return Refused(f"the weight of {node.name} is not floating point")
     others = [n.name for n in consumers(weight) if n is not node]
     if others:
-        return f"the weight of {node.name} is shared with {others[0]}"
+        return Refused(f"the weight of {node.name} is shared with {others[0]}")
     if id(weight) in outputs or sum(t is weight for t in node.inputs) > 1:
-        return f"the weight of {node.name} is used twice"
+        return Refused(f"the weight of {node.name} is used twice")
     if channel_axis(node) is None:
-        return f"the weight of {node.name} has no channel axis"
+        return Refused(f"the weight of {node.name} has no channel axis")
     bias = input_at(node, 2)
     if bias is not None and not is_constant(bias):
-        return f"the bias of {node.name} is computed at run time"
+        return Refused(f"the bias of {node.name} is computed at run time")
     return None
 
 
@@ -156,7 +181,7 @@ def _bias(layer: LinearLayer) -> NDArray[np.float64] | None:
 
 def _store(
     layer: LinearLayer, weight: NDArray[np.float64], bias: NDArray[np.float64] | None, graph: gs.Graph, names: Names
-) -> str | None:
+) -> Refused | None:
     """Put new values into the layer, in the type of its weight."""
     node = layer.node
     old = node.inputs[1]
@@ -164,7 +189,7 @@ def _store(
     new_weight = affine.store(weight, dtype)
     new_bias = None if bias is None else affine.store(bias, dtype)
     if new_weight is None or (bias is not None and new_bias is None):
-        return f"the folded weight or bias of {node.name} would overflow {dtype.name}"
+        return Refused(f"the folded weight or bias of {node.name} would overflow {dtype.name}")
     node.inputs[1] = gs.Constant(names.fresh(old.name) if old.outputs[1:] else old.name, new_weight)
     if new_bias is not None:
         _set_bias(layer, new_bias, graph, names)

@@ -10,9 +10,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.graph import marks
+from onnxq.graph.identity import IdentityMap, IdentitySet
 from onnxq.graph.match import consumers, producer, sole_consumer
-from onnxq.lowering.emitter import RESCALE, RESULT, Emitter
-from onnxq.lowering.values import EIGHT_BIT, Integers, RefusedError
+from onnxq.graph.refusal import RefusedError
+from onnxq.lowering.emitter import Emitter
+from onnxq.lowering.integers import EIGHT_BIT, Integers
 from onnxq.numeric.dyadic import Form
 
 
@@ -27,29 +30,29 @@ class Function:
 class Work(Emitter):
     """State of one run over a graph.
 
-    form: of the multipliers. values: float tensor (by id) → the integers that stand for it. functions: likewise, where
-    a table will. limits: integer tensor (by id) → smallest and largest code. reasons: node (by id) → why it stays
-    float. weights: source and layout → what is stored. tensors: those that were there before. float_biases: how far off
-    each bias that was stored as floats may be, in steps of the layer's result.
+    form: of the multipliers. values: float tensor → the integers that stand for it. functions: likewise, where a table
+    will. limits: integer tensor → smallest and largest code. reasons: node → why it stays float. weights: id of the
+    source and layout → what is stored. tensors: those that were there before. float_biases: how far off each bias that
+    was stored as floats may be, in steps of the layer's result.
     """
 
     def __init__(self, graph: gs.Graph, form: Form = "auto") -> None:
         super().__init__(graph)
         self.form: Form = form
-        self.values: dict[int, Integers] = {}
-        self.functions: dict[int, Function] = {}
-        self.limits: dict[int, tuple[int, int]] = {}
-        self.reasons: dict[int, str] = {}
+        self.values: IdentityMap[gs.Tensor, Integers] = IdentityMap()
+        self.functions: IdentityMap[gs.Tensor, Function] = IdentityMap()
+        self.limits: IdentityMap[gs.Tensor, tuple[int, int]] = IdentityMap()
+        self.reasons: IdentityMap[gs.Node, str] = IdentityMap()
         self.float_biases: list[float] = []
         self.weights: dict[tuple[int, str], gs.Constant] = {}
-        self.tensors = list({id(t): t for n in graph.nodes for t in (*n.inputs, *n.outputs)}.values())
-        self._made: set[int] = set()
-        self._top = {id(n) for n in graph.nodes}
+        self.tensors = list(IdentitySet(t for n in graph.nodes for t in (*n.inputs, *n.outputs)))
+        self._made: IdentitySet[gs.Tensor] = IdentitySet()
+        self._top = IdentitySet(graph.nodes)
 
     def variable(self, base: str, dtype: str, shape: Sequence | None) -> gs.Variable:
         """A new tensor, whose name may still change."""
         made = super().variable(base, dtype, shape)
-        self._made.add(id(made))
+        self._made.add(made)
         return made
 
     def sole_reader(self, tensor: gs.Tensor) -> gs.Node | None:
@@ -59,14 +62,14 @@ class Work(Emitter):
 
     def at_top(self, node: gs.Node) -> bool:
         """Whether a node of the model stands in this graph itself, not in the body of another node."""
-        return id(node) in self._top
+        return node in self._top
 
     def integers(self, tensor: gs.Tensor, what: str = "its input") -> Integers:
         """The integers of an operand, of 8 bits or wide. Raises RefusedError."""
-        found = self.values.get(id(tensor))
+        found = self.values.get(tensor)
         if found is None:
-            if id(tensor) in self.functions:
-                raise RefusedError(f"{what} {tensor.name} has no QuantizeLinear behind the function that makes it")
+            if tensor in self.functions:
+                raise RefusedError(f"{what} {tensor.name} has no QuantizeLinear after the function that makes it")
             raise RefusedError(f"{what} {tensor.name} is not quantized")
         if found.tensor.shape is None and tensor.shape is None:
             raise RefusedError(f"the rank of {what} {tensor.name} is not known")  # onnxruntime would take it for 0
@@ -83,8 +86,8 @@ class Work(Emitter):
 
     def define(self, tensor: gs.Tensor, value: Integers) -> None:
         """From now on the float tensor is these integers."""
-        self.values[id(tensor)] = value
-        self.limits[id(value.tensor)] = (int(np.min(value.low)), int(np.max(value.high)))
+        self.values[tensor] = value
+        self.limits[value.tensor] = (int(np.min(value.low)), int(np.max(value.high)))
 
     def adopt(self, value: Integers, result: gs.Tensor) -> None:
         """Let the node that makes value.tensor make `result` instead, which keeps its name; readers follow."""
@@ -98,21 +101,21 @@ class Work(Emitter):
                     reader.inputs[i] = result
         maker.outputs[slot] = result
         if old.name in self.results:
-            self.results[old.name].metadata[RESULT] = result.name
-        if id(old) in self.images:
-            self.images[id(result)] = self.images.pop(id(old))
+            marks.STANDS_FOR.set(self.results[old.name], result.name)
+        if old in self.images:
+            self.images[result] = self.images.pop(old)
         if result.shape is None:
             result.shape = old.shape
-        self._made.discard(id(old))
+        self._made.discard(old)
         for other in self.values.values():
             if other.tensor is old:
                 other.tensor = result
 
     def anonymous(self, tensor: gs.Tensor) -> bool:
         """Whether the tensor was made here and may change its name."""
-        return id(tensor) in self._made
+        return tensor in self._made
 
     def forms(self) -> Counter[str]:
         """How many of the new nodes have multipliers of each form."""
-        found = (getattr(n, "metadata", {}).get(RESCALE) for n in self.graph.nodes)
+        found = (marks.RESCALE.get(n) for n in self.graph.nodes)
         return Counter(form for form in found if form)

@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 from onnxq.graph.match import constant_values, producer
 from onnxq.graph.qdq import code_range, describe, is_dequantize, pair
+from onnxq.graph.refusal import RefusedError
+from onnxq.numeric.quantize import along_axis
 
 EIGHT_BIT = ("uint8", "int8")
 WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4")
 TYPE_NUMBERS = {"uint8": 2, "int8": 3, "int32": 6}
 RANGES = {"uint8": (0, 255), "int8": (-128, 127), "int32": (-(2**31), 2**31 - 1)}
-
-
-class RefusedError(Exception):
-    """A node stays float; the text is the reason. Only seen inside this package."""
 
 
 @dataclass
@@ -113,7 +111,7 @@ def codes_of(quantize: gs.Node) -> Codes | None:
 
 
 def dequantized(node: gs.Node, low: int | None = None, high: int | None = None) -> Integers | None:
-    """What a DequantizeLinear says of its input; None where no operator can read that. low, high: if known closer."""
+    """A DequantizeLinear's input as integers; None where no operator can read it. low, high: limits that are known."""
     info = describe(node)
     if info.scale is None or info.zero_point is None or info.block or info.type not in RANGES:
         return None
@@ -159,7 +157,7 @@ class Weight:
 
 
 def weight_of(tensor: gs.Tensor) -> Weight:
-    """The integers of a constant behind a DequantizeLinear. Raises RefusedError with the reason there are none."""
+    """The integers of a constant that a DequantizeLinear reads. Raises RefusedError with the reason there are none."""
     node = producer(tensor)
     if node is None or not is_dequantize(node):
         if constant_values(tensor) is not None:
@@ -194,19 +192,10 @@ def _quantized(
     values: NDArray, scale: NDArray, zero_point: NDArray, axis: int | None, ends: tuple[int, int]
 ) -> NDArray[np.int64]:
     """Codes as QuantizeLinear makes them."""
-    scale, zero_point = (along(v, axis, values.ndim) for v in (scale, zero_point))
+    scale, zero_point = (along_axis(v, axis, values.ndim) for v in (scale, zero_point))
     steps = np.rint(values.astype(np.float32) / scale.astype(np.float32)).astype(np.float64)
     found: NDArray[np.int64] = np.clip(steps + zero_point, *ends).astype(np.int64)
     return found
-
-
-def along(values: NDArray, axis: int | None, rank: int) -> NDArray:
-    """Values of shape (channels,) shaped so that they broadcast along an axis of a tensor; () as they are."""
-    if axis is None or values.ndim == 0:
-        return values
-    shape = [1] * rank
-    shape[axis] = values.size
-    return values.reshape(shape)
 
 
 def widens(constant: Sequence[int], shape: Sequence[int | str | None]) -> bool:
