@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from onnxq.api import Quantized, quantize
     from onnxq.card import Card, read_card
     from onnxq.execution.benchmark import bench
-    from onnxq.execution.runtime import library_path, session
+    from onnxq.execution.library import library_path
+    from onnxq.execution.runtime import session
     from onnxq.graph.model import Model, load
     from onnxq.lowered import Lowered, lower
     from onnxq.measure.accuracy import evaluate
@@ -38,7 +39,7 @@ _PUBLIC = {
     "Quantized": "onnxq.api",
     "bench": "onnxq.execution.benchmark",
     "evaluate": "onnxq.measure.accuracy",
-    "library_path": "onnxq.execution.runtime",
+    "library_path": "onnxq.execution.library",
     "load": "onnxq.graph.model",
     "load_profile": "onnxq.profiles.schema",
     "lower": "onnxq.lowered",

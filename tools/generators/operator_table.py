@@ -1,4 +1,4 @@
-"""Write kernels/ort/schema_table.inc: inputs, output types and attribute defaults for C++, from the schemas in onnxq/ops.
+"""Write kernels/ort/schema_table.inc, inputs, output types and defaults for C++, from the schemas in onnxq/ops.
 
 `python tools/generators/operator_table.py` after an operator was added or its schema changed.
 """
@@ -35,7 +35,9 @@ def _entry(schema: Schema) -> str:
 def _wrapped(items: list[str]) -> str:
     """A list in braces, filled up to WIDTH."""
     solid = ", ".join(item.replace(" ", "\0") for item in items)
-    return "\n".join(textwrap.wrap(f"{{{solid}}}", WIDTH, initial_indent=" ", subsequent_indent="  ")).replace("\0", " ")
+    return "\n".join(textwrap.wrap(f"{{{solid}}}", WIDTH, initial_indent=" ", subsequent_indent="  ")).replace(
+        "\0", " "
+    )
 
 
 def _input(value: Input) -> str:
