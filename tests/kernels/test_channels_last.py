@@ -81,6 +81,6 @@ def test_refuses_wide_values() -> None:
 
 @pytest.mark.parametrize("shape", [(), (6,), (2, 3)])
 def test_refuses_what_has_no_places(shape: tuple[int, ...]) -> None:
-    assert f"x must have 3 dimensions or more, its shape is [{','.join(map(str, shape))}]" in run_refusal(
+    assert f"x must have at least 3 dimensions, its shape is [{','.join(map(str, shape))}]" in run_refusal(
         with_(np.zeros(shape, np.uint8))
     )

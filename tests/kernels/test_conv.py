@@ -307,12 +307,12 @@ GEMM = Draw(7).gemm((2, 8), 5)
         (with_(CONV, {"x": np.zeros((1, 4, 4, 4), np.int32)}), "Conv: x must be uint8 or int8, not int32"),
         (with_(CONV, {"bias": ints(1, 2)}), "Conv: bias has 2 values for 6 channels"),
         (with_(CONV, {"multiplier": ints(1, 2)}), "Conv: multiplier has 2 values for 6 channels"),
-        (with_(CONV, {"shift": ints(63)}), "Conv: shift 63 is not in 1 to 62"),
+        (with_(CONV, {"shift": ints(63)}), "Conv: shift 63 is not in [1, 62]"),
         (with_(CONV, {"w_zero_point": ints(0)}), "Conv: w_zero_point must be int8"),
         (with_(CONV, {"w": np.zeros((6, 3, 3), np.int8)}), "Conv: w must have 4 dimensions"),
         (with_(CONV, group=4), "Conv: group 4 does not divide the 6 channels"),
         (with_(CONV, strides=(0, 1)), "Conv: strides must be two positive integers"),
-        (with_(CONV, pads=(0, 0, -1, 0)), "Conv: pads must be four integers of at least 0"),
+        (with_(CONV, pads=(0, 0, -1, 0)), "Conv: pads must be four non-negative integers"),
         (with_(CONV, x_zero_point=256), "Conv: x_zero_point 256 is outside the input's type"),
         (with_(CONV_ADD, residual_zero_point=128), "ConvAdd: residual_zero_point 128 is outside the input's type"),
         (with_(GEMM, {"w": np.zeros((1, 8, 5), np.int8)}), "Gemm: w must have 2 dimensions [K, N]"),
@@ -325,14 +325,14 @@ def test_refuses_a_node_that_makes_no_sense(case: Case, message: str) -> None:
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        (with_(CONV, {"x": np.zeros((1, 4, 4, 3), np.uint8)}), "x has 3 channels, w is made for 4"),
+        (with_(CONV, {"x": np.zeros((1, 4, 4, 3), np.uint8)}), "x has 3 channels, w expects 4"),
         (with_(CONV, {"x": np.zeros((4, 4, 4), np.uint8)}), "x must have 4 dimensions [N, H, W, C]"),
         (
             with_(CONV_ADD, {"residual": np.zeros((1, 2, 3, 6), np.int8)}),
-            "residual has the shape [1,2,3,6], y has [1,2,2,6]",
+            "residual has shape [1,2,3,6], y has [1,2,2,6]",
         ),
-        (with_(GEMM, {"x": np.zeros((2, 7), np.uint8)}), "x has rows of 7 values, w of 8"),
-        (with_(GEMM, {"x": np.zeros(8, np.uint8)}), "x must have 2 dimensions or more"),
+        (with_(GEMM, {"x": np.zeros((2, 7), np.uint8)}), "x has rows of 7 values, w has 8 rows"),
+        (with_(GEMM, {"x": np.zeros(8, np.uint8)}), "x must have at least 2 dimensions"),
     ],
 )
 def test_refuses_inputs_that_do_not_fit(case: Case, message: str) -> None:

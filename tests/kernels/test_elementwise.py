@@ -185,15 +185,15 @@ LOOKUP = Draw(8).lookup_table((5,))
         (with_(ADD, {"a": np.zeros((2, 3), np.float32)}), "Add: a must be uint8, int8 or int32, not element type 1"),
         (
             with_(ADD, {"a_multiplier": ints(1, 1), "shift": ints(1, 2, 3)}),
-            "a_multiplier has 2 values where others have 3",
+            "a_multiplier has 2 values, others have 3",
         ),
         (with_(ADD, {"b_multiplier": ints(-2)}), "Add: b_multiplier -2 is negative"),
         (with_(ADD, a_zero_point=300), "Add: a_zero_point 300 is outside the input's type"),
         (with_(Draw(0).mul((3,), (3,)), {"b": ints(1, 2, 3)}), "Mul: b must be uint8 or int8, not int32"),
-        (with_(Draw(0).mul((3,), (3,)), {"shift": ints(1, 2)}), "Mul: shift must be one value, it has 2"),
+        (with_(Draw(0).mul((3,), (3,)), {"shift": ints(1, 2)}), "Mul: shift must be one value, got 2"),
         (
             with_(CONCAT, {"shift": ints(1, 2, 3)}),
-            "multiplier, shift and zero_points must have 2 values, they have 2, 3 and 2",
+            "multiplier, shift and zero_points must have 2 values each, not 2, 3 and 2",
         ),
         (with_(CONCAT, zero_points=[0, 256]), "Concat2: zero_points of x_1 256 is outside the input's type"),
         (with_(LOOKUP, {"table": np.zeros(255, np.uint8)}), "LookupTable: table must be a vector of 256 values"),
@@ -209,15 +209,15 @@ def test_refuses_a_node_that_makes_no_sense(case: Case, message: str) -> None:
     [
         (
             with_(ADD, {"b": np.zeros((2, 2), np.uint8)}),
-            "a and b do not broadcast: they have the shapes [2,3] and [2,2]",
+            "a and b do not broadcast: their shapes are [2,3] and [2,2]",
         ),
         (
             with_(ADD, {"shift": ints(1, 2)}),
-            "multiplier and shift are made for 2 places, y has the shape [2,3], 3 along axis -1",
+            "multiplier and shift have 2 values, y of shape [2,3] has 3 along axis -1",
         ),
-        (with_(ADD, {"shift": ints(1, 2)}, axis=2), "axis 2 of y, which has rank 2"),
-        (with_(CONCAT, {"x_1": np.zeros((3, 3), np.uint8)}), "they may differ along axis 1 only"),
-        (with_(CONCAT, {"x_1": np.zeros(3, np.uint8)}), "x_0 and x_1 have the shapes [2,3] and [3]"),
+        (with_(ADD, {"shift": ints(1, 2)}, axis=2), "axis 2 is out of range for y of rank 2"),
+        (with_(CONCAT, {"x_1": np.zeros((3, 3), np.uint8)}), "but may differ along axis 1 only"),
+        (with_(CONCAT, {"x_1": np.zeros(3, np.uint8)}), "x_0 and x_1 have shapes [2,3] and [3]"),
     ],
 )
 def test_refuses_inputs_that_do_not_fit(case: Case, message: str) -> None:

@@ -104,7 +104,7 @@ MATMUL = Draw(3).matmul((2, 3), (3, 4))
     ("arrays", "message"),
     [
         ({"a": np.zeros((2, 3), np.int32)}, "MatMul: a must be uint8 or int8, not int32"),
-        ({"multiplier": np.array([1, 2], np.int32)}, "MatMul: multiplier must be one value, it has 2"),
+        ({"multiplier": np.array([1, 2], np.int32)}, "MatMul: multiplier must be one value, got 2"),
     ],
 )
 def test_refuses_a_node_that_makes_no_sense(arrays: dict[str, np.ndarray], message: str) -> None:
@@ -114,9 +114,9 @@ def test_refuses_a_node_that_makes_no_sense(arrays: dict[str, np.ndarray], messa
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        ((2, 3), (4, 5), "a has rows of 3 values, b has 4 rows: they have the shapes [2,3] and [4,5]"),
-        ((3,), (3, 5), "a and b must have 2 dimensions or more, they have the shapes [3] and [3,5]"),
-        ((2, 2, 3), (3, 3, 5), "a and b do not broadcast: they have the shapes [2] and [3]"),
+        ((2, 3), (4, 5), "a has rows of 3 values, b has 4 rows: their shapes are [2,3] and [4,5]"),
+        ((3,), (3, 5), "a and b must have at least 2 dimensions, their shapes are [3] and [3,5]"),
+        ((2, 2, 3), (3, 3, 5), "a and b do not broadcast: their shapes are [2] and [3]"),
     ],
 )
 def test_refuses_inputs_that_do_not_fit(a: tuple[int, ...], b: tuple[int, ...], message: str) -> None:
