@@ -1,9 +1,10 @@
 // Typed calls into the table of onnxruntime's functions. A failing call throws Error; guard() turns exceptions back
-// into a Status at the border, which no exception may cross.
+// into a Status at the boundary, which no exception may cross.
 #pragma once
 
 #include <cstdint>
 #include <exception>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -16,14 +17,14 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// What is known of a tensor while shapes are inferred.
+// What is known about a tensor while shapes are inferred.
 struct TensorType {
   int element;
   std::vector<int64_t> dims;         // -1 where unknown
   std::vector<const char*> symbols;  // "" where a dimension has no name
 };
 
-// A tensor of any type, which onnxruntime owns.
+// A tensor of any type, owned by onnxruntime.
 struct Tensor {
   int element;
   const void* data;
@@ -74,18 +75,14 @@ class Api {
 
   // While a kernel is made.
 
-  // The value of an integer attribute, or `fallback` when the node has none of that name.
-  int64_t attribute(const abi::KernelInfo* info, const char* name, int64_t fallback) const;
-  // The same, of an attribute that must be there.
-  int64_t attribute(const abi::KernelInfo* info, const char* name) const;
-  // A list of integers, or `fallback` when the node has none of that name.
-  std::vector<int64_t> attribute(const abi::KernelInfo* info, const char* name, std::vector<int64_t> fallback) const;
+  // An integer attribute, or a list of integers; nothing when the node has none of that name. Throws when it has
+  // a different type.
+  std::optional<int64_t> integer(const abi::KernelInfo* info, const char* attribute) const;
+  std::optional<std::vector<int64_t>> integers(const abi::KernelInfo* info, const char* attribute) const;
   // The element type of an input.
   int input_element(const abi::KernelInfo* info, size_t index) const;
   // An input that is known when the session is made. Throws when it is not.
   Tensor constant(const abi::KernelInfo* info, size_t index, const char* name) const;
-  // The same as int32 values; throws when its type is another or it is neither one value nor a vector.
-  std::vector<int32_t> constant_vector(const abi::KernelInfo* info, size_t index, const char* name) const;
 
   // While a kernel runs.
 
@@ -96,7 +93,7 @@ class Api {
   template <class F>
   void parallel_for(const abi::KernelContext* context, size_t parts, const F& body) const {
     if (parts == 1) return body(size_t{0});
-    // No exception may cross onnxruntime's thread pool: bodies are plain arithmetic on memory that is there.
+    // No exception may cross onnxruntime's thread pool: bodies are plain arithmetic on existing memory.
     void (*const part)(void*, size_t) = [](void* f, size_t i) { (*static_cast<const F*>(f))(i); };
     call(abi::Slot::KernelContext_ParallelFor, context, part, parts, parts,
          const_cast<void*>(static_cast<const void*>(&body)));
@@ -106,8 +103,8 @@ class Api {
 
   TensorType inferred_input(const abi::ShapeContext* context, size_t index) const;
   void infer_output(abi::ShapeContext* context, size_t index, const TensorType& type) const;
-  std::vector<int64_t> inferred_attribute(const abi::ShapeContext* context, const char* name,
-                                          std::vector<int64_t> fallback) const;
+  // A list of integers, or one integer as a list of one; nothing when the node has none of that name.
+  std::optional<std::vector<int64_t>> integers(const abi::ShapeContext* context, const char* attribute) const;
 
  private:
   template <class R, class... P>
@@ -120,7 +117,7 @@ class Api {
   abi::Table table_;
 };
 
-// Memory of onnxruntime's own arena, 64-byte aligned, for the time of one run.
+// Memory from onnxruntime's arena, 64-byte aligned, for the duration of one run.
 class Scratch {
  public:
   Scratch(abi::Allocator* allocator, size_t bytes);
@@ -135,7 +132,7 @@ class Scratch {
   uint8_t* aligned_ = nullptr;
 };
 
-// The session's allocator, which a kernel holds while it lives.
+// The session's allocator, held by a kernel for its lifetime.
 class ScratchSource {
  public:
   ScratchSource(const Api& api, const abi::KernelInfo* info);

@@ -1,7 +1,7 @@
-// RegisterCustomOps: what onnxruntime calls when a session's options name this library.
+// RegisterCustomOps: called by onnxruntime when a session's options name this library.
 #include "export.hpp"
 #include "ort/api.hpp"
-#include "ort/operators.hpp"
+#include "ort/registry.hpp"
 
 namespace onnxq {
 namespace {
@@ -11,9 +11,7 @@ const abi::CustomOpDomain* domain(const Api& api) {
   static const abi::CustomOpDomain* const shared = [&] {
     abi::CustomOpDomain* made = nullptr;
     api.call(abi::Slot::CreateCustomOpDomain, "com.onnxq", &made);
-    for (const auto operators : {conv_operators, elementwise_operators, lookup_operators, channels_last_operators,
-                                 concat_operators, pool_operators, matmul_operators, normalization_operators})
-      for (const abi::CustomOp* op : operators(api)) api.call(abi::Slot::CustomOpDomain_Add, made, op);
+    for (const abi::CustomOp* op : all_operators(api)) api.call(abi::Slot::CustomOpDomain_Add, made, op);
     return made;
   }();
   return shared;
@@ -26,7 +24,7 @@ ONNXQ_EXPORT onnxq::abi::Status* RegisterCustomOps(onnxq::abi::SessionOptions* o
                                                    const onnxq::abi::ApiBase* base) {
   using namespace onnxq;
   const abi::Table table = base->GetApi(abi::kApiVersion);
-  if (!table) {  // the first version has what it takes to say so
+  if (!table) {  // version 1 of the API can still report the error
     return Api(base->GetApi(1)).status(abi::kFail, "the onnxq kernels need onnxruntime 1.17 or later");
   }
   const Api api(table);

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxq.errors import ModelError
-from onnxq.execution import runtime
+from onnxq.execution import library, runtime
 from support.cases.operators import ALL, Case, Draw
 from support.kernel_runs import bundle, check, chosen, needs_library, on_every_tier
 
@@ -99,8 +99,8 @@ def test_the_last_axis_is_the_default() -> None:
 
 
 def test_an_unknown_tier_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(runtime.ISA_VARIABLE, "sse9")
-    with pytest.raises(ModelError, match="ONNXQ_ISA=sse9 is not to be had here"):
+    monkeypatch.setenv(library.ISA_VARIABLE, "sse9")
+    with pytest.raises(ModelError, match="ONNXQ_ISA=sse9 is unavailable"):
         runtime.session(model(["n"]))
 
 
@@ -141,24 +141,24 @@ def test_shapes_and_type_are_inferred() -> None:
     ("change", "message"),
     [
         ({"multiplier": -1}, "multiplier -1 is negative"),
-        ({"shift": 0}, "shift 0 is not in 1 to 62"),
-        ({"shift": 63}, "shift 63 is not in 1 to 62"),
-        ({"multiplier": [1, 1], "shift": [1, 2, 3]}, "multiplier has 2 values where others have 3"),
+        ({"shift": 0}, "shift 0 is not in [1, 62]"),
+        ({"shift": 63}, "shift 63 is not in [1, 62]"),
+        ({"multiplier": [1, 1], "shift": [1, 2, 3]}, "multiplier has 2 values, others have 3"),
         ({"multiplier": []}, "multiplier must be one value or a vector"),
         ({"multiplier": [[1]], "shift": [[1]]}, "multiplier must be one value or a vector"),
         ({"x_zero_point": 2**31}, "x_zero_point 2147483648 is outside the input's type"),
         ({"x": TensorProto.UINT8, "x_zero_point": -1}, "x_zero_point -1 is outside the input's type"),
         ({"x": TensorProto.FLOAT}, "x must be uint8, int8 or int32, not element type 1"),
         ({"y_zero_point": 128}, "y_zero_point 128 is outside y's type"),
-        ({"qmin": -129}, "is no range of y's type"),
-        ({"qmax": 128}, "is no range of y's type"),
-        ({"qmin": 5, "qmax": 4}, "[5, 4] is no range"),
-        ({"qmin": None}, "attribute qmin must be there, an integer"),
-        ({"y_type": None}, "attribute y_type must be there, an integer"),
+        ({"qmin": -129}, "is not a range of y's type"),
+        ({"qmax": 128}, "is not a range of y's type"),
+        ({"qmin": 5, "qmax": 4}, "[5, 4] is not a range"),
+        ({"qmin": None}, "attribute qmin is required and must be an integer"),
+        ({"y_type": None}, "attribute y_type is required and must be an integer"),
         ({"axis": 0.5}, "attribute axis must be an integer"),
         (
             {"graph_inputs": ("multiplier",)},
-            "input multiplier must be an initializer, and not also an input of the graph",
+            "input multiplier must be an initializer that is not also a graph input",
         ),
     ],
 )
@@ -177,8 +177,8 @@ def test_refuses_other_output_types(y_type: int) -> None:
 @pytest.mark.parametrize(
     ("shape", "axis", "message"),
     [
-        ((2, 4), 1, r"made for 3 places, y has the shape \[2,4\], 4 along axis 1"),
-        ((3,), 1, "axis 1 of y, which has rank 1"),
+        ((2, 4), 1, r"have 3 values, y of shape \[2,4\] has 4 along axis 1"),
+        ((3,), 1, "axis 1 is out of range for y of rank 1"),
         ((3,), -2, "axis -2"),
     ],
 )
