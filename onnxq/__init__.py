@@ -28,11 +28,10 @@ if TYPE_CHECKING:
     from onnxq.placement.settings import QuantSettings
     from onnxq.profiles.schema import Profile, load_profile
     from onnxq.reporting import Reporter
-    from onnxq.search.api import search_bits
+    from onnxq.search.choose import search_bits, search_partial
     from onnxq.search.latency import measure_latency
     from onnxq.search.measure import measure_sensitivity
     from onnxq.search.options import SensitivityOptions
-    from onnxq.search.partial import search_partial
 
 # Name → module it lives in: loaded when first used, so that `import onnxq` stays light.
 _PUBLIC = {
@@ -56,8 +55,8 @@ _PUBLIC = {
     "measure_sensitivity": "onnxq.search.measure",
     "quantize": "onnxq.api",
     "read_card": "onnxq.card",
-    "search_bits": "onnxq.search.api",
-    "search_partial": "onnxq.search.partial",
+    "search_bits": "onnxq.search.choose",
+    "search_partial": "onnxq.search.choose",
     "session": "onnxq.execution.runtime",
     "verify": "onnxq.measure.layerwise",
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import onnx
 
 from onnxq import pipeline
-from onnxq.calibrate.ranges import parse_method
+from onnxq.calibrate.ranges import parse_chooser
 from onnxq.calibrate.statistics import Statistics
 from onnxq.calibrate.store import load_statistics
 from onnxq.card import Card, Effort, Made, Provenance, build_card, card_path, describe_float, embed
@@ -164,7 +164,7 @@ def _settings(
             overrides = load_config(overrides, model.sha256)
         keywords = {**keywords, "overrides": overrides}
     settings = refined(settings, keywords)
-    parse_method(settings.calibration)
+    parse_chooser(settings.calibration)
     _check_bits(target, settings)
     settings.check_names(
         (n.name for g in all_graphs(model.graph) for n in g.nodes), (n.op for n in model.graph.nodes), where

@@ -16,8 +16,6 @@ from onnxq.cost.concrete_shapes import concrete_shapes, format_shape
 from onnxq.cost.feature_maps import IN_PLACE, FeatureMaps, feature_maps
 from onnxq.cost.layer_costs import (
     FLOAT_MIN,
-    INTEGER_PRODUCTS,
-    OPERANDS,
     LayerCost,
     Totals,
     bit_operations,
@@ -28,6 +26,7 @@ from onnxq.cost.layer_costs import (
     totals,
     walk,
 )
+from onnxq.cost.macs import INTEGER_PRODUCTS, OPERANDS
 from onnxq.graph.match import STANDARD_DOMAINS, consumers, producer
 from onnxq.graph.model import Model, to_proto
 from onnxq.graph.protos import FLOAT_TYPES, OWN_DOMAIN

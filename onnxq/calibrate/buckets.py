@@ -43,7 +43,7 @@ class Buckets:
 
     @property
     def centre(self) -> NDArray[np.float64]:
-        """What a bucket's values are taken for, (n,) float64."""
+        """The value that stands for those of a bucket, (n,) float64."""
         return self.low + (self.high - self.low) / 2
 
     def quantile(self, fraction: Fraction) -> float:

@@ -20,7 +20,7 @@ PENDING = 1 << 16
 
 
 class Counter(Protocol):
-    """Counts of one tensor that wait for being added to its pages. At most 2^31 values between two calls of drain."""
+    """Counts of one tensor, not yet added to its pages. At most 2^31 values between two calls of drain."""
 
     def add(self, values: NDArray[np.float32]) -> tuple[float, float] | None:
         """Count values, (n,), n ≥ 1, and return their minimum and maximum; None, with nothing counted, when some are
@@ -103,7 +103,7 @@ class _Scratch(threading.local):
     def take(self, low: float, high: float) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Yield the pages that hold counts, as (page, counts), and empty them; low, high bound what was counted."""
         all_pages = self._counts.reshape(PAGES, PAGE_SIZE)
-        # The bounds spare looking through the exponents that cannot occur: half of the scratch or more.
+        # The bounds exclude exponents that cannot occur: half of the scratch or more.
         for first, magnitude in ((0, high), (NEGATIVE_PAGE, -low)):
             pages = all_pages[first : first + _exponent(max(magnitude, 0.0)) + 1]
             occupied = np.flatnonzero(pages.max(axis=1))

@@ -1,8 +1,8 @@
 """Ranges of attention scores and masks whose integers keep masked and unmasked scores apart.
 
-A mask lowers scores by so much that the Softmax makes nothing of them. By how much does not matter: integers need only
-reach far enough below the unmasked scores. What lies deeper saturates there. Masks that calibration data does not use
-(no padding in it) have their place all the same.
+A mask lowers scores so far that Softmax maps them to 0. How far does not matter: integers need only reach far enough
+below the unmasked scores; deeper values saturate there. Masks that the calibration data never uses (no padding in it)
+are covered as well.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.calibrate.buckets import value_buckets
-from onnxq.calibrate.ranges import Method, choose_range
+from onnxq.calibrate.ranges import RangeChooser, choose_range
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
 from onnxq.graph.match import constant_values, consumers, is_constant, is_op, producer, scalar_value
 from onnxq.numeric.formats import QuantFormat
@@ -37,7 +37,7 @@ def mask_bound(stats: TensorStatistics, deep: float = DEEP) -> float | None:
 
 
 class ScoreRanges:
-    """Ranges for tensors that feed Softmax nodes. Ask before the graph is edited."""
+    """Ranges for tensors that feed Softmax nodes. Query it before the graph is edited."""
 
     def __init__(self, graph: gs.Graph, statistics: Statistics) -> None:
         self._nodes = feeds_softmax(graph)
@@ -51,14 +51,14 @@ class ScoreRanges:
         return tensor.name in self._tensors
 
     def choose(
-        self, tensors: list[gs.Tensor], stats: TensorStatistics, method: Method | str, fmt: QuantFormat
+        self, tensors: list[gs.Tensor], stats: TensorStatistics, chooser: RangeChooser | str, fmt: QuantFormat
     ) -> tuple[float, float]:
         """(low, high) for tensors that share a scale. stats: of all of them."""
         masked = any(self._may_be_masked(t) for t in tensors)
         bound = mask_bound(stats, SHALLOW if masked else DEEP)
         if bound is None and not masked:
-            return choose_range(stats, method, fmt)
-        low, high = choose_range(stats if bound is None else stats.above(bound), method, fmt)
+            return choose_range(stats, chooser, fmt)
+        low, high = choose_range(stats if bound is None else stats.above(bound), chooser, fmt)
         return min([low, *(self.lowest(t) for t in tensors)]), max(high, 0.0)
 
     def _may_be_masked(self, tensor: gs.Tensor) -> bool:

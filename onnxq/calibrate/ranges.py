@@ -1,73 +1,93 @@
-"""From the statistics of a tensor to the real range that its integers will cover."""
+"""From the statistics of a tensor to the real range that its integers will cover.
+
+A range chooser is one file in choosers/. Its text form is its name and the values of its options, separated by colons:
+`percentile:99.99`. Parsing and printing are inverse.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from onnxq.calibrate import entropy, mse, percentile
+from onnxq import plugins
 from onnxq.calibrate.statistics import TensorStatistics
 from onnxq.errors import ConfigError
 from onnxq.numeric.formats import QuantFormat
-
-METHODS = ("max", "percentile", "entropy", "mse")
-PERCENTILE_DEFAULT = 99.99
+from onnxq.records import BadRecord, parse_options
 
 
 @dataclass(frozen=True)
-class Method:
-    """A calibration method; str() gives the text that parse_method reads.
+class RangeChooser:
+    """One way to choose ranges. Subclasses are frozen dataclasses: the fields are the options, the docstring the help.
 
-    name: one of METHODS. percentile: percent of the values inside the range, only for "percentile".
+    name: as in text; equals the file name. clips: whether values may be left outside the range.
     """
 
-    name: str
-    percentile: float | None = None
+    name: ClassVar[str] = ""
+    clips: ClassVar[bool] = True
+
+    def choose(self, stats: TensorStatistics, fmt: QuantFormat) -> tuple[float, float]:
+        """(low, high) for a tensor that has values other than zeros and denormals; the caller cuts it to the extremes.
+
+        In symmetric unsigned formats, choosers that clip get the statistics of max(x, 0).
+        """
+        raise NotImplementedError(f"range chooser {self.name} has no choose")
 
     def __str__(self) -> str:
-        return self.name if self.percentile is None else f"{self.name}:{repr(self.percentile).removesuffix('.0')}"
+        return ":".join([self.name, *(_print_value(getattr(self, f.name)) for f in dataclasses.fields(self))])
 
 
-def parse_method(text: str) -> Method:
-    """Read "max", "percentile", "percentile:99.99", "entropy" or "mse". Raises ConfigError."""
-    name, colon, value = text.strip().partition(":")
-    if name not in METHODS:
-        raise ConfigError(f"unknown calibration method {text!r}: choose max, percentile[:P], entropy or mse")
-    if name != "percentile":
-        if colon:
-            raise ConfigError(f"calibration method {text!r}: {name} takes no value")
-        return Method(name)
+def available() -> dict[str, type[RangeChooser]]:
+    """Every range chooser by name: the one that clips nothing first, then those with options."""
+    found = plugins.find("onnxq.calibrate.choosers", RangeChooser, ConfigError)
+    ordered = sorted(found.values(), key=lambda cls: (cls.clips, not dataclasses.fields(cls), cls.name))
+    return {cls.name: cls for cls in ordered}
+
+
+def usage() -> str:
+    """All text forms, as help texts list them: "max, percentile:P, entropy, mse"."""
+    return ", ".join(
+        ":".join([name, *(f.name[0].upper() for f in dataclasses.fields(cls))]) for name, cls in available().items()
+    )
+
+
+def parse_chooser(text: str) -> RangeChooser:
+    """Read "max" or "percentile:99.99"; options that are left out keep their defaults. Raises ConfigError."""
+    name, *values = text.strip().split(":")
+    cls = available().get(name)
+    if cls is None:
+        raise ConfigError(f"unknown calibration method {text!r}: choose {usage()}")
+    fields = dataclasses.fields(cls)
     try:
-        percent = float(value) if colon else PERCENTILE_DEFAULT
-    except ValueError:
-        raise ConfigError(f"calibration method {text!r}: {value!r} is not a number") from None
-    if not 0 < percent <= 100:
-        raise ConfigError(f"calibration method {text!r}: a percentile is above 0 and at most 100")
-    return Method(name, percent)
+        if len(values) > len(fields):
+            raise ConfigError(f"{name} takes {len(fields) or 'no'} value")
+        return parse_options(cls, {f.name: value for f, value in zip(fields, values, strict=False)})
+    except BadRecord as err:
+        raise ConfigError(f"calibration method {text!r}: {err.reason}") from None
+    except ConfigError as err:
+        raise ConfigError(f"calibration method {text!r}: {err}") from None
 
 
-def choose_range(stats: TensorStatistics, method: Method | str, fmt: QuantFormat) -> tuple[float, float]:
+def choose_range(stats: TensorStatistics, chooser: RangeChooser | str, fmt: QuantFormat) -> tuple[float, float]:
     """The real clipping range (low, high) for a tensor quantized in `fmt`.
 
     Finite, low ≤ high, inside [stats.minimum, stats.maximum]; it need not hold 0 (qparams_from_range widens it so
     that it does). A tensor with nothing but zeros and denormals gets its own extremes, one without any value (0, 0).
-    Symmetric unsigned formats saturate what is negative: there every method but "max" looks at max(x, 0).
-    What each method minimises is documented in its module.
+    What each chooser minimises is documented in its module.
     """
-    if isinstance(method, str):
-        method = parse_method(method)
+    if isinstance(chooser, str):
+        chooser = parse_chooser(chooser)
     if stats.count == 0:
         return 0.0, 0.0
-    if method.name == "max":
-        return stats.minimum, stats.maximum
-    if fmt.symmetric and not fmt.signed and stats.minimum < 0:
+    if chooser.clips and fmt.symmetric and not fmt.signed and stats.minimum < 0:
         stats = stats.positive_part()
-    low, high = stats.minimum, stats.maximum
-    if stats.pages:
-        if method.name == "percentile":
-            assert method.percentile is not None
-            low, high = percentile.choose(stats, method.percentile, fmt)
-        elif method.name == "entropy":
-            low, high = entropy.choose(stats, fmt)
-        else:
-            low, high = mse.choose(stats, fmt)
+    low, high = chooser.choose(stats, fmt) if stats.pages else (stats.minimum, stats.maximum)
     return min(max(low, stats.minimum), stats.maximum), min(max(high, stats.minimum), stats.maximum)
+
+
+def _print_value(value: Any) -> str:
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+__all__ = ["RangeChooser", "available", "choose_range", "parse_chooser", "usage"]

@@ -82,7 +82,7 @@ class TensorStatistics:
         low, high = extremes
         self._waiting += values.size
         self.count += values.size
-        self.minimum = min(self.minimum, low + 0.0)  # + 0.0 turns −0 into 0: which of the two min() gives is luck
+        self.minimum = min(self.minimum, low + 0.0)  # + 0.0 turns −0 into 0: min() may return either
         self.maximum = max(self.maximum, high + 0.0)
 
     def _flush(self) -> None:
@@ -218,7 +218,7 @@ class Statistics(Mapping[str, TensorStatistics]):
 
 def _as_float32(x: NDArray) -> NDArray[np.float32]:
     x = np.asarray(x)
-    if x.dtype == np.float32:  # nothing to check, and the checks take longer than counting a small tensor
+    if x.dtype == np.float32:  # nothing to check; the checks take longer than counting a small tensor
         return np.ascontiguousarray(x, np.float32).reshape(-1)
     if not np.can_cast(x.dtype, np.float32, "same_kind"):
         raise CalibrationError(f"values of type {x.dtype} have no range: only real numbers can be calibrated")

@@ -19,7 +19,7 @@ from onnxq.cli.values import parse_shapes, parse_widths
     "--seconds", type=click.FloatRange(0, min_open=True), default=0.3, show_default=True, help="A layer and width."
 )
 @click.option("--cache", metavar="FOLDER", help="Where measurements are kept.  [default: ~/.cache/onnxq/latency]")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def command(model: str, output: str, quiet: bool, bits: str, shapes: tuple[str, ...], **options: object) -> None:
     """Measure every layer of the float MODEL at each weight width with our kernels, on this machine.
 

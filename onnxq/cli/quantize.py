@@ -19,16 +19,16 @@ from onnxq.cli.common import (
     samples_of,
     weight_range_option,
 )
+from onnxq.cli.late_help import calibration_option
 from onnxq.cli.values import bits_or_none, names, save_after
 from onnxq.errors import InterruptedRun
-from onnxq.placement.settings import DEFAULT_CALIBRATION
 
 
 @click.command("quantize")
 @click.argument("model")
 @click.option("-o", "--output", required=True, help="Where the model goes; its card is written beside it.")
 @click.option("--profile", default="onnxruntime-cpu", show_default=True, help="A name or a .toml file.")
-@click.option("--calibration", default=DEFAULT_CALIBRATION, show_default=True, help="max, percentile:P, entropy, mse.")
+@calibration_option
 @click.option("--weight-bits", type=int, help="2 to 8, for every layer.  [default: the profile's]")
 @click.option("--activation-bits", type=int, help="2 to 8, for every layer.  [default: the profile's]")
 @click.option("--first-last-bits", default="8", show_default=True, help="Of the first and last layers, or none.")

@@ -1,43 +1,90 @@
-"""`onnxq search`."""
+"""`onnxq search`. Its methods, their options and what they may be combined with come from the plug-ins."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.common import data_options, output_path, say, table
+from onnxq.cli.common import data_options, output_path, run_of, samples_of, say, table
+from onnxq.cli.late_help import LateHelp
 from onnxq.cli.values import bits_or_none, parse_shapes, parse_widths
+from onnxq.search.limits import COSTS
+from onnxq.search.method import INPUTS, SearchMethod, available, listed, options_of, users
 
 if TYPE_CHECKING:
+    from onnxq.search.inputs import SearchInputs
     from onnxq.search.result import SearchResult
-    from onnxq.search.space import Space
 
-SHOWN = 5  # of MixQuant's most sensitive layers
-LIMITS = {
-    "size": "of weights, scales, zero points and biases, packed",
-    "bops": "bit operations, b_w · b_a · MACs",
-    "latency": "seconds of a run, with --latency",
-    "peak": "feature maps alive at once",
-    "average": "mean feature map",
-}
+LIMITS = tuple(f"max_{cost}" for cost in COSTS)
+# Options that give a search an input which not every method looks at.
+GIVE = {"limits": LIMITS, "latency": ("latency",), "sensitivity": ("sensitivity",), "data": ("data", "random_data")}
 
 
 def limit_options(command: Any) -> Any:
     """--max-size and the others; each may be given more than once."""
-    for cost, what in reversed(LIMITS.items()):
-        example = "e.g. 60% of int8" if cost != "latency" else "e.g. 80% of int8, 5ms"
-        option = click.option(f"--max-{cost}", multiple=True, metavar="LIMIT", help=f"Most {what}; {example}.")
-        command = option(command)
+    for cost, (_, _, option, counted, example) in reversed(COSTS.items()):
+        command = click.option(
+            option, f"max_{cost}", multiple=True, metavar="LIMIT", help=f"Most {counted}; e.g. {example}."
+        )(command)
     return command
 
 
-@click.command("search")
+def method_options(command: Any) -> Any:
+    """The options of every method."""
+    fields = {name: f for cls in available().values() for name, f in options_of(cls).items()}
+    for name, field in reversed(fields.items()):
+        command = _method_option(name, field)(command)
+    return command
+
+
+def _method_option(name: str, field: dataclasses.Field[Any]) -> Any:
+    about, text = field.metadata, field.metadata["help"]
+    prefix = f"{', '.join(users(name))}: "
+    kind: Any = click.Choice(about["choices"]) if about["choices"] else None
+    if about["least"] is not None:
+        kind = click.IntRange(about["least"])
+    elif isinstance(field.default, int):
+        kind = int
+    settings: dict[str, Any] = {"type": kind, "metavar": about["metavar"]}
+    if field.default is not None and about["parse"] is None:
+        settings |= {"default": field.default, "show_default": True}
+    if callable(text):
+        settings |= {"cls": LateHelp, "late_help": lambda: prefix + text()}
+    else:
+        settings["help"] = prefix + text
+    return click.option(f"--{name.replace('_', '-')}", name, **settings)
+
+
+def default_widths() -> str:
+    """The widths that each method chooses from by default."""
+    common = _numbers(SearchMethod.widths)
+    others = [(n, _numbers(cls.widths)) for n, cls in available().items()]
+    return "; ".join([common, *(f"{name} {widths}" for name, widths in others if widths != common)])
+
+
+def _numbers(widths: Sequence[int]) -> str:
+    return ",".join(map(str, sorted(widths)))
+
+
+def _help() -> str:
+    about = [f"{name}: {(cls.__doc__ or '').splitlines()[0]}" for name, cls in available().items()]
+    end = "The result is a config for `onnxq quantize --config`."
+    return "\n\n".join(["Choose the bit-width of every layer of MODEL.", *about, end])
+
+
+def _of(name: str) -> str:
+    return f"{', '.join(users(name))}: {INPUTS[name][1]}."
+
+
+@click.command("search", help=_help())
 @click.argument("model")
-@click.option("--method", type=click.Choice(["mixquant", "ilp", "partial"]), required=True, help="How to choose.")
+@click.option("--method", type=click.Choice(list(available())), required=True, help="How to choose.")
 @click.option("-o", "--output", help="Where the widths go: a config for `onnxq quantize --config`.")
 @click.option("--profile", default="onnxruntime-cpu", show_default=True, help="A name or a .toml file.")
-@click.option("--bits", help="Weight widths to choose from.  [default: 4,8; mixquant 2,3,4,5,6,7,8; partial 8]")
+@click.option("--bits", help=f"Weight widths to choose from.  [default: {default_widths()}]")
 @click.option(
     "--activation-bits", default="8", show_default=True, help="Widths of activations, or same (as the weights')."
 )
@@ -48,65 +95,40 @@ def limit_options(command: Any) -> Any:
 @click.option("--tie", multiple=True, metavar="NODE,NODE", help="Layers that must share a width.")
 @click.option("--tie-blocks", is_flag=True, help="Tie layers that read one tensor or meet in a sum, as HAWQ-V3 does.")
 @click.option("--exclude", multiple=True, metavar="NODE|REGEX", help="Leave these nodes in float.")
-@click.option("--sensitivity", metavar="FILE", help="ilp, partial: the file of `onnxq sensitivity`.")
-@click.option("--latency", metavar="FILE", help="ilp: the file of `onnxq latency`.")
+@click.option("--sensitivity", metavar="FILE", help=_of("sensitivity"))
+@click.option("--latency", metavar="FILE", help=_of("latency"))
 @limit_options
-@click.option(
-    "--pareto", metavar="FILE.png", help="ilp: the front over the limit on --pareto-cost; points beside it as .csv."
-)
-@click.option(
-    "--pareto-cost", type=click.Choice(list(LIMITS)), default="size", show_default=True, help="What it runs over."
-)
-@click.option("--points", type=click.IntRange(2), default=25, show_default=True, help="Of the front.")
-@click.option(
-    "--qem", help="mixquant: quantization error multiplier, or several.  [default: 2; the least, with limits]"
-)
-@click.option(
-    "--quantizer", default="affine", show_default=True, help="mixquant: affine, symmetric, power-of-two, profile."
-)
-@click.option(
-    "--reading",
-    type=click.Choice(["lowest", "least-error"]),
-    default="lowest",
-    show_default=True,
-    help="mixquant: of the widths within QEM · error(8).",
-)
-@click.option("--max-drop", metavar="1%", help="partial: accuracy that may be lost, in points.")
-@click.option("--eval-data", help="partial: samples to evaluate on.  [default: those of --data]")
-@click.option("--calibration", default="mse", show_default=True, help="partial: max, percentile:P, entropy, mse.")
+@method_options
 @click.option("--plot", metavar="FILE.png", help="Every layer: sensitivity, latency gain, chosen bits.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @data_options
 def command(model: str, method: str, output: str | None, quiet: bool, **options: Any) -> None:
-    """Choose the bit-width of every layer of MODEL.
-
-    mixquant looks at the weights alone: the lowest width whose error is within QEM times that at 8 bits. ilp minimises
-    measured sensitivities under any limits. partial leaves the most sensitive layers in float until the accuracy is
-    kept. The result is a config for `onnxq quantize --config`.
-    """
     from onnxq.plots import check_plot
 
+    cls = available()[method]
     target = output_path(output) if output else None
-    for picture in (options["plot"], options["pareto"]):
-        if picture:
-            check_plot(picture)
-            output_path(picture)
+    pictures = [name for name, field in options_of(cls).items() if field.metadata["picture"]]
+    for picture in ("plot", *pictures):
+        if options[picture]:
+            check_plot(options[picture])
+            output_path(options[picture])
     if options["json_file"]:
         output_path(options["json_file"])
     tell = (lambda _message: None) if quiet else say
-    _check(method, options)
-    if method == "partial":
-        results = [_partial(model, options, tell)]
-    else:
-        space = _space(model, method, options)
-        run_method = _mixquant if method == "mixquant" else _ilp
-        results = run_method(space, options, quiet)
+    check(cls, options)
+    searches = methods_of(cls, options)
+    inputs = _inputs(model, cls, options, tell)
+    results = [search.run(inputs) for search in searches]
+    for extra in searches[-1].extras(inputs, results):
+        if not quiet:
+            table("", list(extra.columns), [list(row) for row in extra.rows])
+            click.echo()
     result = results[-1]
     for note in result.notes:
         tell(f"note: {note}")
     if not quiet:
-        show(results)
+        show(results, cls.sweeps)
     _write(result, target, options, tell)
 
 
@@ -128,16 +150,16 @@ def _write(result: SearchResult, target: Any, options: dict[str, Any], tell: Any
         tell(f"wrote {target}")
 
 
-def show(results: list[SearchResult]) -> None:
-    """Print every layer of the result, what is predicted; of several, one line each and the last one's layers."""
+def show(results: list[SearchResult], swept: str) -> None:
+    """Print every layer of the result, and its predicted costs; of several, one line for each. swept: what varies."""
     from onnxq.search.report import rows
 
     if len(results) > 1:
         lines = [
-            [f"{r.parameters.get('qem', 0):g}", ", ".join(f"{n} at {b}" for b, n in r.counts().items()), r.summary()[0]]
+            [f"{r.parameters[swept]:g}", ", ".join(f"{n} at {b}" for b, n in r.counts().items()), r.summary()[0]]
             for r in results
         ]
-        table("", [("QEM", "right"), ("layers", "left"), ("predicted", "left")], lines)
+        table("", [(swept.upper(), "right"), ("layers", "left"), ("predicted", "left")], lines)
         return
     heads, lines = rows(results[0])
     table("", [(h, "left" if h in ("layer", "op", "weight") else "right") for h in heads], lines)
@@ -148,141 +170,72 @@ def show(results: list[SearchResult]) -> None:
     click.echo(f"chosen by {results[0].method}: {how}{results[0].seconds:.2f} s")
 
 
-def _check(method: str, options: dict[str, Any]) -> None:
-    """Options of another method are a mistake rather than ignored."""
+def check(cls: type[SearchMethod], options: dict[str, Any]) -> None:
+    """Raise ConfigError for an input or option of other methods, which would be ignored, and for a missing one."""
     from onnxq.errors import ConfigError
 
-    of = {
-        "mixquant": ("qem",),
-        "ilp": ("latency", "pareto"),
-        "partial": ("max_drop", "eval_data", "data", "random_data"),
-    }
-    for owner, keys in of.items():
-        for key in keys:
-            if owner != method and options[key]:
-                raise ConfigError(f"--{key.replace('_', '-')} is for --method {owner}, not {method}")
-    if options["sensitivity"] and method == "mixquant":
-        raise ConfigError("--sensitivity is for --method ilp and partial: MixQuant looks at the weights alone")
-    if method == "partial" and any(options[f"max_{cost}"] for cost in LIMITS):
-        raise ConfigError("--method partial has one limit, --max-drop")
+    given = {flag: name for name, flags in GIVE.items() for flag in flags}
+    owned = {n: f for other in available().values() for n, f in options_of(other).items()}
+    for flag in (*given, *owned):
+        name = given.get(flag, flag)
+        methods = users(name)
+        if cls.name not in methods and options[flag] and (flag in given or options[flag] != owned[flag].default):
+            raise ConfigError(f"{_flag(flag)} is for --method {listed(methods)}, not {cls.name}")
+    for name in cls.needs:
+        flags = [flag for flag in GIVE.get(name, (name,)) if flag != "random_data"]  # no method makes do with it
+        if not any(options[flag] for flag in flags):
+            what = f", {INPUTS[name][1]}" if name in INPUTS else ""
+            raise ConfigError(f"--method {cls.name} needs {_flag(flags[0])}{what}")
 
 
-def _space(model: str, method: str, options: dict[str, Any]) -> Space:
-    from onnxq.search.api import WIDTHS
-    from onnxq.search.space import make_space
+def methods_of(cls: type[SearchMethod], options: dict[str, Any]) -> list[SearchMethod]:
+    """The searches that the options ask for: one, or one for each value of an option that takes several."""
+    values = {name: options[name] for name in options_of(cls) if options[name] is not None}
+    texts = values.pop(cls.sweeps, None)
+    one = {name: _read(cls, name, value) for name, value in values.items()}
+    if texts is None:
+        return [cls(**one)]
+    return [cls(**one, **{cls.sweeps: _read(cls, cls.sweeps, part, texts)}) for part in texts.split(",")]
 
-    latency = None
-    if options["latency"]:
-        from onnxq.cost.latency_table import load_latencies
 
-        latency = load_latencies(options["latency"])
+def _read(cls: type[SearchMethod], name: str, value: Any, whole: str | None = None) -> Any:
+    from onnxq.errors import ConfigError
+
+    parse = options_of(cls)[name].metadata["parse"]
+    try:
+        return value if parse is None else parse(value)
+    except ValueError as err:
+        raise ConfigError(f"{_flag(name)} {whole or value!r}: {err}") from None
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _inputs(model: str, cls: type[SearchMethod], options: dict[str, Any], tell: Any) -> SearchInputs:
+    from onnxq.search.inputs import SearchInputs
+
     widths = options["activation_bits"]
-    return make_space(
+    return SearchInputs(
         model,
-        profile=options["profile"],
-        bits=parse_widths(options["bits"], "--bits") if options["bits"] else WIDTHS[method],
-        activation_bits="same" if widths == "same" else parse_widths(widths, "--activation-bits"),
-        first_last_bits=bits_or_none(options["first_last_bits"]),
-        fixed=dict(parse_fixed(text) for text in options["fix"]),
-        ties=[tuple(part.strip() for part in text.split(",")) for text in options["tie"]],
-        tie_blocks=options["tie_blocks"],
-        exclude=options["exclude"],
-        latency=latency,
-        shapes=parse_shapes(options["shapes"]),
-    )
-
-
-def _mixquant(space: Space, options: dict[str, Any], quiet: bool) -> list[SearchResult]:
-    from onnxq.search import mixquant
-    from onnxq.search.api import search_mixquant
-
-    qems = parse_numbers(options["qem"], "--qem") if options["qem"] else [None]
-    made = mixquant.error_table(space.prepared, options["quantizer"], space.weight_bits)
-    limits = {cost: options[f"max_{cost}"] for cost in LIMITS}
-    results = [search_mixquant(space, made, q, reading=options["reading"], limits=limits) for q in qems]
-    if not quiet:
-        lowest = min(space.weight_bits)
-        ranking = made.most_sensitive(lowest)[:SHOWN]
-        told = [[name, f"{relative:.4g}", f"{made.errors[name][lowest]:.3g}"] for name, relative in ranking]
-        heads = [("most sensitive layers", "left"), (f"error at {lowest} / at 8 bits", "right"), ("error", "right")]
-        table("", heads, told)
-        click.echo()
-    return results
-
-
-def _ilp(space: Space, options: dict[str, Any], quiet: bool) -> list[SearchResult]:
-    from onnxq.errors import ConfigError
-    from onnxq.search.api import pareto, read_sensitivity, search_ilp
-
-    if not options["sensitivity"]:
-        raise ConfigError("--method ilp needs --sensitivity, the file of `onnxq sensitivity`")
-    sensitivity = read_sensitivity(options["sensitivity"], space)
-    limits = {cost: options[f"max_{cost}"] for cost in LIMITS}
-    result = search_ilp(space, sensitivity, limits)
-    if options["pareto"]:
-        from onnxq.search.report import front_rows, save_front
-
-        front = pareto(space, sensitivity, options["pareto_cost"], options["points"], limits)
-        beside = save_front(front, options["pareto"])
-        if not quiet:
-            heads = [
-                (options["pareto_cost"], "right"),
-                ("of int8", "right"),
-                ("sensitivity", "right"),
-                ("layers", "left"),
-            ]
-            table("", heads, front_rows(front))
-            click.echo()
-            say(f"wrote {options['pareto']} and {beside}")
-    return [result]
-
-
-def _partial(model: str, options: dict[str, Any], tell: Any) -> SearchResult:
-    from onnxq.errors import ConfigError
-    from onnxq.search.partial import search_partial
-
-    for key in ("data", "max_drop", "sensitivity"):
-        if not options[key]:
-            raise ConfigError(f"--method partial needs --{key.replace('_', '-')}")
-    widths = parse_widths(options["bits"] or "8", "--bits")
-    if len(widths) != 1:
-        raise ConfigError("--method partial takes one width (--bits 8) and float")
-    return search_partial(
-        model,
-        options["data"],
+        parse_widths(options["bits"], "--bits") if options["bits"] else cls.widths,
+        {cost: options[flag] for cost, flag in zip(COSTS, LIMITS, strict=True)},
         options["sensitivity"],
-        parse_drop(options["max_drop"]),
-        eval_data=options["eval_data"],
-        profile=options["profile"],
-        bits=widths[0],
-        calibration=options["calibration"],
-        preprocess=options["preprocess"],
-        batch_size=options["batch_size"],
-        limit=options["limit"],
-        threads=options["threads"],
-        shapes=parse_shapes(options["shapes"]),
-        say=tell,
+        {
+            "profile": options["profile"],
+            "activation_bits": "same" if widths == "same" else parse_widths(widths, "--activation-bits"),
+            "first_last_bits": bits_or_none(options["first_last_bits"]),
+            "fixed": dict(parse_fixed(text) for text in options["fix"]),
+            "ties": [tuple(part.strip() for part in text.split(",")) for text in options["tie"]],
+            "tie_blocks": options["tie_blocks"],
+            "exclude": options["exclude"],
+            "latency": options["latency"],
+            "shapes": parse_shapes(options["shapes"]),
+        },
+        samples_of(options) if "data" in cls.needs else None,
+        run_of(options),
+        tell,
     )
-
-
-def parse_drop(text: str) -> float:
-    """'1%' to 0.01; ConfigError otherwise."""
-    from onnxq.errors import ConfigError
-
-    try:
-        return float(text.removesuffix("%")) / 100
-    except ValueError:
-        raise ConfigError(f"--max-drop {text!r}: points are needed, e.g. 1%") from None
-
-
-def parse_numbers(text: str, option: str) -> list[float]:
-    """'1.5,2' to numbers; ConfigError otherwise."""
-    from onnxq.errors import ConfigError
-
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"{option} {text!r}: numbers separated by commas are needed, e.g. 2,10,100") from None
 
 
 def parse_fixed(text: str) -> tuple[str, int]:

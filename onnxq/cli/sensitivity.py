@@ -17,7 +17,7 @@ from onnxq.cli.common import (
     table,
     weight_range_option,
 )
-from onnxq.placement.settings import DEFAULT_CALIBRATION
+from onnxq.cli.late_help import calibration_option
 
 if TYPE_CHECKING:
     from onnxq.search.sensitivity import Sensitivity
@@ -45,7 +45,7 @@ METHODS = ("hessian", "one-at-a-time", "weight-error", "output-error")
 @click.option("--budget", default="120", show_default=True, metavar="SECONDS|none", help="Time for probes (hessian).")
 @click.option("--second-differences", is_flag=True, help="Of the loss, instead of Gauss–Newton: wrong at ReLU kinks.")
 @weight_range_option
-@click.option("--calibration", default=DEFAULT_CALIBRATION, show_default=True, help="Ranges of activations.")
+@calibration_option
 @click.option("--exclude", multiple=True, metavar="NODE|REGEX", help="Leave these nodes in float.")
 @click.option("--resume", metavar="FILE", help="State to continue from, kept up to date.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")

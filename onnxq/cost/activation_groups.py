@@ -1,6 +1,6 @@
 """Which nodes and tensors must share an activation width, and which layers a weight width.
 
-A tensor is quantized once, for all its readers, and a node asks one width for all it reads (placement, rule 5). So the
+A tensor is quantized once for all its readers, and a node takes all its inputs at one width (placement, rule 5). So the
 tensors that one node reads, the nodes that read one tensor, and the tensors that share a scale (concatenations and
 moved values, as the profile has it) form one group: both inputs of a sum where the profile quantizes both, a
 downsampling convolution and the block beside it.
@@ -34,7 +34,7 @@ class ActivationGroup:
 
 
 class Union:
-    """Disjoint sets of hashable things, in the order in which they were met."""
+    """Disjoint sets of hashable things, in the order they were first seen."""
 
     def __init__(self) -> None:
         self.parent: dict[object, object] = {}
@@ -98,7 +98,7 @@ def weight_ties(
     Layers with one weight tensor always share it. blocks: also layers that read one tensor and layers that meet in a
     sum (a downsample with its block, both branches into an add), as HAWQ-V3 ties them. same: widths of weights and
     activations are equal, so activation groups tie weights too. ties: further sets of layers, by name.
-    Raises ConfigError for a name in ties that is no layer.
+    Raises ConfigError for a name in ties that is not a layer.
     """
     union = Union()
     names = [layer.node.name for layer in placement.layers]
@@ -112,7 +112,7 @@ def weight_ties(
     for given in ties:
         for name in given:
             if name not in names:
-                raise ConfigError(f"ties: {name!r} is no layer of the model that can be quantized")
+                raise ConfigError(f"ties: {name!r} is not a layer of the model that can be quantized")
         _join_all(union, given)
     first: dict[object, str] = {}
     return {name: first.setdefault(union.root(name), name) for name in names}

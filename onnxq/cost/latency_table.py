@@ -1,4 +1,4 @@
-"""The file of `onnxq latency`: what every layer takes at every width, and what a run takes beyond its layers."""
+"""The file of `onnxq latency`: the time of every layer at every width, and the overhead of a run beyond its layers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onnxq.cost.model_costs import ModelCosts
 from onnxq.cost.prepared import Prepared
+from onnxq.cost.width_costs import ModelCosts
 from onnxq.errors import ConfigError
 from onnxq.graph.files import read_json, write_text
 
@@ -19,8 +19,8 @@ FORMAT = "onnxq-latency-1"
 
 @dataclass(frozen=True)
 class LayerLatency:
-    """One layer. seconds, error: by weight width; what an empty call takes is already subtracted. operator: what runs
-    it, "" where it stays float and so costs the same at every width. measured: now, rather than taken from the cache.
+    """One layer. seconds, error: by weight width, less the time of an empty call. operator: what runs it, "" where it
+    stays float and so costs the same at every width. measured: now, rather than taken from the cache.
     """
 
     node: str
@@ -34,8 +34,8 @@ class LayerLatency:
 class Latencies:
     """What `onnxq latency` measured.
 
-    whole: seconds of a run of the model lowered at one width throughout, by width. overhead: of what are no layers; it
-    may be negative where layers run faster one after the other than alone. call: of an empty call. machine: cpu, isa,
+    whole: seconds of a run of the model lowered at one width throughout, by width. overhead: seconds outside the
+    layers; negative where layers run faster in sequence than alone. call: of an empty call. machine: cpu, isa,
     threads, library (SHA-256 of the kernels). inputs: shapes by name.
     """
 
@@ -65,9 +65,8 @@ class Latencies:
         known = {e.node: e.seconds for e in self.layers}
         missing = sorted(set(widths) - set(self.bits))
         if missing:
-            told = ", ".join(map(str, missing))
             raise ConfigError(
-                f"the latencies were measured at {_list(self.bits)} bits, not at {told}: measure those too"
+                f"the latencies were measured at {_list(self.bits)} bits, not at {_list(missing)}: measure those too"
             )
         absent = [c.node for c in costs.layers if c.node not in known]
         if absent:
@@ -87,11 +86,11 @@ class Latencies:
 
 
 def load_latencies(path: str | Path) -> Latencies:
-    """Read the file of `onnxq latency`. Raises ConfigError when it is missing, none, or damaged."""
+    """Read the file of `onnxq latency`. Raises ConfigError when it is missing, another kind of file, or damaged."""
     file = Path(path)
     table = read_json(file, "a latency file")
     if not isinstance(table, dict) or table.get("format") != FORMAT:
-        raise ConfigError(f"{file}: not a latency file that onnxq reads (needed is format {FORMAT!r})")
+        raise ConfigError(f"{file}: not a latency file that onnxq reads (expected format {FORMAT!r})")
     try:
         layers = tuple(
             LayerLatency(

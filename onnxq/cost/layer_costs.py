@@ -1,7 +1,7 @@
 """What each layer costs: multiply-accumulates, parameters, bytes and bit operations, in float and in QDQ models.
 
 Counted are matrix products (convolutions, Gemm, MatMul, Einsum, recurrent layers); elementwise operators, pooling and
-normalizations have 0 multiply-accumulates by the custom of the literature. BOPS = b_w · b_a · MACs (HAWQ-V3, section
+normalizations have 0 multiply-accumulates as is customary in the literature. BOPS = b_w · b_a · MACs (HAWQ-V3, section
 3.4); a product with one operand in float is computed in float, so both count with the float's width. Weights are read
 through DequantizeLinear and whatever else is computed from constants alone.
 """
@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from onnxq.cost.concrete_shapes import Shapes, concrete_shapes
+from onnxq.cost.macs import INTEGER_PRODUCTS, OPERANDS, multiply_accumulates
 from onnxq.graph import marks
 from onnxq.graph.match import STANDARD_DOMAINS, input_at, producer
 from onnxq.graph.protos import ELEMENT_BITS, FLOAT_TYPES
@@ -23,24 +24,13 @@ from onnxq.graph.qdq import QDQ
 from onnxq.graph.shapes import element_type
 from onnxq.layout.rules import is_channels_last
 
-# Metadata of a node that quantizes to fewer bits than its storage type has (insert-qdq writes it).
 FLOAT_BITS = 32
 FLOAT_MIN = 16  # widths from here on are floating point
 
-# Operator → (index of the data, index of the weight). The others of these are at fixed places by the standard.
-OPERANDS = {
-    "Conv": (0, 1), "ConvTranspose": (0, 1), "Gemm": (0, 1), "MatMul": (0, 1), "ConvInteger": (0, 1),
-    "MatMulInteger": (0, 1), "QLinearConv": (0, 3), "QLinearMatMul": (0, 3), "DeformConv": (0, 1),
-    "LSTM": (0, 1), "GRU": (0, 1), "RNN": (0, 1), "Einsum": (0, 1), "Gather": (1, 0), "PRelu": (0, 1),
-    "BatchNormalization": (0, 1), "InstanceNormalization": (0, 1), "LayerNormalization": (0, 1),
-}  # fmt: skip
-INTEGER_PRODUCTS = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
-# Products of standard operators that are not worked out here: their cost is unknown rather than 0.
-UNCOUNTED = ("Attention", "LinearAttention", "DFT", "STFT")
-# Constants that steer an operator and take no part in its arithmetic.
+# Operators whose constants configure them and take no part in their arithmetic.
 NO_PARAMETERS = ("Clip", "Resize", "Upsample", "Pad", "Range", "NonMaxSuppression", "OneHot", "QuantizeLinear")
 RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
-# Operators that hand values on unchanged, so that the width of what they read is the width of what they write.
+# Operators that forward values unchanged: what they write has the width of what they read.
 MOVERS = (
     "Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "GlobalMaxPool", "Slice",
     "Split", "DepthToSpace", "SpaceToDepth", "Expand", "Tile", "Dropout",
@@ -208,7 +198,7 @@ def _marked_bits(node: gs.Node) -> int | None:
 
 def _cost(node: gs.Node, body: str, shapes: Shapes, known: set[int]) -> LayerCost:
     data, weight = operands(node, known)
-    macs = _macs(node, shapes)
+    macs = multiply_accumulates(node, shapes)
     other = input_at(node, OPERANDS[node.op][1]) if macs and node.op in OPERANDS else None
     activation_bits = tensor_bits(data) if data is not None else None
     weight_bits = tensor_bits(weight) if weight is not None else None
@@ -272,46 +262,3 @@ def _shape(tensor: gs.Tensor) -> tuple[int, ...] | None:
 
 def _count(shape: Sequence[int] | None) -> int | None:
     return None if shape is None else math.prod(shape)
-
-
-def _macs(node: gs.Node, shapes: Shapes) -> int | None:
-    """Multiply-accumulates of one execution; 0 for operators that multiply no matrices, None if unknown."""
-    if node.domain not in STANDARD_DOMAINS:
-        return None
-    if node.op in UNCOUNTED:
-        return None
-    if node.op not in OPERANDS or node.op in ("Gather", "PRelu") or node.op.endswith("Normalization"):
-        return 0
-    first, second = (shapes.of(t) if t is not None else None for t in (input_at(node, i) for i in OPERANDS[node.op]))
-    out = next((shapes.of(t) for t in node.outputs if not t.is_empty()), None)
-    if first is None or second is None:
-        return None
-    if node.op in ("LSTM", "GRU", "RNN"):
-        recurrent = _count(shapes.of(node.inputs[2]))
-        return None if recurrent is None else first[0] * first[1] * (math.prod(second) + recurrent)
-    if node.op == "Einsum":
-        return _einsum_macs(str(node.attrs.get("equation", "")), [shapes.of(t) for t in node.inputs])
-    if node.op == "ConvTranspose":
-        return math.prod(first) * math.prod(second[1:])
-    if out is None:
-        return None
-    if node.op in ("Conv", "ConvInteger", "QLinearConv", "DeformConv"):
-        return math.prod(out) * math.prod(second[1:])
-    depth = first[0] if node.op == "Gemm" and node.attrs.get("transA", 0) else first[-1]
-    return math.prod(out) * depth
-
-
-def _einsum_macs(equation: str, operand_shapes: Sequence[tuple[int, ...] | None]) -> int | None:
-    """Two operands: the product of all index ranges. One: 0, nothing is multiplied. More, or an ellipsis: None."""
-    terms = equation.replace(" ", "").split("->")[0].split(",")
-    if len(terms) == 1:
-        return 0
-    if len(terms) > 2 or "." in equation:
-        return None
-    sizes: dict[str, int] = {}
-    for term, shape in zip(terms, operand_shapes, strict=True):
-        if shape is None or len(term) != len(shape):
-            return None
-        for index, size in zip(term, shape, strict=True):
-            sizes[index] = max(size, sizes.get(index, 1))
-    return math.prod(sizes.values())

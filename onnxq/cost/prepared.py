@@ -30,7 +30,7 @@ Source = str | Path | bytes | onnx.ModelProto | Model
 
 @dataclass(frozen=True)
 class Prepared:
-    """A float model as insert-qdq would meet it, and where the profile wants Q/DQ.
+    """A float model as insert-qdq receives it, and where the profile wants Q/DQ.
 
     names: every node of the model as it was read, whose names a config may use.
     """
@@ -81,14 +81,14 @@ def weights_of(layers: Iterable[LayerPlan]) -> Iterator[tuple[LayerPlan, NDArray
 
 
 def check_layers(given: Iterable[str], prepared: Prepared, where: str) -> None:
-    """Raise ConfigError for a name that is no layer of the model."""
+    """Raise ConfigError for a name that is not a layer of the model."""
     check_patterns(given, prepared.layer_names(), where)
 
 
 def check_bits(bits: Sequence[int], profile: Profile, kind: str, where: str) -> tuple[int, ...]:
     """The widths, descending and without repeats. Raises ConfigError for one the profile does not take, or none."""
     if not bits:
-        raise ConfigError(f"{where}: give one width at least")
+        raise ConfigError(f"{where}: give at least one width")
     for b in bits:
         profile.check_bits("weights" if kind == "weights" else "activations", b, where)
     return tuple(sorted(set(bits), reverse=True))

@@ -6,12 +6,10 @@ inverse: options equal to their default are left out.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
-import types
 from collections.abc import Iterable
 
+from onnxq import plugins
 from onnxq.errors import PipelineError
 from onnxq.pipeline.base import Pass
 from onnxq.records import BadRecord, dotted, parse_options, suggest
@@ -23,27 +21,7 @@ _OPTION = re.compile(rf"\s*([A-Za-z0-9_-]+)\s*=\s*({_QUOTED}|[^\s\"]+)\s*")
 
 def available() -> dict[str, type[Pass]]:
     """Every pass by name: one module in passes/ each, found by its file name."""
-    package = importlib.import_module("onnxq.passes")  # by name: passes import this package
-    found: dict[str, type[Pass]] = {}
-    for module in pkgutil.iter_modules(package.__path__):
-        if module.name.startswith("_"):
-            continue
-        cls = _pass_class(importlib.import_module(f"onnxq.passes.{module.name}"))
-        if cls.name != module.name.replace("_", "-"):
-            raise PipelineError(f"passes/{module.name}.py defines pass {cls.name!r}: the names must agree")
-        found[cls.name] = cls
-    return found
-
-
-def _pass_class(module: types.ModuleType) -> type[Pass]:
-    classes = [
-        c
-        for c in vars(module).values()
-        if isinstance(c, type) and issubclass(c, Pass) and c.__module__ == module.__name__ and c.name
-    ]
-    if len(classes) != 1:
-        raise PipelineError(f"{module.__name__} must define exactly one pass, it defines {len(classes)}")
-    return classes[0]
+    return plugins.find("onnxq.passes", Pass, PipelineError)
 
 
 def parse(text: str) -> tuple[Pass, ...]:

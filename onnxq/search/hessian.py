@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from onnxq.errors import ConfigError, DataError
 from onnxq.numeric import curvature
 from onnxq.reporting import Progress
-from onnxq.search.cut import WEIGHT
-from onnxq.search.forward import Forward, run_part
+from onnxq.search.checkpoint import State
+from onnxq.search.downstream import WEIGHT
+from onnxq.search.float_runs import Forward, run_part
 from onnxq.search.objective import Objective
-from onnxq.search.state import State
 
-ROUNDS_MIN = 2  # fewer say nothing about the spread between probes
+ROUNDS_MIN = 2  # fewer have no spread between probes
 Curvature = Literal["gauss-newton", "second-differences"]
 
 
@@ -50,7 +50,7 @@ class HutchinsonOptions:
         if not self.tolerance > 0:
             raise ConfigError(f"tolerance {self.tolerance}: a fraction above 0 is needed")
         if self.rounds < ROUNDS_MIN:
-            raise ConfigError(f"{self.rounds} probes: {ROUNDS_MIN} at least are needed to tell the standard error")
+            raise ConfigError(f"{self.rounds} probes: at least {ROUNDS_MIN} are needed for a standard error")
         if not 0 < self.epsilon < 1:
             raise ConfigError(f"epsilon {self.epsilon}: a fraction between 0 and 1 is needed")
         if self.budget is not None and not self.budget > 0:
@@ -141,7 +141,9 @@ class _Hutchinson:
                 self._visit(name, chunks, names, quota)
             if self._out_of_time():
                 break
-            quota = max(ROUNDS_MIN, min(self.probes[n].rounds for n in active))  # each pass as much as all before
+            quota = max(
+                ROUNDS_MIN, min(self.probes[n].rounds for n in active)
+            )  # each pass does as much as all earlier ones
         self.state.write()
         return self.probes
 

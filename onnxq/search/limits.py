@@ -1,38 +1,54 @@
-"""Limits on costs as a user writes them: `3MB`, `1.2G`, `5ms`, or `60%` of the same model in int8."""
+"""Limits on costs as users write them: `3MB`, `1.2G`, `5ms`, or `60%` of the same model in int8."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from onnxq.errors import ConfigError
-from onnxq.search.ilp import Limit
+from onnxq.search.linear_program import Limit
 
+ROUNDING = 1e-9  # a total may exceed its limit by this share
 UNITS: dict[str, dict[str, float]] = {
     "bytes": {"B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
     "operations": {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15},
     "seconds": {"s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6},
 }
-# Cost → (kind of unit, what a message calls it, option of `onnxq search`).
+
+
+class Cost(NamedTuple):
+    """What a limit may be on.
+
+    unit: its kind (UNITS). name: in messages. option, counted, example: of `onnxq search` and its help.
+    """
+
+    unit: str
+    name: str
+    option: str
+    counted: str
+    example: str = "60% of int8"
+
+
 COSTS = {
-    "size": ("bytes", "size", "--max-size"),
-    "bops": ("operations", "bit operations", "--max-bops"),
-    "latency": ("seconds", "latency", "--max-latency"),
-    "peak": ("bytes", "peak feature-map memory", "--max-peak"),
-    "average": ("bytes", "average feature map", "--max-average"),
+    "size": Cost("bytes", "size", "--max-size", "of weights, scales, zero points and biases, packed"),
+    "bops": Cost("operations", "bit operations", "--max-bops", "bit operations, b_w · b_a · MACs"),
+    "latency": Cost("seconds", "latency", "--max-latency", "seconds of a run, with --latency", "80% of int8, 5ms"),
+    "peak": Cost("bytes", "peak feature-map memory", "--max-peak", "feature maps alive at once"),
+    "average": Cost("bytes", "average feature map", "--max-average", "mean feature map"),
 }
 
 
 def parse_limit(cost: str, text: str | float, baseline: Mapping[str, float]) -> Limit:
     """One limit. text: "60%" of `baseline` (int8), an amount with a unit, or a number of bytes, operations or seconds.
 
-    Raises ConfigError when it cannot be read, is not positive, or the model's cost is not known.
+    Raises ConfigError when it cannot be read, is not positive, or the model's cost is unknown.
     """
-    kind, name, option = COSTS[cost]
+    kind, name, option = COSTS[cost][:3]
     label = f"{option} {text}"
     if cost not in baseline:
         need = "give --latency, the file of `onnxq latency`" if cost == "latency" else "give --input-shape"
-        raise ConfigError(f"{label}: the {name} of this model is not known; {need}")
+        raise ConfigError(f"{label}: the {name} of this model is unknown; {need}")
     found = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([%a-zA-Zµ]*)\s*", str(text))
     units = UNITS[kind]
     default = {"bytes": "B", "operations": "", "seconds": "s"}[kind]
@@ -45,7 +61,7 @@ def parse_limit(cost: str, text: str | float, baseline: Mapping[str, float]) -> 
         unit = unit.removesuffix("BOPS").removesuffix("bops")
     if amount <= 0 or (unit != "%" and unit not in units):
         known = ", ".join(u for u in ("%", *units) if u)
-        raise ConfigError(f"{label}: a positive number with one of {known} is needed, e.g. {option} 60%")
+        raise ConfigError(f"{label}: expected a positive number with one of {known}, e.g. {option} 60%")
     if unit == "%":
         most = amount / 100 * baseline[cost]
         return Limit(cost, most, f"{label} ({format_cost(cost, most)})")
@@ -54,7 +70,7 @@ def parse_limit(cost: str, text: str | float, baseline: Mapping[str, float]) -> 
 
 def format_cost(cost: str, amount: float, baseline: Mapping[str, float] | None = None) -> str:
     """1.24 MB, 3.1 G, 5.2 ms; with a baseline also its share of it."""
-    kind = COSTS[cost][0] if cost in COSTS else "bytes"
+    kind = COSTS[cost].unit if cost in COSTS else "bytes"
     if kind == "seconds":
         text = f"{1e3 * amount:.3f} ms"
     else:
@@ -68,4 +84,4 @@ def format_cost(cost: str, amount: float, baseline: Mapping[str, float] | None =
     return f"{text} ({100 * amount / base:.1f} % of int8)" if base else text
 
 
-__all__ = ["COSTS", "format_cost", "parse_limit"]
+__all__ = ["COSTS", "ROUNDING", "format_cost", "parse_limit"]

@@ -17,12 +17,12 @@ from onnxq.numeric.formats import DEFAULT_WEIGHT_RANGE
 from onnxq.profiles.schema import Profile
 from onnxq.records import check_keywords, refined
 from onnxq.reporting import Reporter
+from onnxq.search.checkpoint import State
 from onnxq.search.hessian import HutchinsonOptions
 from onnxq.search.measurement import Measurement
 from onnxq.search.objective import Objective, find_objective
 from onnxq.search.options import SensitivityKeywords, SensitivityOptions
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
-from onnxq.search.state import State
 from onnxq.search.weights import QuantizedWeights
 
 SAMPLES = 64  # unless the caller says how many

@@ -19,14 +19,14 @@ from onnxq.graph.model import to_proto
 from onnxq.numeric.qparams import QParams, qparams_from_range
 from onnxq.placement.plan import LayerPlan, Point
 from onnxq.reporting import Reporter
-from onnxq.search.cut import WEIGHT, Part, activation_part, weight_part
-from onnxq.search.forward import Forward, Tensors
+from onnxq.search.checkpoint import State
+from onnxq.search.downstream import WEIGHT, Part, activation_part, weight_part
+from onnxq.search.float_runs import Forward, Tensors
 from onnxq.search.hessian import ROUNDS_MIN, HutchinsonOptions, traces
 from onnxq.search.objective import Objective
 from onnxq.search.one_at_a_time import Damage, Feeds, Metric, activation_feeds, damages
 from onnxq.search.options import SensitivityOptions
 from onnxq.search.sensitivity import LayerSensitivity
-from onnxq.search.state import State
 from onnxq.search.weights import QuantizedWeights, text_keys
 
 SAMPLES_MIN = 8  # that a time budget leaves

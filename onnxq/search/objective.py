@@ -20,9 +20,9 @@ from onnxq.numeric.classification import Scores
 
 Loss = Literal["auto", "cross-entropy", "mse"]
 LOSSES = ("auto", "cross-entropy", "mse")
-# Operators behind a Softmax that only hand its values on.
+# Operators after a Softmax that only forward its values.
 MOVERS = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-OPSET_SOFTMAX = 13  # before, Softmax flattened from its axis on
+OPSET_SOFTMAX = 13  # earlier ones flatten from the axis on
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Objective:
         return [moved.reshape(-1, moved.shape[-1])]
 
     def completed(self, made: Mapping[str, NDArray], batch: Batch, reference: Sequence[NDArray]) -> list[NDArray]:
-        """Rows of every tensor: from `made`, or the float model's where a part of it does not reach the tensor."""
+        """Rows of every tensor: from `made`, or the float model's where a part does not reach the tensor."""
         return [
             self.rows([made[name]], batch)[0] if name in made else float_rows
             for name, float_rows in zip(self.tensors, reference, strict=True)
@@ -66,7 +66,7 @@ class Objective:
         return sum(float(np.mean((v.astype(np.float64) - r) ** 2)) for v, r in zip(values, reference, strict=True))
 
     def target(self, reference: Sequence[NDArray], labels: NDArray | None) -> NDArray[np.float64]:
-        """Class distributions: one-hot labels where there is one a row, else the float model's probabilities."""
+        """Class distributions: one-hot labels where there is one per row, else the float model's probabilities."""
         p = curvature.softmax(reference[0])
         if labels is None or len(labels) != len(p):
             return p
@@ -80,8 +80,9 @@ def find_objective(
 ) -> Objective:
     """The loss to measure, from the end of the graph.
 
-    output: a tensor to look at, by default every float output. shapes: of one sample's outputs, where known, to tell a
-    classifier. "auto": cross-entropy behind a Softmax, or where the only float output has one score a class, else mse.
+    output: a tensor to look at, by default every float output. shapes: of one sample's outputs, where known, to
+    recognise a classifier. "auto": cross-entropy after a Softmax, or where the only float output has one score per
+    class, else mse.
     Raises ConfigError for an output that does not exist, or a cross-entropy that does not fit.
     """
     if loss not in LOSSES:
@@ -95,7 +96,7 @@ def find_objective(
         raise ConfigError(f"{model.name} has no float32 output; choose a tensor with --output")
     if loss == "mse":
         return Objective("mse", tuple(t.name for t in found))
-    stripped = [_behind_softmax(t, model.opset) for t in found]
+    stripped = [_softmax_input(t, model.opset) for t in found]
     if len(found) == 1 and stripped[0] is not None:
         logits, axis = stripped[0]
         return Objective("cross-entropy", (logits.name,), axis, softmax=True)
@@ -106,13 +107,13 @@ def find_objective(
         return Objective("cross-entropy", (scores.output,), long)
     if loss == "cross-entropy":
         raise ConfigError(
-            f"{model.name}: cross-entropy needs one output with one score a class; choose it with --output, or take "
+            f"{model.name}: cross-entropy needs one output with one score per class; choose it with --output, or take "
             "--loss mse"
         )
     return Objective("mse", tuple(t.name for t in found))
 
 
-def _behind_softmax(tensor: gs.Tensor, opset: int) -> tuple[gs.Tensor, int] | None:
+def _softmax_input(tensor: gs.Tensor, opset: int) -> tuple[gs.Tensor, int] | None:
     """The input of the Softmax that makes the tensor, and its axis; None without one."""
     node = producer(tensor)
     while node is not None and node.domain in STANDARD_DOMAINS and node.op in MOVERS:

@@ -14,10 +14,10 @@ from onnxq.numeric import curvature
 from onnxq.numeric.classification import top_classes
 from onnxq.numeric.qparams import QParams
 from onnxq.reporting import Progress
-from onnxq.search.cut import QMAX, QMIN, SCALE, ZERO_POINT, Part
-from onnxq.search.forward import Forward, Tensors, run_part
+from onnxq.search.checkpoint import State
+from onnxq.search.downstream import QMAX, QMIN, SCALE, ZERO_POINT, Part
+from onnxq.search.float_runs import Forward, Tensors, run_part
 from onnxq.search.objective import Objective
-from onnxq.search.state import State
 
 Metric = Literal["loss", "accuracy", "output-error"]
 METRICS = ("loss", "accuracy", "output-error")

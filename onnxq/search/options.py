@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from onnxq.calibrate.ranges import parse_method
+from onnxq.calibrate.ranges import parse_chooser
 from onnxq.data.options import RunKeywords, SampleKeywords
 from onnxq.errors import ConfigError
 from onnxq.numeric.formats import WeightRange
 from onnxq.placement.settings import DEFAULT_CALIBRATION
 from onnxq.reporting import Progress
-from onnxq.search.forward import MEMORY
+from onnxq.search.float_runs import MEMORY
 from onnxq.search.hessian import HutchinsonOptions
 from onnxq.search.objective import Loss
 from onnxq.search.one_at_a_time import METRICS, Metric
@@ -61,7 +61,7 @@ class SensitivityOptions:
             raise ConfigError(f"metric {self.metric!r}: choose from {', '.join(METRICS)}")
         if self.method == "weight-error" and self.activation_bits:
             raise ConfigError("weight-error looks at weights only; measure activations with another method")
-        parse_method(self.calibration)
+        parse_chooser(self.calibration)
 
     @property
     def own_output(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxq.graph.files import write_bytes, write_text
 from onnxq.plots import check_plot, new_figure
-from onnxq.search.api import Front
+from onnxq.search.least_sensitivity import Front
 from onnxq.search.limits import format_cost
 from onnxq.search.result import LayerChoice, SearchResult
 
@@ -143,7 +143,7 @@ def front_csv(front: Front) -> str:
 
 
 def save_front(front: Front, path: str | Path) -> Path:
-    """The picture, and the points beside it as .csv, whose path is returned. Raises as plot_front does."""
+    """The picture, and the points beside it as .csv; returns the path of those. Raises as plot_front does."""
     plot_front(front, path)
     beside = Path(path).with_suffix(".csv")
     write_text(beside, front_csv(front))

@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxq._version import __version__
 from onnxq.graph.files import write_text
 from onnxq.placement.settings import Override, dump_config
 from onnxq.search.limits import COSTS, format_cost
+from onnxq.search.linear_program import Limit
 
-# A limited cost first; stored is what the QDQ file takes, qem and sensitivity have no unit.
+if TYPE_CHECKING:
+    from onnxq.search.sensitivity import Sensitivity
+    from onnxq.search.space import Assignment, Space
+
+# The costs that limits are on, in the order of reports; stored is the size in the QDQ file.
 PREDICTED = ("size", "stored", "bops", "latency", "peak", "average")
 
 
@@ -99,12 +104,12 @@ class SearchResult:
 
     def summary(self) -> list[str]:
         """One line a cost: what is predicted and its share of int8."""
-        told = []
+        lines = []
         for cost in PREDICTED:
             if cost in self.predicted:
-                name = COSTS[cost][1] if cost in COSTS else "size in the ONNX file"
-                told.append(f"{name} {format_cost(cost, self.predicted[cost], self.baseline)}")
-        return told
+                name = COSTS[cost].name if cost in COSTS else "size in the ONNX file"
+                lines.append(f"{name} {format_cost(cost, self.predicted[cost], self.baseline)}")
+        return lines
 
     def save(self, path: str | Path) -> None:
         """Write the config, whole or not at all. Raises OutputError."""
@@ -114,6 +119,61 @@ class SearchResult:
         """JSON types only."""
         table = self.record() | {"seconds": self.seconds, "notes": list(self.notes)}
         return table | {"layers": [dataclasses.asdict(c) for c in self.layers]}
+
+
+def result_of(
+    space: Space,
+    found: Assignment,
+    method: str,
+    limits: Sequence[Limit],
+    *,
+    sensitivity: Sensitivity | None = None,
+    values: Mapping[str, Mapping[int, float]] | None = None,
+    value: float | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    optimal: bool = False,
+    seconds: float = 0.0,
+    notes: Sequence[str] = (),
+) -> SearchResult:
+    """The result that an assignment of a space is.
+
+    values: {layer: {bits: value}} that the choice was made by, where there are no sensitivities.
+    """
+    model = space.prepared.model
+    known = values or {}
+    if sensitivity is not None:
+        known = {e.node: e.bits for e in sensitivity.of("weights")}
+    layers = tuple(
+        LayerChoice(
+            c.node,
+            c.op,
+            c.shape,
+            found.weights[c.node],
+            found.activations.get(c.group, 8),
+            c.parameters,
+            c.macs,
+            known.get(c.node, {}),
+            c.seconds,
+        )
+        for c in space.costs.layers
+    )
+    return SearchResult(
+        method,
+        space.prepared.profile.name,
+        model.name,
+        model.sha256,
+        space.overrides(found),
+        layers,
+        space.totals(found),
+        space.costs.baseline(),
+        tuple(dict.fromkeys(limit.label for limit in limits)),
+        sensitivity.method if sensitivity is not None else "",
+        value,
+        {"bits": list(space.weight_bits), "activation_bits": list(space.activation_bits)} | dict(parameters or {}),
+        optimal,
+        seconds,
+        (*notes, *space.costs.assumed),
+    )
 
 
 def _toml_table(name: str, table: Mapping[str, Any]) -> str:
@@ -135,4 +195,4 @@ def _toml_value(value: Any) -> str:
     return json.dumps(value)
 
 
-__all__ = ["LayerChoice", "SearchResult"]
+__all__ = ["LayerChoice", "SearchResult", "result_of"]

@@ -1,4 +1,4 @@
-"""How much each layer costs at each width: what a search minimises, as a file that says how it was made."""
+"""How much each layer costs at each width: what a search minimises, as a file that records how it was made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LayerSensitivity:
 
     node: the layer; of an activation, the first node that reads it quantized, or that makes it if none does.
     bits: width → predicted loss increase, finite. standard_error: width → that of the estimate; empty where nothing
-    was drawn at random. tensors: the activations that share one scale, and so one width. readers: every node that
+    was sampled. tensors: the activations that share one scale, and so one width. readers: every node that
     reads them quantized. Both are empty for weights. extra: what the values were made of (traces, squared errors,
     accuracy), JSON types only.
     """
@@ -93,8 +93,8 @@ def load_sensitivity(path: str | Path, model_sha256: str | None = None) -> Sensi
     table = read_json(file, "a sensitivity file")
     found = table.get("format") if isinstance(table, dict) else None
     if found != FORMAT:
-        told = f"format {found!r}" if isinstance(found, str) else "no format"
-        raise ConfigError(f"{file}: not a sensitivity file that onnxq reads ({told}, needed is {FORMAT!r})")
+        actual = f"format {found!r}" if isinstance(found, str) else "no format"
+        raise ConfigError(f"{file}: not a sensitivity file that onnxq reads ({actual}, expected {FORMAT!r})")
     try:
         result = Sensitivity(
             _text(table, "model_sha256"),
@@ -139,22 +139,22 @@ def _widths(table: Any, where: str) -> dict[int, float]:
     found = {}
     for key, value in table.items():
         if not key.isdecimal():
-            raise ValueError(f"{where}: {key!r} is no width")
+            raise ValueError(f"{where}: {key!r} is not a width")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{where}: {value!r} is no finite number")
+            raise ValueError(f"{where}: {value!r} is not a finite number")
         found[int(key)] = float(value)
     return found
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise ValueError(f"{where}: {value!r} is no list of names")
+        raise ValueError(f"{where}: {value!r} is not a list of names")
     return tuple(value)
 
 
 def _text(table: Mapping[str, Any], key: str) -> str:
     if not isinstance(table[key], str):
-        raise ValueError(f"{key}: {table[key]!r} is no text")
+        raise ValueError(f"{key}: {table[key]!r} is not text")
     return str(table[key])
 
 
@@ -162,5 +162,5 @@ def _check_unique(layers: tuple[LayerSensitivity, ...]) -> None:
     seen: set[tuple[str, str, tuple[str, ...]]] = set()
     for e in layers:
         if (e.node, e.kind, e.tensors) in seen:
-            raise ValueError(f"{e.node} is there twice")
+            raise ValueError(f"{e.node} occurs twice")
         seen.add((e.node, e.kind, e.tensors))

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from onnxq.cost.activation_groups import weight_ties
-from onnxq.cost.model_costs import BASE_BITS, ModelCosts, model_costs
 from onnxq.cost.prepared import Prepared, Source, check_bits, check_layers, prepare
+from onnxq.cost.width_costs import BASE_BITS, ModelCosts, model_costs
 from onnxq.errors import ConfigError
 from onnxq.placement.planner import end_nodes
 from onnxq.placement.settings import Override
 from onnxq.profiles.schema import Profile
-from onnxq.search.ilp import Choice, Limit, Option, Pair, Problem
 from onnxq.search.limits import COSTS, parse_limit
+from onnxq.search.linear_program import Choice, Limit, Option, Pair, Problem
 
 if TYPE_CHECKING:
     from onnxq.cost.latency_table import Latencies
@@ -36,7 +36,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Space:
-    """A prepared model, its costs, and the widths there are.
+    """A prepared model, its costs, and the widths to choose from.
 
     weight_bits, activation_bits: widths to choose from, descending. same: both are equal in every layer.
     fixed: {layer: weight bits} and fixed_groups: {group: activation bits} that are not chosen. ties: {layer: the first
@@ -77,7 +77,7 @@ class Space:
         found = []
         for cost, texts in wanted.items():
             if cost not in COSTS:
-                raise ConfigError(f"limit on {cost!r}: known are {', '.join(COSTS)}")
+                raise ConfigError(f"limit on {cost!r}: choose from {', '.join(COSTS)}")
             each = [texts] if isinstance(texts, (str, int, float)) else list(texts or ())
             found += [parse_limit(cost, text, base) for text in each]
         return found
@@ -94,7 +94,7 @@ class Space:
         return result
 
     def assignment(self, weights: Mapping[str, int], activations: Mapping[str, int] | None = None) -> Assignment:
-        """One with the activation widths that are left out at the widest there is."""
+        """An assignment; activation widths left out are the widest available."""
         widths = {g.name: max(self.group_widths(g.name)) for g in self.costs.groups}
         return Assignment(dict(weights), widths | dict(activations or {}))
 
@@ -233,10 +233,11 @@ def make_space(
 
     bits: weight widths to choose from. activation_bits: activation widths, or "same" for those of the weights.
     first_last_bits: of the first and last layers; None chooses them like the others. fixed: {node or regular
-    expression: weight bits}. ties: sets of layers that must share a width; tie_blocks: HAWQ-V3's (groups.weight_ties).
-    exclude: nodes left in float. latency: of `onnxq latency`. shapes: {input: dims} where the model leaves them open.
-    Raises ConfigError for unknown layers, widths the profile does not take, latencies of another model, and fixed
-    widths that contradict each other or the ties.
+    expression: weight bits}. ties: sets of layers that must share a width; tie_blocks: HAWQ-V3's
+    (activation_groups.weight_ties). exclude: nodes left in float. latency: of `onnxq latency`. shapes: {input: dims}
+    where the model leaves them open.
+    Raises ConfigError for unknown layers, widths the profile does not support, latencies of another model, and
+    fixed widths that contradict each other or the ties.
     """
     prepared = source if isinstance(source, Prepared) else prepare(source, profile, exclude)
     target = prepared.profile

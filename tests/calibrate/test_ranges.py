@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxq.calibrate.ranges import METHODS, Method, choose_range, parse_method
+from onnxq.calibrate.choosers.percentile import Percentile
+from onnxq.calibrate.ranges import available, choose_range, parse_chooser, usage
 from onnxq.calibrate.statistics import TensorStatistics
 from onnxq.errors import ConfigError
 from onnxq.numeric.formats import QuantFormat
@@ -30,6 +31,7 @@ FORMATS = [
     QuantFormat(2, signed=False, symmetric=False),
     QuantFormat(3, narrow_range=True),
 ]
+CHOOSERS = tuple(available())
 FINITE32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
@@ -41,17 +43,28 @@ def of(x: object) -> TensorStatistics:
 
 @pytest.mark.parametrize("text", ["max", "percentile:99.99", "percentile:99", "percentile:99.99999", "entropy", "mse"])
 def test_a_method_prints_back_what_was_read(text: str) -> None:
-    assert str(parse_method(text)) == text
+    assert str(parse_chooser(text)) == text
 
 
 @given(st.floats(0, 100, exclude_min=True))
 def test_any_percentile_survives_its_text(percent: float) -> None:
-    method = Method("percentile", percent)
-    assert parse_method(str(method)) == method
+    method = Percentile(percent)
+    assert parse_chooser(str(method)) == method
+
+
+@pytest.mark.parametrize("name", CHOOSERS)
+def test_every_chooser_has_help_and_a_text_form(name: str) -> None:
+    cls = available()[name]
+    assert cls.__doc__
+    assert not cls.__doc__.startswith(f"{cls.__name__}("), "the docstring that dataclass makes up is no help"
+    assert str(parse_chooser(name)).partition(":")[0] == name
+    assert name in usage()
+    with pytest.raises(ConfigError, match=name):
+        parse_chooser("unheard-of")
 
 
 def test_the_default_percentile() -> None:
-    assert parse_method("percentile") == Method("percentile", 99.99) == parse_method(" percentile:99.99 ")
+    assert parse_chooser("percentile") == Percentile(99.99) == parse_chooser(" percentile:99.99 ")
 
 
 @pytest.mark.parametrize(
@@ -61,6 +74,7 @@ def test_the_default_percentile() -> None:
         ("", "choose max, percentile"),
         ("MAX", "choose max, percentile"),
         ("max:3", "max takes no value"),
+        ("percentile:9:9", "percentile takes 1 value"),
         ("percentile:", "is not a number"),
         ("percentile:high", "'high' is not a number"),
         ("percentile:0", "above 0 and at most 100"),
@@ -70,7 +84,7 @@ def test_the_default_percentile() -> None:
 )
 def test_bad_methods_are_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse_method(text)
+        parse_chooser(text)
     with pytest.raises(ConfigError, match=message):
         choose_range(of([1.0]), text, INT8)
 
@@ -98,14 +112,14 @@ SPECIAL = {
 
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
-@pytest.mark.parametrize("method", [*METHODS, "percentile:50", "percentile:100"])
+@pytest.mark.parametrize("method", [*CHOOSERS, "percentile:50", "percentile:100"])
 @pytest.mark.parametrize("name", SPECIAL)
 def test_odd_tensors_give_usable_ranges(name: str, method: str, fmt: QuantFormat) -> None:
     check_usable(of(SPECIAL[name]), method, fmt)
 
 
 @given(
-    hnp.arrays(np.float32, st.integers(1, 40), elements=FINITE32), st.sampled_from(METHODS), st.sampled_from(FORMATS)
+    hnp.arrays(np.float32, st.integers(1, 40), elements=FINITE32), st.sampled_from(CHOOSERS), st.sampled_from(FORMATS)
 )
 def test_any_tensor_gives_a_usable_range(x: np.ndarray, method: str, fmt: QuantFormat) -> None:
     check_usable(of(x), method, fmt)
@@ -123,7 +137,7 @@ def check_usable(stats: TensorStatistics, method: str, fmt: QuantFormat) -> None
     assert math.isfinite(scale) and scale >= SCALE_MIN
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CHOOSERS)
 def test_a_tensor_that_was_never_filled_has_an_empty_range(method: str) -> None:
     assert choose_range(TensorStatistics(), method, INT8) == (0.0, 0.0)
 

@@ -19,11 +19,11 @@ from onnxq.errors import ConfigError, InterruptedRun
 from onnxq.graph.match import constant_values
 from onnxq.graph.model import load, to_proto
 from onnxq.numeric import curvature
-from onnxq.search.cut import weight_part
-from onnxq.search.forward import MEMORY, Forward
+from onnxq.search.checkpoint import State
+from onnxq.search.downstream import weight_part
+from onnxq.search.float_runs import MEMORY, Forward
 from onnxq.search.hessian import HutchinsonOptions, Probes, traces
 from onnxq.search.objective import find_objective
-from onnxq.search.state import State
 from support import derivatives
 from support.build import floating
 
@@ -198,7 +198,7 @@ def test_interrupted_and_resumed_gives_the_uninterrupted_result(tmp_path, stops)
 def test_a_state_of_something_else_is_refused(tmp_path):
     path = tmp_path / "state.json"
     State(path, {"model": "m", "seed": 0}).write()
-    with pytest.raises(ConfigError, match="begun with another seed; remove it"):
+    with pytest.raises(ConfigError, match="started with another seed; remove it"):
         State(path, {"model": "m", "seed": 1})
     path.write_text("{")
     with pytest.raises(ConfigError, match="not a state"):

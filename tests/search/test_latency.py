@@ -13,7 +13,7 @@ from onnxq.cost.prepared import prepare
 from onnxq.errors import ConfigError
 from onnxq.execution import benchmark, library
 from onnxq.search import latency
-from onnxq.search.api import search_bits
+from onnxq.search.choose import search_bits
 from onnxq.search.latency import measure_latency
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
 from support.build import floating

@@ -207,7 +207,7 @@ def test_ctrl_c_and_the_same_call_again(tmp_path, method):
 
     with pytest.raises(InterruptedRun, match=r"state\.json, the same command continues"):
         measure_sensitivity(floating.proto(NET), samples(), resume=path, progress=interrupt, **how)
-    with pytest.raises(ConfigError, match="begun with another data"):
+    with pytest.raises(ConfigError, match="started with another data"):
         measure_sensitivity(floating.proto(NET), {"x": samples()["x"][1:]}, resume=path, **how)
     found = measure_sensitivity(floating.proto(NET), samples(), resume=path, **how)
     assert found.layers == expected.layers
@@ -271,15 +271,15 @@ def test_a_file_is_read_back_as_it_was(tmp_path):
     ("change", "told"),
     [
         ({"format": "onnxq-sensitivity-9"}, "not a sensitivity file that onnxq reads"),
-        ({"layers": [{"node": "c", "kind": "weights", "bits": {"8": "many"}}]}, "'many' is no finite number"),
-        ({"layers": [{"node": "c", "kind": "weights", "bits": {"8": float("nan")}}]}, "nan is no finite number"),
-        ({"layers": [{"node": "c", "kind": "weights", "bits": {"b": 1}}]}, "'b' is no width"),
+        ({"layers": [{"node": "c", "kind": "weights", "bits": {"8": "many"}}]}, "'many' is not a finite number"),
+        ({"layers": [{"node": "c", "kind": "weights", "bits": {"8": float("nan")}}]}, "nan is not a finite number"),
+        ({"layers": [{"node": "c", "kind": "weights", "bits": {"b": 1}}]}, "'b' is not a width"),
         ({"layers": [{"node": "c", "kind": "weights", "bits": {}}]}, "has no widths"),
         ({"layers": [{"node": "c", "kind": "biases", "bits": {"8": 1}}]}, "neither weights nor activations"),
         ({"layers": [{"kind": "weights", "bits": {"8": 1}}]}, "'node' is missing"),
-        ({"layers": [{"node": "c", "kind": "weights", "bits": {"8": 1}}] * 2}, "c is there twice"),
+        ({"layers": [{"node": "c", "kind": "weights", "bits": {"8": 1}}] * 2}, "c occurs twice"),
         ({"layers": None}, "damaged"),
-        ({"model_sha256": 3}, "is no text"),
+        ({"model_sha256": 3}, "is not text"),
         ({"created": None}, "damaged"),
     ],
 )

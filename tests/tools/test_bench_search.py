@@ -12,8 +12,8 @@ from bench_search import BLOCKS, resnet_weights
 from search_accuracy import Results, assignment_of, random_assignment, worst_assignment
 
 from onnxq.cost.prepared import prepare
-from onnxq.search.api import search_ilp
-from onnxq.search.ilp import value_of
+from onnxq.search.least_sensitivity import search_ilp
+from onnxq.search.linear_program import value_of
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
 from onnxq.search.space import Space, make_space
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import onnxq
 from onnxq import pipeline, recipes
+from onnxq.calibrate.ranges import available
 from onnxq.calibrate.runner import collect, observable
 from onnxq.context import PassContext
 from onnxq.data.options import RunOptions
@@ -26,7 +27,7 @@ from onnxq.data.source import input_specs, open_data
 from onnxq.profiles.schema import builtin_names
 
 SHARED = Path(os.environ.get("ONNXQ_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-METHODS = ("max", "percentile:99.99", "percentile:99.999", "entropy", "mse")
+METHODS = (*(str(chooser()) for chooser in available().values()), "percentile:99.999")
 
 
 @dataclass(frozen=True)

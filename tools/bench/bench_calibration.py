@@ -124,7 +124,7 @@ def ours(path: Path, data: Path, preprocess: str, images: int, profile: str, thr
     import onnxruntime  # noqa: F401  imported by onnxq when it is first used
 
     from onnxq import pipeline, recipes
-    from onnxq.calibrate.ranges import METHODS, choose_range
+    from onnxq.calibrate.ranges import available, choose_range
     from onnxq.calibrate.runner import collect, observable
     from onnxq.context import PassContext
     from onnxq.data.options import RunOptions
@@ -151,7 +151,7 @@ def ours(path: Path, data: Path, preprocess: str, images: int, profile: str, thr
     found = collect(model, tensors, source, RunOptions(threads))
     step("collect")
     fmt = QuantFormat(bits=8, signed=False, symmetric=False)
-    for method in METHODS:
+    for method in available():
         for tensor in found.values():
             choose_range(tensor, method, fmt)
         step(method)

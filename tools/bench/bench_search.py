@@ -30,9 +30,10 @@ from search_accuracy import PROFILE, QEMS, Results, report, run_ilp, run_mixquan
 import onnxq
 from onnxq.cost.prepared import prepare
 from onnxq.execution import benchmark
-from onnxq.search import mixquant
-from onnxq.search.api import search_ilp
+from onnxq.search.error_table import QUANTIZERS, error_table
 from onnxq.search.latency import measure_latency
+from onnxq.search.least_sensitivity import search_ilp
+from onnxq.search.methods.mixquant import MixQuant, choose
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
 from onnxq.search.space import Space, make_space
 
@@ -73,14 +74,14 @@ def run_time(results: Results, folder: Path, args: argparse.Namespace) -> None:
         prepared = prepare(resnet_weights(blocks), PROFILE)
         parameters = sum(math.prod(layer.weight.shape) for layer in prepared.layers)
         print(f"{name}: {len(prepared.layers)} layers, {parameters / 1e6:.1f} M weights")
-        for quantizer in ("affine", "symmetric", "power-of-two"):
+        for quantizer in QUANTIZERS:
             for qems, paper in zip(((2.0,), QEMS), PAPER.get(name, ("", "")), strict=True):
                 took, busy = [], []
                 for _ in range(args.repeats):
                     started, cpu = time.perf_counter(), time.process_time()
-                    table = mixquant.error_table(prepared, quantizer)
+                    table = error_table(prepared, quantizer)
                     for qem in qems:
-                        mixquant.choose(table, qem)
+                        choose(table, qem)
                     took.append(time.perf_counter() - started)
                     busy.append(time.process_time() - cpu)
                 limit = f"paper {paper} s" if quantizer == "affine" and paper else ""
@@ -89,7 +90,7 @@ def run_time(results: Results, folder: Path, args: argparse.Namespace) -> None:
                     f"{statistics.median(took):.3f} s, of CPU at least {min(busy):.3f} s  {limit}",
                     flush=True,
                 )
-        for bits in ((4, 8), mixquant.WIDTHS):
+        for bits in ((4, 8), MixQuant.widths):
             program_time(make_space(prepared, bits=bits), args.repeats)
     del results, folder
 

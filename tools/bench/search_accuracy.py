@@ -25,10 +25,11 @@ from onnxq.errors import ConfigError
 from onnxq.execution.inner_tensors import observed_model, real_part
 from onnxq.numeric.metrics import ErrorSums
 from onnxq.placement.settings import Override
-from onnxq.search import mixquant
-from onnxq.search.api import search_ilp, search_mixquant
-from onnxq.search.ilp import Limit, Option, Problem, solve
+from onnxq.search.error_table import error_table
+from onnxq.search.least_sensitivity import search_ilp
+from onnxq.search.linear_program import Limit, Option, Problem, solve
 from onnxq.search.measure import measure_sensitivity
+from onnxq.search.methods.mixquant import MixQuant, search_mixquant
 from onnxq.search.result import SearchResult
 from onnxq.search.sensitivity import Sensitivity, load_sensitivity
 from onnxq.search.space import Assignment, Space, make_space
@@ -151,7 +152,7 @@ class Subject:
                 None if method == "weight-error" else SHARED / "data" / self.ref.calibration,
                 method=method,  # type: ignore[arg-type]
                 profile=PROFILE,
-                activation_bits=mixquant.WIDTHS if method == "one-at-a-time" and searched else (),
+                activation_bits=MixQuant.widths if method == "one-at-a-time" and searched else (),
                 preprocess=self.ref.preprocess,
                 batch_size=self.ref.batch,
                 threads=self.threads,
@@ -195,7 +196,7 @@ def run_case(results: Results, case: Case, subject: Subject) -> None:
             keep(f"{method} inverted", worst_assignment(space, known, case.cost, target))
     plain = make_space(space.prepared, bits=case.bits)
     for quantizer in ("affine", "profile"):
-        table = mixquant.error_table(plain.prepared, quantizer, case.bits)
+        table = error_table(plain.prepared, quantizer, case.bits)
         try:
             weights = assignment_of(plain, search_mixquant(plain, table, limits=limits)).weights
         except ConfigError as err:
@@ -271,8 +272,8 @@ def run_mixquant(results: Results, folder: Path, args: argparse.Namespace) -> No
     """MixQuant at many QEMs, uniform widths, and MixQuant at the size of each of those."""
     for name in args.models.split(","):
         subject = Subject(name, folder, args.threads)
-        space = make_space(subject.path, profile=PROFILE, bits=mixquant.WIDTHS)
-        tables = {quantizer: mixquant.error_table(space.prepared, quantizer) for quantizer in ("affine", "profile")}
+        space = make_space(subject.path, profile=PROFILE, bits=MixQuant.widths)
+        tables = {quantizer: error_table(space.prepared, quantizer) for quantizer in ("affine", "profile")}
         for bits in (8, 6, 5, 4):
             even = space.assignment(dict.fromkeys(space.prepared.layer_names(), bits))
             results.once(f"{name} uniform {bits}", scored, subject, space, even)

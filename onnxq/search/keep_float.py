@@ -10,18 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 from onnxq import api
-from onnxq.cost.model_costs import BASE_BITS, ModelCosts, model_costs
-from onnxq.cost.prepared import Prepared, Source, prepare
-from onnxq.data.options import DataOptions, RunOptions, SampleKeywords, data_options
+from onnxq.calibrate.statistics import Statistics
+from onnxq.cost.prepared import Prepared, prepare
+from onnxq.cost.width_costs import BASE_BITS, ModelCosts, model_costs
+from onnxq.data.options import DataOptions
 from onnxq.errors import ConfigError, ModelError
 from onnxq.graph.model import load, to_proto
 from onnxq.placement.settings import DEFAULT_CALIBRATION, Override, QuantSettings
-from onnxq.records import check_keywords, refined
-from onnxq.reporting import Reporter
+from onnxq.search.inputs import SearchInputs
 from onnxq.search.result import LayerChoice, SearchResult
 from onnxq.search.sensitivity import Sensitivity, load_sensitivity
 
@@ -34,75 +33,46 @@ Measure = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Trial:
-    """One evaluation. left: layers in float. drop: what it loses (see search_partial)."""
+    """One evaluation. left: layers in float. drop: what the model loses, 0.01 for one point (see `dropped`)."""
 
     left: int
     drop: float
 
 
-class PartialKeywords(SampleKeywords, total=False):
-    """Single options that search_partial takes as keywords."""
-
-    shapes: Mapping[str, Sequence[int]] | None
-    threads: int
-    batch_size: int | None
-    say: Callable[[str], None]
-
-
-def search_partial(
-    source: Source,
-    data: Any,
-    sensitivity: Sensitivity | str | Path,
-    max_drop: float = 0.01,
-    *,
-    eval_data: Any = None,
-    profile: str = "onnxruntime-cpu",
-    bits: int = BASE_BITS,
-    calibration: str = DEFAULT_CALIBRATION,
-    run: RunOptions | None = None,
-    reporter: Reporter | None = None,
-    **keywords: Unpack[PartialKeywords],
+def fewest_in_float(
+    inputs: SearchInputs, bits: int, max_drop: float, *, eval_data: Any = None, calibration: str = DEFAULT_CALIBRATION
 ) -> SearchResult:
     """Leave the fewest of the most sensitive layers in float with which the model loses at most `max_drop`.
 
-    data: samples to calibrate on, or DataOptions; eval_data: to evaluate on, the same by default. sensitivity: of the
-    same model, at `bits`; layers are ranked by it. max_drop: of top-1 where the data has labels, else of the agreement
-    with the float model; 0.01 is one point. profile, calibration, run: as for onnxq.quantize. reporter: hears of each
-    trial. Keywords beat the objects: preprocess, limit (holds for calibration) and shapes of DataOptions, threads and
-    batch_size of RunOptions, say of Reporter.
-    Raises ConfigError for a sensitivity of another model or without a layer or the width, or where the drop is too
-    large even with every layer in float.
+    Of inputs.options only the profile counts. Raises ConfigError for a sensitivity of another model or without a
+    layer or the width, or where the drop is too large even with every layer in float.
     """
     started = time.perf_counter()
-    check_keywords("search_partial", keywords, PartialKeywords)
-    samples = data_options(data, keywords)
-    run = refined(run or RunOptions(), keywords)
-    reporter = refined(reporter or Reporter(), keywords)
-    if not 0 <= max_drop < 1:
-        raise ConfigError(f"a drop of {max_drop:g}: a share from 0 to 1 is needed, 0.01 for one point")
-    model = load(source)
+    samples, known = inputs.samples, inputs.sensitivity
+    if samples is None or known is None:
+        raise ConfigError("partial quantization needs data and sensitivities")
+    if not isinstance(known, Sensitivity):
+        known = load_sensitivity(known)
+    model = load(inputs.source)
     proto, name, sha256 = to_proto(model), model.name, model.sha256
-    prepared = prepare(model, profile)
-    known = sensitivity if isinstance(sensitivity, Sensitivity) else load_sensitivity(sensitivity)
+    prepared = prepare(model, inputs.profile)
     known.require_model(sha256, name)
     ranking = rank(known, prepared, bits)
     costs = model_costs(prepared, samples.shapes)
-    found: dict[str, Any] = {}
-
-    def overrides(left: int) -> dict[str, Override]:
-        return {n: Override(keep_float=True) if i < left else Override(bits) for i, n in enumerate(ranking)}
+    statistics: list[Statistics | None] = []  # of the first trial, for all others
 
     def quantized(left: int) -> api.Quantized:
+        overrides = {n: Override(keep_float=True) if i < left else Override(bits) for i, n in enumerate(ranking)}
         made = api.quantize(
             proto,
-            DataOptions(shapes=samples.shapes) if found else samples,
-            profile=profile,
-            settings=QuantSettings(calibration=calibration, overrides=overrides(left)),
-            statistics=found.get("statistics"),
-            run=run,
+            DataOptions(shapes=samples.shapes) if statistics else samples,
+            profile=inputs.profile,
+            settings=QuantSettings(calibration=calibration, overrides=overrides),
+            statistics=statistics[0] if statistics else None,
+            run=inputs.run,
             qdq=True,
         )
-        found.setdefault("statistics", made.statistics)
+        statistics.append(made.statistics)
         return made
 
     def drop(left: int) -> float:
@@ -116,11 +86,11 @@ def search_partial(
             proto,
             samples.data if eval_data is None else eval_data,
             preprocess=samples.preprocess,
-            batch_size=run.batch_size,
-            threads=run.threads,
+            batch_size=inputs.run.batch_size,
+            threads=inputs.run.threads,
         )
         lost = dropped(report)
-        reporter.say(f"{left} of {len(ranking)} layers in float: loses {100 * lost:.2f} points")
+        inputs.say(f"{left} of {len(ranking)} layers in float: loses {100 * lost:.2f} points")
         return lost
 
     left, trials = fewest(len(ranking), max_drop, drop)
@@ -232,4 +202,4 @@ def _result(
     )
 
 
-__all__ = ["Trial", "dropped", "fewest", "rank", "search_partial"]
+__all__ = ["Trial", "dropped", "fewest", "fewest_in_float", "rank"]

@@ -1,6 +1,6 @@
-"""The part of a model behind a layer or an activation, as a model of its own: what changes when that is quantized.
+"""The part of a model downstream of a layer or an activation, as a model of its own: what quantizing that changes.
 
-Everything else a part reads is fed: computed once by the float model and kept, however many times the part runs.
+Everything else a part reads is fed: computed once by the float model and kept, however often the part runs.
 """
 
 from __future__ import annotations
@@ -121,15 +121,15 @@ def _part(
 ) -> Part:
     """The nodes that depend on the new inputs and that a wanted output depends on."""
     changed = set(inputs)
-    behind = []
+    downstream = []
     for node in nodes:
         if not changed.isdisjoint(reads(node)):
-            behind.append(node)
+            downstream.append(node)
             changed.update(o for o in node.output if o)
     found = {name: inner for name, inner in outputs.items() if inner in changed}
     needed = set(found.values())
     kept: list[NodeProto] = []
-    for node in reversed(behind):
+    for node in reversed(downstream):
         if not needed.isdisjoint(node.output):
             kept.append(node)
             needed.update(reads(node))

@@ -8,7 +8,8 @@ import pytest
 import onnxq
 from onnxq.errors import ConfigError
 from onnxq.placement.settings import Override
-from onnxq.search.partial import fewest, search_partial
+from onnxq.search.choose import search_partial
+from onnxq.search.keep_float import fewest
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
 from support.build import floating
 

@@ -1,4 +1,4 @@
-"""What long measurements keep in a file, so that they can be stopped and continued."""
+"""The state of long measurements, kept in a file so that they can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SAVE_EVERY = 10.0  # seconds between writes
 class State:
     """Results so far, JSON types by section, in a file if there is one.
 
-    identity: of model, data and settings; a file that was begun with another is refused. stop: when set, the next
-    `checkpoint` writes the file and raises InterruptedRun. Raises ConfigError for a file that is none.
+    identity: of model, data and settings; a file started with another one is refused. stop: when set, the next
+    `checkpoint` writes the file and raises InterruptedRun. Raises ConfigError for a file that is not a state.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class State:
             self._load(self.path)
 
     def checkpoint(self) -> None:
-        """Write the file if it is time to; stop here if asked to."""
+        """Write the file if it is due; stop here if asked to."""
         if self.stop is not None and self.stop.is_set():
             self.write()
             if self.path is None:
@@ -66,5 +66,5 @@ class State:
         found = table["identity"] if isinstance(table.get("identity"), dict) else {}
         if found != self.identity:
             other = sorted(k for k in {**found, **self.identity} if found.get(k) != self.identity.get(k))
-            raise ConfigError(f"{path}: was begun with another {', '.join(other)}; remove it to start anew")
+            raise ConfigError(f"{path}: was started with another {', '.join(other)}; remove it to start over")
         self.sections = table["sections"]

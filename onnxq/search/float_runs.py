@@ -19,7 +19,7 @@ from onnxq.execution import runtime
 from onnxq.execution.inner_tensors import Fetcher, observed_model, run_batch, sample_names
 from onnxq.execution.save import model_dir, runnable
 from onnxq.graph.model import Model, to_proto
-from onnxq.search.cut import Part
+from onnxq.search.downstream import Part
 from onnxq.search.objective import Objective
 
 MEMORY = 1 << 30  # bytes of inner tensors kept
@@ -31,8 +31,8 @@ Tensors = Mapping[str, NDArray]
 class Forward:
     """A float model, its samples, and parts of it by key, in topological order.
 
-    Runs are single-threaded, `run.threads` of them at a time (0: one per CPU, 8 at most), so that results do not
-    depend on their number. memory: bytes of inner tensors kept at a time; what does not fit is computed again.
+    Runs are single-threaded, `run.threads` of them at a time (0: one per CPU, at most 8), so that results do not depend
+    on their number. memory: bytes of inner tensors kept at a time; what does not fit is recomputed.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class Forward:
         self._session = self.open(observed_model(model, [*self._inner, *wanted]))
         fetcher = Fetcher(self._session, [*self._inner, *wanted])
         for _ in fetcher.run(self.batches[0]):
-            pass  # the first run allocates, and tells how large each tensor is
+            pass  # the first run allocates, and shows how large each tensor is
         self._bytes = fetcher.bytes
         started = time.perf_counter()
         self.run(wanted, self.batches[0])
         self.seconds = (time.perf_counter() - started) / self.batches[0].count  # of one sample
 
     def keep(self, samples: int) -> None:
-        """Go on with the first batches only, of at least this many samples."""
+        """Continue with only the first batches, of at least this many samples."""
         while len(self.batches) > 1 and self.samples - self.batches[-1].count >= samples:
             self.samples -= self.batches.pop().count
 
@@ -137,7 +137,7 @@ class Forward:
         return found | {n: batch.feeds[n] for n in names if n in batch.feeds}
 
     def _size(self, names: Iterable[str]) -> float:
-        """Bytes a sample; the samples themselves are kept anyway."""
+        """Bytes per sample; the samples themselves are kept anyway."""
         return sum(self._bytes.get(n, 0.0) for n in names)
 
     def _chunks(self, names: Iterable[str]) -> Iterator[Sequence[int]]:

@@ -11,8 +11,8 @@ from onnxq.data.source import input_specs, open_data
 from onnxq.errors import OnnxqError
 from onnxq.graph.match import constant_values, is_float
 from onnxq.graph.model import to_proto
-from onnxq.search.cut import QMAX, QMIN, SCALE, WEIGHT, ZERO_POINT, activation_part, weight_part
-from onnxq.search.forward import Forward, run_part
+from onnxq.search.downstream import QMAX, QMIN, SCALE, WEIGHT, ZERO_POINT, activation_part, weight_part
+from onnxq.search.float_runs import Forward, run_part
 from support.build import floating
 from support.cases import zoo
 

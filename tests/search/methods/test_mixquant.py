@@ -9,7 +9,8 @@ from onnx import numpy_helper
 
 from onnxq.cost.prepared import prepare
 from onnxq.errors import ConfigError, ModelError
-from onnxq.search.mixquant import ErrorTable, choose, error_table, thresholds
+from onnxq.search.error_table import ErrorTable, error_table
+from onnxq.search.methods.mixquant import choose, thresholds
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]>
 g (float[1,3,8,8] x) => (y) <float[4,3,3,3] w1, float[4,4,1,1] w2, float[4,10] w3> {

@@ -170,10 +170,10 @@ def _contradiction(problem: Problem) -> str:
     for members in tied.values():
         widths = [{w for w, _ in c.options} for c in members]
         if not set.intersection(*widths):
-            told = ", ".join(
+            listed = ", ".join(
                 f"{c.name} ({'/'.join(map(str, sorted(w)))})" for c, w in zip(members, widths, strict=True)
             )
-            return f"these layers must share a width, but have none in common: {told}"
+            return f"these layers must share a width, but have none in common: {listed}"
     return "no assignment satisfies the ties and the fixed widths together"
 
 

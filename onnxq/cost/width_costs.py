@@ -1,4 +1,4 @@
-"""What a width costs, layer by layer: bytes, bit operations, measured seconds; and the feature maps of the whole model.
+"""What each width costs, layer by layer: bytes, bit operations, measured seconds; and the whole model's feature maps.
 
 * size: weights packed at their width, with their scales (float32), zero points (affine formats only) and int32 biases.
   The first and the last layer count like the others (Garg et al., observation 4), constants outside the layers as they
@@ -27,12 +27,12 @@ BASE_BITS = 8
 
 
 @dataclass(frozen=True)
-class LayerCosts:
+class LayerAtWidths:
     """One layer.
 
     parameters: weights. scales: how many they have; zero_points: how many that are not always 0. biases: how many;
-    bias_scales: how many those have. macs: multiply-accumulates, None where shapes are unknown. shared: a layer before
-    has the same weight tensor, so that its weights cost nothing more. group: its activation group, "" without one.
+    bias_scales: how many those have. macs: multiply-accumulates, None where shapes are unknown. shared: an earlier
+    layer has the same weight tensor, so these weights cost nothing extra. group: its activation group, "" without one.
     seconds: measured, by weight width.
     """
 
@@ -71,13 +71,13 @@ class LayerCosts:
 class ModelCosts:
     """Costs of a model under any assignment.
 
-    groups: activation groups. other_bytes: constants outside the layers. other_bops: of products that are no layers, at
+    groups: activation groups. other_bytes: constants outside the layers. other_bops: of products outside the layers, at
     8 bits where the profile quantizes them. unknown: layers without known MACs. maps: feature maps, None where shapes
-    are unknown. overhead: seconds of a run that are no layer's; None where latency was not measured. assumed: input
-    shapes that were taken for granted.
+    are unknown. overhead: seconds of a run outside the layers; None where latency was not measured. assumed:
+    notes on input shapes that were assumed.
     """
 
-    layers: tuple[LayerCosts, ...]
+    layers: tuple[LayerAtWidths, ...]
     groups: tuple[ActivationGroup, ...]
     other_bytes: int
     other_bops: int
@@ -89,7 +89,7 @@ class ModelCosts:
     def of(self, weights: Mapping[str, int], activations: Mapping[str, int] | None = None) -> dict[str, float]:
         """Totals of an assignment: size, stored (bytes), bops, peak, average (bytes of maps), latency (seconds).
 
-        weights: {layer: bits}; activations: {group: bits}, 8 where not said. What is unknown is left out.
+        weights: {layer: bits}; activations: {group: bits}, 8 by default. What is unknown is left out.
         """
         widths = activations or {}
         found: dict[str, float] = {
@@ -135,7 +135,7 @@ def model_costs(prepared: Prepared, input_shapes: Mapping[str, Sequence[int]] | 
         inside += 4 * ((0 if shared else math.prod(shape)) + biases)
         affine = scales if not layer.weight_format.symmetric else 0
         layers.append(
-            LayerCosts(
+            LayerAtWidths(
                 name,
                 layer.node.op,
                 shape,
@@ -172,4 +172,4 @@ def _bytes(count: int, bits: int) -> int:
     return (count * bits + 7) // 8
 
 
-__all__ = ["BASE_BITS", "LayerCosts", "ModelCosts", "model_costs"]
+__all__ = ["BASE_BITS", "LayerAtWidths", "ModelCosts", "model_costs"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxq.calibrate.buckets import value_buckets
-from onnxq.calibrate.mse import ErrorModel
+from onnxq.calibrate.choosers.mse import ErrorModel
 from onnxq.calibrate.ranges import choose_range
 from onnxq.calibrate.statistics import TensorStatistics
 from onnxq.numeric.formats import QuantFormat

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibrate.buckets import Buckets, value_buckets
+from onnxq.calibrate.ranges import RangeChooser
 from onnxq.calibrate.statistics import TensorStatistics
 from onnxq.numeric.formats import QuantFormat
 from onnxq.numeric.qparams import QParams, qparams_from_range
@@ -53,46 +56,51 @@ class ErrorModel:
         return np.maximum((second - 2 * value * first + value**2 * n).sum(axis=-1), 0.0) / self._sums[0, -1]
 
 
-def choose(stats: TensorStatistics, fmt: QuantFormat) -> tuple[float, float]:
-    """The range (low, high) of least expected squared error in `fmt`; stats must not be empty.
+@dataclass(frozen=True)
+class MeanSquaredError(RangeChooser):
+    """The range of least expected squared error of quantize → dequantize.
 
     Symmetric formats and one-sided tensors: a search over one threshold. Affine formats on signed tensors: both
     ends shrunk together, then each in turn, then both slid, again and again. Thresholds go down from the extremes
     in steps of 2^(1/8), and the best is refined between its neighbours. Of equal errors the widest range wins.
     """
-    model = ErrorModel(value_buckets(stats))
-    low, high = min(stats.minimum, 0.0), max(stats.maximum, 0.0)
-    # A lone extreme value pays for no more than the error of all others: about √count above them.
-    octaves = math.ceil(math.log2(stats.count + 1) / 2) + 2
 
-    def error(lo: Floats | float, hi: Floats | float) -> Floats:
-        lows, highs = np.broadcast_arrays(lo, hi)
-        return model.mean_squared_error(qparams_from_range(lows, highs, fmt))
+    name: ClassVar[str] = "mse"
 
-    if fmt.symmetric:
-        top = max(-low, high) if fmt.signed else high
-        shrink, _ = _search(lambda s: error(-s * top, s * top), octaves)
-        return -shrink * top, shrink * top
-    shrink, best = _search(lambda s: error(s * low, s * high), octaves)
-    lo, hi = shrink * low, shrink * high
-    if low == 0.0 or high == 0.0:
+    def choose(self, stats: TensorStatistics, fmt: QuantFormat) -> tuple[float, float]:
+        model = ErrorModel(value_buckets(stats))
+        low, high = min(stats.minimum, 0.0), max(stats.maximum, 0.0)
+        # A lone extreme value pays for no more than the error of all others: about √count above them.
+        octaves = math.ceil(math.log2(stats.count + 1) / 2) + 2
+
+        def error(lo: Floats | float, hi: Floats | float) -> Floats:
+            lows, highs = np.broadcast_arrays(lo, hi)
+            return model.mean_squared_error(qparams_from_range(lows, highs, fmt))
+
+        if fmt.symmetric:
+            top = max(-low, high) if fmt.signed else high
+            shrink, _ = _search(lambda s: error(-s * top, s * top), octaves)
+            return -shrink * top, shrink * top
+        shrink, best = _search(lambda s: error(s * low, s * high), octaves)
+        lo, hi = shrink * low, shrink * high
+        if low == 0.0 or high == 0.0:
+            return lo, hi
+        for _ in range(ALTERNATIONS):
+            before = best
+            shrink, best = _search(lambda s, lo=lo: error(lo, s * high), octaves)  # type: ignore[misc]
+            hi = shrink * high
+            shrink, best = _search(lambda s, hi=hi: error(s * low, hi), octaves)  # type: ignore[misc]
+            lo = shrink * low
+            # Coarse codes, power-of-two scales: a better zero point may lie beyond a ridge that one end cannot cross.
+            step = float(qparams_from_range(lo, hi, fmt).scale) * np.arange(-SLIDE, SLIDE + 1)
+            slid_lo, slid_hi = np.clip(lo + step, low, 0.0), np.clip(hi + step, 0.0, high)
+            errors = error(slid_lo, slid_hi)
+            i = int(np.argmin(errors))
+            if errors[i] < best:
+                best, lo, hi = float(errors[i]), float(slid_lo[i]), float(slid_hi[i])
+            if best >= before * (1 - GAIN_MIN):
+                break
         return lo, hi
-    for _ in range(ALTERNATIONS):
-        before = best
-        shrink, best = _search(lambda s, lo=lo: error(lo, s * high), octaves)  # type: ignore[misc]
-        hi = shrink * high
-        shrink, best = _search(lambda s, hi=hi: error(s * low, hi), octaves)  # type: ignore[misc]
-        lo = shrink * low
-        # With coarse codes or a power-of-two scale, a better zero point lies behind a ridge that one end cannot cross.
-        step = float(qparams_from_range(lo, hi, fmt).scale) * np.arange(-SLIDE, SLIDE + 1)
-        slid_lo, slid_hi = np.clip(lo + step, low, 0.0), np.clip(hi + step, 0.0, high)
-        errors = error(slid_lo, slid_hi)
-        i = int(np.argmin(errors))
-        if errors[i] < best:
-            best, lo, hi = float(errors[i]), float(slid_lo[i]), float(slid_hi[i])
-        if best >= before * (1 - GAIN_MIN):
-            break
-    return lo, hi
 
 
 def _search(error: Callable[[Floats], Floats], octaves: int) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxq.errors import ConfigError
-from onnxq.search.ilp import Choice, Limit, Option, Problem, cost_of, least, solve, value_of
+from onnxq.search.linear_program import Choice, Limit, Option, Problem, cost_of, least, solve, value_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*PuLP 4.0:DeprecationWarning")
 AMOUNT = st.integers(0, 1000).map(float)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxq.calibrate.entropy import BINS, divergences, levels, linear_histogram
+from onnxq.calibrate.choosers.entropy import BINS, divergences, levels, linear_histogram
 from onnxq.calibrate.ranges import choose_range
 from onnxq.calibrate.statistics import TensorStatistics
 from onnxq.numeric.formats import QuantFormat

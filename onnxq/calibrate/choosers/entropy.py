@@ -15,10 +15,14 @@ maximum instead of 91 %).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibrate.buckets import magnitude_buckets
+from onnxq.calibrate.ranges import RangeChooser
 from onnxq.calibrate.statistics import TensorStatistics
 from onnxq.numeric.formats import QuantFormat
 
@@ -27,13 +31,18 @@ BINS = 2048
 TIE = 1e-12
 
 
-def choose(stats: TensorStatistics, fmt: QuantFormat) -> tuple[float, float]:
-    """The range (−t, t), t the threshold on |x| of least divergence; not for an all-zero tensor."""
-    edge, histogram = linear_histogram(stats)
-    divergence = divergences(histogram, levels(stats, fmt))
-    kept = BINS - int(np.argmax(divergence[::-1] <= divergence.min() + TIE))
-    limit = edge * (kept / BINS)
-    return -limit, limit
+@dataclass(frozen=True)
+class Entropy(RangeChooser):
+    """The range (−t, t), with the threshold t on |x| of least Kullback–Leibler divergence (TensorRT's calibration)."""
+
+    name: ClassVar[str] = "entropy"
+
+    def choose(self, stats: TensorStatistics, fmt: QuantFormat) -> tuple[float, float]:
+        edge, histogram = linear_histogram(stats)
+        divergence = divergences(histogram, levels(stats, fmt))
+        kept = BINS - int(np.argmax(divergence[::-1] <= divergence.min() + TIE))
+        limit = edge * (kept / BINS)
+        return -limit, limit
 
 
 def levels(stats: TensorStatistics, fmt: QuantFormat) -> int:

@@ -1,0 +1,58 @@
+"""Plug-ins found by file name: each module of a folder defines one class, named as the file is."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+import types
+from typing import ClassVar, Protocol, TypeVar
+
+from onnxq.errors import OnnxqError
+
+
+class Named(Protocol):
+    """A plug-in's class. name: that of its file, with - for _; empty for base classes."""
+
+    name: ClassVar[str]
+
+
+T = TypeVar("T", bound=Named)
+
+
+@functools.cache
+def find(package: str, base: type[T], error: type[OnnxqError] = OnnxqError) -> dict[str, type[T]]:
+    """The plug-ins of a package by name, in the order of their files; modules that start with _ are none.
+
+    package: its dotted name, as text: what finds plug-ins must not import them, since they import it.
+    Raises `error` for a module that does not define exactly one subclass of `base`, or names it differently.
+    """
+    found: dict[str, type[T]] = {}
+    for entry in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if entry.name.startswith("_"):
+            continue
+        cls = _only_class(importlib.import_module(f"{package}.{entry.name}"), base, error)
+        if cls.name != entry.name.replace("_", "-"):
+            file = f"{package.rpartition('.')[2]}/{entry.name}.py"
+            raise error(f"{file} defines {_kind(base)} {cls.name!r}: the names must agree")
+        found[cls.name] = cls
+    return found
+
+
+def _only_class(module: types.ModuleType, base: type[T], error: type[OnnxqError]) -> type[T]:
+    classes = [
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, base) and c.__module__ == module.__name__ and c.name
+    ]
+    if len(classes) != 1:
+        raise error(f"{module.__name__} must define exactly one {_kind(base)}, it defines {len(classes)}")
+    return classes[0]
+
+
+def _kind(base: type) -> str:
+    """RangeChooser to "range chooser"."""
+    return "".join(f" {c.lower()}" if c.isupper() else c for c in base.__name__).strip()
+
+
+__all__ = ["find"]

@@ -1,0 +1,106 @@
+"""Choosing widths in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from onnxq.cost.prepared import Source
+from onnxq.data.options import RunOptions, SampleKeywords, data_options
+from onnxq.errors import ConfigError
+from onnxq.placement.settings import DEFAULT_CALIBRATION
+from onnxq.records import check_keywords, refined
+from onnxq.reporting import Reporter
+from onnxq.search.inputs import DEFAULT_PROFILE, LimitTexts, SearchInputs
+from onnxq.search.method import available, make, require
+from onnxq.search.methods.mixquant import MixQuant, Reading
+from onnxq.search.methods.partial import Partial
+from onnxq.search.result import SearchResult
+from onnxq.search.sensitivity import Sensitivity
+
+BITS = 8  # of the layers that partial quantization does not leave in float
+
+
+def search_bits(
+    source: Source,
+    method: str,
+    *,
+    sensitivity: Sensitivity | str | Path | None = None,
+    bits: Sequence[int] | None = None,
+    limits: LimitTexts | None = None,
+    qem: float | None = None,
+    quantizer: str = MixQuant.quantizer,
+    reading: Reading = "lowest",
+    **options: Any,
+) -> SearchResult:
+    """Choose the width of every layer.
+
+    source: float model. method: a search method that needs no data: "mixquant", "ilp". sensitivity: for "ilp", of the
+    same model. bits: weight widths to choose from; None is the method's own, 2 to 8 for mixquant, 4 and 8 for ilp.
+    limits: {"size" | "bops" | "latency" | "peak" | "average": "3MB" or "60%" of int8, or several}. qem, quantizer,
+    reading: of mixquant; with limits and no qem the least QEM that meets them. options: of other methods; and of the
+    space: profile, activation_bits, first_last_bits, fixed, ties, tie_blocks, exclude, latency, shapes (make_space).
+    Raises ConfigError for limits that cannot be met, naming the one at fault, for an option of another method, and for
+    whatever contradicts the model.
+    """
+    methods = {name: cls for name, cls in available().items() if "data" not in cls.needs}
+    if method not in methods:
+        raise ConfigError(f"method {method!r}: choose {' or '.join(methods)}; search_partial takes data")
+    cls = methods[method]
+    require(cls, {"sensitivity": sensitivity, "limits": limits, "latency": options.get("latency")})
+    chosen, space = make(cls, {"qem": qem, "quantizer": quantizer, "reading": reading} | options)
+    inputs = SearchInputs(source, cls.widths if bits is None else bits, limits or {}, sensitivity, space)
+    result = chosen.run(inputs)
+    for _table in chosen.extras(inputs, [result]):
+        pass  # for the files that it writes
+    return result
+
+
+class PartialKeywords(SampleKeywords, total=False):
+    """Single options that search_partial takes as keywords."""
+
+    shapes: Mapping[str, Sequence[int]] | None
+    threads: int
+    batch_size: int | None
+    say: Callable[[str], None]
+
+
+def search_partial(
+    source: Source,
+    data: Any,
+    sensitivity: Sensitivity | str | Path,
+    max_drop: float = Partial.max_drop,
+    *,
+    eval_data: Any = None,
+    profile: str = DEFAULT_PROFILE,
+    bits: int = BITS,
+    calibration: str = DEFAULT_CALIBRATION,
+    run: RunOptions | None = None,
+    reporter: Reporter | None = None,
+    **keywords: Unpack[PartialKeywords],
+) -> SearchResult:
+    """Leave the fewest of the most sensitive layers in float with which the model loses at most `max_drop`.
+
+    data: samples to calibrate on, or DataOptions; eval_data: to evaluate on, the same by default. sensitivity: of the
+    same model, at `bits`; layers are ranked by it. max_drop: of top-1 where the data has labels, else of the agreement
+    with the float model; 0.01 is one point. profile, calibration, run: as for onnxq.quantize. reporter: gets a line
+    per trial. Keywords take precedence over the objects: preprocess, limit (applies to calibration) and shapes of
+    DataOptions, threads and batch_size of RunOptions, say of Reporter.
+    Raises ConfigError for a sensitivity of another model or without a layer or the width, or where the drop is too
+    large even with every layer in float.
+    """
+    check_keywords("search_partial", keywords, PartialKeywords)
+    inputs = SearchInputs(
+        source,
+        (bits,),
+        sensitivity=sensitivity,
+        options={"profile": profile},
+        samples=data_options(data, keywords),
+        run=refined(run or RunOptions(), keywords),
+        say=refined(reporter or Reporter(), keywords).say,
+    )
+    return Partial(max_drop, eval_data, calibration).run(inputs)
+
+
+__all__ = ["search_bits", "search_partial"]

@@ -1,0 +1,133 @@
+"""The operator that runs a layer, cut out of the lowered model as a model of its own with its real shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from onnxq import api
+from onnxq.execution import runtime
+from onnxq.execution.feeds import feeds_for
+from onnxq.graph import marks
+from onnxq.graph.model import Model, to_proto
+from onnxq.operators import DOMAIN, OPERATORS
+from onnxq.profiles.schema import Profile
+
+LAYER_OPS = frozenset(name for name, spec in OPERATORS.items() if spec.is_layer)
+
+
+def stored_bits(bits: int) -> int:
+    """The width in which weights are stored and computed with: 4 or 8."""
+    return 4 if bits <= 4 else 8
+
+
+@dataclass(frozen=True)
+class LoweredForm:
+    """The model lowered at one storage width.
+
+    layers: names. operators: what runs those of them that were lowered, by layer. values: what the operators read.
+    """
+
+    proto: onnx.ModelProto
+    layers: tuple[str, ...]
+    operators: Mapping[str, onnx.NodeProto]
+    values: Mapping[str, NDArray]
+    feeds: Mapping[str, NDArray]
+
+
+def lower_all(
+    proto: onnx.ModelProto, target: Profile, storages: Sequence[int], shapes: Mapping[str, Sequence[int]] | None
+) -> dict[int, LoweredForm]:
+    """The model quantized and lowered at each storage width. Raises as onnxq.quantize does."""
+    forms: dict[int, LoweredForm] = {}
+    known: Any = None
+    for storage in storages:
+        made = api.quantize(
+            proto,
+            profile=target,
+            calibration="max",
+            weight_range="max",
+            weight_bits=storage,
+            first_last_bits=None,
+            shapes=shapes,
+            **({"statistics": known} if known is not None else {"random_data": 1}),
+        )
+        known = made.statistics
+        layers = [r.name for r in made.card.layers if r.weight_bits == storage]
+        forms[storage] = _lowered_form(made.graph_model, layers, shapes)
+    return forms
+
+
+def _lowered_form(model: Model, layers: Sequence[str], shapes: Mapping[str, Sequence[int]] | None) -> LoweredForm:
+    by_source: dict[str, str] = {}
+    for node in model.graph.nodes:
+        if node.domain == DOMAIN and node.op in LAYER_OPS:
+            for source in marks.SOURCES.get(node) or ():
+                by_source.setdefault(source, node.name)
+    proto = to_proto(model)
+    nodes = {n.name: n for n in proto.graph.node}
+    operators = {layer: nodes[by_source[layer]] for layer in layers if layer in by_source}
+    feeds = feeds_for(model, shapes=shapes)
+    return LoweredForm(proto, tuple(layers), operators, _inner_values(proto, operators.values(), feeds), feeds)
+
+
+def _inner_values(
+    proto: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], feeds: Mapping[str, NDArray]
+) -> dict[str, NDArray]:
+    """The tensors that the nodes read, constants excepted, from a run of the model."""
+    constants = {t.name for t in proto.graph.initializer}
+    wanted = dict.fromkeys(i for n in nodes for i in n.input if i and i not in constants and i not in feeds)
+    work = onnx.ModelProto()
+    work.CopyFrom(proto)
+    there = {o.name for o in work.graph.output}
+    work.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in there)
+    session = runtime.session(work)
+    names = list(wanted)
+    return dict(zip(names, session.run(names, dict(feeds)), strict=True)) if names else {}
+
+
+def operator_model(form: LoweredForm, node: onnx.NodeProto) -> tuple[onnx.ModelProto, dict[str, NDArray]]:
+    """The node as a model of its own, and what to feed it."""
+    constants = {t.name: t for t in form.proto.graph.initializer}
+    inputs, feeds = [], {}
+    for name in dict.fromkeys(i for i in node.input if i and i not in constants):
+        array = form.values[name] if name in form.values else form.feeds[name]
+        feeds[name] = array
+        inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape))
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
+    kind = next((a.i for a in node.attribute if a.name == "y_type"), TensorProto.UINT8)
+    for value in outputs:
+        value.type.tensor_type.elem_type = kind
+    graph = helper.make_graph(
+        [node], "layer", inputs, outputs, [constants[n] for n in dict.fromkeys(node.input) if n in constants]
+    )
+    made = helper.make_model(graph, opset_imports=form.proto.opset_import, ir_version=form.proto.ir_version)
+    made.functions.extend(form.proto.functions)
+    return made, feeds
+
+
+def description(form: LoweredForm, node: onnx.NodeProto) -> dict[str, Any]:
+    """All that a time depends on: operator, shapes and types, attributes other than arithmetic constants."""
+    constants = {t.name: t for t in form.proto.graph.initializer}
+    inputs = []
+    for name in node.input:
+        if name in constants:
+            inputs.append([int(constants[name].data_type), list(constants[name].dims)])
+        else:
+            array = form.values[name] if name in form.values else form.feeds[name]
+            inputs.append([str(array.dtype), list(array.shape)])
+    shape = ("strides", "pads", "dilations", "group", "y_type", "axis")
+    attributes = {a.name: _plain(helper.get_attribute_value(a)) for a in node.attribute if a.name in shape}
+    return {"op": node.op_type, "inputs": inputs, "attributes": attributes}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+__all__ = ["LoweredForm", "description", "lower_all", "operator_model", "stored_bits"]

@@ -1,0 +1,140 @@
+"""The assignment of least sensitivity within limits, and the front of those along one cost."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from onnxq.errors import ConfigError
+from onnxq.search.inputs import LimitTexts
+from onnxq.search.limits import COSTS, ROUNDING, format_cost
+from onnxq.search.linear_program import Limit, Problem, Solution, least, solve
+from onnxq.search.result import SearchResult, result_of
+from onnxq.search.sensitivity import Sensitivity
+from onnxq.search.space import Assignment, Space
+
+REFINED = 1e-6  # how far below a point of the front the next one is looked for
+
+
+def search_ilp(space: Space, sensitivity: Sensitivity, limits: LimitTexts | None = None) -> SearchResult:
+    """The assignment of least sensitivity within the limits. Raises ConfigError where they cannot be met."""
+    wanted = space.limits(limits or {})
+    found, solution = _solve(space, sensitivity, wanted)
+    notes = [] if solution.optimal else ["the solver stopped at its time limit: there may be a better assignment"]
+    if space.same and not sensitivity.of("activations"):
+        notes.append("activations follow the weights' widths; their own sensitivity is not counted (HAWQ-V3)")
+    return result_of(
+        space,
+        found,
+        "ilp",
+        wanted,
+        sensitivity=sensitivity,
+        value=solution.value,
+        optimal=solution.optimal,
+        seconds=solution.seconds,
+        notes=notes,
+    )
+
+
+def _solve(space: Space, sensitivity: Sensitivity, limits: Sequence[Limit]) -> tuple[Assignment, Solution]:
+    memory = [cost for cost in ("peak", "average") if any(limit.cost == cost for limit in limits)]
+    problem = space.problem(sensitivity, memory)
+
+    def describe(cost: str, amount: float) -> str:
+        return format_cost(cost.split(maxsplit=1)[0], amount, space.costs.baseline())
+
+    solution = solve(problem, space.expand(limits), describe=describe)
+    activations = {g: bits for g, bits in solution.activations.items() if g}
+    return space.assignment(solution.weights, activations), solution
+
+
+@dataclass(frozen=True)
+class Front:
+    """Results along one cost, from the least that can be reached to int8, without those that another beats in both."""
+
+    cost: str
+    results: tuple[SearchResult, ...]
+
+
+def pareto(
+    space: Space,
+    sensitivity: Sensitivity,
+    cost: str = "size",
+    points: int = 25,
+    limits: LimitTexts | None = None,
+) -> Front:
+    """Solve for `points` limits on one cost, evenly spaced from the least reachable to the most; other limits stay.
+
+    Raises ConfigError for an unknown cost, or other limits that cannot be met.
+    """
+    if points < 2:
+        raise ConfigError(f"{points} points: a front needs at least two")
+    space.limits({cost: "100%"})  # raises where the cost is unknown
+    others = {k: v for k, v in (limits or {}).items() if k != cost}
+    wanted = space.limits(others)
+    free, _ = _solve(space, sensitivity, wanted)
+    most = space.totals(free)[cost]
+    memory = [c for c in ("peak", "average") if c == cost or any(limit.cost == c for limit in wanted)]
+    problem = space.problem(sensitivity, memory)
+    lowest = _least_total(space, problem, cost)
+
+    def at(amount: float) -> SearchResult | None:
+        limit = Limit(cost, amount, f"{COSTS[cost].option} {format_cost(cost, amount)}")
+        try:
+            chosen, solution = _solve(space, sensitivity, [*wanted, limit])
+        except ConfigError:
+            return None  # below what the other limits leave
+        return result_of(
+            space,
+            chosen,
+            "ilp",
+            [*wanted, limit],
+            sensitivity=sensitivity,
+            value=solution.value,
+            optimal=solution.optimal,
+            seconds=solution.seconds,
+        )
+
+    steps = (lowest + (most - lowest) * step / (points - 1) for step in range(points))
+    found = _undominated([r for amount in steps if (r := at(amount * (1 + ROUNDING))) is not None], cost)
+    return Front(cost, tuple(_refined(found, cost, points, at)))
+
+
+def _refined(
+    found: list[SearchResult], cost: str, points: int, at: Callable[[float], SearchResult | None]
+) -> list[SearchResult]:
+    """More points where evenly spaced limits had one answer: in the widest gaps, the one just below its upper end."""
+    closed: set[float] = set()
+    while len(found) < points:
+        gaps = [
+            (high.predicted[cost] - low.predicted[cost], high.predicted[cost])
+            for low, high in itertools.pairwise(found)
+            if high.predicted[cost] not in closed
+        ]
+        if not gaps:
+            break
+        upper = max(gaps)[1]
+        closed.add(upper)
+        more = at(upper * (1 - REFINED))
+        if more is not None:
+            found = _undominated([*found, more], cost)
+    return found
+
+
+def _least_total(space: Space, problem: Problem, cost: str) -> float:
+    if cost != "peak" or space.costs.maps is None:
+        return least(problem, cost)
+    narrowest = {g.name: min(space.group_widths(g.name)) for g in space.costs.groups}
+    return float(space.costs.maps.peak(narrowest))
+
+
+def _undominated(results: Sequence[SearchResult], cost: str) -> list[SearchResult]:
+    """Ascending in cost, strictly descending in value."""
+    ordered = sorted(results, key=lambda r: (r.predicted[cost], r.value or 0.0))
+    lowest = itertools.accumulate((r.value or 0.0 for r in ordered), min)
+    before = itertools.chain([float("inf")], lowest)
+    return [r for r, known in zip(ordered, before, strict=False) if (r.value or 0.0) < known]
+
+
+__all__ = ["Front", "pareto", "search_ilp"]

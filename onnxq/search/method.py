@@ -1,0 +1,126 @@
+"""Search methods: plug-ins that choose widths, one file each in methods/.
+
+Their modules import what computes only when it runs: the command line reads options and help from the classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from onnxq import plugins
+from onnxq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from onnxq.search.inputs import SearchInputs
+    from onnxq.search.result import SearchResult
+
+# Inputs that not every method looks at: name → what messages call it, and what to give.
+INPUTS = {
+    "limits": ("limits", "a limit on some cost"),
+    "latency": ("latencies", "the file of `onnxq latency`"),
+    "sensitivity": ("sensitivities", "the file of `onnxq sensitivity`"),
+    "data": ("data", "samples to calibrate on"),
+}
+
+
+class Table(NamedTuple):
+    """A table to print. columns: (heading, "left" or "right")."""
+
+    columns: Sequence[tuple[str, str]]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class SearchMethod:
+    """One way to choose widths. Subclasses are frozen dataclasses: the fields are the options, the docstring the help.
+
+    name: as in --method; equals the file name with - for _. widths: the weight widths to choose from by default.
+    needs: inputs (INPUTS) and options that a search cannot do without. takes: further inputs that it looks at.
+    sweeps: option that the command takes several values of, separated by commas: one search for each.
+    """
+
+    name: ClassVar[str] = ""
+    widths: ClassVar[tuple[int, ...]] = (4, 8)
+    needs: ClassVar[tuple[str, ...]] = ()
+    takes: ClassVar[tuple[str, ...]] = ("limits",)
+    sweeps: ClassVar[str] = ""
+
+    def run(self, inputs: SearchInputs) -> SearchResult:
+        """Choose. Raises ConfigError for limits that cannot be met, and for whatever contradicts the model."""
+        raise NotImplementedError(f"search method {self.name} has no run")
+
+    def extras(self, inputs: SearchInputs, results: Sequence[SearchResult]) -> Iterator[Table]:
+        """Tables that the command prints before the results; files that options ask for are written here."""
+        yield from ()
+
+
+def about(
+    text: str | Callable[[], str],
+    *,
+    metavar: str | None = None,
+    parse: Callable[[str], Any] | None = None,
+    choices: Sequence[str] = (),
+    least: int | None = None,
+    picture: bool = False,
+) -> dict[str, Any]:
+    """Metadata of a dataclass field: how `onnxq search` presents and reads the option.
+
+    text: help, or what makes it when help is shown. metavar: what stands for the value in help. parse: reads the
+    command line's text; its ValueError states what is needed. choices, least: values allowed. picture: the value is a
+    .png, .svg or .pdf file that is written.
+    """
+    return {
+        "help": text, "metavar": metavar, "parse": parse, "choices": choices, "least": least, "picture": picture,
+    }  # fmt: skip
+
+
+def available() -> dict[str, type[SearchMethod]]:
+    """Every search method by name, those that need least first."""
+    found = plugins.find("onnxq.search.methods", SearchMethod, ConfigError)
+    return dict(sorted(found.items(), key=lambda item: (len(item[1].needs), item[0])))
+
+
+def options_of(cls: type[SearchMethod]) -> dict[str, dataclasses.Field[Any]]:
+    """A method's options by name."""
+    return {f.name: f for f in dataclasses.fields(cls)}
+
+
+def users(name: str) -> list[str]:
+    """The methods that look at an input or have an option of this name."""
+    return [m for m, cls in available().items() if name in (*cls.needs, *cls.takes, *options_of(cls))]
+
+
+def require(cls: type[SearchMethod], given: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an input that the method needs and that is not given."""
+    for name in cls.needs:
+        if name in INPUTS and not given.get(name):
+            noun, what = INPUTS[name]
+            raise ConfigError(f"method {cls.name} needs {noun}: give {what}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence lists them: a, b and c."""
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+
+
+def make(cls: type[SearchMethod], options: Mapping[str, Any]) -> tuple[SearchMethod, dict[str, Any]]:
+    """A method with those of the options that it has, and the options that no method has.
+
+    Raises ConfigError for another method's option, unless it has its default value.
+    """
+    own, rest = {}, {}
+    for name, value in options.items():
+        owners = [c for c in available().values() if name in options_of(c)]
+        if name in options_of(cls):
+            own[name] = value
+        elif not owners:
+            rest[name] = value
+        elif value != options_of(owners[0])[name].default:
+            raise ConfigError(f"{name} is an option of method {listed(users(name))}, not {cls.name}")
+    return cls(**own), rest
+
+
+__all__ = ["INPUTS", "SearchMethod", "Table", "about", "available", "listed", "make", "options_of", "require", "users"]

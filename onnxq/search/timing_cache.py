@@ -1,0 +1,63 @@
+"""Measured times kept in a folder, so that a layer is measured once on a machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxq.errors import ConfigError
+from onnxq.graph.files import write_text
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of one run: the median, and its standard error from the spread between rounds."""
+
+    median: float
+    error: float
+    runs: int
+
+
+def cache_folder() -> Path:
+    """Where measurements are kept: $XDG_CACHE_HOME/onnxq/latency, by default ~/.cache/onnxq/latency."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "onnxq" / "latency"
+
+
+@dataclass(frozen=True)
+class TimingCache:
+    """A folder with one small file per measurement. machine: part of every key."""
+
+    folder: Path
+    machine: Mapping[str, Any]
+
+    def key(self, description: Mapping[str, Any]) -> str:
+        """Name of a measurement: what was timed, where, and with what."""
+        text = json.dumps({"machine": dict(self.machine), "timed": dict(description)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def read(self, key: str) -> Timed | None:
+        """The measurement; None where it is missing or unreadable."""
+        try:
+            table = json.loads((self.folder / f"{key}.json").read_text())
+            return Timed(float(table["median"]), float(table["error"]), int(table["runs"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, key: str, timed: Timed) -> None:
+        """Keep a measurement."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise ConfigError(
+                f"{self.folder}: measurements cannot be kept there: {err.strerror}; give --cache"
+            ) from None
+        write_text(self.folder / f"{key}.json", json.dumps(asdict(timed)))
+
+
+__all__ = ["Timed", "TimingCache", "cache_folder"]
