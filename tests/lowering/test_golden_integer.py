@@ -5,12 +5,9 @@ The text is written by tools/generators/update_golden.py and read by a person be
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import onnx_graphsurgeon as gs
 import pytest
+import update_golden
 
 from onnxq.graph.model import Model
 from onnxq.graph.protos import OWN_DOMAIN
@@ -19,25 +16,15 @@ from onnxq.layout.rules import is_channels_last
 from onnxq.profiles.schema import builtin_names
 from support.prove.passes import prove_exact
 
-ROOT = Path(__file__).resolve().parent.parent
+CASES = [(profile, block) for profile in builtin_names() for block in update_golden.INTEGER_BLOCKS]
 
 
-def _tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("update_golden", ROOT / "tools" / "generators" / "update_golden.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TOOL = _tool()
-CASES = [(profile, block) for profile in builtin_names() for block in TOOL.INTEGER_BLOCKS]
-
-
-@pytest.mark.parametrize("profile", TOOL.INTEGER_PROFILES)
+@pytest.mark.parametrize("profile", update_golden.INTEGER_PROFILES)
 def test_golden(profile: str) -> None:
-    expected = (TOOL.GOLDEN / "integer" / f"{profile}.txt").read_text(encoding="utf-8")
-    assert TOOL.golden_integer(profile) == expected, "read the difference, then run tools/generators/update_golden.py"
+    expected = (update_golden.GOLDEN / "integer" / f"{profile}.txt").read_text(encoding="utf-8")
+    assert update_golden.golden_integer(profile) == expected, (
+        "read the difference, then run tools/generators/update_golden.py"
+    )
 
 
 def own(node: gs.Node) -> bool:
@@ -59,7 +46,7 @@ def inner_transposes(model: Model) -> list[str]:
 @pytest.mark.parametrize(("profile", "block"), CASES)
 def test_transposes_stand_at_the_borders(profile: str, block: str) -> None:
     """Of every profile's blocks: behind the first QuantizeLinear and before the last DequantizeLinear."""
-    model = TOOL.integer(block, profile)
+    model = update_golden.integer(block, profile)
     island = [n.op for n in model.graph.nodes if n.op in ("GlobalAveragePool", "Conv", "Add") and not own(n)]
     moved = [n for n in model.graph.nodes if perm_of(n) is not None]
     if island:  # what acl leaves float there needs channels-first
@@ -71,9 +58,9 @@ def test_transposes_stand_at_the_borders(profile: str, block: str) -> None:
         assert node.inputs[0].dtype.kind in "iu"
 
 
-@pytest.mark.parametrize("block", TOOL.INTEGER_BLOCKS)
+@pytest.mark.parametrize("block", update_golden.INTEGER_BLOCKS)
 def test_nothing_but_the_form_changes(block: str) -> None:
-    model = TOOL.quantized(block, "onnxq")
-    passes = TOOL.pipeline.parse(TOOL.INTEGER)
-    TOOL.pipeline.run(model, passes[:-1], TOOL.PassContext(model))
+    model = update_golden.quantized(block, "onnxq")
+    passes = update_golden.pipeline.parse(update_golden.INTEGER)
+    update_golden.pipeline.run(model, passes[:-1], update_golden.PassContext(model))
     prove_exact(model, passes[-1])
