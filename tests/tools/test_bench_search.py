@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bench_search import BLOCKS, resnet_weights
-from search_accuracy import Results, assignment_of, random_assignment, worst_assignment
 
+from bench_support.search_accuracy import Results, assignment_of, random_assignment, worst_assignment
 from onnxq.cost.prepared import prepare
 from onnxq.search.api import search_ilp
 from onnxq.search.ilp import value_of
