@@ -1,4 +1,4 @@
-"""tools/README.md lists every tool, and every tool explains itself."""
+"""tools/README.md lists every tool, and every tool shows how to run it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def test_every_tool_is_listed_once(root: Path) -> None:
     assert rows == [(name, name) for name in tools(root)]
 
 
-def test_every_tool_shows_how_it_is_called(root: Path) -> None:
+def test_every_tool_shows_how_to_run_it(root: Path) -> None:
     for name, path in tools(root).items():
-        assert f"\n    python tools/{name}" in (ast.get_docstring(ast.parse(path.read_text())) or ""), name
+        assert f"python tools/{name}" in (ast.get_docstring(ast.parse(path.read_text())) or ""), name
