@@ -1,6 +1,6 @@
 """Write docs/operators: a page for each operator of com.onnxq and the index, from the schemas in onnxq/operators.
 
-    python tools/generators/operator_docs.py
+python tools/generators/operator_docs.py
 """
 
 from __future__ import annotations
