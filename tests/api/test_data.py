@@ -101,7 +101,7 @@ def test_limit_takes_the_first_samples(images: NDArray[np.float32]) -> None:
     assert bare(limited.model) == bare(onnxq.quantize(demo.model_path(), {"image": images[:16]}).model)
 
 
-def test_random_data_is_told_and_seeded() -> None:
+def test_random_data_is_reported_and_seeded() -> None:
     said: list[str] = []
     first = onnxq.quantize(demo.model_path(), random_data=3, seed=1, say=said.append)
     assert any("RANDOM" in line for line in said)
@@ -110,7 +110,7 @@ def test_random_data_is_told_and_seeded() -> None:
     assert bare(first.model) != bare(onnxq.quantize(demo.model_path(), random_data=3, seed=2).model)
 
 
-def test_data_is_needed_and_only_once(images: NDArray[np.float32]) -> None:
+def test_data_is_required_exactly_once(images: NDArray[np.float32]) -> None:
     with pytest.raises(ConfigError, match="no calibration data"):
         onnxq.quantize(demo.model_path())
     with pytest.raises(ConfigError, match="not both"):

@@ -29,7 +29,7 @@ def test_every_form_of_model(images: NDArray[np.float32], expected: onnx.ModelPr
     ), "the caller's model was changed"
 
 
-def test_what_is_saved_is_the_model(images: NDArray[np.float32], tmp_path: Path) -> None:
+def test_the_saved_file_is_the_model_with_its_card(images: NDArray[np.float32], tmp_path: Path) -> None:
     result = onnxq.quantize(demo.model_path(), {"image": images})
     result.save(tmp_path / "d.int8.onnx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d.int8.card.json", "d.int8.onnx"]
@@ -52,7 +52,7 @@ def test_a_failed_save_leaves_what_was_there(images: NDArray[np.float32], tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["m.card.json"]
 
 
-def test_the_outside_of_the_model_stays(images: NDArray[np.float32]) -> None:
+def test_names_metadata_inputs_and_outputs_are_kept(images: NDArray[np.float32]) -> None:
     source = onnx.load(demo.model_path())
     source.doc_string, source.graph.doc_string = "a model", "a graph"
     source.model_version, source.domain = 7, "org.example"

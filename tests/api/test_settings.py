@@ -21,7 +21,7 @@ from support.demo_model import bare, logits, sqnr, weights_of
 PROFILES = Path(onnxq.__file__).parent / "profiles"
 
 
-def test_overrides_alike_as_dict_toml_and_json(images: NDArray[np.float32], tmp_path: Path) -> None:
+def test_overrides_mean_the_same_as_dict_toml_and_json(images: NDArray[np.float32], tmp_path: Path) -> None:
     names = list(weights_of(onnx.load(demo.model_path())))
     overrides = {
         names[2]: {"weight_bits": 4, "activation_bits": 6},
@@ -96,7 +96,7 @@ def test_codes_use_no_more_levels_than_their_bits(bits: int, images: NDArray[np.
             assert int(values.max()) - int(values.min()) < 2**bits, name
 
 
-def test_bits_of_the_ends(images: NDArray[np.float32]) -> None:
+def test_bits_of_the_first_and_last_layer(images: NDArray[np.float32]) -> None:
     names = list(weights_of(onnx.load(demo.model_path())))
     kept = weights_of(onnxq.quantize(demo.model_path(), {"image": images}, weight_bits=4).model)
     assert {n for n, t in kept.items() if t == TensorProto.INT8} == {names[0], names[-1]}
@@ -104,7 +104,7 @@ def test_bits_of_the_ends(images: NDArray[np.float32]) -> None:
     assert {n for n, t in lowered.items() if t == TensorProto.INT4} == {names[0], names[-1]}
 
 
-def test_bits_that_the_target_lacks(images: NDArray[np.float32]) -> None:
+def test_bits_that_the_target_does_not_support(images: NDArray[np.float32]) -> None:
     for settings in ({"weight_bits": 4}, {"activation_bits": 4}, {"first_last_bits": 4}):
         with pytest.raises(ConfigError, match="tensorrt takes"):
             onnxq.quantize(demo.model_path(), {"image": images}, profile="tensorrt", **settings)
@@ -142,7 +142,7 @@ def test_calibration_methods_differ_and_are_recorded(images: NDArray[np.float32]
         onnxq.quantize(demo.model_path(), {"image": images}, calibration="kl")
 
 
-def test_quantizing_again_needs_to_be_asked_for(images: NDArray[np.float32], expected: onnx.ModelProto) -> None:
+def test_quantizing_again_must_be_requested(images: NDArray[np.float32], expected: onnx.ModelProto) -> None:
     with pytest.raises(ModelError, match="quantized already"):
         onnxq.quantize(expected, {"image": images})
     again = onnxq.quantize(expected, {"image": images}, requantize=True)

@@ -153,7 +153,7 @@ CALIBRATE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no data": (("good.onnx",), ("--data",)),
     "model missing": (("absent.onnx", "--data", "good.npz"), ("absent.onnx",)),
     "infinity": (("good.onnx", "--data", "inf.npz"), ("x", "inf")),
-    "start behind the end": (("good.onnx", "--data", "good.npz", "--start", "9"), ("9", "4")),
+    "start past the end": (("good.onnx", "--data", "good.npz", "--start", "9"), ("9", "4")),
     "merge of nothing": (("--merge", "absent.stats"), ("absent.stats",)),
     "merge of data": (("--merge", "good.npz"), ("good.npz", "not a statistics file")),
     "unknown profile": (("good.onnx", "--data", "good.npz", "--profile", "x"), ("'x'",)),
@@ -178,7 +178,7 @@ def test_a_quantized_model_is_not_quantized_again(kit: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("change", ["other model", "other data", "other tensors"])
-def test_resume_only_what_belongs_together(change: str, kit: Path, tmp_path: Path) -> None:
+def test_resuming_needs_the_same_model_data_and_tensors(change: str, kit: Path, tmp_path: Path) -> None:
     stats = tmp_path / "s.stats"
     succeed("calibrate", *GOOD, "-o", stats, "--profile", "tensorrt", cwd=kit)
     before = listing(tmp_path)
@@ -219,14 +219,14 @@ def test_debug_shows_the_traceback(kit: Path, tmp_path: Path) -> None:
     assert "Traceback" in done.err and "DataError" in done.err
 
 
-def test_one_line_whatever_the_names_hold(kit: Path, tmp_path: Path) -> None:
-    """A file name with a line break in it must not make two lines of an error."""
+def test_one_line_whatever_the_file_name(kit: Path, tmp_path: Path) -> None:
+    """A line break in a file name must not split the error into two lines."""
     said = error_of(onnxq("quantize", "a\nb.onnx", "--random-data", "1", "-o", tmp_path / "m.onnx", cwd=kit))
     assert "a b.onnx" in said
 
 
-def test_the_kit_is_good_where_it_says_so(kit: Path, tmp_path: Path) -> None:
-    """The refusals above are about the one thing each of them gets wrong."""
+def test_the_good_files_are_accepted(kit: Path, tmp_path: Path) -> None:
+    """The commands above fail because of the one mistake in each of them."""
     succeed("quantize", *GOOD, "-o", tmp_path / "m.onnx", cwd=kit)
     succeed("quantize", *IMAGES, "images", "-o", tmp_path / "i.onnx", cwd=kit)
     succeed("quantize", "log.onnx", "--data", "positive.npz", "-o", tmp_path / "l.onnx", cwd=kit)

@@ -33,7 +33,7 @@ def test_a_file_is_no_output_folder(kit: Path, out: Path) -> None:
         assert "m.onnx" in error_of(onnxq(command, *args, out / "m.onnx" / "m.onnx", cwd=kit))
 
 
-def test_a_card_that_cannot_be_written_costs_the_model_too(kit: Path, tmp_path: Path) -> None:
+def test_without_its_card_the_model_is_not_written_either(kit: Path, tmp_path: Path) -> None:
     (tmp_path / "m.card.json").mkdir()
     said = error_of(onnxq("quantize", *GOOD, "-o", tmp_path / "m.onnx", cwd=kit))
     assert "m.card.json" in said
@@ -58,7 +58,7 @@ def test_a_read_only_folder(kit: Path, tmp_path: Path) -> None:
 
 
 def test_a_device_is_no_output(kit: Path, tmp_path: Path) -> None:
-    """The file system must not lose /dev/null because root quantized a model into it."""
+    """/dev/null must survive root quantizing a model into it."""
     device = tmp_path / "m.onnx"
     os.mkfifo(device)
     for command, *args in _writers("device"):
@@ -91,7 +91,7 @@ def test_a_full_disk(command: str, size: int, kit: Path, out: Path) -> None:
 
 
 def test_a_full_disk_during_the_weights(kit: Path, tmp_path: Path) -> None:
-    """External data: the weights are what does not fit, and neither file may be left."""
+    """External data: the weights do not fit, and neither file may remain."""
     model = small(
         w1=np.ones((512, 3, 3, 3), np.float32), b1=np.ones(512, np.float32), w2=np.ones((4, 512, 1, 1), np.float32)
     )

@@ -23,7 +23,7 @@ LARGE = NET.replace("64", "200")  # the weight takes 160 kB
 
 
 @pytest.mark.parametrize("read", [False, True])
-def test_external_data_is_found_beside_the_model_and_saved_beside_the_copy(tmp_path, monkeypatch, read):
+def test_external_data_is_found_next_to_the_model_and_saved_next_to_the_copy(tmp_path, monkeypatch, read):
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     path = external(tmp_path / "in")

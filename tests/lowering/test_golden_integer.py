@@ -1,4 +1,4 @@
-"""Blocks of networks as integer models: golden text, and that Transposes stand at the borders alone.
+"""Blocks of networks as integer models: golden text, and Transposes only at the borders.
 
 The text is written by tools/generators/update_golden.py and read by a person before it is committed.
 """
@@ -32,20 +32,20 @@ def own(node: gs.Node) -> bool:
 
 
 def inner_transposes(model: Model) -> list[str]:
-    """Transposes with operators of ours on both sides, however far away."""
-    before, behind = set(), set()
+    """Transposes with operators of com.onnxq upstream and downstream, at any distance."""
+    upstream, downstream = set(), set()
     for node in model.graph.nodes:
-        if any(own(p) or p.name in before for t in node.inputs for p in t.inputs):
-            before.add(node.name)
+        if any(own(p) or p.name in upstream for t in node.inputs for p in t.inputs):
+            upstream.add(node.name)
     for node in reversed(model.graph.nodes):
-        if any(own(c) or c.name in behind for t in node.outputs for c in t.outputs):
-            behind.add(node.name)
-    return [n.name for n in model.graph.nodes if perm_of(n) is not None and n.name in before & behind]
+        if any(own(c) or c.name in downstream for t in node.outputs for c in t.outputs):
+            downstream.add(node.name)
+    return [n.name for n in model.graph.nodes if perm_of(n) is not None and n.name in upstream & downstream]
 
 
 @pytest.mark.parametrize(("profile", "block"), CASES)
 def test_transposes_stand_at_the_borders(profile: str, block: str) -> None:
-    """Of every profile's blocks: behind the first QuantizeLinear and before the last DequantizeLinear."""
+    """In every profile's blocks, downstream of the first QuantizeLinear and upstream of the last DequantizeLinear."""
     model = update_golden.integer(block, profile)
     island = [n.op for n in model.graph.nodes if n.op in ("GlobalAveragePool", "Conv", "Add") and not own(n)]
     moved = [n for n in model.graph.nodes if perm_of(n) is not None]

@@ -1,4 +1,4 @@
-"""Where every profile puts Q/DQ in four kinds of blocks: golden text, and the rules of the schemes read off the graph.
+"""Where every profile puts Q/DQ in small blocks: golden text, and the rules of the schemes checked on the graph.
 
 The text is written by tools/generators/update_golden.py and read by a person before it is committed.
 """
@@ -80,7 +80,7 @@ def test_layers(profile: str, block: str) -> None:
         assert from_dequantize(node.inputs[0]) and from_dequantize(node.inputs[1])
         if len(node.inputs) > 2:
             assert from_dequantize(node.inputs[2]) == (target.bias == "int32")
-        # Nothing between a layer and the activation fused into it; no activation at all where Q takes it over.
+        # No Q/DQ between a layer and the activation fused into it; no activation where Q absorbs it.
         readers = consumers(node.outputs[0])
         activations = [n.op for n in readers if n.op in ("Relu", "Clip")]
         if activations:

@@ -63,7 +63,7 @@ OWN = [
 
 
 @pytest.mark.parametrize(("name", "weights", "activations", "bias", "scheme", "concat"), OWN)
-def test_the_others(name: str, weights: str, activations: str, bias: str, scheme: int, concat: str) -> None:
+def test_our_own_profiles(name: str, weights: str, activations: str, bias: str, scheme: int, concat: str) -> None:
     profile = load_profile(name)
     assert str(profile.weights.format(8)) == weights and profile.weights.granularity == "per-channel"
     assert str(profile.activations.format(8, False)) == activations
@@ -120,7 +120,7 @@ def test_a_file_of_the_user(tmp_path: Path) -> None:
     profile = load_profile(path)
     assert profile == load_profile(str(path))
     assert profile.name == "mine" and profile.weights.bits == (4, 8) and profile.rule("Conv").note == "n"
-    assert profile.activations == type(profile.activations)()  # what is not said has its default
+    assert profile.activations == type(profile.activations)()  # keys that are not given have their defaults
 
 
 def test_a_copy_of_a_built_in_one(tmp_path: Path, root: Path) -> None:

@@ -1,4 +1,4 @@
-"""The text encoder that is benchmarked: what it computes, and that every version of it is what it is called."""
+"""The benchmark's text encoder: what it computes, and that its versions are what their names say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model benchmark: what it makes, what it keeps, what it tells. On a network small enough for a test."""
+"""The model benchmark on a small network: the models that it makes, those that it keeps, its figures."""
 
 from __future__ import annotations
 
