@@ -1,8 +1,9 @@
-"""What every test may use: the checkout, the shared models and data, hypothesis settings."""
+"""What every test may use: the checkout, the shared models and data, exact sessions, hypothesis settings."""
 
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnxruntime as ort
@@ -33,11 +34,19 @@ class ExactSessionOptions(ort.SessionOptions):
         self.add_session_config_entry(*EXACT)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def exact_onnxruntime() -> Iterator[None]:
+    """Every session is exact, those of fixtures of any scope too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ort, "SessionOptions", ExactSessionOptions)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def exact_onnxruntime(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every session of a test is exact, save where the model is one that the exact mode refuses."""
-    if request.node.get_closest_marker("shared_weight") is None:
-        monkeypatch.setattr(ort, "SessionOptions", ExactSessionOptions)
+def default_onnxruntime(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions of tests marked `shared_weight` are as users have them: the exact mode refuses such models."""
+    if request.node.get_closest_marker("shared_weight") is not None:
+        monkeypatch.setattr(ort, "SessionOptions", ExactSessionOptions.__base__)
 
 
 @pytest.fixture(scope="session")

@@ -221,17 +221,12 @@ def test_large_weights_stay_in_their_file(tmp_path: Path) -> None:
 
 
 def ort_qdq(path: Path, proto: onnx.ModelProto, feeds: list[dict], **options: object) -> onnx.ModelProto:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+    from onnxruntime.quantization import QuantFormat, quantize_static
 
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.feeds = iter(feeds)
-
-        def get_next(self) -> dict | None:
-            return next(self.feeds, None)
+    from bench_support.feed_reader import FeedReader
 
     onnx.save(proto, path / "f.onnx")
-    quantize_static(path / "f.onnx", path / "q.onnx", Reader(), quant_format=QuantFormat.QDQ, **options)  # type: ignore[arg-type]
+    quantize_static(path / "f.onnx", path / "q.onnx", FeedReader(feeds), quant_format=QuantFormat.QDQ, **options)  # type: ignore[arg-type]
     return onnx.load(path / "q.onnx")
 
 

@@ -176,19 +176,15 @@ def test_old_architectures_can_be_inspected(path):
 
 def test_a_model_of_another_tool(tmp_path):
     """onnxruntime's own static quantizer, as QDQ and as integer operators."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+    from onnxruntime.quantization import QuantFormat, quantize_static
 
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.feeds = iter([{"x": np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)}])
+    from bench_support.feed_reader import FeedReader
 
-        def get_next(self):
-            return next(self.feeds, None)
-
+    feeds = [{"x": np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)}]
     source = write(qdq.proto(NET), tmp_path / "m.onnx")
     for form in (QuantFormat.QDQ, QuantFormat.QOperator):
         target = tmp_path / f"{form}.onnx"
-        quantize_static(source, target, Reader(), quant_format=form)
+        quantize_static(source, target, FeedReader(feeds), quant_format=form)
         found = inspect_model(load(target))
         assert found.quantized
         products = [r for r in found.layers if r.macs]

@@ -1,4 +1,4 @@
-"""MACs, parameters, bytes, widths and feature maps, against runs of the model and figures worked out by hand."""
+"""MACs, parameters, bytes and widths of layers, against runs of the model and figures worked out by hand."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxq.cost.concrete_shapes import concrete_shapes, format_shape
-from onnxq.cost.feature_maps import feature_maps
 from onnxq.cost.layer_costs import bit_operations, layer_costs, stored_bytes, tensor_bits, totals
 from onnxq.errors import ConfigError
 from onnxq.graph import marks
@@ -24,7 +23,7 @@ LIGHT = "backend/test/data/light/light_{}.onnx"
 
 
 def ones(text: str, opset: int = 17) -> onnx.ModelProto:
-    """A model from text whose constants (declared behind the signature) are all one."""
+    """A model from text whose constants (declared after the signature) are all one."""
     parsed = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}]>\n{text}')
     for info in parsed.graph.value_info:
         shape = [d.dim_value for d in info.type.tensor_type.shape.dim]
@@ -119,7 +118,7 @@ def test_elementwise_and_normalization_have_parameters_but_no_macs():
     assert (found["mul"].macs, found["mul"].parameters) == (0, 4)
 
 
-def test_what_only_steers_an_operator_is_no_parameter():
+def test_constants_that_configure_an_operator_are_no_parameters():
     proto = ones(
         "g (float[1,4,3,3] x) => (y) <float low = {0.0}, float high = {6.0}, float[4] sizes = {1.0,1.0,2.0,2.0}> {"
         "a = Clip(x, low, high)  y = Resize(a, , sizes) }"
@@ -140,7 +139,7 @@ CONV = """g (float[N,3,8,8] x) => (float[N,10] y) <float[8,3,3,3] w1, float[8] b
 }"""
 
 
-def test_an_open_batch_counts_as_one_and_is_said_so():
+def test_an_unknown_batch_counts_as_one_and_is_reported():
     source = qdq.model(CONV)
     shapes = concrete_shapes(source.graph)
     assert shapes.assumed == ("the batch of x (N×3×8×8) is taken as 1",)
@@ -192,13 +191,13 @@ def test_a_qdq_model_has_the_macs_of_the_float_one_and_its_own_bits(bits):
     assert {(c.weight_bits, c.activation_bits) for c in after} == {(bits, bits)}
     assert [c.bops for c in after] == [bits * bits * c.macs for c in before]
     assert {(c.weight_bits, c.activation_bits) for c in before} == {(32, 32)}
-    # Codes (4 bits: two a byte), one float32 scale and one zero point a channel, and the int32 bias with its scale.
+    # Codes (4 bits: two per byte), a float32 scale and a zero point per channel, and the int32 bias with its scale.
     per_byte = 2 if bits <= 4 else 1
     assert after[0].size == 216 // per_byte + 8 * 4 + 8 // per_byte + 8 * 4 + 8 * 4
 
 
 def test_operand_bits_follow_the_operands_of_other_tools():
-    """A float weight that is quantized in the graph, and uint8 activations behind a pool: as exporters write it."""
+    """A float weight quantized in the graph, and uint8 activations downstream of a Flatten: as exporters write it."""
     w = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
@@ -227,7 +226,7 @@ def test_operand_bits_follow_the_operands_of_other_tools():
     assert list(found) == ["n"]
     assert (found["n"].weight_bits, found["n"].activation_bits, found["n"].macs) == (8, 8, 24)
     assert (found["n"].parameters, found["n"].weight_shape) == (12, (4, 3))
-    assert found["n"].size == 48 + 4 + 1, "the constants behind the weight, as they are stored"
+    assert found["n"].size == 48 + 4 + 1, "the constants that the weight is computed from, as stored"
 
 
 def test_integer_operators_count_too():
@@ -336,53 +335,6 @@ def test_mobilenet_v2(shared):
     whole = totals(source.graph, layer_costs(source.graph))
     assert whole.macs == pytest.approx(300.8e6, rel=1e-3)  # Sandler et al.: 300 M
     assert whole.parameters == 3_487_816
-
-
-RESIDUAL = """g (float[1,4,8,8] x) => (float[1,4,8,8] y) <float[4,4,3,3] w1, float[4,4,3,3] w2> {
-  [c1] a = Conv<pads=[1,1,1,1]>(x, w1)
-  [r1] b = Relu(a)
-  [c2] c = Conv<pads=[1,1,1,1]>(b, w2)
-  [add] s = Add(c, x)
-  [r2] y = Relu(s)
-}"""
-
-
-def test_feature_maps_of_a_residual_block():
-    source = qdq.model(RESIDUAL)
-    one = 4 * 8 * 8 * 4  # bytes of a float map; a and b share a buffer, c, s and y another one
-    found = feature_maps(source.graph, concrete_shapes(source.graph))
-    assert found is not None
-    assert found.count == 3
-    assert (found.largest, found.average) == ((one, one), (one, one))
-    assert found.peak == (3 * one, 3 * one), "x, the first map and the sum are alive at the second convolution"
-
-    insert(source, context(source, "tensorrt"))
-    found = feature_maps(source.graph, concrete_shapes(source.graph))
-    assert found is not None
-    assert found.count == 3
-    # x and b are read in 8 bits only; the output of the block leaves in float.
-    assert found.largest == (one, one)
-    assert found.peak == (3 * one, one + 2 * (one // 4))
-    assert found.average == (one, (one + 2 * (one // 4)) / 3)
-
-
-def test_feature_maps_are_unknown_with_open_shapes():
-    source = qdq.model("g (float[N,3,H,W] x) => (float[N,8,P,Q] y) <float[8,3,3,3] w> { y = Conv(x, w) }")
-    assert feature_maps(source.graph, concrete_shapes(source.graph)) is None
-    known = feature_maps(source.graph, concrete_shapes(source.graph, {"x": (1, 3, 4, 4)}))
-    assert known is not None
-    assert known.largest == (192, 192)
-
-
-def test_narrow_activations_count_with_their_width():
-    source = qdq.model(RESIDUAL, opset=21)
-    insert(source, context(source, "onnxq", activation_bits=4, first_last_bits=None))
-    found = feature_maps(source.graph, concrete_shapes(source.graph))
-    assert found is not None
-    points = [n for n in source.graph.nodes if n.op == "DequantizeLinear" and n.inputs[0].inputs]
-    assert points
-    assert {tensor_bits(n.outputs[0]) for n in points} == {4}
-    assert found.average[1] < found.average[0] / 4
 
 
 @pytest.mark.parametrize("move", ["Transpose<perm=[0,2,3,1]>(q)", "com.onnxq.ChannelsLast(q)"])

@@ -103,20 +103,15 @@ def test_an_absorbed_relu_is_found_without_names():
 
 def test_models_of_other_tools_are_matched(tmp_path):
     """onnxruntime's own quantizer names tensors its way, and drops the Relu that its Q saturates."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    class Reader(CalibrationDataReader):
-        def __init__(self):
-            self.left = [{"x": data()["x"][i : i + 1]} for i in range(5)]
-
-        def get_next(self):
-            return self.left.pop(0) if self.left else None
+    from bench_support.feed_reader import FeedReader
 
     onnx.save(qdq.proto(CHAIN), tmp_path / "f.onnx")
     quantize_static(
         tmp_path / "f.onnx",
         tmp_path / "q.onnx",
-        Reader(),
+        FeedReader({"x": data()["x"][i : i + 1]} for i in range(5)),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,

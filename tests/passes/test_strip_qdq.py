@@ -318,22 +318,17 @@ def test_bodies_of_control_flow() -> None:
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_models_made_by_onnxruntime_quantization(tmp_path: Path, activation: str, per_channel: bool) -> None:
     ortq = pytest.importorskip("onnxruntime.quantization")
+    from bench_support.feed_reader import FeedReader
+
     model = qdq.model(NET, opset=13)
     # Wide ranges, so that ReLU6 really clips and its calibrated maximum is 6.
     feeds = qdq.feeds(model, 8, low=-12.0, high=12.0)
-
-    class Reader(ortq.CalibrationDataReader):
-        def __init__(self) -> None:
-            self.rows = iter(feeds)
-
-        def get_next(self) -> dict[str, NDArray] | None:
-            return next(self.rows, None)
 
     onnx.save(to_proto(model), tmp_path / "float.onnx")
     ortq.quantize_static(
         tmp_path / "float.onnx",
         tmp_path / "qdq.onnx",
-        Reader(),
+        FeedReader(feeds),
         quant_format=ortq.QuantFormat.QDQ,
         per_channel=per_channel,
         activation_type=ortq.QuantType.QUInt8 if activation == "uint8" else ortq.QuantType.QInt8,

@@ -1,15 +1,15 @@
-"""The text encoder that is benchmarked: what it computes, and that every version of it is what it is called."""
+"""The benchmark's text encoder: what it computes, and that its versions are what their names say."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import bench_encoder
-import encoder
 import numpy as np
 import pytest
 
 import onnxq
+from bench_support.encoder import sentences
 from onnxq.check.integer_only import check_integer
 
 WIDTH, WORDS = 128, 1000
@@ -22,7 +22,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_padding_counts_for_nothing_and_attention_does(files: dict[str, Path]) -> None:
     session = onnxq.session(files["float"])
-    (feed,) = (f for f in encoder.sentences(2, 24, WORDS) if not f["mask"].all())
+    (feed,) = (f for f in sentences(2, 24, WORDS) if not f["mask"].all())
     words = feed["mask"] == 1
     (plain,) = session.run(None, feed)
     (other,) = session.run(None, feed | {"ids": np.where(words, feed["ids"], 7)})

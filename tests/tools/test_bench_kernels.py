@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import bench_kernels
-import bench_report
-import kernel_models
 import pytest
-from kernel_models import LAYERS, Layer
 
+from bench_support import kernel_models, report
+from bench_support.kernel_models import LAYERS, Layer
 from onnxq.execution import library, runtime
 from onnxq.execution.layer_times import layer_times
 
@@ -28,7 +27,7 @@ SMALL = [
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("layer", SMALL, ids=str)
 def test_every_runtime_computes_the_same(layer: Layer, bits: int) -> None:
-    """Ours, against Q/DQ unoptimized: at most a tie apart. Outputs use their range, so that this says something."""
+    """Ours and unoptimized Q/DQ differ by a tie at most. Outputs use their whole range, or this would prove little."""
     v = kernel_models.values(layer, 2, bits)
     assert bench_kernels._difference(layer, v, bits) <= 1
     out = runtime.session(kernel_models.ours(layer, v, bits)).run(None, kernel_models.feed(layer, v))[0]
@@ -49,7 +48,7 @@ def test_a_row_has_every_figure() -> None:
     assert all(seconds > 0 for name, seconds in row["seconds"].items() if name != "openvino")
     assert row["ops_per_second"] == pytest.approx(2 * row["macs"] / row["seconds"]["ours"])
     assert row["max_lsb"] <= 1
-    cells = bench_kernels.cells({"environment": bench_report.environment(), "rows": [row]})
+    cells = bench_kernels.cells({"environment": report.environment(), "rows": [row]})
     assert [len(line) for line in cells] == [len(bench_kernels.HEADS)]
 
 
@@ -81,7 +80,7 @@ def test_work_of_the_lists_is_that_of_the_networks() -> None:
 
 def test_options_are_handed_on_without_those_of_the_parent() -> None:
     given = ["--nets", "bert", "--isa=best,portable", "--json", "out.json", "--threads=2", "--markdown", "m.md"]
-    assert bench_report.without(given, "--isa", "--json", "--markdown") == ["--nets", "bert", "--threads=2"]
+    assert report.without(given, "--isa", "--json", "--markdown") == ["--nets", "bert", "--threads=2"]
 
 
 @needs_library
@@ -91,12 +90,12 @@ def test_each_tier_is_a_process_of_its_own(tmp_path: Path) -> None:
         "import json, os, sys\nfrom pathlib import Path\n"
         "Path(sys.argv[-1]).write_text(json.dumps([os.environ.get('ONNXQ_ISA'), sys.argv[1:-2]]))"
     )
-    found = list(bench_report.each_tier(str(script), ["best", "portable"], ["--batch", "2"]))
+    found = list(report.each_tier(str(script), ["best", "portable"], ["--batch", "2"]))
     assert found == [[None, ["--batch", "2"]], ["portable", ["--batch", "2"]]]
 
 
 def test_markdown_names_the_versions() -> None:
-    text = bench_report.markdown("T", ["a", "b"], [["x", "1"]], bench_report.environment())
+    text = report.markdown("T", ["a", "b"], [["x", "1"]], report.environment())
     lines = text.splitlines()
     assert lines[:5] == ["### T", "", "| a | b |", "| --- | ---: |", "| x | 1 |"]
     assert "onnxruntime" in lines[-1]

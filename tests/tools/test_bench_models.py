@@ -1,4 +1,4 @@
-"""The model benchmark: what it makes, what it keeps, what it tells. On a network small enough for a test."""
+"""The model benchmark on a small network: the models that it makes, those that it keeps, its figures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from argparse import Namespace
 from pathlib import Path
 
 import bench_models
-import bench_report
-import models
 import onnx
 import pytest
 
+from bench_support import networks, references, report
 from onnxq.cost.layer_costs import layer_costs, totals
 from onnxq.execution import library
 from onnxq.graph.model import load
@@ -24,10 +23,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def build(name: str) -> onnx.ModelProto:
         built.append(name)
-        return models.resnet(10, size=64, width=16, classes=20)
+        return networks.resnet(10, size=64, width=16, classes=20)
 
-    monkeypatch.setattr(models, "build", build)
-    monkeypatch.setattr(models, "SHARED", Path("nowhere"))
+    monkeypatch.setattr(networks, "build", build)
+    monkeypatch.setattr(references, "SHARED", Path("nowhere"))
     return built
 
 
@@ -56,9 +55,9 @@ def test_a_row_for_every_setting(small: list[str], tmp_path: Path) -> None:
     args = Namespace(
         models="resnet18", batch="1,2", threads="1", seconds=0.01, images=8, workdir=tmp_path, per_layer=True
     )
-    graph = load(models.build("resnet18")).graph
+    graph = load(networks.build("resnet18")).graph
     macs = totals(graph, layer_costs(graph)).macs
-    result = {"environment": bench_report.environment(), "rows": bench_models.run(args)}
+    result = {"environment": report.environment(), "rows": bench_models.run(args)}
     assert [(row["name"], row["batch"], row["threads"]) for row in result["rows"]] == [
         ("resnet18", b, 1) for b in (1, 2)
     ]

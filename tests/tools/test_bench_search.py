@@ -1,4 +1,4 @@
-"""The search benchmark's own parts: assignments to compare with, results that are kept, networks of the right size."""
+"""The search benchmark: assignments to compare with, stored results, networks of the right size."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bench_search import BLOCKS, resnet_weights
-from search_accuracy import Results, assignment_of, random_assignment, worst_assignment
 
+from bench_support.search_accuracy import Results, assignment_of, random_assignment, worst_assignment
 from onnxq.cost.prepared import prepare
 from onnxq.search.least_sensitivity import search_ilp
 from onnxq.search.linear_program import value_of
@@ -61,7 +61,7 @@ def test_results_are_kept_at_once_and_not_made_again(tmp_path: Path):
     assert again.once("a", lambda: {"x": 2}) == {"x": 1}
 
 
-def test_networks_have_the_number_of_layers_that_is_said():
+def test_networks_have_the_number_of_layers_in_their_names():
     assert {name: 2 + sum(3 * n + 1 for n in blocks) for name, blocks in BLOCKS.items()} == {
         "resnet50": 54,
         "resnet152": 156,

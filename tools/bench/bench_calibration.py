@@ -1,14 +1,13 @@
-"""Time and memory of calibration: onnxq beside onnxruntime.quantization's calibrators, on the same images.
+"""Time and memory of calibration: onnxq and the calibrators of onnxruntime.quantization, on the same images.
 
     python tools/bench/bench_calibration.py [--model mobilenetv2] [--images 100] [--repeats 3] [--threads 2] [--json F]
-    python tools/bench/bench_calibration.py --memory          # ours at 50, 100 and 200 images
+    python tools/bench/bench_calibration.py --memory          # onnxq at 50, 100 and 200 images
 
-Each measurement is a process of its own, so that its peak memory is its own, and they take turns. The time goes from
-the model's path to the ranges of all tensors: imports are left out, reading the images is not. The calibrators of
-onnxruntime are made as quantize_static makes them and read the same preprocessed images through a
-CalibrationDataReader; each gives the ranges of one method. Ours gives those of all four from one pass; "collect" is
-that pass, and the methods follow. All are held to the same CPUs. The models and images are those of ../shared or
-$ONNXQ_SHARED.
+Each measurement runs in its own process, which gives it a peak memory of its own; the candidates take turns. Time is
+counted from the model's path to the ranges of all tensors, with reading the images and without imports. onnxruntime's
+calibrators are created as quantize_static creates them and read the same preprocessed images; each gives the ranges of
+one method. onnxq gives those of every method from one pass: "collect" is that pass, the methods follow. All run on the
+same CPUs. Models and images are those of ../shared or $ONNXQ_SHARED.
 """
 
 from __future__ import annotations
@@ -26,14 +25,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Nothing heavy is imported here: a process starts with the peak memory of the one that started it.
+from bench_support.references import REFERENCES, require_shared
 
-SHARED = Path(os.environ.get("ONNXQ_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-MODELS = {
-    "mobilenetv2": ("mobilenetv2_imagenet.onnx", "imagenet_calib", "imagenet-tf"),
-    "squeezenet": ("squeezenet_imagenet.onnx", "imagenet_calib", "caffe"),
-    "resnet20": ("resnet20_cifar10.onnx", "cifar10_calib.npz", "cifar10"),
-}
+# Nothing heavy is imported at the top: a process starts with the peak memory of its parent.
+
 OURS = {"onnxq": "", "onnxq, for a profile": "onnxruntime-cpu"}
 THEIRS = {"onnxruntime minmax": "MinMax", "onnxruntime entropy": "Entropy", "onnxruntime percentile": "Percentile"}
 MEMORY_IMAGES = (50, 100, 200)
@@ -42,16 +37,15 @@ MEMORY_IMAGES = (50, 100, 200)
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=MODELS, default="mobilenetv2")
+    parser.add_argument("--model", choices=REFERENCES, default="mobilenetv2")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # a measurement: what the processes run
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # one measurement, in a process of its own
     args = parser.parse_args()
-    if not SHARED.is_dir():
-        sys.exit(f"the reference models are not there ({SHARED.name}); set ONNXQ_SHARED")
+    require_shared()
     if args.one:
         print(json.dumps(measure(args.one, args.model, args.images, args.threads)))
         return
@@ -70,7 +64,7 @@ def main() -> None:
 
 
 def in_a_process(args: argparse.Namespace, name: str, images: int) -> dict[str, Any]:
-    """One measurement."""
+    """One measurement in a new process."""
     options = ("--one", name, "--model", args.model, "--images", images, "--threads", args.threads)
     command = [sys.executable, __file__, *map(str, options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -80,7 +74,7 @@ def in_a_process(args: argparse.Namespace, name: str, images: int) -> dict[str, 
 
 
 def summary(name: str, images: int, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the repeats, and all of them."""
+    """Medians over the repeats, and every repeat."""
     row = {"name": name, "images": images, "tensors": found[0]["tensors"], "runs": found}
     row |= {key: statistics.median(run[key] for run in found) for key in ("seconds", "cpu_seconds", "peak_mib")}
     steps = found[0].get("steps", {})
@@ -88,7 +82,7 @@ def summary(name: str, images: int, found: list[dict[str, Any]]) -> dict[str, An
 
 
 def report(args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
-    """The table, with every time and peak as a multiple of ours."""
+    """Print the table; times and peaks also as multiples of onnxq's."""
     ours = next(row for row in rows if row["name"] == "onnxq")
     print(f"{args.model}, {args.threads} threads, median (lowest–highest) of {args.repeats}")
     print(f"{'':24} {'images':>6} {'tensors':>7} {'seconds':>19} {'':>6} {'CPU s':>6} {'peak MiB':>9}")
@@ -107,10 +101,10 @@ def report(args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
 
 def measure(name: str, model: str, images: int, threads: int) -> dict[str, Any]:
     """Calibrate once in this process."""
-    if hasattr(os, "sched_setaffinity"):  # which thread pools of onnxruntime follow
+    if hasattr(os, "sched_setaffinity"):  # onnxruntime's thread pools follow it
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    path, data, preprocess = MODELS[model]
-    arguments = (SHARED / "models" / path, SHARED / "data" / data, preprocess, images)
+    reference = REFERENCES[model]
+    arguments = (reference.path, reference.data.calibration, reference.data.preprocess, images)
     run = ours(*arguments, OURS[name], threads) if name in OURS else theirs(*arguments, THEIRS[name])
     next(run)  # imports
     cpu, started = time.process_time(), time.perf_counter()
@@ -120,8 +114,8 @@ def measure(name: str, model: str, images: int, threads: int) -> dict[str, Any]:
 
 
 def ours(path: Path, data: Path, preprocess: str, images: int, profile: str, threads: int) -> Iterator[dict[str, Any]]:
-    """onnxq: one pass, then the ranges of all methods. Yields once before the work, then the result."""
-    import onnxruntime  # noqa: F401  imported by onnxq when it is first used
+    """onnxq: one pass, then the ranges of every method. Yields once before the work, then the result."""
+    import onnxruntime  # noqa: F401  onnxq imports it on first use
 
     from onnxq import pipeline, recipes
     from onnxq.calibrate.ranges import available, choose_range
@@ -160,24 +154,14 @@ def ours(path: Path, data: Path, preprocess: str, images: int, profile: str, thr
 
 def theirs(path: Path, data: Path, preprocess: str, images: int, method: str) -> Iterator[dict[str, Any]]:
     """A calibrator of onnxruntime.quantization. Yields once before the work, then the result."""
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
+    from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import create_calibrator
 
+    from bench_support.feed_reader import FeedReader
     from onnxq.data.source import batches, input_specs, open_data
     from onnxq.graph.model import load
 
     specs = input_specs(load(path).graph)
-
-    class Reader(CalibrationDataReader):
-        """One image at a time."""
-
-        def __init__(self) -> None:
-            source = open_data(data, specs, preprocess=preprocess, limit=images)
-            self.batches = batches(source, specs, 1)
-
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else batch.feeds
 
     yield {}
     with tempfile.TemporaryDirectory() as folder:
@@ -186,13 +170,14 @@ def theirs(path: Path, data: Path, preprocess: str, images: int, method: str) ->
             augmented_model_path=str(Path(folder, "augmented.onnx")),
             calibrate_method=CalibrationMethod[method],
         )
-        calibrator.collect_data(Reader())
+        source = open_data(data, specs, preprocess=preprocess, limit=images)
+        calibrator.collect_data(FeedReader(batch.feeds for batch in batches(source, specs, 1)))
         ranges = calibrator.compute_data()
     yield {"tensors": len(list(ranges.keys()))}
 
 
 def peak_memory() -> int:
-    """Peak resident memory in bytes. Linux counts the parent's in ru_maxrss, so its own figure is preferred."""
+    """Peak resident memory in bytes. On Linux ru_maxrss includes the parent's peak, so VmHWM is preferred."""
     status = Path("/proc/self/status")
     if status.exists():
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024

@@ -1,10 +1,10 @@
-"""What 4-bit weights save: file, resident memory and time of matrix-vector products, int8 beside int4.
+"""What 4-bit weights save: file size, memory and time of matrix-vector products with int8 and int4 weights.
 
     python tools/bench/bench_int4.py [--threads 1] [--seconds 4]
 
-Four products of each size in one model (weights come from memory, not from the first cache). Resident memory is what
-a process grows by from before the session to after its first run: the initializers, which onnxruntime keeps, and the
-packed weights of the kernels. Times: the two take turns, medians.
+Each model holds four products, so that weights come from memory and not from the first cache. Resident memory is the
+growth of a process from before the session is created to after its first run: the initializers, which onnxruntime
+keeps, and the kernels' packed weights. Times are medians; the two models take turns.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from kernel_models import COPIES, GEMV, X_ZERO_POINT, Layer, ours, values
 from rich.console import Console
 from rich.table import Table
 
 import onnxq
+from bench_support.kernel_models import COPIES, GEMV, X_ZERO_POINT, Layer, ours, values
 
 WIDTHS = (8, 4)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=4.0, help="a size and width")
+    parser.add_argument("--seconds", type=float, default=4.0, help="per size and width [default: %(default)s]")
     parser.add_argument("--resident", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.resident:
@@ -67,7 +68,7 @@ def row(layer: Layer, folder: Path, args: argparse.Namespace) -> list[str]:
 
 def resident(path: Path) -> int:
     """Bytes that a session of the model and its first run add to this process."""
-    warm = onnxq.session(ours(GEMV[0], values(GEMV[0], 1, 8), 8), threads=1)  # onnxruntime itself, the kernel library
+    warm = onnxq.session(ours(GEMV[0], values(GEMV[0], 1, 8), 8), threads=1)  # loads onnxruntime and the kernel library
     before = resident_bytes()
     session = onnxq.session(path, threads=1)
     (x,) = session.get_inputs()

@@ -1,15 +1,16 @@
-"""Kernels one by one: convolutions and matrix products as a model of their own, beside onnxruntime's and OpenVINO's.
+"""Single kernels: convolutions and matrix products as models of their own; onnxq, onnxruntime and OpenVINO.
 
     python tools/bench/bench_kernels.py                                     # every layer, one thread
     python tools/bench/bench_kernels.py --nets resnet50,bert --threads 1,2 --batch 8 --isa best,portable --json k.json
-    python tools/bench/bench_kernels.py --nets gemv --bits 8,4              # int4 weights against int8
+    python tools/bench/bench_kernels.py --nets gemv --bits 8,4              # int8 and int4 weights
 
-The ceiling is the machine's own: the inner instruction loop of the chosen tier, timed before and after each layer (the
-larger counts) on one thread, times the number of threads. Ours and onnxruntime's times are those of whole runs divided
-by the number of nodes (kernel_models.COPIES), onnxruntime's operators on channels-last tensors as its optimizer makes
-them. OpenVINO adds transposes at the borders, so there its own counters of the nodes are taken (whole microseconds,
-rounded down); behind them stands the precision where it is not int8: it computes strided 1×1 convolutions in bf16 or
-float32. Candidates take turns; figures are medians of rounds and, for counters, means of the middle half.
+The ceiling is the machine's: the inner instruction loop of the chosen tier, timed on one thread before and after each
+layer (the larger rate counts), times the number of threads. Times of onnxq and onnxruntime are those of whole runs
+divided by the number of nodes (kernel_models.COPIES); onnxruntime runs its operators on channels-last tensors, as its
+optimizer makes them. OpenVINO adds transposes at the borders, so the times of its own node counters are used instead
+(whole microseconds, rounded down), followed by the precision where that is not int8: it computes strided 1×1
+convolutions in bf16 or float32. Candidates take turns; figures are medians over rounds and, for counters, means of the
+middle half.
 """
 
 from __future__ import annotations
@@ -23,10 +24,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_report import BEST, each_tier, environment, markdown, show, without
-from kernel_models import COPIES, LAYERS, Layer, feed, integer_products, onnxruntimes, ours, qdq, values
 
 import onnxq
+from bench_support.kernel_models import (
+    COPIES,
+    LAYERS,
+    Layer,
+    feed,
+    integer_products,
+    onnxruntimes,
+    ours,
+    qdq,
+    values,
+)
+from bench_support.report import BEST, each_tier, environment, markdown, show, without
 from onnxq.execution import library
 from onnxq.execution.benchmark import measure, paired_ratio, settle
 from onnxq.execution.competitors import Competitor, open_competitor, openvino_times
@@ -40,18 +51,20 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", default=",".join(LAYERS))
-    parser.add_argument("--layers", default="", help="only layers whose name contains this, such as '3×3'")
-    parser.add_argument("--bits", default="8", help="8, 4 or 8,4")
+    parser.add_argument("--layers", default="", help="only layers whose name contains this text, e.g. '3×3'")
+    parser.add_argument("--bits", default="8", help="of the weights: 8, 4 or 8,4 [default: %(default)s]")
     parser.add_argument("--batch", default="1")
     parser.add_argument("--threads", default="1")
-    parser.add_argument("--peers", default=",".join(PEERS), help="or none")
-    parser.add_argument("--isa", default="", help=f"tiers, each in a process of its own: {BEST},portable")
-    parser.add_argument("--seconds", type=float, default=0.5, help="a candidate and layer")
+    parser.add_argument("--peers", default=",".join(PEERS), help="[default: %(default)s]")
+    parser.add_argument(
+        "--isa", default="", help=f"tiers of kernels, each in a process of its own, e.g. {BEST},portable"
+    )
+    parser.add_argument("--seconds", type=float, default=0.5, help="per candidate and layer [default: %(default)s]")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     args = parser.parse_args()
     if not library.has_library():
-        sys.exit("there is no kernel library to measure (see `onnxq kernels`)")
+        sys.exit("the kernel library is missing (see `onnxq kernels`)")
     if args.isa:
         options = without(sys.argv[1:], "--isa", "--json", "--markdown")
         results = list(each_tier(__file__, args.isa.split(","), options))
@@ -66,7 +79,7 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every layer with every setting."""
+    """Every layer in every setting; a row each."""
     chosen = [layer for net in args.nets.split(",") for layer in LAYERS[net]]
     settings = [
         (layer, int(bits), int(batch), int(threads))
@@ -84,7 +97,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def bench(layer: Layer, bits: int, batch: int, threads: int, peers: list[str], seconds: float) -> dict[str, Any]:
-    """One layer: ours, its share of the ceiling, and the peers."""
+    """One layer in onnxq and its peers, and the share of the ceiling that onnxq reaches."""
     v = values(layer, batch, bits)
     given = feed(layer, v)
     candidates = {"ours": open_competitor(ours(layer, v, bits), given, threads=threads)}
@@ -130,7 +143,7 @@ def bench(layer: Layer, bits: int, batch: int, threads: int, peers: list[str], s
 
 
 def _counting(competitor: Competitor, counted: list[float], implementations: set[str]) -> Callable[[], None]:
-    """A run that also notes what OpenVINO says its products took, and what they were computed by."""
+    """A run that also records the time and the implementation that OpenVINO reports for its products."""
 
     def run() -> None:
         competitor.run()
@@ -148,7 +161,7 @@ def _middle(found: list[float]) -> float:
 
 
 def _difference(layer: Layer, v: Any, bits: int) -> int:
-    """Largest difference to the Q/DQ model in onnxruntime without optimization: 1 where a rescale meets a tie, or 0."""
+    """Largest difference from the Q/DQ model in unoptimized onnxruntime: 0, or 1 where a rescale meets a tie."""
     mine = onnxq.session(ours(layer, v, bits)).run(None, feed(layer, v))
     expected = onnxq.session(qdq(layer, v), optimize="none").run(None, feed(layer, v, channels_first=True))
     moved = [y.transpose(0, 2, 3, 1) if layer.size else y for y in expected]
@@ -161,11 +174,11 @@ def _difference(layer: Layer, v: Any, bits: int) -> int:
 def report(result: dict[str, Any]) -> None:
     """Print the table."""
     found = result["environment"]
-    show(f"{found['cpu']}, kernels: {found['isa']}; peers: µs (multiple of ours)", HEADS, cells(result))
+    show(f"{found['cpu']}, kernels: {found['isa']}; peers: µs (relative to onnxq)", HEADS, cells(result))
 
 
 def cells(result: dict[str, Any]) -> list[list[str]]:
-    """The table's cells."""
+    """The cells of the table, row by row."""
     out = []
     for row in result["rows"]:
         seconds = row["seconds"]
@@ -194,9 +207,9 @@ def cells(result: dict[str, Any]) -> list[list[str]]:
 def _openvino_cell(row: dict[str, Any]) -> str:
     if "openvino" not in row["seconds"]:
         return ""
-    said = f"{1e6 * row['seconds']['openvino']:.1f} ({row['ratios']['openvino']:.2f}×)"
+    cell = f"{1e6 * row['seconds']['openvino']:.1f} ({row['ratios']['openvino']:.2f}×)"
     floating = {i.rpartition("_")[2] for i in row["openvino_implementations"] if not i.endswith("_I8")}
-    return f"{said} {' '.join(sorted(floating))}".strip()
+    return f"{cell} {' '.join(sorted(floating))}".strip()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Whole networks: ours beside onnxruntime (float32, and int8 from Q/DQ: what a user runs today) and OpenVINO int8.
+"""Whole networks: onnxq's integer-only models, onnxruntime (float32, and int8 from Q/DQ) and OpenVINO int8.
 
     python tools/bench/bench_models.py   # every model, batches 1 and 8, threads 1 and 2
     python tools/bench/bench_models.py --models resnet50 --batch 1 --isa best,avx2,portable --json models.json
 
-The four take turns in one process on the same input (onnxq.execution.benchmark): medians, and ratios of neighbours in
-time. OpenVINO runs the same Q/DQ file as onnxruntime, with performance hint LATENCY, one stream and the number of
-threads. Models are quantized once, on a few images of ../shared or generated ones (speed does not depend on them), and
-kept in --workdir until onnxq's sources change. SQNR is that of the outputs against the float model, on one batch: it
-shows that what was timed computes what it should.
+The four take turns in one process on the same input (onnxq.execution.benchmark); figures are medians, and ratios of
+runs next to each other in time. OpenVINO runs the same Q/DQ file as onnxruntime, with performance hint LATENCY, one
+stream and the number of threads. Models are quantized once, on a few images of ../shared or generated ones (speed does
+not depend on them), and kept in --workdir until onnxq's sources change. SQNR of the outputs against the float model, on
+one batch, shows that the timed models compute what they should.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import models
 import numpy as np
 import onnx
-from bench_report import BEST, each_tier, environment, markdown, show, without
 
 import onnxq
+from bench_support import networks
+from bench_support.report import BEST, each_tier, environment, markdown, show, without
 from onnxq.data.source import DataSource, batches, input_specs, open_data
 from onnxq.numeric.metrics import sqnr_db
 
@@ -35,7 +35,7 @@ HEADS = (
     "batch",
     "threads",
     "tier",
-    "ours ms",
+    "onnxq ms",
     "onnxruntime int8",
     "OpenVINO int8",
     "onnxruntime float",
@@ -55,14 +55,16 @@ class Files:
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(models.NAMES))
+    parser.add_argument("--models", default=",".join(networks.NAMES))
     parser.add_argument("--batch", default="1,8")
     parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--isa", default="", help=f"tiers, each in a process of its own: {BEST},portable")
-    parser.add_argument("--seconds", type=float, default=3.0, help="a model and setting")
-    parser.add_argument("--images", type=int, default=16, help="to calibrate on")
+    parser.add_argument(
+        "--isa", default="", help=f"tiers of kernels, each in a process of its own, e.g. {BEST},portable"
+    )
+    parser.add_argument("--seconds", type=float, default=3.0, help="per model and setting [default: %(default)s]")
+    parser.add_argument("--images", type=int, default=16, help="to calibrate on [default: %(default)s]")
     parser.add_argument("--workdir", type=Path, default=Path("build/bench"))
-    parser.add_argument("--per-layer", action="store_true", help="also where our time goes, into the JSON")
+    parser.add_argument("--per-layer", action="store_true", help="also the time of each of onnxq's layers, in the JSON")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     args = parser.parse_args()
@@ -83,7 +85,7 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every model with every setting."""
+    """Every model in every setting; a row each."""
     rows = []
     for name in args.models.split(","):
         files = prepare(name, args.workdir, args.images)
@@ -97,7 +99,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def bench(files: Files, batch: int, threads: int, seconds: float, per_layer: bool = False) -> dict[str, Any]:
-    """One model and setting: ours first."""
+    """One model in one setting: onnxq and its peers."""
     against: list[str | Path] = [files.qdq, f"openvino:{files.qdq}", files.floating]
     found = onnxq.bench(
         files.ours, against, batch_size=batch, threads=threads, seconds=seconds, per_layer=per_layer
@@ -108,7 +110,7 @@ def bench(files: Files, batch: int, threads: int, seconds: float, per_layer: boo
 
 
 def prepare(name: str, workdir: Path, images: int) -> Files:
-    """The versions of a model, from the folder or made anew."""
+    """The versions of a model, from the folder if they are current there, else made again."""
     files = Files(*(workdir / f"{name}{suffix}.onnx" for suffix in ("", ".qdq", ".int")))
     key, stored = f"{sources()} {images}", workdir / f"{name}.key"
     if (
@@ -119,7 +121,7 @@ def prepare(name: str, workdir: Path, images: int) -> Files:
         return files
     print(f"{name}: quantizing", file=sys.stderr)
     stored.unlink(missing_ok=True)
-    onnx.save(models.build(name), str(files.floating))
+    onnx.save(networks.build(name), str(files.floating))
     onnxq.quantize(files.floating, samples(files, name, images), profile="onnxruntime-cpu").save(files.qdq)
     onnxq.quantize(files.floating, samples(files, name, images), profile="onnxq").save(files.ours)
     stored.write_text(key)
@@ -127,19 +129,18 @@ def prepare(name: str, workdir: Path, images: int) -> Files:
 
 
 def samples(files: Files, name: str, count: int) -> DataSource:
-    """Images to calibrate on: of ../shared, or generated."""
+    """Images to calibrate on: those of ../shared, or generated ones."""
     specs = input_specs(onnxq.load(files.floating).graph)
-    data, preprocess = models.DATA[name]
-    path = models.SHARED / "data" / data
-    if path.exists():
-        return open_data(path, specs, preprocess=preprocess, limit=count)
+    data = networks.DATA[name]
+    if data.calibration.exists():
+        return open_data(data.calibration, specs, preprocess=data.preprocess, limit=count)
     side = specs[0].shape[-1] if specs[0].shape else 224
     assert isinstance(side, int)
-    return open_data({specs[0].name: models.images(count, side)}, specs)
+    return open_data({specs[0].name: networks.images(count, side)}, specs)
 
 
 def sqnr(files: Files, path: Path, name: str) -> float:
-    """Of the outputs against the float model, on one batch of 8."""
+    """Signal to noise of the outputs against the float model in dB, on one batch of 8."""
     source = samples(files, name, 8)
     batch = next(batches(source, source.inputs, 8))
     expected, found = (onnxq.session(p).run(None, batch.feeds)[0] for p in (files.floating, path))
@@ -147,27 +148,27 @@ def sqnr(files: Files, path: Path, name: str) -> float:
 
 
 def operators(path: Path) -> dict[str, int]:
-    """How often each operator occurs, the domain with its name."""
+    """How often each operator occurs, by its name with the domain."""
     nodes = onnx.load(str(path), load_external_data=False).graph.node
     return dict(Counter(f"{n.domain}.{n.op_type}".lstrip(".") for n in nodes).most_common())
 
 
 def sources() -> str:
-    """A digest of everything that makes the models."""
-    folders = {Path(path) for path in onnxq.__path__} | {Path(models.__file__).parent}
+    """A digest of the sources of onnxq, its passes and these tools: the stored models are valid for one digest."""
+    folders = {Path(path) for path in onnxq.__path__} | {Path(__file__).parent}
     files = sorted(f for folder in folders for f in folder.rglob("*") if f.suffix in (".py", ".toml"))
-    passes = sorted((Path(models.__file__).parents[2] / "passes").glob("*.py"))
+    passes = sorted((Path(__file__).parents[2] / "passes").glob("*.py"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in [*files, *passes])).hexdigest()[:16]
 
 
 def report(result: dict[str, Any]) -> None:
     """Print the table."""
     found = result["environment"]
-    show(f"{found['cpu']}, kernels: {found['isa']}; peers: ms (multiple of ours)", HEADS, cells(result))
+    show(f"{found['cpu']}, kernels: {found['isa']}; peers: ms (relative to onnxq)", HEADS, cells(result))
 
 
 def cells(result: dict[str, Any]) -> list[list[str]]:
-    """The table's cells."""
+    """The cells of the table, row by row."""
     out = []
     for row in result["rows"]:
         times = row["timings"]

@@ -1,13 +1,14 @@
-"""Figures of the mixed-precision search: how long it takes, and what it is worth on the reference models of ../shared.
+"""The mixed-precision search: how long it takes, and how accurate its results are on the reference models of ../shared.
 
     python tools/bench/bench_search.py time  # MixQuant and the ILP, ResNet-50 and -152 sizes
     python tools/bench/bench_search.py ilp --results build/search.json      # sensitivities, random, inverted, MixQuant
-    python tools/bench/bench_search.py mixquant --results build/search.json # over QEM, next to uniform widths
-    python tools/bench/bench_search.py latency --results build/search.json  # predicted against measured
-    python tools/bench/bench_search.py report --results build/search.json   # the tables, from what is there
+    python tools/bench/bench_search.py mixquant --results build/search.json # over QEM, compared with uniform widths
+    python tools/bench/bench_search.py latency --results build/search.json  # predicted and measured
+    python tools/bench/bench_search.py report --results build/search.json   # the tables of all stored results
 
-Each result is kept in the JSON file as soon as it is there; a run that was interrupted goes on, and sensitivities and
-calibrations lie beside it. Logit SQNR, agreement and top-1 are on the validation sets; profile onnxruntime-cpu.
+Each result is saved in the JSON file as soon as it is known, so an interrupted run can be continued; sensitivities and
+calibrations are stored next to it. Logit SQNR, agreement and top-1 are those of the validation sets, in profile
+onnxruntime-cpu.
 """
 
 from __future__ import annotations
@@ -15,19 +16,18 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import models
 import numpy as np
 import onnx
-from bench_accuracy import REFERENCES, SHARED
 from onnx import TensorProto, helper, numpy_helper
-from search_accuracy import PROFILE, QEMS, Results, report, run_ilp, run_mixquant
 
 import onnxq
+from bench_support import networks
+from bench_support.references import REFERENCES, require_shared
+from bench_support.search_accuracy import PROFILE, QEMS, Results, report, run_ilp, run_mixquant
 from onnxq.cost.prepared import prepare
 from onnxq.execution import benchmark
 from onnxq.search.error_table import QUANTIZERS, error_table
@@ -37,13 +37,13 @@ from onnxq.search.methods.mixquant import MixQuant, choose
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
 from onnxq.search.space import Space, make_space
 
-# Seconds that the paper's search takes (Kloberdanz & Le 2023), by size of the network: (one QEM, ten).
+# Seconds of the paper's search (Kloberdanz & Le 2023), by size of the network: (one QEM, ten).
 PAPER = {"resnet50": (0.2, 2.0), "resnet152": (0.5, 5.2)}
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet152": (3, 8, 36, 3), "501 layers": (3, 8, 151, 3)}
 
 
 def resnet_weights(blocks: Sequence[int], seed: int = 0) -> onnx.ModelProto:
-    """The layers of a bottleneck ResNet beside one another: weights of the real shapes, nothing more."""
+    """The layers of a bottleneck ResNet side by side, not connected: only weights of the real shapes."""
     rng = np.random.default_rng(seed)
     shapes: list[tuple[int, ...]] = [(64, 3, 7, 7)]
     given = 64
@@ -69,7 +69,7 @@ def resnet_weights(blocks: Sequence[int], seed: int = 0) -> onnx.ModelProto:
 
 
 def run_time(results: Results, folder: Path, args: argparse.Namespace) -> None:
-    """Least and median of several searches: MixQuant with one and with ten QEMs, the ILP with one and two limits."""
+    """Shortest and median time of several searches: MixQuant with one and ten QEMs, the ILP with one and two limits."""
     for name, blocks in BLOCKS.items():
         prepared = prepare(resnet_weights(blocks), PROFILE)
         parameters = sum(math.prod(layer.weight.shape) for layer in prepared.layers)
@@ -86,8 +86,8 @@ def run_time(results: Results, folder: Path, args: argparse.Namespace) -> None:
                     busy.append(time.process_time() - cpu)
                 limit = f"paper {paper} s" if quantizer == "affine" and paper else ""
                 print(
-                    f"  MixQuant, {quantizer:12}, {len(qems):2} QEM: least {min(took):.3f} s, median "
-                    f"{statistics.median(took):.3f} s, of CPU at least {min(busy):.3f} s  {limit}",
+                    f"  MixQuant, {quantizer:12}, {len(qems):2} QEM: shortest {min(took):.3f} s, median "
+                    f"{statistics.median(took):.3f} s, CPU time at least {min(busy):.3f} s  {limit}",
                     flush=True,
                 )
         for bits in ((4, 8), MixQuant.widths):
@@ -96,7 +96,7 @@ def run_time(results: Results, folder: Path, args: argparse.Namespace) -> None:
 
 
 def program_time(space: Space, repeats: int) -> None:
-    """The ILP with random sensitivities, which fall by four with every bit."""
+    """Time of the ILP with random sensitivities, which fall to a quarter with every bit."""
     rng = np.random.default_rng(0)
     values = rng.lognormal(sigma=2, size=len(space.costs.layers))
     model = space.prepared.model
@@ -116,13 +116,13 @@ def program_time(space: Space, repeats: int) -> None:
             search_ilp(space, known, limits)
             took.append(time.perf_counter() - started)
         least, median = min(took), statistics.median(took)
-        print(f"  ILP, {len(space.weight_bits)} widths, under {limits}: least {least:.3f} s, median {median:.3f} s")
+        print(f"  ILP, {len(space.weight_bits)} widths, limits {limits}: shortest {least:.3f} s, median {median:.3f} s")
 
 
 def run_latency(results: Results, folder: Path, args: argparse.Namespace) -> None:
-    """A latency-constrained search, and the latency of the model it leads to."""
+    """A latency-constrained search, and the measured latency of its result."""
     for name in args.models.split(","):
-        source = models.build(name)
+        source = networks.build(name)
         lat = measure_latency(source, (4, 8), threads=args.threads, cache=folder / "latency")
         space = make_space(source, profile="onnxq", bits=(4, 8), latency=lat)
         values = {c.node: float(c.parameters) for c in space.costs.layers}
@@ -175,8 +175,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
-    if args.what in ("ilp", "mixquant") and not SHARED.is_dir():
-        sys.exit(f"the reference models are not there ({SHARED.name}); set ONNXQ_SHARED")
+    if args.what in ("ilp", "mixquant"):
+        require_shared()
     RUNS[args.what](Results(args.results), args.results.parent / "search", args)
 
 

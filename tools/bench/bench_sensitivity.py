@@ -1,11 +1,11 @@
-"""Hessian sensitivities of the reference models: seconds, standard errors, order over seeds, and exact traces by torch.
+"""Hessian sensitivities of a reference model: seconds, standard errors, agreement between seeds, exact traces by torch.
 
-    python tools/bench/bench_sensitivity.py mobilenetv2 --seeds 3              # default budget of 120 s a run
+    python tools/bench/bench_sensitivity.py mobilenetv2 --seeds 3              # a budget of 120 s per run, the default
     python tools/bench/bench_sensitivity.py mobilenetv2 --budget none --tolerance 0.05
     python tools/bench/bench_sensitivity.py resnet20 --exact 16                # vᵀHv by double backward, 16 probes
 
-The order is compared at the 4-bit values, by Spearman's rank correlation of every two seeds. Exact values come from
-torch, which is no dependency of onnxq: pip install torch.
+Seeds are compared by the order of their 4-bit values (Spearman's rank correlation of each pair). Exact values come from
+torch, which onnxq does not depend on: pip install torch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from models import DATA, FILES, SHARED
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from bench_support.references import REFERENCES, require_shared
 from onnxq.cost.prepared import prepare
 from onnxq.data.source import batches, input_specs, open_data
 from onnxq.graph.model import to_proto
@@ -33,17 +33,20 @@ from onnxq.search.sensitivity import Sensitivity
 
 
 def main() -> None:
-    """Run what the arguments ask for and print a line each."""
+    """Measure each seed and print a line for it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=sorted(FILES))
+    parser.add_argument("model", choices=sorted(REFERENCES))
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--budget", default="120", help="seconds or none")
+    parser.add_argument("--budget", default="120", help="seconds per run, or none [default: %(default)s]")
     parser.add_argument("--tolerance", type=float, default=0.05)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--exact", type=int, metavar="PROBES", help="compare with vᵀHv by double backward (torch)")
+    parser.add_argument(
+        "--exact", type=int, metavar="PROBES", help="compare with this many probes of vᵀHv by double backward (torch)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures")
     args = parser.parse_args()
+    require_shared()
     figures: dict[str, Any] = {"model": args.model, "runs": []}
     found = []
     for seed in range(args.seeds):
@@ -62,18 +65,18 @@ def main() -> None:
 
 
 def _data(name: str, inputs: Any, samples: int) -> Any:
-    path, preprocess = DATA[name]
-    return open_data(SHARED / "data" / path, inputs, preprocess=preprocess, limit=samples)
+    data = REFERENCES[name].data
+    return open_data(data.calibration, inputs, preprocess=data.preprocess, limit=samples)
 
 
 def _measure(args: argparse.Namespace, seed: int) -> Sensitivity:
     budget = None if args.budget == "none" else float(args.budget)
     options = HutchinsonOptions(tolerance=args.tolerance, seed=seed, budget=budget)
-    path, preprocess = DATA[args.model]
+    reference = REFERENCES[args.model]
     return measure_sensitivity(
-        SHARED / "models" / FILES[args.model],
-        SHARED / "data" / path,
-        preprocess=preprocess,
+        reference.path,
+        reference.data.calibration,
+        preprocess=reference.data.preprocess,
         limit=args.samples,
         options=options,
         threads=args.threads,
@@ -99,16 +102,16 @@ def _summary(found: Sensitivity, seconds: float) -> dict[str, Any]:
 
 
 def spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Correlation of the ranks; no value occurs twice."""
+    """Rank correlation of values without ties."""
     return float(np.corrcoef(a.argsort().argsort(), b.argsort().argsort())[0, 1])
 
 
 def _exact(args: argparse.Namespace, found: Sensitivity) -> dict[str, Any]:
-    """Relative differences from the Hessian's trace by double backward, loss on the model's own outputs."""
+    """Relative differences to the Hessian's trace by double backward; the loss is on the model's own outputs."""
     import torch
 
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    ready = prepare(SHARED / "models" / FILES[args.model], "onnxruntime-cpu")
+    ready = prepare(REFERENCES[args.model].path, "onnxruntime-cpu")
     proto, objective = to_proto(ready.model), find_objective(ready.model)
     feeds = list(
         batches(_data(args.model, input_specs(ready.model.graph), args.samples), input_specs(ready.model.graph), 16)
@@ -123,7 +126,7 @@ def _exact(args: argparse.Namespace, found: Sensitivity) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     for _ in range(args.exact):
         total = dict.fromkeys(weights, 0.0)
-        for part in np.array_split(image, -(-len(image) // 4)):  # a probe of its own for every four images
+        for part in np.array_split(image, -(-len(image) // 4)):  # a new probe for every four images
             z = _forward(proto, constants, torch.tensor(part), objective.tensors[0])
             target = torch.softmax(z, 1).detach()
             loss = -(target * torch.log_softmax(z, 1)).sum() / len(image)
@@ -138,16 +141,16 @@ def _exact(args: argparse.Namespace, found: Sensitivity) -> dict[str, Any]:
     for entry in found.layers:
         exact, error = float(np.mean(sums[entry.node])), float(np.std(sums[entry.node], ddof=1) / args.exact**0.5)
         differences[entry.node] = entry.extra["trace"] / exact - 1
-        told = f"{entry.extra['trace']:.4g} ± {entry.extra['trace_standard_error']:.2g}"
+        estimate = f"{entry.extra['trace']:.4g} ± {entry.extra['trace_standard_error']:.2g}"
         share = 100 * differences[entry.node]
-        print(f"{entry.node}: {told}, by double backward {exact:.4g} ± {error:.2g}, {share:+.1f} %")
+        print(f"{entry.node}: {estimate}, by double backward {exact:.4g} ± {error:.2g}, {share:+.1f} %")
     size = np.abs(list(differences.values()))
     print(f"difference: median {np.median(size):.3f}, largest {size.max():.3f}")
     return differences
 
 
 def _forward(proto: onnx.ModelProto, constants: dict[str, Any], x: Any, wanted: str) -> Any:
-    """The tensor `wanted` in torch, of a network of the operators below."""
+    """The tensor `wanted` computed by torch, for networks of the operators below."""
     import torch
     import torch.nn.functional as f
 

@@ -1,8 +1,9 @@
-"""Check that nothing in onnxq imports upwards or in a circle: `python tools/checks/import_layers.py [options]`.
+"""Check that nothing in onnxq imports upwards or in a circle.
 
-The options are those of lint-imports; the contracts stand in pyproject.toml ([tool.importlinter]). import-linter reads
-a package as it lies on disk and follows no symbolic links, so the package is copied as it is installed, with the passes
-inside, to build/imports.
+    python tools/checks/import_layers.py [options of lint-imports]
+
+The contracts are in pyproject.toml ([tool.importlinter]). import-linter reads a package from disk and follows no
+symbolic links, so the package is copied to build/imports in its installed layout, with the passes inside.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def lay_out() -> Path:
 
 
 def main() -> int:
+    """Run lint-imports on the copy; returns its exit code."""
     environment = os.environ | {"PYTHONPATH": str(lay_out())}
     command = ["lint-imports", "--config", str(ROOT / "pyproject.toml"), "--no-cache", *sys.argv[1:]]
     scripts = Path(sys.executable).parent

@@ -1,8 +1,10 @@
 """Run the tests of the kernels on a build with AddressSanitizer and UndefinedBehaviorSanitizer.
 
-`python tools/checks/sanitize_kernels.py [pytest options]`, by hand after changes in kernels/: it takes minutes, needs
-g++ and is no part of CI. The build lies in build/sanitize. Tier amx is emulated in it, so that its reads of memory are
-watched too; the other tiers are those that this CPU has.
+    python tools/checks/sanitize_kernels.py [options of pytest]
+
+To be run by hand after changes in kernels/: it takes minutes, needs g++ and is not part of CI. The build is kept in
+build/sanitize. It emulates tier amx, so that its memory accesses are checked too; the other tiers are those of this
+CPU.
 """
 
 from __future__ import annotations
@@ -33,22 +35,23 @@ def build() -> Path:
 
 
 def runtime_of(name: str) -> str:
-    """The path of one of the compiler's own libraries."""
+    """The path of one of the compiler's runtime libraries."""
     return subprocess.run(
         [COMPILER, f"-print-file-name={name}"], check=True, capture_output=True, text=True
     ).stdout.strip()
 
 
 def main() -> int:
+    """Build, then run pytest; returns its exit code."""
     library = build()
     environment = os.environ | {
         "ONNXQ_LIBRARY": str(library),
-        # Python itself is not sanitized, so the sanitizer must come first; it wants to find C++'s exceptions.
+        # Python is not built with the sanitizer, whose runtime must therefore be loaded first, and libstdc++ with it.
         "LD_PRELOAD": f"{runtime_of('libasan.so')} {runtime_of('libstdc++.so')}",
-        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1",  # Python leaks at its end
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1",  # Python leaks at exit
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
-    # Not captured: what a sanitizer says before it ends the process would end with it.
+    # Not captured: the sanitizer's report would be lost when it aborts the process.
     pytest = [sys.executable, "-m", "pytest", "-q", "--capture=no", "tests/kernels", *sys.argv[1:]]
     return subprocess.run(pytest, cwd=ROOT, env=environment, check=False).returncode
 

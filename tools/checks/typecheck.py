@@ -1,7 +1,9 @@
-"""Check the types of onnxq, its passes and the tools: `python tools/checks/typecheck.py [mypy options]`.
+"""Check the types of onnxq, its passes and the tools.
 
-mypy does not follow an editable install, and in the checkout the passes lie outside the package. So the package is laid
-out as it is installed with symbolic links in build/typecheck, and mypy is run on that.
+    python tools/checks/typecheck.py [options of mypy]
+
+mypy does not follow an editable install, and in the checkout the passes are outside the package. So mypy runs on
+build/typecheck, where symbolic links give the package its installed layout.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ def link_farm() -> Path:
 
 
 def main() -> int:
+    """Run mypy; returns its exit code."""
     package = link_farm()
     command = [sys.executable, "-m", "mypy", *sys.argv[1:], str(package), "tools"]
     done = subprocess.run(

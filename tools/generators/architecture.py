@@ -1,12 +1,14 @@
-"""Write the parts of docs/architecture.md that follow from the code: the rooms, and the picture of their imports.
+"""Write the generated parts of docs/architecture.md: the table of rooms and the picture of their imports.
 
-Run `python tools/generators/architecture.py` after moving or adding modules; tests/test_architecture.py compares the
-page with it. The order is that of the import contract in pyproject.toml. The picture leaves out arrows that others
-imply.
+    python tools/generators/architecture.py
+
+To be run after modules were moved or added. The order is that of the import contract in pyproject.toml. The picture
+leaves out arrows that follow from others.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import tomllib
@@ -25,7 +27,7 @@ def layers() -> list[list[str]]:
 
 
 def source(name: str) -> Path:
-    """Where a top-level room or module lies: a folder or a file."""
+    """The folder or file of a top-level room or module."""
     folder = ROOT / "passes" if name == "passes" else ROOT / "onnxq" / name
     return folder if folder.is_dir() else folder.with_suffix(".py")
 
@@ -44,7 +46,7 @@ def purpose(name: str) -> str:
 
 
 def modules(name: str) -> list[str]:
-    """What lies in a room: its modules and, with a slash, its folders."""
+    """The modules of a room and, with a slash, its folders."""
     place = source(name)
     if not place.is_dir():
         return []
@@ -55,7 +57,7 @@ def modules(name: str) -> list[str]:
 
 
 def imported(file: Path) -> Iterator[str]:
-    """Top-level rooms and modules that a file imports, wherever in it the import stands, for typing too."""
+    """Top-level rooms and modules that a file imports anywhere, for typing too."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -76,7 +78,7 @@ def imports() -> dict[str, set[str]]:
 
 
 def reduced(edges: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Without the arrows that a longer way implies. Raises RecursionError where there is a circle."""
+    """Without the arrows that follow from a longer path. Raises RecursionError where there is a circle."""
 
     def below(name: str) -> set[str]:
         return edges[name].union(*(below(n) for n in edges[name]))
@@ -87,7 +89,7 @@ def reduced(edges: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def table() -> str:
-    """The rooms, lowest first, with what lies in each."""
+    """The rooms, lowest first, with their modules."""
     lines = ["| room | what it holds | modules |", "|---|---|---|"]
     for name in (name for layer in layers() for name in layer):
         place = source(name)
@@ -108,7 +110,7 @@ PARTS = {"rooms": table, "picture": picture}
 
 
 def page(text: str) -> str:
-    """The page with its written parts renewed, between `<!-- name -->` and `<!-- /name -->`."""
+    """The page with new text between `<!-- name -->` and `<!-- /name -->` for each part."""
     for name, write in PARTS.items():
         before, start, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- /{name} -->")
@@ -116,6 +118,12 @@ def page(text: str) -> str:
     return text
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the page."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

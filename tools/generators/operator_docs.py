@@ -1,7 +1,11 @@
-"""Write docs/operators: a page for each operator of com.onnxq and the index, from the schemas in onnxq/operators."""
+"""Write docs/operators: a page for each operator of com.onnxq and the index, from the schemas in onnxq/operators.
+
+python tools/generators/operator_docs.py
+"""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from onnxq.operators import DOMAIN, SCHEMAS, VERSION, Attribute, Schema, function_text
@@ -81,7 +85,8 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def main() -> None:
-    """Write what changed, and remove pages of operators that are gone."""
+    """Write the pages, and remove those of operators that no longer exist."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     texts = pages()
     for old in FOLDER.glob("*.md"):

@@ -1,12 +1,15 @@
-"""Write tests/golden/*.txt anew: where each profile puts Q/DQ in small blocks. Read the diff before committing it.
+"""Write tests/golden: where each profile puts Q/DQ in small blocks. Read the diff before committing it.
 
-tests/golden/integer/*.txt: the same blocks, and some more, as integer models: lowered, fused, channels-last.
-The ranges are made up (every tensor has one of its own), so nothing is run and the text is the same everywhere.
-A line a node; weights and other larger constants are shown by their type, scalars by their value.
+    python tools/generators/update_golden.py
+
+integer/*.txt: the same blocks, and some more, as integer models: lowered, fused, channels-last. Ranges are invented
+(each tensor has a different one), so nothing is run and the text is the same on every machine. One line per node;
+weights and other large constants are shown by type, scalars by value.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +97,7 @@ head (float[1,8,6,6] x) => (float[1,10] logits)
 }""",
 }
 
-# Of interest once they are integers: what layouts move through.
+# Blocks of interest only as integers: those that layouts move through.
 INTEGER_BLOCKS = BLOCKS | {
     "squeeze and excite": """
 squeeze_excite (float[1,8,6,6] x) => (float[1,8,6,6] y)
@@ -135,14 +138,14 @@ upsample (float[1,8,6,6] x) => (float[1,4,6,6] y)
     [out] y = Conv<pads=[1,1,1,1]>(c, w3, b3)
 }""",
 }
-# Unsigned and signed activations, wide residuals and residuals in float.
+# One with unsigned and one with signed activations, one with wide residuals and one with residuals in float.
 INTEGER_PROFILES = ("onnxq", "tensorrt")
 INTEGER = "convert-opset{version=21},lower-dyadic,fuse-residual,layout-nhwc"
-TOLD = (marks.LAYOUT.key, marks.FLATTENED.key)  # metadata that the text shows
+SHOWN = (marks.LAYOUT.key, marks.FLATTENED.key)  # metadata that the text shows
 
 
 def block(name: str) -> Model:
-    """One of the blocks as a model; constants that the text gives no value are drawn from a fixed seed."""
+    """One of the blocks as a model; constants without a value in the text are random, from a fixed seed."""
     proto = onnx.parser.parse_model(HEADER + INTEGER_BLOCKS[name])
     rng = np.random.default_rng(0)
     for value in proto.graph.value_info:
@@ -155,7 +158,7 @@ def block(name: str) -> Model:
 
 
 def made_up_statistics(model: Model) -> Statistics:
-    """A range for every activation that no other has: −k … k, or 0 … k where nothing can be negative."""
+    """A different range for every activation: −k … k, or 0 … k where it cannot be negative."""
     stats = Statistics()
     tensors = [*model.graph.inputs, *(t for n in model.graph.nodes for t in n.outputs)]
     for k, tensor in enumerate(tensors, 1):
@@ -180,7 +183,7 @@ def integer(name: str, profile: str) -> Model:
 
 
 def render(proto: onnx.ModelProto) -> str:
-    """A graph with one line a node: scalar constants by their value, larger ones by their type."""
+    """A graph with one line per node: scalar constants by value, larger ones by type."""
     graph = proto.graph
     constants = {t.name: _constant(t) for t in graph.initializer}
     inputs, outputs = (", ".join(f"{v.name} {_type(v)}" for v in values) for values in (graph.input, graph.output))
@@ -188,8 +191,10 @@ def render(proto: onnx.ModelProto) -> str:
     for node in graph.node:
         arguments = ", ".join(constants.get(name, name) for name in node.input)
         attributes = "".join(f" {a.name}={onnx.helper.get_attribute_value(a)}" for a in node.attribute)
-        told = "".join(f"  # {p.key} {p.value}" for p in node.metadata_props if p.key in TOLD)
-        lines.append(f"    {', '.join(node.output)} = {node.op_type}({arguments}){attributes.replace(', ', ',')}{told}")
+        marks = "".join(f"  # {p.key} {p.value}" for p in node.metadata_props if p.key in SHOWN)
+        lines.append(
+            f"    {', '.join(node.output)} = {node.op_type}({arguments}){attributes.replace(', ', ',')}{marks}"
+        )
     return "\n".join(lines)
 
 
@@ -210,18 +215,20 @@ def _type(value: onnx.ValueInfoProto) -> str:
 
 
 def golden(profile: str) -> str:
-    """The golden file of a profile."""
+    """The golden text of a profile."""
     parts = [f"# {name}\n{render(to_proto(quantized(name, profile)))}\n" for name in BLOCKS]
     return f"Profile {profile}; written by tools/generators/update_golden.py.\n\n" + "\n".join(parts)
 
 
 def golden_integer(profile: str) -> str:
-    """The golden file of a profile's integer models."""
+    """The golden text of a profile's integer models."""
     parts = [f"# {name}\n{render(to_proto(integer(name, profile)))}\n" for name in INTEGER_BLOCKS]
     return f"Profile {profile}, {INTEGER}; written by tools/generators/update_golden.py.\n\n" + "\n".join(parts)
 
 
 def main() -> None:
+    """Write every file."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for profile in INTEGER_PROFILES:
         file = GOLDEN / "integer" / f"{profile}.txt"
         file.parent.mkdir(exist_ok=True)

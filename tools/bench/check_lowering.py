@@ -1,13 +1,13 @@
-"""Do whole networks lower completely, and compute what their Q/DQ models say?
+"""Check that whole networks lower completely and compute the integers of their Q/DQ models.
 
-    python tools/checks/check_lowering.py [--models resnet20,mobilenetv2] [--sources onnxq,tensorrt,quantize_static]
+    python tools/bench/check_lowering.py [--models resnet20,mobilenetv2] [--sources onnxq,tensorrt,quantize_static]
 
-For every network of tools/bench/models.py and every source of Q/DQ: lower it, list the float operators that are left
-(`onnxq check --integer-only`), compare layer by layer (`onnxq verify`: each layer fed the Q/DQ model's own codes), and
-compare top-1 accuracy where there are labels, agreement where there are none. A source is a hardware profile, or
-`quantize_static`: the QDQ file of onnxruntime.quantization (uint8 activations, int8 weights per channel), which nothing
-of onnxq's quantizer has touched. Exit code 1 when a model is not integer-only, a layer is beyond 1 LSB in 0.1 % of its
-elements, or top-1 moves by more than 0.5 points.
+Each network is quantized by each source of Q/DQ and lowered. Remaining float operators are listed (`onnxq check
+--integer-only`), layers are compared (`onnxq verify`: each layer is fed the Q/DQ model's own integers), and so is
+top-1 accuracy, or agreement where there are no labels. A source is a hardware profile or `quantize_static`: the QDQ
+file of onnxruntime.quantization (uint8 activations, int8 weights per channel), made without onnxq's quantizer. Exit
+code 1 when a model is not integer-only, a layer differs by more than 1 LSB in 0.1 % of its elements, or top-1 changes
+by more than 0.5 points.
 """
 
 from __future__ import annotations
@@ -18,32 +18,33 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import models
-import numpy as np
 import onnx
 import onnx.version_converter
-from models import SHARED
 from rich.console import Console
 from rich.table import Table
 
 import onnxq
+from bench_support import networks
+from bench_support.feed_reader import FeedReader
+from bench_support.references import Dataset, require_shared
 from onnxq.check.integer_only import check_integer
 from onnxq.data.source import batches, input_specs, open_data
 
-VALIDATION = {"imagenet_calib": "imagenet_val", "cifar10_calib.npz": "cifar10_val.npz"}
 LABELLED = ("mobilenetv2", "squeezenet", "resnet20")
 MOST_POINTS = 0.5
 PER_CHANNEL_OPSET = 13  # of QuantizeLinear with an axis
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    """Print a table; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="resnet20,mobilenetv2,squeezenet,resnet18,resnet50")
     parser.add_argument("--sources", default="onnxq,onnxruntime-cpu,quantize_static")
-    parser.add_argument("--samples", type=int, default=16, help="to compare layers on")
-    parser.add_argument("--calibration", type=int, default=32, help="samples to calibrate on")
+    parser.add_argument("--samples", type=int, default=16, help="to compare layers on [default: %(default)s]")
+    parser.add_argument("--calibration", type=int, default=32, help="samples to calibrate on [default: %(default)s]")
     parser.add_argument("--evaluation", type=int, help="samples for top-1 [default: all]")
     args = parser.parse_args()
+    require_shared()
     table = Table("model", "Q/DQ of", "integer ops", "float ops", "worst layer", "drift LSB", "top-1 / agreement", "")
     failures = 0
     for name in args.models.split(","):
@@ -57,21 +58,20 @@ def main() -> int:
 
 
 def check(name: str, source: str, args: argparse.Namespace) -> tuple[list[str], bool]:
-    """One row of the table, and whether all of it is within the limits."""
-    folder, preprocess = models.DATA[name]
-    calibration, validation = SHARED / "data" / folder, SHARED / "data" / VALIDATION[folder]
-    floating = models.build(name)
-    qdq = quantized(floating, source, calibration, preprocess, args.calibration)
+    """One row of the table, and whether its figures are within the limits."""
+    data = networks.DATA[name]
+    floating = networks.build(name)
+    qdq = quantized(floating, source, data, args.calibration)
     lowered = onnxq.lower(qdq)
     integer = lowered.model
     left = check_integer(integer)
-    found = onnxq.verify(qdq, integer, validation, preprocess=preprocess, limit=args.samples, threads=2)
+    found = onnxq.verify(qdq, integer, data.validation, preprocess=data.preprocess, limit=args.samples, threads=2)
     worst = max(found.layers, key=lambda layer: (layer.max_lsb, layer.share))
     drift = max(layer.drift_lsb for layer in found.layers if layer.quantized)
 
     limit = args.evaluation if name in LABELLED else args.evaluation or 64
-    options: dict[str, Any] = {"preprocess": preprocess, "limit": limit, "batch_size": 8, "threads": 2}
-    ours = onnxq.evaluate(integer, validation, against=qdq, **options)
+    options: dict[str, Any] = {"preprocess": data.preprocess, "limit": limit, "batch_size": 8, "threads": 2}
+    ours = onnxq.evaluate(integer, data.validation, against=qdq, **options)
     assert ours.against is not None
     points = 0.0
     accuracy = f"agreement {ours.against.agreement:.1%}"
@@ -83,28 +83,25 @@ def check(name: str, source: str, args: argparse.Namespace) -> tuple[list[str], 
     return row, not left and found.ok and points <= MOST_POINTS
 
 
-def quantized(floating: onnx.ModelProto, source: str, data: Path, preprocess: str, count: int) -> onnx.ModelProto:
-    """The Q/DQ model of a profile, or of onnxruntime's own quantizer."""
+def quantized(floating: onnx.ModelProto, source: str, data: Dataset, count: int) -> onnx.ModelProto:
+    """The Q/DQ model for a profile, or by onnxruntime's own quantizer."""
     if source != "quantize_static":
-        options: dict[str, Any] = {"preprocess": preprocess, "limit": count, "profile": source, "qdq": True}
-        return onnxq.quantize(floating, data, **options).model
+        options: dict[str, Any] = {"preprocess": data.preprocess, "limit": count, "profile": source, "qdq": True}
+        return onnxq.quantize(floating, data.calibration, **options).model
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     specs = input_specs(onnxq.load(floating).graph)
-    feeds = (batch.feeds for batch in batches(open_data(data, specs, preprocess=preprocess, limit=count), specs, 1))
-
-    class Reader:
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(feeds, None)
+    images = open_data(data.calibration, specs, preprocess=data.preprocess, limit=count)
+    reader = FeedReader(batch.feeds for batch in batches(images, specs, 1))
 
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, "float.onnx"), Path(folder, "qdq.onnx")
         opset = next(o.version for o in floating.opset_import if not o.domain)
-        if opset < PER_CHANNEL_OPSET:  # else quantize_static writes what onnxruntime itself refuses
+        if opset < PER_CHANNEL_OPSET:  # otherwise quantize_static writes a model that onnxruntime refuses
             floating = onnx.version_converter.convert_version(floating, PER_CHANNEL_OPSET)
         onnx.save(floating, before)
         quantize_static(
-            before, after, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+            before, after, reader, quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         )  # fmt: skip
         return onnx.load(after)

@@ -1,6 +1,6 @@
-"""What widths chosen by a search are worth on the reference models of ../shared; run by bench_search.py.
+"""How accurate widths chosen by a search are on the reference models of ../shared; run by bench_search.py.
 
-Sensitivities and calibrations are kept in a folder; every evaluation is kept in the results as soon as it is there.
+Sensitivities and calibrations are kept in a folder; every evaluation is saved in the results as soon as it is done.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_accuracy import REFERENCES, SHARED, calibrate
 from numpy.typing import NDArray
 
 import onnxq
+from bench_support.calibration import calibrate
+from bench_support.references import REFERENCES
 from onnxq.calibrate.store import load_statistics, save_statistics
 from onnxq.data.source import Batch, batches, input_specs, open_data
 from onnxq.errors import ConfigError
@@ -67,18 +68,18 @@ CASES = (
 
 
 class Results:
-    """A JSON file {key: figures} that is written after every result."""
+    """A JSON file {key: figures}, written after every result."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.table: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
 
     def once(self, key: str, make: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-        """What is there, else what make(*args) gives, which is kept."""
+        """The stored figures of the key, else those of make(*args), which are stored."""
         if key not in self.table:
             started = time.perf_counter()
             self.table[key] = make(*args)
-            print(f"{key}: {told(self.table[key])}  [{time.perf_counter() - started:.0f} s]", flush=True)
+            print(f"{key}: {line(self.table[key])}  [{time.perf_counter() - started:.0f} s]", flush=True)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             part = self.path.with_suffix(".part")
             part.write_text(json.dumps(self.table, indent=1))
@@ -86,8 +87,8 @@ class Results:
         return dict(self.table[key])
 
 
-def told(row: Mapping[str, Any]) -> str:
-    """A result on one line."""
+def line(row: Mapping[str, Any]) -> str:
+    """A result as one line of text."""
     return ", ".join(
         f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
         for k, v in row.items()
@@ -100,11 +101,11 @@ class Subject:
 
     def __init__(self, name: str, folder: Path, threads: int, limit: int | None = None) -> None:
         self.name, self.ref, self.threads, self.limit = name, REFERENCES[name], threads, limit
-        self.path = SHARED / "models" / self.ref.model
+        self.path, self.data = self.ref.path, self.ref.data
         file = folder / f"{name}.stats"
         if not file.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            save_statistics(calibrate(self.path, self.ref, threads)[0], file)
+            save_statistics(calibrate(self.ref, threads)[0], file)
         self.statistics = load_statistics(file)
         self.folder = folder
         self._samples: list[Batch] = []
@@ -114,9 +115,7 @@ class Subject:
         """The validation set, decoded once."""
         if not self._samples:
             specs = input_specs(onnxq.load(self.path).graph)
-            data = open_data(
-                SHARED / "data" / self.ref.validation, specs, preprocess=self.ref.preprocess, limit=self.limit
-            )
+            data = open_data(self.data.validation, specs, preprocess=self.data.preprocess, limit=self.limit)
             self._samples = list(batches(data, specs, self.ref.batch))
         return self._samples
 
@@ -142,18 +141,18 @@ class Subject:
         return [real_part(session.run([output], batch.feeds)[0], batch) for batch in self.samples()]
 
     def sensitivity(self, method: str, activations: bool) -> Sensitivity:
-        """At every width of the profile; measured once and kept. activations: with those of one-at-a-time."""
+        """At every width of the profile; measured once and stored. activations: adds those of one-at-a-time."""
         searched = any(len(case.activation_bits) > 1 for case in CASES if case.model == self.name)
         file = self.folder / f"{self.name}.{method}.json"
         if not file.is_file():
             started = time.perf_counter()
             found = measure_sensitivity(
                 self.path,
-                None if method == "weight-error" else SHARED / "data" / self.ref.calibration,
+                None if method == "weight-error" else self.data.calibration,
                 method=method,  # type: ignore[arg-type]
                 profile=PROFILE,
                 activation_bits=MixQuant.widths if method == "one-at-a-time" and searched else (),
-                preprocess=self.ref.preprocess,
+                preprocess=self.data.preprocess,
                 batch_size=self.ref.batch,
                 threads=self.threads,
                 resume=None if method == "weight-error" else file.with_suffix(".state"),
@@ -168,7 +167,7 @@ class Subject:
 
 
 def run_ilp(results: Results, folder: Path, args: argparse.Namespace) -> None:
-    """Every case of the models asked for."""
+    """Every case of the chosen models."""
     subjects: dict[str, Subject] = {}
     for case in CASES:
         if case.model in args.models.split(","):
@@ -177,7 +176,7 @@ def run_ilp(results: Results, folder: Path, args: argparse.Namespace) -> None:
 
 
 def run_case(results: Results, case: Case, subject: Subject) -> None:
-    """The program on each sensitivity, and inverted, MixQuant and random assignments of the same cost."""
+    """The ILP on each sensitivity and on inverted ones, MixQuant, and random assignments of the same cost."""
     space = make_space(subject.path, profile=PROFILE, bits=case.bits, activation_bits=case.activation_bits)
     limits = {case.cost: case.limit}
 
@@ -187,7 +186,7 @@ def run_case(results: Results, case: Case, subject: Subject) -> None:
     target = 0.0
     for method in METHODS:
         if method in ("output-error", "weight-error") and space.searches_activations:
-            continue  # not in the unit in which activations are measured
+            continue  # its unit differs from that of the activations' sensitivities
         known = subject.sensitivity(method, space.searches_activations)
         found = assignment_of(space, search_ilp(space, known, limits))
         keep(method, found)
@@ -208,7 +207,7 @@ def run_case(results: Results, case: Case, subject: Subject) -> None:
 
 
 def scored(subject: Subject, space: Space, found: Assignment) -> dict[str, Any]:
-    """Costs as shares of int8, accuracy, and the widths."""
+    """Costs as shares of those at int8, accuracy, and the widths."""
     now, base = space.totals(found), space.costs.baseline()
     chosen = [list(found.weights.values()), list(found.activations.values())]
     return (
@@ -226,7 +225,7 @@ def assignment_of(space: Space, result: SearchResult) -> Assignment:
 
 
 def worst_assignment(space: Space, known: Sensitivity, cost: str, target: float) -> Assignment:
-    """Inverted sensitivities: the most sensitivity instead of the least, at a cost within 1 % below the target."""
+    """The most sensitivity instead of the least, at a cost of at most the target and at least 99 % of it."""
 
     def inverted(option: Option) -> Option:
         amount = option.costs.get(cost, 0.0)
@@ -243,7 +242,7 @@ def worst_assignment(space: Space, known: Sensitivity, cost: str, target: float)
 
 
 def random_assignment(space: Space, cost: str, target: float, seed: int) -> Assignment:
-    """Random layers and activation groups lowered step by step until the cost is within 1 % of the target."""
+    """Lower random layers and activation groups step by step until the cost is within 1 % of the target."""
     rng = np.random.default_rng([seed, 1])
     steps: list[tuple[str, str]] = [("w", c.node) for c in space.costs.layers for _ in space.weight_bits[1:]]
     steps += (
@@ -269,7 +268,7 @@ def random_assignment(space: Space, cost: str, target: float, seed: int) -> Assi
 
 
 def run_mixquant(results: Results, folder: Path, args: argparse.Namespace) -> None:
-    """MixQuant at many QEMs, uniform widths, and MixQuant at the size of each of those."""
+    """MixQuant at many QEMs, uniform widths, and MixQuant at the size of each uniform width."""
     for name in args.models.split(","):
         subject = Subject(name, folder, args.threads)
         space = make_space(subject.path, profile=PROFILE, bits=MixQuant.widths)
@@ -293,14 +292,14 @@ def run_mixquant(results: Results, folder: Path, args: argparse.Namespace) -> No
 
 
 def figures(subject: Subject, found: SearchResult) -> dict[str, Any]:
-    """Accuracy of a result with its size and QEM."""
+    """Size, QEM and accuracy of a result."""
     share = found.predicted["size"] / found.baseline["size"]
     counts = " ".join(f"{b}:{n}" for b, n in found.counts().items())
     return {"size": share, "qem": found.parameters["qem"], "layers": counts} | subject.evaluate(found.assignment)
 
 
 def report(results: Results, folder: Path, args: argparse.Namespace) -> None:
-    """Everything that is there, as tables."""
+    """All stored results as tables."""
     del folder, args
     for case in CASES:
         report_case(case, results)
@@ -312,11 +311,11 @@ def report(results: Results, folder: Path, args: argparse.Namespace) -> None:
             print(f"{label.removeprefix(name + ' '):42} {100 * r['size']:7.1f} {accuracy(r)}  {r.get('layers', '')}")
     for label, r in results.table.items():
         if " latency, " in label:
-            print(f"\n{label}: {told(r)}")
+            print(f"\n{label}: {line(r)}")
 
 
 def report_case(case: Case, results: Results) -> None:
-    """One case: each method, how many standard deviations it is from random assignments, and those."""
+    """One case: each method with its distance from random assignments in standard deviations, and their mean."""
     rows = {k.removeprefix(case.name + " "): v for k, v in results.table.items() if k.startswith(case.name + " ")}
     if not rows:
         return
@@ -332,10 +331,10 @@ def report_case(case: Case, results: Results) -> None:
             print(f"{label:24} {100 * r['size']:7.1f} {100 * r['bops']:7.1f} {accuracy(r)}  {', '.join(sigmas)}")
     if spread:
         size, bops = (100 * statistics.mean(r[k] for r in drawn) for k in ("size", "bops"))
-        told_spread = ", ".join(f"{mean:.2f} ± {sd:.2f}" for mean, sd in spread.values())
-        print(f"{f'random, mean of {len(drawn)}':24} {size:7.1f} {bops:7.1f} {told_spread}")
+        spreads = ", ".join(f"{mean:.2f} ± {sd:.2f}" for mean, sd in spread.values())
+        print(f"{f'random, mean of {len(drawn)}':24} {size:7.1f} {bops:7.1f} {spreads}")
 
 
 def accuracy(row: Mapping[str, Any]) -> str:
-    """The three figures in columns."""
+    """The three figures of accuracy, in columns."""
     return f"{row['sqnr_db']:8.2f} {row['agreement']:8.1f} {row['top1']:8.2f}"

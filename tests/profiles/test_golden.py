@@ -1,16 +1,15 @@
-"""Where every profile puts Q/DQ in four kinds of blocks: golden text, and the rules of the schemes read off the graph.
+"""Where every profile puts Q/DQ in small blocks: golden text, and the rules of the schemes checked on the graph.
 
 The text is written by tools/generators/update_golden.py and read by a person before it is committed.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import onnx
 import pytest
+import update_golden
 from onnx_graphsurgeon import Tensor
 
 from onnxq.graph.match import consumers, producer
@@ -23,37 +22,25 @@ from support.prove.values import sqnr
 from support.runs import run
 from support.saturation import require_exact_openvino
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def _tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("update_golden", ROOT / "tools" / "generators" / "update_golden.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TOOL = _tool()
-BLOCKS = list(TOOL.BLOCKS)
+BLOCKS = list(update_golden.BLOCKS)
 RESIDUALS = [name for name in BLOCKS if "residual" in name]
 
 
 def quantized(block: str, profile: str) -> Model:
-    return TOOL.quantized(block, profile)
+    return update_golden.quantized(block, profile)
 
 
 @pytest.mark.parametrize("profile", builtin_names())
 def test_golden(profile: str) -> None:
-    expected = (TOOL.GOLDEN / f"{profile}.txt").read_text(encoding="utf-8")
-    assert TOOL.golden(profile) == expected, "read the difference, then run tools/generators/update_golden.py"
+    expected = (update_golden.GOLDEN / f"{profile}.txt").read_text(encoding="utf-8")
+    assert update_golden.golden(profile) == expected, "read the difference, then run tools/generators/update_golden.py"
 
 
 def test_every_golden_file_has_its_profile() -> None:
-    assert sorted(p.stem for p in TOOL.GOLDEN.glob("*.txt")) == builtin_names()
+    assert sorted(p.stem for p in update_golden.GOLDEN.glob("*.txt")) == builtin_names()
 
 
-# The rules of the issue, part 5, asserted apart from the text.
+# What the schemes require, asserted apart from the text.
 
 
 def from_dequantize(tensor: Tensor) -> bool:
@@ -93,7 +80,7 @@ def test_layers(profile: str, block: str) -> None:
         assert from_dequantize(node.inputs[0]) and from_dequantize(node.inputs[1])
         if len(node.inputs) > 2:
             assert from_dequantize(node.inputs[2]) == (target.bias == "int32")
-        # Nothing between a layer and the activation fused into it; no activation at all where Q takes it over.
+        # No Q/DQ between a layer and the activation fused into it; no activation where Q absorbs it.
         readers = consumers(node.outputs[0])
         activations = [n.op for n in readers if n.op in ("Relu", "Clip")]
         if activations:
@@ -138,7 +125,7 @@ def test_types(profile: str) -> None:
 def test_runs_in_openvino(profile: str, block: str, tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     require_exact_openvino()
-    model = TOOL.block(block)
+    model = update_golden.block(block)
     feeds = qdq.feeds(model)
     insert(model, context(model, profile, feeds), fuse=True)
     onnx.save(to_proto(model), tmp_path / "m.onnx")

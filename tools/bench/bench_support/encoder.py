@@ -1,17 +1,13 @@
-"""A text encoder of BERT's shape with generated weights, written as PyTorch's exporter writes it up to opset 16.
-
-    python tools/bench/encoder.py build/encoder.onnx --layers 12
+"""A text encoder of BERT's shape with generated weights, spelled as PyTorch's exporter does up to opset 16.
 
 Layer normalization and GELU are spelled out in elementary operators, and padding is masked by adding the least float32
 to the scores. Weights are drawn with BERT's deviation, but those of queries and keys are larger, so that attention
-looks at some words and not at others, as it does in a trained network: scores of nothing are hard to spoil.
+attends to some words and not to others, as in a trained network: flat scores would hide quantization errors.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,7 +78,7 @@ class _Encoder:
         return self.node("Add", name, product, self.weight(f"{name}.bias", made))
 
     def normalize(self, name: str, x: str, result: str = "") -> str:
-        """Layer normalization in pieces."""
+        """Layer normalization in elementary operators."""
         centred = self.node("Sub", f"{name}.d", x, self.node("ReduceMean", f"{name}.mean", x, axes=[-1]))
         square = self.node("Pow", f"{name}.square", centred, "two")
         variance = self.node("ReduceMean", f"{name}.variance", square, axes=[-1])
@@ -93,7 +89,7 @@ class _Encoder:
         return self.node("Add", result or name, scaled, self.weight(f"{name}.beta", self.width))
 
     def embed(self, vocabulary: int) -> str:
-        """Words and positions, which come from the shape of the input."""
+        """Embeddings of words and positions; positions follow from the shape of the input."""
         words = self.node("Gather", "words", self.weight("words.table", vocabulary, self.width), "ids")
         self.constant("from", [0], np.int64), self.constant("axis", [0], np.int64), self.constant("second", 1, np.int64)
         length = self.node("Gather", "length", self.node("Shape", "shape", "ids"), "second")
@@ -129,17 +125,3 @@ class _Encoder:
         gelu = self.node("Mul", f"{name}.gelu2", up, self.node("Add", f"{name}.erf1", erf, "one"))
         down = self.dense(f"{name}.down", self.node("Mul", f"{name}.gelu", gelu, "half"), 4 * width, width)
         return self.normalize(f"{name}.norm2", self.node("Add", f"{name}.add2", down, x), "hidden" if last else "")
-
-
-def main() -> None:
-    """Write the model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--width", type=int, default=768)
-    args = parser.parse_args()
-    onnx.save(encoder(args.layers, args.width), str(args.output))
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,7 @@ from onnxq.graph.protos import IR_MAX
 from support.runs import run
 
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
-# What cannot be carried or raised, each with a sentence that says so (tested where it is refused).
+# Cannot be carried or converted, each refused with a message (tested where it is refused).
 REFUSED = {"test_identity_opt", "test_if_opt", "test_loop16_seq_none", "test_scan_sum"}
 FOLDS = "fold-constants,eliminate-identity,fold-batchnorm,fold-channel-affine,fuse-matmul-add"
 TEXTS = ["", FOLDS, "convert-opset{version=13}", f"convert-opset{{version=21}},{FOLDS}", "convert-float32"]

@@ -1,4 +1,4 @@
-"""The main job on every kind of model that must go through, and on the real ones, as users run it."""
+"""Quantizing every kind of model that must work, and real ones, as users do it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from support.command import COMMAND, environment, listing, succeed
 PROFILES = ("onnxruntime-cpu", "tensorrt")
 KIND_NAMES = [pytest.param(k, marks=pytest.mark.shared_weight) if k == "shared weight" else k for k in KINDS]
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-# Least SQNR in dB of any output at 8 bits; one scale a tensor, and powers of two, cost some.
+# Least SQNR in dB of any output at 8 bits; per-tensor scales and powers of two cost some.
 LEAST = {"tvm": 20, "snpe": 22}
 
 
@@ -50,7 +50,7 @@ def reference(kind: Kind, feeds: list[Feed]) -> list[NDArray[Any]]:
 
 
 def weight_types(model: onnx.ModelProto) -> list[int]:
-    """Element type of the integers behind every layer with a constant weight; those of subgraphs are not counted."""
+    """Element type of the stored weight of every layer with a quantized one; layers in subgraphs are not counted."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     constants = {t.name: t.data_type for t in model.graph.initializer}
     found = []
@@ -62,14 +62,14 @@ def weight_types(model: onnx.ModelProto) -> list[int]:
 
 
 def signature(model: onnx.ModelProto) -> list[tuple[str, Any]]:
-    """Inputs (without those that initializers are) and outputs."""
+    """Inputs (without initializers) and outputs."""
     constants = {t.name for t in model.graph.initializer}
     values = [v for v in (*model.graph.input, *model.graph.output) if v.name not in constants]
     return [(v.name, v.type.SerializeToString(deterministic=True)) for v in values]
 
 
 def check(kind: Kind, profile: str, **settings: Any) -> onnxq.Quantized:
-    """Quantize one kind and hold the result against the float model."""
+    """Quantize one kind and compare the result with the float model."""
     source, feeds = kind.model(), kind.feeds()
     result = onnxq.quantize(source, feeds, profile=profile, calibration="max", qdq=True, **settings)
     made = result.model
@@ -114,7 +114,7 @@ def test_every_kind_with_4_bits_proven_on_the_way(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["condition", "loop", "scan"])
-def test_bodies_of_control_flow_stay_float_and_say_so(name: str) -> None:
+def test_bodies_of_control_flow_stay_float_and_are_reported(name: str) -> None:
     result = check(KINDS[name], "onnxruntime-cpu")
     inner = [n for g in list(all_graphs(result.graph_model.graph))[1:] for n in g.nodes]
     assert inner and not any(n.op in ("QuantizeLinear", "DequantizeLinear") for n in inner)
@@ -123,8 +123,8 @@ def test_bodies_of_control_flow_stay_float_and_say_so(name: str) -> None:
     assert layers and all("body of" in reasons[layer] for layer in layers)
 
 
-def test_both_branches_give_what_they_gave() -> None:
-    """In the quantized model the flag still decides."""
+def test_both_branches_compute_what_they_did() -> None:
+    """The flag still selects the branch in the quantized model."""
     kind = KINDS["condition"]
     made = onnxq.quantize(kind.model(), kind.feeds(), calibration="max").model
     for flag in (False, True):
@@ -174,7 +174,7 @@ def save_external(model: onnx.ModelProto, folder: Path) -> Path:
 
 
 def test_external_data_from_another_folder(tmp_path: Path) -> None:
-    """The weights are found beside the model, not beside the user; and external data comes out again."""
+    """The weights are looked up next to the model, not in the working directory; the output has external data too."""
     wide = Kind(KINDS["residual"].text.replace("8", "16"), 3)
     save_external(wide.model(), tmp_path / "in")
     (tmp_path / "elsewhere").mkdir()
@@ -224,7 +224,7 @@ def test_several_inputs_from_files(tmp_path: Path) -> None:
 
 
 def test_a_model_beyond_the_protobuf_limit_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that is done for models over 2 GB, on a small one: weights stay in their file."""
+    """Everything done for models over 2 GB, on a small one: weights stay in their file."""
     for module in ("onnxq.graph.model", "onnxq.execution.save"):
         monkeypatch.setattr(f"{module}.INLINE_LIMIT", 1000)
     path = big_model(tmp_path / "in", layers=3, width=160)
@@ -293,7 +293,7 @@ def big_model(folder: Path, layers: int, width: int) -> Path:
 
 
 def peak_of(*args: object) -> int:
-    """Run a command that must go through; its largest resident memory in bytes."""
+    """Run a command that must succeed; its peak resident memory in bytes."""
     process = subprocess.Popen([COMMAND, *map(str, args)], env=environment(), stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -370,7 +370,7 @@ def test_batch_normalization_is_folded_exactly(shared: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("method", ["max", "percentile:99.99", "entropy", "mse"])
 def test_every_method_on_one_collection(method: str, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """calibrate once for every profile and method, then quantize without data."""
+    """Calibrate once for every profile and method, then quantize without data."""
     model, data = shared / "models" / "resnet20_cifar10.onnx", shared / "data" / "cifar10_calib.npz"
     folder = tmp_path_factory.getbasetemp() / "one_collection"
     folder.mkdir(exist_ok=True)

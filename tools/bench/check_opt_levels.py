@@ -1,9 +1,9 @@
-"""Does onnxruntime compute the same codes at ORT_ENABLE_ALL as at ORT_DISABLE_ALL? Per profile, layer by layer.
+"""Check that onnxruntime computes the same integers at ORT_ENABLE_ALL and ORT_DISABLE_ALL, layer by layer.
 
-    python tools/checks/check_opt_levels.py MODEL --data IMAGES --preprocess imagenet-tf [--profile P]… [--samples N]
+    python tools/bench/check_opt_levels.py MODEL --data IMAGES --preprocess imagenet-tf [--profile P]… [--samples N]
 
-Quantizes MODEL for every profile (or those given), feeds every layer the same integers at both levels, and prints the
-largest difference in steps of the output (LSB) and the share of elements that differ. Exit code 1 above --limit.
+Quantizes MODEL for every profile (or the given ones), feeds every layer the same integers at both levels, and prints
+the largest difference in steps of the output (LSB) and the share of differing elements. Exit code 1 above --limit.
 """
 
 from __future__ import annotations
@@ -17,16 +17,21 @@ from onnxq.profiles.schema import builtin_names
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    """Print a row for each profile; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--data", required=True, help="samples to calibrate and compare on")
     parser.add_argument("--preprocess")
-    parser.add_argument("--profile", action="append", help="a profile; several times for several [default: all]")
+    parser.add_argument("--profile", action="append", help="may be given several times [default: all]")
     parser.add_argument("--calibration-samples", type=int, default=32)
-    parser.add_argument("--samples", type=int, default=4, help="to compare on")
+    parser.add_argument("--samples", type=int, default=4, help="to compare on [default: %(default)s]")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--worst", type=int, default=1, help="layers to name")
-    parser.add_argument("--limit", type=float, default=1.0, help="largest difference that passes, in LSB")
+    parser.add_argument(
+        "--worst", type=int, default=1, help="how many of the worst layers to name [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--limit", type=float, default=1.0, help="largest accepted difference, in LSB [default: %(default)s]"
+    )
     args = parser.parse_args()
 
     failed = False

@@ -1,4 +1,4 @@
-"""Random networks in every profile: placement, folding and fusing meet combinations that no list has."""
+"""Random networks in every profile: placement, folding and fusing in combinations that no list contains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.cases.random_graphs import feeds, network
 
 SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 120))]
 FEW = {"weight_bits": 4, "activation_bits": 6}
-# Least SQNR in dB; random networks add up and multiply more than trained ones.
+# Least SQNR in dB; random networks add and multiply more often than trained ones.
 LEAST, LEAST_FEW = 12, -3
 
 

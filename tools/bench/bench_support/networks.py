@@ -1,6 +1,4 @@
-"""The networks that benchmarks and end-to-end tests run: ResNets with generated weights, and the models of ../shared.
-
-    python tools/bench/models.py resnet50 build/resnet50.onnx      # any of the names in NAMES
+"""The networks that benchmarks and tests run: ResNets with generated weights, and the models of ../shared.
 
 The ResNets have the shapes of the published ones (He et al. 2015; stride in the 3×3 convolution of a bottleneck) with
 weights drawn after He, and with BatchNormalization whose statistics were measured on generated images: activations have
@@ -11,11 +9,8 @@ and an integer model does.
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +18,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-SHARED = Path(os.environ.get("ONNXQ_SHARED") or Path(__file__).resolve().parents[3] / "shared")
+from bench_support.references import REFERENCES, Dataset, imagenet
+
 OPSET, IR_VERSION = 17, 8
 EPSILON = 1e-5
 STATISTICS_IMAGES = 4
@@ -34,26 +30,19 @@ DEPTHS = {
     34: ((3, 4, 6, 3), False),
     50: ((3, 4, 6, 3), True),
 }
-FILES = {
-    "mobilenetv2": "mobilenetv2_imagenet.onnx",
-    "squeezenet": "squeezenet_imagenet.onnx",
-    "resnet20": "resnet20_cifar10.onnx",
+# What each network is calibrated and validated on, where ../shared is available.
+DATA: dict[str, Dataset] = {
+    "resnet18": imagenet("imagenet"),
+    "resnet50": imagenet("imagenet"),
+    **{name: reference.data for name, reference in REFERENCES.items()},
 }
-NAMES = ("resnet18", "resnet50", *FILES)
-# Calibration data of ../shared and its preprocessing, where there is some.
-DATA = {
-    "resnet18": ("imagenet_calib", "imagenet"),
-    "resnet50": ("imagenet_calib", "imagenet"),
-    "mobilenetv2": ("imagenet_calib", "imagenet-tf"),
-    "squeezenet": ("imagenet_calib", "caffe"),
-    "resnet20": ("cifar10_calib.npz", "cifar10"),
-}
+NAMES = tuple(DATA)
 
 
 def build(name: str) -> onnx.ModelProto:
-    """The float model of this name, its batch free. FileNotFoundError for one of ../shared where that is not there."""
-    if name in FILES:
-        return free_batch(onnx.load(str(SHARED / "models" / FILES[name])))
+    """The float model of this name, any batch size. FileNotFoundError for one of ../shared where that is missing."""
+    if name in REFERENCES:
+        return free_batch(onnx.load(str(REFERENCES[name].path)))
     return resnet(int(name.removeprefix("resnet")))
 
 
@@ -210,16 +199,3 @@ def _run(model: onnx.ModelProto, feed: NDArray) -> dict[str, NDArray]:
     session = onnxq.session(model, threads=1, optimize="none")
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(names, {"image": feed}), strict=True))
-
-
-def main() -> None:
-    """Write one of the models."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=NAMES)
-    parser.add_argument("output", type=Path)
-    args = parser.parse_args()
-    onnx.save(build(args.name), str(args.output))
-
-
-if __name__ == "__main__":
-    main()

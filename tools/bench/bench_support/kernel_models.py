@@ -1,7 +1,7 @@
-"""Layers of known networks as models of one operator: ours, onnxruntime's, and Q/DQ for OpenVINO. For bench_kernels.py.
+"""Layers of known networks as models of one operator: onnxq's, onnxruntime's, and Q/DQ for OpenVINO.
 
-Each model holds COPIES nodes that read the same input and have weights of their own: onnxruntime's cost for a run is
-shared by them, and weights come from where they come from in a network, not from the first cache.
+Each model holds COPIES nodes that read the same input and have weights of their own: they share onnxruntime's cost for
+a run, and weights come from memory, as in a network, instead of the first cache.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FIXED_SHIFT = 32
 class Layer:
     """A convolution of a square image (size > 0) or a matrix product of `rows` × `depth` by `depth` × `channels`.
 
-    net: where it is from. groups == depth is depthwise.
+    net: the network. groups == depth is depthwise.
     """
 
     net: str
@@ -58,7 +58,7 @@ class Layer:
         return batch * self.out_size**2 * self.channels * self.kernel**2 * self.depth // self.groups
 
     def bytes_moved(self, batch: int, bits: int) -> int:
-        """Input, weights and output, each once."""
+        """Bytes of input, weights and output, each counted once."""
         weights = self.channels * self.kernel**2 * self.depth // self.groups * bits // 8
         if not self.size:
             return batch * self.rows * (self.depth + self.channels) + weights
@@ -106,16 +106,16 @@ LAYERS = {"resnet18": RESNET18, "resnet50": RESNET50, "mobilenetv2": MOBILENETV2
 
 @dataclass(frozen=True)
 class _Values:
-    """What a layer computes on, the same for every runtime. weights: int8, [M, k, k, C/g] or [M, K]."""
+    """Operands of a layer, the same for every runtime. weights: int8, [M, k, k, C/g] or [M, K]."""
 
     x: NDArray[np.uint8]
     weights: list[NDArray[np.int8]]
     bias: list[NDArray[np.int32]]
-    ratio: NDArray[np.float64]  # scale_x · scale_w / scale_y, a channel
+    ratio: NDArray[np.float64]  # scale_x · scale_w / scale_y, per channel
 
 
 def values(layer: Layer, batch: int, bits: int, seed: int = 0) -> _Values:
-    """Uniform activations and weights; outputs fill their eight bits."""
+    """Uniform activations and weights; outputs use the whole range of their eight bits."""
     rng = np.random.default_rng(seed)
     limit = (1 << (bits - 1)) - 1
     kernel = (layer.kernel, layer.kernel) if layer.size else ()
@@ -131,12 +131,12 @@ def values(layer: Layer, batch: int, bits: int, seed: int = 0) -> _Values:
 
 
 def feed(layer: Layer, v: _Values, channels_first: bool = False) -> dict[str, NDArray]:
-    """What `x` is fed with."""
+    """The feed of the input `x`."""
     return {"x": np.ascontiguousarray(v.x.transpose(0, 3, 1, 2)) if layer.size and channels_first else v.x}
 
 
 def ours(layer: Layer, v: _Values, bits: int) -> onnx.ModelProto:
-    """Nodes of com.onnxq; int4 weights are stored in four bits."""
+    """Nodes of com.onnxq; 4-bit weights are stored as INT4."""
     common: dict[str, Any] = {"x_zero_point": X_ZERO_POINT, "y_zero_point": Y_ZERO_POINT, "qmin": 0, "qmax": 255}
     common["y_type"] = TensorProto.UINT8
     if layer.size:
@@ -180,7 +180,7 @@ def onnxruntimes(layer: Layer, v: _Values) -> onnx.ModelProto:
 
 
 def integer_products(v: _Values) -> onnx.ModelProto:
-    """MatMulInteger: the product alone, int32 out."""
+    """MatMulInteger: only the product, in int32."""
     constants = [numpy_helper.from_array(np.array(X_ZERO_POINT, np.uint8), "x_zero")]
     constants += [numpy_helper.from_array(np.ascontiguousarray(w.T), f"w{i}") for i, w in enumerate(v.weights)]
     nodes = [helper.make_node("MatMulInteger", ["x", f"w{i}", "x_zero"], [f"y{i}"], f"n{i}") for i in range(COPIES)]
@@ -188,7 +188,7 @@ def integer_products(v: _Values) -> onnx.ModelProto:
 
 
 def qdq(layer: Layer, v: _Values) -> onnx.ModelProto:
-    """Q/DQ around a standard operator on integer inputs and outputs, channels-first: what OpenVINO compiles."""
+    """Q/DQ around a standard operator on integer inputs and outputs, channels-first, as OpenVINO compiles it."""
     constants = _scales(v)
     nodes = [helper.make_node("DequantizeLinear", ["x", "x_scale", "x_zero"], ["xf"], "dx")]
     for i, (weights, bias) in enumerate(zip(v.weights, v.bias, strict=True)):

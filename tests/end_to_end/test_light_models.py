@@ -1,7 +1,7 @@
 """ONNX's own test models, nine real architectures in opset 3 to 9, through `opt` and `quantize`.
 
-Their weights are ConstantOfShape nodes with one value a tensor: their ranges reach 1e31, and every output is the same.
-So each is also tried with random weights of the usual sizes, where the quantized model must follow the float one.
+Their weights are ConstantOfShape nodes with one value per tensor: their ranges reach 1e31, and all outputs are equal.
+So each is also tested with random weights of the usual sizes, where the quantized model must follow the float one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAMES = (
     "bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet", "vgg19",
     "zfnet512",
 )  # fmt: skip
-# Folding leaves these BatchNormalization nodes as Mul and Add: nothing linear stands before them alone.
+# Folding turns these BatchNormalization nodes into Mul and Add: no layer feeds them alone.
 STANDALONE = {"densenet121": 62}
 # Fully connected layers of 400 MB and more in float32: onnxq folds constants up to 64 MiB.
 HUGE = ("bvlc_alexnet", "vgg19", "zfnet512")
@@ -118,13 +118,13 @@ def test_every_profile_on_random_weights(name: str, profile: str) -> None:
     model = alive(name)
     made = onnxq.quantize(model, random_data=4, profile=profile, calibration="max", qdq=True).model
     x = np.random.default_rng(9).standard_normal(published_shape(name)).astype(np.float32)
-    # one scale a tensor, and powers of two, cost most of the margin
+    # per-tensor scales and powers of two cost most of the margin
     assert sqnr_db(run(model, x), run(made, x)) > (15 if profile in ("tvm", "snpe") else 25)
 
 
 @pytest.mark.parametrize("name", quick("densenet121", *QUICK))
 def test_folding_is_exact_with_random_weights(name: str) -> None:
-    """Beyond the verification, which compares what constant weights leave of a model."""
+    """With random weights: verification sees only what constant weights leave of a model."""
     model = load(alive(name))
     x = np.random.default_rng(9).standard_normal(published_shape(name)).astype(np.float32)
     before = run(to_proto(model), x)

@@ -1,5 +1,4 @@
-"""What the benchmarks share: the machine and the versions, one process a tier of kernels, tables as text and as
-Markdown."""
+"""The machine and the versions, a process for each tier of kernels, tables as text and as Markdown."""
 
 from __future__ import annotations
 
@@ -18,16 +17,16 @@ from onnxq.execution import library
 from onnxq.execution.benchmark import cpu_name
 
 PACKAGES = ("onnxq", "onnx", "onnxruntime", "openvino", "numpy")
-# Flags of /proc/cpuinfo that integer kernels of any of the runtimes look for.
+# Flags of /proc/cpuinfo that the integer kernels of the runtimes test for.
 FLAGS = (
     "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8",
     "amx_bf16",
 )  # fmt: skip
-BEST = "best"  # the tier that is chosen without ONNXQ_ISA
+BEST = "best"  # the tier that is chosen where ONNXQ_ISA is not set
 
 
 def environment() -> dict[str, Any]:
-    """The CPU, its flags, the tier of kernels, versions; nothing that names the machine."""
+    """The CPU, its flags, the tier of kernels and versions; nothing that identifies the machine."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -51,7 +50,7 @@ def _version(package: str) -> str | None:
 
 
 def each_tier(script: str, tiers: Sequence[str], arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Run a benchmark once for every tier, in a process of its own with ONNXQ_ISA set; yields what it wrote as JSON."""
+    """Run a benchmark for every tier, each in a process with ONNXQ_ISA set; yields the JSON that it wrote."""
     for tier in tiers:
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder, "result.json")
@@ -78,7 +77,7 @@ def without(arguments: Sequence[str], *options: str) -> list[str]:
 
 
 def show(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout."""
+    """Print a table to stdout."""
     from rich.console import Console
     from rich.table import Table
 
@@ -92,7 +91,7 @@ def show(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
 
 
 def markdown(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], found: dict[str, Any]) -> str:
-    """The table as Markdown, with the machine below it."""
+    """The table as Markdown, the machine below it."""
     lines = [f"### {title}", "", _row(heads), _row(["---", *["---:"] * (len(heads) - 1)]), *map(_row, rows), ""]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items() if version)
     flags = " ".join(found["flags"])
