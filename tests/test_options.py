@@ -17,8 +17,8 @@ from onnxq.errors import ConfigError
 from onnxq.lowered import LowerKeywords
 from onnxq.placement.settings import Override, QuantSettings, SettingsKeywords
 from onnxq.reporting import Reporter, ReporterKeywords
+from onnxq.search.choose import PartialKeywords
 from onnxq.search.options import SensitivityKeywords, SensitivityOptions
-from onnxq.search.partial import PartialKeywords
 from support.build import floating
 
 INPUTS = [InputSpec("x", ("N", 3), np.dtype(np.float32))]
