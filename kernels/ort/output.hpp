@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/rescale.hpp"
+#include "cpu/common/rescale.hpp"
 #include "ort/api.hpp"
 
 namespace onnxq {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "cpu/sizes.hpp"
+#include "cpu/common/sizes.hpp"
 #include "ort/api.hpp"
 
 namespace onnxq {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/broadcast.hpp"
+#include "cpu/common/broadcast.hpp"
 #include "ort/api.hpp"
 
 namespace onnxq {

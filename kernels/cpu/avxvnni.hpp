@@ -1,9 +1,0 @@
-#pragma once
-
-#include "cpu/tier.hpp"
-
-namespace onnxq {
-
-extern const Tier kAvxVnni;
-
-}  // namespace onnxq

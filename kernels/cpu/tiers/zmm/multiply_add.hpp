@@ -1,0 +1,18 @@
+// What the parts of the AVX-512 VNNI tier have in common. Included by avx512vnni.cpp alone.
+#pragma once
+
+#include <immintrin.h>
+
+#include "cpu/common/inline.hpp"
+#include "cpu/tiers/tier.hpp"
+
+namespace onnxq {
+namespace {
+
+// The instruction itself: through the intrinsic GCC copies accumulators to the stack and back.
+ONNXQ_INLINE void multiply_add(__m512i& acc, __m512i x, __m512i w) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(x), "v"(w));
+}
+
+}  // namespace
+}  // namespace onnxq

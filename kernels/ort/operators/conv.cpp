@@ -1,0 +1,250 @@
+// com.onnxq:Conv, ConvAdd, Gemm and GemmAdd, version 1. Their pages are docs/operators/*.md.
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <numeric>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "cpu/operators/conv.hpp"
+#include "cpu/common/sizes.hpp"
+#include "ort/operator.hpp"
+#include "ort/operators.hpp"
+#include "ort/output.hpp"
+#include "ort/shapes.hpp"
+
+namespace onnxq {
+namespace {
+
+using Ints = Dims;
+
+// The inputs in their order.
+enum Input : size_t { kX, kW, kBias, kMultiplier, kShift, kWZeroPoint, kResidual, kResidualMultiplier };
+
+struct Weights {
+  std::vector<int8_t> values;
+  Ints dims;
+  bool nibbles;
+};
+
+Weights weights_of(const Api& api, const abi::KernelInfo* info) {
+  const Tensor w = api.constant(info, kW, "w");
+  Weights weights{std::vector<int8_t>(w.size), w.dims, w.element == abi::kInt4};
+  if (w.element == abi::kInt8) {
+    std::copy_n(w.as<int8_t>(), w.size, weights.values.begin());
+  } else if (w.element == abi::kInt4) {
+    for (size_t i = 0; i < w.size; i++) {
+      const int nibble = w.as<uint8_t>()[i / 2] >> (i % 2 * 4) & 15;
+      weights.values[i] = static_cast<int8_t>(nibble < 8 ? nibble : nibble - 16);
+    }
+  } else {
+    throw Error(std::string("w must be int8 or int4, not ") + type_name(w.element));
+  }
+  return weights;
+}
+
+std::vector<int32_t> weight_zero_points(const Api& api, const abi::KernelInfo* info, size_t channels) {
+  const Tensor z = api.constant(info, kWZeroPoint, "w_zero_point");
+  if (z.element != abi::kInt8) throw Error("w_zero_point must be int8");
+  if (z.size == 0 || z.dims.size() > 1) throw Error("w_zero_point must be one value or a vector");
+  return per_channel({z.as<int8_t>(), z.as<int8_t>() + z.size}, channels, "w_zero_point");
+}
+
+// Two values of a list attribute.
+std::pair<int64_t, int64_t> pair(const Api& api, const abi::KernelInfo* info, const char* name) {
+  const Ints v = api.attribute(info, name, Ints{1, 1});
+  if (v.size() != 2 || v[0] < 1 || v[1] < 1) throw Error(std::string(name) + " must be two positive integers");
+  return {v[0], v[1]};
+}
+
+// What Conv and Gemm share: everything behind the weights.
+template <bool Residual>
+ConvSpec spec_of(const Api& api, const abi::KernelInfo* info, const ConvShape& shape, bool nibbles) {
+  const auto channels = static_cast<size_t>(shape.out_channels);
+  ConvSpec spec{};
+  spec.shape = shape;
+  spec.nibbles = nibbles;
+  spec.x_type = int_type_8bit(api.input_element(info, kX), "x");
+  spec.x_zero_point = zero_point(api, info, "x_zero_point", spec.x_type);
+  spec.range = output_range(api, info);
+  spec.bias = api.constant_vector(info, kBias, "bias");
+  if (spec.bias.size() != channels)
+    throw Error("bias has " + std::to_string(spec.bias.size()) + " values for " + std::to_string(channels) + " channels");
+  spec.multiplier = per_channel(multipliers(api, info, kMultiplier, "multiplier"), channels, "multiplier");
+  spec.shift = per_channel(shifts(api, info, kShift), channels, "shift");
+  spec.w_zero_point = weight_zero_points(api, info, channels);
+  if (Residual) {
+    spec.residual_type = int_type(api.input_element(info, kResidual), "residual");
+    spec.residual_zero_point = zero_point(api, info, "residual_zero_point", spec.residual_type);
+    spec.residual_multiplier = per_channel(multipliers(api, info, kResidualMultiplier, "residual_multiplier"), channels,
+                                           "residual_multiplier");
+  }
+  return spec;
+}
+
+// Runs a packed convolution over x: n images of h × w pixels, on the session's threads.
+template <bool Residual>
+void run(const Api& api, abi::KernelContext* context, const Convolution& convolution, const ScratchSource& memory,
+         const Tensor& x, int64_t n, int64_t h, int64_t w, const Ints& y_dims, IntType residual_type, IntType y_type) {
+  const uint8_t* residual = nullptr;
+  if (Residual) {
+    const Tensor r = api.input(context, kResidual);
+    if (r.dims != y_dims) throw Error("residual has the shape " + shape_text(r.dims) + ", y has " + shape_text(y_dims));
+    residual = r.as<uint8_t>();
+  }
+  auto* y = static_cast<uint8_t*>(api.output(context, 0, y_dims));
+  if (is_empty(y_dims)) return;
+  const auto values = static_cast<size_t>(std::accumulate(y_dims.begin(), y_dims.end(), int64_t{1}, std::multiplies<>())) /
+                      static_cast<size_t>(n);
+  const auto* images = x.as<uint8_t>();
+  const size_t image_bytes = x.size / static_cast<size_t>(n);
+  const int64_t most = std::min(n, convolution.images_at_a_time(h, w));
+  for (int64_t first = 0; first < n; first += most) {
+    const auto plan = convolution.plan(std::min(most, n - first), h, w);
+    const Scratch scratch = memory.take(plan.copy_bytes + plan.scratch_bytes * plan.parts());
+    const auto at = static_cast<size_t>(first);
+    const uint8_t* from = images + at * image_bytes;
+    if (plan.copy_bytes) {
+      api.parallel_for(context, static_cast<size_t>(plan.copy_parts),
+                       [&](size_t i) { convolution.copy(plan, i, from, scratch.data()); });
+    }
+    const uint8_t* const input = plan.copy_bytes ? scratch.data() : from;
+    const uint8_t* const r = residual ? residual + at * values * static_cast<size_t>(size_of(residual_type)) : nullptr;
+    uint8_t* const to = y + at * values * static_cast<size_t>(size_of(y_type));
+    api.parallel_for(context, plan.parts(), [&](size_t i) {
+      convolution.run(plan, i, input, r, to, scratch.data() + plan.copy_bytes + i * plan.scratch_bytes);
+    });
+  }
+}
+
+template <bool Residual>
+class Conv {
+ public:
+  Conv(const Api& api, const abi::KernelInfo* info) : convolution_(make(api, info)), memory_(api, info) {}
+
+  void compute(const Api& api, abi::KernelContext* context) const {
+    const Tensor x = api.input(context, kX);
+    if (x.dims.size() != 4) throw Error("x must have 4 dimensions [N, H, W, C], it has the shape " + shape_text(x.dims));
+    if (x.dims[3] != shape_.in_channels)
+      throw Error("x has " + std::to_string(x.dims[3]) + " channels, w is made for " + std::to_string(shape_.in_channels));
+    run<Residual>(api, context, convolution_, memory_, x, x.dims[0], x.dims[1], x.dims[2],
+                  {x.dims[0], convolution_.out_h(x.dims[1]), convolution_.out_w(x.dims[2]), shape_.out_channels}, residual_type_, y_type_);
+  }
+
+  static void infer(const Api& api, abi::ShapeContext* context) {
+    TensorType y = api.inferred_input(context, kX);
+    const TensorType w = api.inferred_input(context, kW);
+    y.element = inferred_y_type(api, context);
+    if (y.dims.empty()) {  // of unknown rank, but Conv takes no other
+      y.dims.assign(4, -1);
+      y.symbols.assign(4, "");
+    }
+    if (y.dims.size() == 4 && w.dims.size() == 4) {
+      const Ints strides = api.inferred_attribute(context, "strides", {1, 1});
+      const Ints dilations = api.inferred_attribute(context, "dilations", {1, 1});
+      const Ints pads = api.inferred_attribute(context, "pads", {0, 0, 0, 0});
+      if (strides.size() != 2 || dilations.size() != 2 || pads.size() != 4)
+        throw Error("strides and dilations need 2 values, pads 4");
+      for (size_t i = 0; i < 2; i++) {
+        y.symbols[i + 1] = "";
+        if (y.dims[i + 1] < 0 || w.dims[i + 1] < 0) {
+          y.dims[i + 1] = -1;
+          continue;
+        }
+        y.dims[i + 1] = out_size(y.dims[i + 1], pads[i] + pads[i + 2], w.dims[i + 1], dilations[i], strides[i]);
+      }
+      y.dims[3] = w.dims[0];
+      y.symbols[3] = "";
+    }
+    api.infer_output(context, 0, y);
+  }
+
+ private:
+  Convolution make(const Api& api, const abi::KernelInfo* info) {
+    const Weights w = weights_of(api, info);
+    if (w.dims.size() != 4) throw Error("w must have 4 dimensions [M, kH, kW, C / group], it has " + shape_text(w.dims));
+    shape_.groups = api.attribute(info, "group", 1);
+    shape_.out_channels = w.dims[0];
+    if (shape_.groups < 1 || w.dims[0] % shape_.groups)
+      throw Error("group " + std::to_string(shape_.groups) + " does not divide the " + std::to_string(w.dims[0]) + " channels");
+    shape_.kh = w.dims[1], shape_.kw = w.dims[2];
+    shape_.in_channels = w.dims[3] * shape_.groups;
+    std::tie(shape_.stride_h, shape_.stride_w) = pair(api, info, "strides");
+    std::tie(shape_.dilation_h, shape_.dilation_w) = pair(api, info, "dilations");
+    const Ints pads = api.attribute(info, "pads", Ints{0, 0, 0, 0});
+    if (pads.size() != 4 || *std::min_element(pads.begin(), pads.end()) < 0)
+      throw Error("pads must be four integers of at least 0");
+    shape_.top = pads[0], shape_.left = pads[1], shape_.bottom = pads[2], shape_.right = pads[3];
+    ConvSpec spec = spec_of<Residual>(api, info, shape_, w.nibbles);
+    spec.weights = w.values.data();
+    residual_type_ = spec.residual_type, y_type_ = spec.range.type;
+    return Convolution(chosen_tier(), spec);
+  }
+
+  ConvShape shape_{};
+  IntType residual_type_{}, y_type_{};
+  Convolution convolution_;
+  ScratchSource memory_;
+};
+
+template <bool Residual>
+class Gemm {
+ public:
+  Gemm(const Api& api, const abi::KernelInfo* info) : convolution_(make(api, info)), memory_(api, info) {}
+
+  void compute(const Api& api, abi::KernelContext* context) const {
+    const Tensor x = api.input(context, kX);
+    if (x.dims.size() < 2) throw Error("x must have 2 dimensions or more, it has the shape " + shape_text(x.dims));
+    if (x.dims.back() != k_)
+      throw Error("x has rows of " + std::to_string(x.dims.back()) + " values, w of " + std::to_string(k_));
+    int64_t rows = 1;
+    for (size_t i = 0; i + 1 < x.dims.size(); i++) rows *= x.dims[i];
+    Ints y_dims = x.dims;
+    y_dims.back() = n_;
+    run<Residual>(api, context, convolution_, memory_, x, 1, 1, rows, y_dims, residual_type_, y_type_);
+  }
+
+  static void infer(const Api& api, abi::ShapeContext* context) {
+    TensorType y = api.inferred_input(context, kX);
+    const TensorType w = api.inferred_input(context, kW);
+    y.element = inferred_y_type(api, context);
+    if (!y.dims.empty() && w.dims.size() == 2) {
+      y.dims.back() = w.dims[1];
+      y.symbols.back() = "";
+    }
+    api.infer_output(context, 0, y);
+  }
+
+ private:
+  Convolution make(const Api& api, const abi::KernelInfo* info) {
+    const Weights w = weights_of(api, info);
+    if (w.dims.size() != 2) throw Error("w must have 2 dimensions [K, N], it has " + shape_text(w.dims));
+    k_ = w.dims[0], n_ = w.dims[1];
+    std::vector<int8_t> by_channel(w.values.size());
+    for (int64_t k = 0; k < k_; k++)
+      for (int64_t n = 0; n < n_; n++)
+        by_channel[static_cast<size_t>(n * k_ + k)] = w.values[static_cast<size_t>(k * n_ + n)];
+    ConvShape shape{};
+    shape.in_channels = k_, shape.out_channels = n_;
+    ConvSpec spec = spec_of<Residual>(api, info, shape, w.nibbles);
+    spec.weights = by_channel.data();
+    residual_type_ = spec.residual_type, y_type_ = spec.range.type;
+    return Convolution(chosen_tier(), spec);
+  }
+
+  int64_t k_ = 0, n_ = 0;
+  IntType residual_type_{}, y_type_{};
+  Convolution convolution_;
+  ScratchSource memory_;
+};
+
+}  // namespace
+
+Operators conv_operators(const Api& api) {
+  return join({weighted_operators<Conv<false>>(api, "Conv", 6), weighted_operators<Conv<true>>(api, "ConvAdd", 8),
+               weighted_operators<Gemm<false>>(api, "Gemm", 6), weighted_operators<Gemm<true>>(api, "GemmAdd", 8)});
+}
+
+}  // namespace onnxq

@@ -1,0 +1,51 @@
+// com.onnxq:LookupTable, version 1. Its page is docs/operators/LookupTable.md.
+#include <array>
+#include <cstdint>
+
+#include "cpu/elementwise/elementwise.hpp"
+#include "ort/operator.hpp"
+#include "ort/operators.hpp"
+#include "ort/output.hpp"
+#include "ort/parts.hpp"
+
+namespace onnxq {
+namespace {
+
+class LookupTable {
+ public:
+  LookupTable(const Api& api, const abi::KernelInfo* info) : kernels_(chosen_elementwise()) {
+    const bool is_signed = int_type_8bit(api.input_element(info, 0), "x") == IntType::S8;
+    const Tensor table = api.constant(info, 1, "table");
+    int_type_8bit(table.element, "table");
+    if (table.dims.size() != 1 || table.size != table_.size()) throw Error("table must be a vector of 256 values");
+    // Entry i is for x = type_min + i; here it is for the byte that x is.
+    for (size_t i = 0; i < table_.size(); i++) table_[is_signed ? i ^ 128 : i] = table.as<uint8_t>()[i];
+  }
+
+  void compute(const Api& api, abi::KernelContext* context) const {
+    const Tensor x = api.input(context, 0);
+    auto* const y = static_cast<uint8_t*>(api.output(context, 0, x.dims));
+    const auto size = static_cast<int64_t>(x.size);
+    in_parts(api, context, size, size, 256, [&](int64_t begin, int64_t end) {
+      kernels_.lookup(table_.data(), x.as<uint8_t>() + begin, y + begin, end - begin);
+    });
+  }
+
+  static void infer(const Api& api, abi::ShapeContext* context) {
+    TensorType y = api.inferred_input(context, 0);
+    y.element = api.inferred_input(context, 1).element;
+    api.infer_output(context, 0, y);
+  }
+
+ private:
+  const Elementwise& kernels_;
+  std::array<uint8_t, 256> table_{};
+};
+
+}  // namespace
+
+Operators lookup_operators(const Api& api) {
+  return operators<LookupTable>(api, "LookupTable", 2, {abi::kUint8, abi::kInt8});
+}
+
+}  // namespace onnxq

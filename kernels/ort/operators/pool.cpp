@@ -1,0 +1,229 @@
+// com.onnxq:MaxPool, AveragePool and ReduceMean, version 1. Their pages are docs/operators/*.md.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cpu/operators/pool.hpp"
+#include "ort/operator.hpp"
+#include "ort/operators.hpp"
+#include "ort/output.hpp"
+#include "ort/parts.hpp"
+#include "ort/shapes.hpp"
+
+namespace onnxq {
+namespace {
+
+void check_window(const Dims& kernel, const Dims& strides, const Dims& pads, const Dims& dilations) {
+  const auto least = [](const Dims& values, size_t count, int64_t smallest) {
+    return values.size() == count && *std::min_element(values.begin(), values.end()) >= smallest;
+  };
+  if (!least(kernel, 2, 1)) throw Error("kernel_shape must be two positive integers");
+  if (!least(strides, 2, 1)) throw Error("strides must be two positive integers");
+  if (!least(dilations, 2, 1)) throw Error("dilations must be two positive integers");
+  if (!least(pads, 4, 0)) throw Error("pads must be four integers of at least 0");
+}
+
+template <class Read>
+Window window_of(const Read& read) {
+  const Dims kernel = read("kernel_shape", Dims{}), strides = read("strides", Dims{1, 1});
+  const Dims pads = read("pads", Dims{0, 0, 0, 0}), dilations = read("dilations", Dims{1, 1});
+  check_window(kernel, strides, pads, dilations);
+  return {kernel[0], kernel[1], strides[0], strides[1], dilations[0], dilations[1], pads[0], pads[1], pads[2], pads[3]};
+}
+
+Window window_of(const Api& api, const abi::KernelInfo* info) {
+  return window_of([&](const char* name, const Dims& fallback) { return api.attribute(info, name, fallback); });
+}
+
+PoolImage image_of(const Window& window, const Tensor& x) {
+  if (x.dims.size() != 4) throw Error("x must have 4 dimensions [N, H, W, C], it has the shape " + shape_text(x.dims));
+  return {x.dims[1], x.dims[2], x.dims[3], window.out_h(x.dims[1]), window.out_w(x.dims[2])};
+}
+
+void infer_pool(const Api& api, abi::ShapeContext* context, int element) {
+  TensorType y = api.inferred_input(context, 0);
+  if (y.dims.empty()) {  // of unknown rank, but pools take no other
+    y.dims.assign(4, -1);
+    y.symbols.assign(4, "");
+  }
+  y.element = element;
+  if (y.dims.size() == 4) {
+    const Window window = window_of(
+        [&](const char* name, const Dims& fallback) { return api.inferred_attribute(context, name, fallback); });
+    y.dims[1] = y.dims[1] < 0 ? -1 : window.out_h(y.dims[1]);
+    y.dims[2] = y.dims[2] < 0 ? -1 : window.out_w(y.dims[2]);
+    y.symbols[1] = y.symbols[2] = "";
+  }
+  api.infer_output(context, 0, y);
+}
+
+// Of a pool, in places of about a nanosecond. A vector holds many channels: some elements of a window take that long.
+int64_t work_of(const Window& window, const PoolImage& image, int64_t rows) {
+  return rows * (image.ow * image.c * (window.kh + window.kw) / 8 + 50 * image.ow);
+}
+
+class MaxPool {
+ public:
+  MaxPool(const Api& api, const abi::KernelInfo* info)
+      : kernels_(chosen_elementwise()),
+        window_(window_of(api, info)),
+        signed_(int_type_8bit(api.input_element(info, 0), "x") == IntType::S8),
+        memory_(api, info) {}
+
+  void compute(const Api& api, abi::KernelContext* context) const {
+    const Tensor x = api.input(context, 0);
+    const PoolImage image = image_of(window_, x);
+    const Dims dims = {x.dims[0], image.oh, image.ow, image.c};
+    auto* const y = static_cast<uint8_t*>(api.output(context, 0, dims));
+    if (is_empty(dims)) return;
+    const int64_t rows = x.dims[0] * image.oh;
+    in_parts(api, context, rows, work_of(window_, image, rows), memory_, max_pool_scratch(image),
+             [&](int64_t begin, int64_t end, uint8_t* scratch) {
+               max_pool(kernels_, window_, image, signed_, x.as<uint8_t>(), y, begin, end, scratch);
+             });
+  }
+
+  static void infer(const Api& api, abi::ShapeContext* context) {
+    infer_pool(api, context, api.inferred_input(context, 0).element);
+  }
+
+ private:
+  const Elementwise& kernels_;
+  Window window_;
+  bool signed_;
+  ScratchSource memory_;
+};
+
+MeanSpec mean_of(const Api& api, const abi::KernelInfo* info, std::vector<int32_t> multiplier,
+                 std::vector<int32_t> shift) {
+  const IntType type = int_type(api.input_element(info, 0), "x");
+  return {type, zero_point(api, info, "x_zero_point", type), std::move(multiplier), std::move(shift),
+          output_range(api, info)};
+}
+
+// A multiplier or shift of one value, or of shape [OH, OW, 1].
+struct ByPosition {
+  std::vector<int32_t> values;
+  Dims dims;  // OH and OW, or none
+};
+
+ByPosition by_position(const Api& api, const abi::KernelInfo* info, size_t index, const char* name) {
+  const Tensor t = api.constant(info, index, name);
+  if (t.element != abi::kInt32) throw Error(std::string(name) + " must be int32");
+  const bool one = t.size == 1 && t.dims.size() <= 1;
+  if (!one && (t.dims.size() != 3 || t.dims[2] != 1 || t.size == 0))
+    throw Error(std::string(name) + " must have the shape [1] or [OH, OW, 1], it has " + shape_text(t.dims));
+  return {{t.as<int32_t>(), t.as<int32_t>() + t.size}, one ? Dims{} : Dims{t.dims[0], t.dims[1]}};
+}
+
+class AveragePool {
+ public:
+  AveragePool(const Api& api, const abi::KernelInfo* info)
+      : window_(window_of(api, info)), mean_(chosen_elementwise(), spec(api, info)), memory_(api, info) {}
+
+  void compute(const Api& api, abi::KernelContext* context) const {
+    const Tensor x = api.input(context, 0);
+    const PoolImage image = image_of(window_, x);
+    const Dims dims = {x.dims[0], image.oh, image.ow, image.c};
+    if (!positions_.empty() && positions_ != Dims{image.oh, image.ow})
+      throw Error("multiplier and shift are made for " + shape_text(positions_) + " positions, y has the shape " +
+                  shape_text(dims));
+    void* const y = api.output(context, 0, dims);
+    if (is_empty(dims)) return;
+    const int64_t rows = x.dims[0] * image.oh;
+    in_parts(api, context, rows, work_of(window_, image, rows), memory_, Mean::pool_scratch(image),
+             [&](int64_t begin, int64_t end, uint8_t* scratch) {
+               mean_.pool(window_, image, x.data, y, begin, end, scratch);
+             });
+  }
+
+  static void infer(const Api& api, abi::ShapeContext* context) {
+    infer_pool(api, context, inferred_y_type(api, context));
+  }
+
+ private:
+  MeanSpec spec(const Api& api, const abi::KernelInfo* info) {
+    ByPosition multiplier = by_position(api, info, 1, "multiplier"), shift = by_position(api, info, 2, "shift");
+    check_multiplier(multiplier.values, "multiplier");
+    check_shift(shift.values);
+    positions_ = multiplier.dims.empty() ? shift.dims : multiplier.dims;
+    for (ByPosition* p : {&multiplier, &shift}) {
+      if (p->dims.empty() && !positions_.empty())
+        p->values.assign(static_cast<size_t>(positions_[0] * positions_[1]), p->values[0]);
+      else if (p->dims != positions_)
+        throw Error("multiplier and shift have the shapes " + shape_text(multiplier.dims) + " and " +
+                    shape_text(shift.dims));
+    }
+    return mean_of(api, info, std::move(multiplier.values), std::move(shift.values));
+  }
+
+  Dims positions_;  // set by spec()
+  Window window_;
+  Mean mean_;
+  ScratchSource memory_;
+};
+
+class ReduceMean {
+ public:
+  ReduceMean(const Api& api, const abi::KernelInfo* info)
+      : axes_(api.attribute(info, "axes", Dims{})),
+        keep_(api.attribute(info, "keepdims", 1) != 0),
+        mean_(chosen_elementwise(),
+              mean_of(api, info, {one_value(multipliers(api, info, 1, "multiplier"), "multiplier")},
+                      {one_value(shifts(api, info, 2), "shift")})) {
+    check_axes(axes_);
+  }
+
+  void compute(const Api& api, abi::KernelContext* context) const {
+    const Tensor x = api.input(context, 0);
+    const auto first = static_cast<size_t>(axes_.front()), last = static_cast<size_t>(axes_.back()) + 1;
+    if (last > x.dims.size())
+      throw Error("axis " + std::to_string(last - 1) + " of x, which has rank " + std::to_string(x.dims.size()));
+    Dims dims;
+    for (size_t i = 0; i < x.dims.size(); i++)
+      if (i < first || i >= last)
+        dims.push_back(x.dims[i]);
+      else if (keep_)
+        dims.push_back(1);
+    void* const y = api.output(context, 0, dims);
+    const int64_t outer = product(x.dims, 0, first), count = product(x.dims, first, last);
+    const int64_t inner = product(x.dims, last, x.dims.size());
+    in_parts(api, context, outer * inner, outer * inner * (count / 8 + 1), inner > 1 ? 64 : 1,
+             [&](int64_t begin, int64_t end) { mean_.reduce(x.data, count, inner, y, begin, end); });
+  }
+
+  static void infer(const Api& api, abi::ShapeContext* context) {
+    const TensorType x = api.inferred_input(context, 0);
+    const Dims axes = api.inferred_attribute(context, "axes", {}),
+               keep = api.inferred_attribute(context, "keepdims", {1});
+    check_axes(axes);
+    TensorType y{inferred_y_type(api, context), {}, {}};
+    for (size_t i = 0; i < x.dims.size(); i++) {
+      const bool goes = static_cast<int64_t>(i) >= axes.front() && static_cast<int64_t>(i) <= axes.back();
+      if (goes && keep[0] == 0) continue;
+      y.dims.push_back(goes ? 1 : x.dims[i]);
+      y.symbols.push_back(goes ? "" : x.symbols[i]);
+    }
+    api.infer_output(context, 0, y);
+  }
+
+ private:
+  static void check_axes(const Dims& axes) {
+    bool good = !axes.empty() && axes[0] >= 0;
+    for (size_t i = 1; i < axes.size(); i++) good = good && axes[i] == axes[i - 1] + 1;
+    if (!good) throw Error("axes must be consecutive axes counted from the front, they are " + shape_text(axes));
+  }
+
+  Dims axes_;
+  bool keep_;
+  Mean mean_;
+};
+
+}  // namespace
+
+Operators pool_operators(const Api& api) {
+  return join({operators<MaxPool>(api, "MaxPool", 1, {abi::kUint8, abi::kInt8}),
+               operators<AveragePool>(api, "AveragePool", 3), operators<ReduceMean>(api, "ReduceMean", 3)});
+}
+
+}  // namespace onnxq
