@@ -46,39 +46,28 @@ bool is_wrong_type(const Error& error) { return std::string(error.what()).find("
 
 }  // namespace
 
-int64_t Api::attribute(const abi::KernelInfo* info, const char* name, int64_t fallback) const {
+std::optional<int64_t> Api::integer(const abi::KernelInfo* info, const char* attribute) const {
   int64_t value = 0;
   try {
-    call(Slot::KernelInfoGetAttribute_int64, info, name, &value);
+    call(Slot::KernelInfoGetAttribute_int64, info, attribute, &value);
   } catch (const Error& error) {
-    if (is_wrong_type(error)) throw Error(std::string("attribute ") + name + " must be an integer");
-    return fallback;
+    if (is_wrong_type(error)) throw Error(std::string("attribute ") + attribute + " must be an integer");
+    return std::nullopt;
   }
   return value;
 }
 
-int64_t Api::attribute(const abi::KernelInfo* info, const char* name) const {
-  int64_t value = 0;
-  try {
-    call(Slot::KernelInfoGetAttribute_int64, info, name, &value);
-  } catch (const Error&) {
-    throw Error(std::string("attribute ") + name + " must be there, an integer");
-  }
-  return value;
-}
-
-std::vector<int64_t> Api::attribute(const abi::KernelInfo* info, const char* name,
-                                    std::vector<int64_t> fallback) const {
+std::optional<std::vector<int64_t>> Api::integers(const abi::KernelInfo* info, const char* attribute) const {
   size_t count = 0;
   int64_t* const ask_for_count = nullptr;
   try {
-    call(Slot::KernelInfoGetAttributeArray_int64, info, name, ask_for_count, &count);
+    call(Slot::KernelInfoGetAttributeArray_int64, info, attribute, ask_for_count, &count);
     std::vector<int64_t> values(count);
-    if (count) call(Slot::KernelInfoGetAttributeArray_int64, info, name, values.data(), &count);
+    if (count) call(Slot::KernelInfoGetAttributeArray_int64, info, attribute, values.data(), &count);
     return values;
   } catch (const Error& error) {
-    if (is_wrong_type(error)) throw Error(std::string("attribute ") + name + " must be a list of integers");
-    return fallback;
+    if (is_wrong_type(error)) throw Error(std::string("attribute ") + attribute + " must be a list of integers");
+    return std::nullopt;
   }
 }
 
@@ -102,13 +91,6 @@ Tensor Api::constant(const abi::KernelInfo* info, size_t index, const char* name
   if (!is_constant)
     throw Error(std::string("input ") + name + " must be an initializer, and not also an input of the graph");
   return tensor(value);
-}
-
-std::vector<int32_t> Api::constant_vector(const abi::KernelInfo* info, size_t index, const char* name) const {
-  const Tensor values = constant(info, index, name);
-  if (values.element != abi::kInt32) throw Error(std::string(name) + " must be int32");
-  if (values.size == 0 || values.dims.size() > 1) throw Error(std::string(name) + " must be one value or a vector");
-  return {values.as<int32_t>(), values.as<int32_t>() + values.size};
 }
 
 Tensor Api::input(const abi::KernelContext* context, size_t index) const {
@@ -172,13 +154,12 @@ void Api::infer_output(abi::ShapeContext* context, size_t index, const TensorTyp
   call(Slot::ShapeInferContext_SetOutputTypeShape, const_context, index, const_info);
 }
 
-std::vector<int64_t> Api::inferred_attribute(const abi::ShapeContext* context, const char* name,
-                                             std::vector<int64_t> fallback) const {
+std::optional<std::vector<int64_t>> Api::integers(const abi::ShapeContext* context, const char* attribute) const {
   const abi::OpAttribute* found = nullptr;
   try {
-    call(Slot::ShapeInferContext_GetAttribute, context, name, &found);
+    call(Slot::ShapeInferContext_GetAttribute, context, attribute, &found);
   } catch (const Error&) {
-    return fallback;
+    return std::nullopt;
   }
   // Asked for a list where there is one integer, onnxruntime gives none; the other way round it fails.
   int64_t values[64] = {};
@@ -192,7 +173,7 @@ std::vector<int64_t> Api::inferred_attribute(const abi::ShapeContext* context, c
     read(abi::kAttributeInt, sizeof(int64_t));
     bytes = sizeof(int64_t);
   }
-  return {values, values + bytes / sizeof(int64_t)};
+  return std::vector<int64_t>(values, values + bytes / sizeof(int64_t));
 }
 
 Scratch::Scratch(abi::Allocator* allocator, size_t bytes) : allocator_(allocator) {

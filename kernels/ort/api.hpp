@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -74,18 +75,14 @@ class Api {
 
   // While a kernel is made.
 
-  // The value of an integer attribute, or `fallback` when the node has none of that name.
-  int64_t attribute(const abi::KernelInfo* info, const char* name, int64_t fallback) const;
-  // The same, of an attribute that must be there.
-  int64_t attribute(const abi::KernelInfo* info, const char* name) const;
-  // A list of integers, or `fallback` when the node has none of that name.
-  std::vector<int64_t> attribute(const abi::KernelInfo* info, const char* name, std::vector<int64_t> fallback) const;
+  // An integer attribute, or a list of integers; nothing when the node has none of that name. Throws when it has
+  // a different type.
+  std::optional<int64_t> integer(const abi::KernelInfo* info, const char* attribute) const;
+  std::optional<std::vector<int64_t>> integers(const abi::KernelInfo* info, const char* attribute) const;
   // The element type of an input.
   int input_element(const abi::KernelInfo* info, size_t index) const;
   // An input that is known when the session is made. Throws when it is not.
   Tensor constant(const abi::KernelInfo* info, size_t index, const char* name) const;
-  // The same as int32 values; throws when its type is another or it is neither one value nor a vector.
-  std::vector<int32_t> constant_vector(const abi::KernelInfo* info, size_t index, const char* name) const;
 
   // While a kernel runs.
 
@@ -106,8 +103,8 @@ class Api {
 
   TensorType inferred_input(const abi::ShapeContext* context, size_t index) const;
   void infer_output(abi::ShapeContext* context, size_t index, const TensorType& type) const;
-  std::vector<int64_t> inferred_attribute(const abi::ShapeContext* context, const char* name,
-                                          std::vector<int64_t> fallback) const;
+  // A list of integers, or one integer as a list of one; nothing when the node has none of that name.
+  std::optional<std::vector<int64_t>> integers(const abi::ShapeContext* context, const char* attribute) const;
 
  private:
   template <class R, class... P>

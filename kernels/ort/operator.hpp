@@ -1,37 +1,40 @@
 // An operator of domain com.onnxq: a table of functions around a kernel class.
 //
 // Kernel has
-//   Kernel(const Api&, const abi::KernelInfo*)   packs the constant inputs; throws when the node makes no sense
+//   Kernel(const Node&)                                     packs the constant inputs; throws when the node is invalid
 //   void compute(const Api&, abi::KernelContext*) const
-//   static void infer(const Api&, abi::ShapeContext*)   sets the types and shapes of the outputs
+//   static void infer(const Inference&)                     sets the type and shape of the output
 //
-// Inputs are declared of any type and checked by the kernel. An output of any type would take that of an input, so there
-// is an operator for each; onnxruntime picks by the type that shape inference says
-// (since 1.20 at the latest; 1.31 would do with one operator).
+// Inputs are declared as of any type and checked by the kernel. An output of any type would take the type of an input, so
+// there is one operator for each; onnxruntime picks by the type that shape inference gives (since 1.20 at the latest;
+// 1.31 would do with one operator). The same holds for weights, int8 or int4: onnxruntime 1.20 does not count int4 among
+// all types.
 #pragma once
 
 #include <climits>
-#include <initializer_list>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ort/abi.hpp"
 #include "ort/api.hpp"
+#include "ort/node.hpp"
+#include "ort/registry.hpp"
 
 namespace onnxq {
 
 template <class Kernel>
 class Operator : public abi::CustomOp {
  public:
-  // second: the type of the second input, the weights where an operator has some.
-  Operator(const Api& api, const char* name, size_t inputs, int output, int second = abi::kAny)
-      : abi::CustomOp{}, api_(api), name_(name), inputs_(inputs), output_(output), second_(second) {
+  // inputs: the types to declare. output: y's.
+  Operator(const Api& api, const OperatorSchema& schema, std::vector<int> inputs, int output)
+      : abi::CustomOp{}, api_(api), schema_(schema), inputs_(std::move(inputs)), output_(output) {
     version = abi::kApiVersion;
-    GetName = [](const CustomOp* op) { return self(op).name_; };
+    GetName = [](const CustomOp* op) { return self(op).schema_.name; };
     GetExecutionProviderType = [](const CustomOp*) -> const char* { return nullptr; };  // the CPU
-    GetInputType = [](const CustomOp* op, size_t i) { return i == 1 ? self(op).second_ : abi::kAny; };
+    GetInputType = [](const CustomOp* op, size_t i) { return self(op).inputs_[i]; };
     GetOutputType = [](const CustomOp* op, size_t) { return self(op).output_; };
-    GetInputTypeCount = [](const CustomOp* op) { return self(op).inputs_; };
+    GetInputTypeCount = [](const CustomOp* op) { return self(op).inputs_.size(); };
     GetOutputTypeCount = [](const CustomOp*) { return size_t{1}; };
     GetInputCharacteristic = GetOutputCharacteristic = [](const CustomOp*, size_t) { return 0; };  // required
     GetInputMemoryType = [](const CustomOp*, size_t) { return 0; };
@@ -42,8 +45,10 @@ class Operator : public abi::CustomOp {
 
     CreateKernelV2 = [](const CustomOp* op, abi::Table, const abi::KernelInfo* info, void** kernel) {
       const Operator& me = self(op);
-      return me.api_.guard(
-          [&] { named(me.name_, [&] { *kernel = new Instance{me.api_, me.name_, Kernel(me.api_, info)}; }); });
+      const char* const name = me.schema_.name;
+      return me.api_.guard([&] {
+        named(name, [&] { *kernel = new Instance{me.api_, name, Kernel(Node(me.api_, me.schema_, info))}; });
+      });
     };
     KernelComputeV2 = [](void* kernel, abi::KernelContext* context) {
       const auto& instance = *static_cast<const Instance*>(kernel);
@@ -53,7 +58,8 @@ class Operator : public abi::CustomOp {
     KernelDestroy = [](void* kernel) { delete static_cast<Instance*>(kernel); };
     InferOutputShape = [](const CustomOp* op, abi::ShapeContext* context) {
       const Operator& me = self(op);
-      return me.api_.guard([&] { named(me.name_, [&] { Kernel::infer(me.api_, context); }); });
+      return me.api_.guard(
+          [&] { named(me.schema_.name, [&] { Kernel::infer(Inference(me.api_, me.schema_, context)); }); });
     };
   }
 
@@ -76,28 +82,31 @@ class Operator : public abi::CustomOp {
   }
 
   Api api_;
-  const char* name_;
-  size_t inputs_;
-  int output_, second_;
+  const OperatorSchema& schema_;
+  std::vector<int> inputs_;
+  int output_;
 };
 
-// The operator for each type that its output may have.
+// One operator for each combination of the types that must be declared.
 template <class Kernel>
-std::vector<const abi::CustomOp*> operators(const Api& api, const char* name, size_t inputs,
-                                            std::initializer_list<int> outputs = {abi::kUint8, abi::kInt8, abi::kInt32}) {
-  std::vector<const abi::CustomOp*> all;
-  for (const int output : outputs) all.push_back(new Operator<Kernel>(api, name, inputs, output));
-  return all;
-}
-
-// The same for operators whose second input are weights, int8 or int4: onnxruntime 1.20 does not count int4 among all types.
-template <class Kernel>
-std::vector<const abi::CustomOp*> weighted_operators(const Api& api, const char* name, size_t inputs) {
-  std::vector<const abi::CustomOp*> all;
-  for (const int weights : {abi::kInt8, abi::kInt4})
-    for (const int output : {abi::kUint8, abi::kInt8, abi::kInt32})
-      all.push_back(new Operator<Kernel>(api, name, inputs, output, weights));
+Operators make_operators(const Api& api, const OperatorSchema& schema) {
+  std::vector<std::vector<int>> inputs{{}};
+  for (const InputSchema& input : schema.inputs) {
+    std::vector<std::vector<int>> longer;
+    for (const int type : input.variants.empty() ? std::vector<int>{abi::kAny} : input.variants)
+      for (std::vector<int> types : inputs) {
+        types.push_back(type);
+        longer.push_back(std::move(types));
+      }
+    inputs = std::move(longer);
+  }
+  Operators all;
+  for (const std::vector<int>& types : inputs)
+    for (const int output : schema.outputs) all.push_back(new Operator<Kernel>(api, schema, types, output));
   return all;
 }
 
 }  // namespace onnxq
+
+// Registers a kernel class for the operator of this name. At the end of the operator's file, in its unnamed namespace.
+#define ONNXQ_OPERATOR(name, ...) const ::onnxq::Registration registered_##name(#name, ::onnxq::make_operators<__VA_ARGS__>)

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "cpu/common/rescale.hpp"
-#include "ort/api.hpp"
+#include "ort/node.hpp"
 
 namespace onnxq {
 
@@ -38,13 +38,13 @@ inline IntType int_type_8bit(int element, const char* what) {
 }
 
 // Attributes y_type, y_zero_point, qmin and qmax.
-inline OutputRange output_range(const Api& api, const abi::KernelInfo* info) {
+inline OutputRange output_range(const Node& node) {
   OutputRange y{};
-  y.type = int_type(static_cast<int>(api.attribute(info, "y_type")), "y_type");
+  y.type = int_type(static_cast<int>(node.integer("y_type")), "y_type");
   const int64_t low = y.type == IntType::U8 ? 0 : y.type == IntType::S8 ? -128 : INT32_MIN;
   const int64_t high = y.type == IntType::U8 ? 255 : y.type == IntType::S8 ? 127 : INT32_MAX;
-  const int64_t qmin = api.attribute(info, "qmin"), qmax = api.attribute(info, "qmax");
-  const int64_t zero_point = api.attribute(info, "y_zero_point", 0);
+  const int64_t qmin = node.integer("qmin"), qmax = node.integer("qmax");
+  const int64_t zero_point = node.integer("y_zero_point");
   if (qmin < low || qmax > high || qmin > qmax)
     throw Error("[qmin, qmax] = [" + std::to_string(qmin) + ", " + std::to_string(qmax) + "] is no range of y's type");
   if (zero_point < low || zero_point > high)
@@ -63,8 +63,8 @@ inline int32_t zero_point(int64_t z, const std::string& name, IntType type) {
   return static_cast<int32_t>(z);
 }
 
-inline int32_t zero_point(const Api& api, const abi::KernelInfo* info, const char* name, IntType type) {
-  return zero_point(api.attribute(info, name, 0), name, type);
+inline int32_t zero_point(const Node& node, const char* attribute, IntType type) {
+  return zero_point(node.integer(attribute), attribute, type);
 }
 
 inline void check_multiplier(const std::vector<int32_t>& multiplier, const char* name) {
@@ -77,15 +77,15 @@ inline void check_shift(const std::vector<int32_t>& shift) {
     if (c < 1 || c > 62) throw Error("shift " + std::to_string(c) + " is not in 1 to 62");
 }
 
-// The vector at `index`, checked as multipliers.
-inline std::vector<int32_t> multipliers(const Api& api, const abi::KernelInfo* info, size_t index, const char* name) {
-  auto values = api.constant_vector(info, index, name);
-  check_multiplier(values, name);
+// The values of an input, checked as multipliers.
+inline std::vector<int32_t> multipliers(const Node& node, const char* input) {
+  auto values = node.constant_vector(input);
+  check_multiplier(values, input);
   return values;
 }
 
-inline std::vector<int32_t> shifts(const Api& api, const abi::KernelInfo* info, size_t index) {
-  auto values = api.constant_vector(info, index, "shift");
+inline std::vector<int32_t> shifts(const Node& node) {
+  auto values = node.constant_vector("shift");
   check_shift(values);
   return values;
 }
@@ -106,10 +106,6 @@ inline int32_t one_value(const std::vector<int32_t>& values, const char* name) {
 }
 
 // For Kernel::infer: y's type from y_type.
-inline int inferred_y_type(const Api& api, const abi::ShapeContext* context) {
-  const auto type = api.inferred_attribute(context, "y_type", {});
-  if (type.size() != 1) throw Error("attribute y_type must be there, an integer");
-  return static_cast<int>(type[0]);
-}
+inline int inferred_y_type(const Inference& node) { return static_cast<int>(node.integer("y_type")); }
 
 }  // namespace onnxq

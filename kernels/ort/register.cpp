@@ -1,7 +1,7 @@
 // RegisterCustomOps: what onnxruntime calls when a session's options name this library.
 #include "export.hpp"
 #include "ort/api.hpp"
-#include "ort/operators.hpp"
+#include "ort/registry.hpp"
 
 namespace onnxq {
 namespace {
@@ -11,9 +11,7 @@ const abi::CustomOpDomain* domain(const Api& api) {
   static const abi::CustomOpDomain* const shared = [&] {
     abi::CustomOpDomain* made = nullptr;
     api.call(abi::Slot::CreateCustomOpDomain, "com.onnxq", &made);
-    for (const auto operators : {conv_operators, elementwise_operators, lookup_operators, channels_last_operators,
-                                 concat_operators, pool_operators, matmul_operators, normalization_operators})
-      for (const abi::CustomOp* op : operators(api)) api.call(abi::Slot::CustomOpDomain_Add, made, op);
+    for (const abi::CustomOp* op : all_operators(api)) api.call(abi::Slot::CustomOpDomain_Add, made, op);
     return made;
   }();
   return shared;

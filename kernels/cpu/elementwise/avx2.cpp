@@ -4,9 +4,9 @@
 // arithmetic shift of 64 bits: 2^63 is added to make the sum positive, and 2^(63−c) taken off behind the logical shift.
 #include <immintrin.h>
 
+#include "cpu/common/inline.hpp"
 #include "cpu/elementwise/plain.hpp"
 #include "cpu/elementwise/tables.hpp"
-#include "cpu/common/inline.hpp"
 #include "cpu/elementwise/ymm_channels_last.hpp"
 
 namespace onnxq {

@@ -4,9 +4,9 @@
 // are shifted and merged again.
 #include <immintrin.h>
 
+#include "cpu/common/inline.hpp"
 #include "cpu/elementwise/plain.hpp"
 #include "cpu/elementwise/tables.hpp"
-#include "cpu/common/inline.hpp"
 #include "cpu/elementwise/ymm_channels_last.hpp"
 
 namespace onnxq {

@@ -7,8 +7,8 @@
 
 #include <immintrin.h>
 
-#include "cpu/elementwise/plain.hpp"
 #include "cpu/common/inline.hpp"
+#include "cpu/elementwise/plain.hpp"
 
 namespace onnxq {
 namespace {

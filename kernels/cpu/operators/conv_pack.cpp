@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cpu/operators/conv.hpp"
 #include "cpu/common/sizes.hpp"
+#include "cpu/operators/conv.hpp"
 
 namespace onnxq {
 

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/elementwise/elementwise.hpp"
 #include "cpu/common/rescale.hpp"
+#include "cpu/elementwise/elementwise.hpp"
 #include "cpu/tiers/tier.hpp"
 
 namespace onnxq {

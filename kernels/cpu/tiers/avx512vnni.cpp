@@ -4,9 +4,9 @@
 // each row, M·V multiply-adds in all. M is chosen so that M·V accumulators, the weights and a broadcast fit 32 registers
 // and hide the instruction's latency of 5 at two a cycle.
 #include "cpu/elementwise/tables.hpp"
-#include "cpu/tiers/zmm/multiply_add.hpp"
 #include "cpu/tiers/zmm/depthwise.hpp"
 #include "cpu/tiers/zmm/epilogue.hpp"
+#include "cpu/tiers/zmm/multiply_add.hpp"
 
 namespace onnxq {
 namespace {

@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "cpu/elementwise/elementwise.hpp"
+#include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
-#include "ort/operators.hpp"
 #include "ort/output.hpp"
 #include "ort/parts.hpp"
 #include "ort/shapes.hpp"
@@ -15,8 +15,8 @@ namespace {
 
 class ChannelsLast {
  public:
-  ChannelsLast(const Api& api, const abi::KernelInfo* info) : kernels_(chosen_elementwise()) {
-    int_type_8bit(api.input_element(info, 0), "x");
+  explicit ChannelsLast(const Node& node) : kernels_(chosen_tier().elementwise()) {
+    int_type_8bit(node.element("x"), "x");
   }
 
   void compute(const Api& api, abi::KernelContext* context) const {
@@ -42,13 +42,13 @@ class ChannelsLast {
     });
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) {
-    TensorType y = api.inferred_input(context, 0);
+  static void infer(const Inference& node) {
+    TensorType y = node.input("x");
     if (y.dims.size() > 2) {
       std::rotate(y.dims.begin() + 1, y.dims.begin() + 2, y.dims.end());
       std::rotate(y.symbols.begin() + 1, y.symbols.begin() + 2, y.symbols.end());
     }
-    api.infer_output(context, 0, y);
+    node.output(y);
   }
 
  private:
@@ -57,10 +57,7 @@ class ChannelsLast {
   const Elementwise& kernels_;
 };
 
+ONNXQ_OPERATOR(ChannelsLast, ChannelsLast);
+
 }  // namespace
-
-Operators channels_last_operators(const Api& api) {
-  return operators<ChannelsLast>(api, "ChannelsLast", 1, {abi::kUint8, abi::kInt8});
-}
-
 }  // namespace onnxq

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "cpu/operators/sum.hpp"
+#include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
-#include "ort/operators.hpp"
 #include "ort/output.hpp"
 #include "ort/parts.hpp"
 #include "ort/shapes.hpp"
@@ -16,20 +16,19 @@ namespace {
 template <size_t Count>
 class Concat {
  public:
-  Concat(const Api& api, const abi::KernelInfo* info)
-      : axis_(api.attribute(info, "axis")), y_(output_range(api, info)) {
-    const auto multiplier = multipliers(api, info, 0, "multiplier"), shift = shifts(api, info, 1);
-    const auto zero_points = api.attribute(info, "zero_points", Dims{});
+  explicit Concat(const Node& node) : axis_(node.integer("axis")), y_(output_range(node)) {
+    const auto multiplier = multipliers(node, "multiplier"), shift = shifts(node);
+    const auto zero_points = node.integers("zero_points");
     if (multiplier.size() != Count || shift.size() != Count || zero_points.size() != Count)
       throw Error("multiplier, shift and zero_points must have " + std::to_string(Count) + " values, they have " +
                   std::to_string(multiplier.size()) + ", " + std::to_string(shift.size()) + " and " +
                   std::to_string(zero_points.size()));
     for (size_t i = 0; i < Count; i++) {
       const std::string name = "x_" + std::to_string(i);
-      const IntType type = int_type(api.input_element(info, kFirst + i), name.c_str());
+      const IntType type = int_type(node.element(name.c_str()), name.c_str());
       const int32_t z = zero_point(zero_points[i], "zero_points of " + name, type);
       types_.push_back(type);
-      parts_.emplace_back(chosen_elementwise(), SumSpec{{{type, z, {multiplier[i]}}}, {shift[i]}, y_});
+      parts_.emplace_back(chosen_tier().elementwise(), SumSpec{{{type, z, {multiplier[i]}}}, {shift[i]}, y_});
     }
   }
 
@@ -69,21 +68,19 @@ class Concat {
     });
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) {
-    TensorType y = api.inferred_input(context, kFirst);
-    y.element = inferred_y_type(api, context);
+  static void infer(const Inference& node) {
+    TensorType y = node.input("x_0");
+    y.element = inferred_y_type(node);
     if (!y.dims.empty()) {
-      const auto attribute = api.inferred_attribute(context, "axis", {});
-      if (attribute.size() != 1) throw Error("attribute axis must be there, an integer");
-      const size_t axis = axis_of(attribute[0], y.dims.size(), "x_0");
+      const size_t axis = axis_of(node.integer("axis"), y.dims.size(), "x_0");
       y.symbols[axis] = "";
       for (size_t i = 1; i < Count; i++) {
-        const TensorType x = api.inferred_input(context, kFirst + i);
+        const TensorType x = node.input(("x_" + std::to_string(i)).c_str());
         const bool known = x.dims.size() == y.dims.size() && x.dims[axis] >= 0 && y.dims[axis] >= 0;
         y.dims[axis] = known ? y.dims[axis] + x.dims[axis] : -1;
       }
     }
-    api.infer_output(context, 0, y);
+    node.output(y);
   }
 
  private:
@@ -95,13 +92,13 @@ class Concat {
   std::vector<Sum> parts_;
 };
 
+ONNXQ_OPERATOR(Concat2, Concat<2>);
+ONNXQ_OPERATOR(Concat3, Concat<3>);
+ONNXQ_OPERATOR(Concat4, Concat<4>);
+ONNXQ_OPERATOR(Concat5, Concat<5>);
+ONNXQ_OPERATOR(Concat6, Concat<6>);
+ONNXQ_OPERATOR(Concat7, Concat<7>);
+ONNXQ_OPERATOR(Concat8, Concat<8>);
+
 }  // namespace
-
-Operators concat_operators(const Api& api) {
-  return join({operators<Concat<2>>(api, "Concat2", 4), operators<Concat<3>>(api, "Concat3", 5),
-               operators<Concat<4>>(api, "Concat4", 6), operators<Concat<5>>(api, "Concat5", 7),
-               operators<Concat<6>>(api, "Concat6", 8), operators<Concat<7>>(api, "Concat7", 9),
-               operators<Concat<8>>(api, "Concat8", 10)});
-}
-
 }  // namespace onnxq

@@ -8,10 +8,10 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/operators/conv.hpp"
 #include "cpu/common/sizes.hpp"
+#include "cpu/operators/conv.hpp"
+#include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
-#include "ort/operators.hpp"
 #include "ort/output.hpp"
 #include "ort/shapes.hpp"
 
@@ -20,8 +20,7 @@ namespace {
 
 using Ints = Dims;
 
-// The inputs in their order.
-enum Input : size_t { kX, kW, kBias, kMultiplier, kShift, kWZeroPoint, kResidual, kResidualMultiplier };
+constexpr size_t kX = 0, kResidual = 6;  // inputs, while a kernel runs
 
 struct Weights {
   std::vector<int8_t> values;
@@ -29,8 +28,8 @@ struct Weights {
   bool nibbles;
 };
 
-Weights weights_of(const Api& api, const abi::KernelInfo* info) {
-  const Tensor w = api.constant(info, kW, "w");
+Weights weights_of(const Node& node) {
+  const Tensor w = node.constant("w");
   Weights weights{std::vector<int8_t>(w.size), w.dims, w.element == abi::kInt4};
   if (w.element == abi::kInt8) {
     std::copy_n(w.as<int8_t>(), w.size, weights.values.begin());
@@ -45,41 +44,41 @@ Weights weights_of(const Api& api, const abi::KernelInfo* info) {
   return weights;
 }
 
-std::vector<int32_t> weight_zero_points(const Api& api, const abi::KernelInfo* info, size_t channels) {
-  const Tensor z = api.constant(info, kWZeroPoint, "w_zero_point");
+std::vector<int32_t> weight_zero_points(const Node& node, size_t channels) {
+  const Tensor z = node.constant("w_zero_point");
   if (z.element != abi::kInt8) throw Error("w_zero_point must be int8");
   if (z.size == 0 || z.dims.size() > 1) throw Error("w_zero_point must be one value or a vector");
   return per_channel({z.as<int8_t>(), z.as<int8_t>() + z.size}, channels, "w_zero_point");
 }
 
 // Two values of a list attribute.
-std::pair<int64_t, int64_t> pair(const Api& api, const abi::KernelInfo* info, const char* name) {
-  const Ints v = api.attribute(info, name, Ints{1, 1});
+std::pair<int64_t, int64_t> pair(const Node& node, const char* name) {
+  const Ints v = node.integers(name);
   if (v.size() != 2 || v[0] < 1 || v[1] < 1) throw Error(std::string(name) + " must be two positive integers");
   return {v[0], v[1]};
 }
 
 // What Conv and Gemm share: everything behind the weights.
 template <bool Residual>
-ConvSpec spec_of(const Api& api, const abi::KernelInfo* info, const ConvShape& shape, bool nibbles) {
+ConvSpec spec_of(const Node& node, const ConvShape& shape, bool nibbles) {
   const auto channels = static_cast<size_t>(shape.out_channels);
   ConvSpec spec{};
   spec.shape = shape;
   spec.nibbles = nibbles;
-  spec.x_type = int_type_8bit(api.input_element(info, kX), "x");
-  spec.x_zero_point = zero_point(api, info, "x_zero_point", spec.x_type);
-  spec.range = output_range(api, info);
-  spec.bias = api.constant_vector(info, kBias, "bias");
+  spec.x_type = int_type_8bit(node.element("x"), "x");
+  spec.x_zero_point = zero_point(node, "x_zero_point", spec.x_type);
+  spec.range = output_range(node);
+  spec.bias = node.constant_vector("bias");
   if (spec.bias.size() != channels)
     throw Error("bias has " + std::to_string(spec.bias.size()) + " values for " + std::to_string(channels) + " channels");
-  spec.multiplier = per_channel(multipliers(api, info, kMultiplier, "multiplier"), channels, "multiplier");
-  spec.shift = per_channel(shifts(api, info, kShift), channels, "shift");
-  spec.w_zero_point = weight_zero_points(api, info, channels);
+  spec.multiplier = per_channel(multipliers(node, "multiplier"), channels, "multiplier");
+  spec.shift = per_channel(shifts(node), channels, "shift");
+  spec.w_zero_point = weight_zero_points(node, channels);
   if (Residual) {
-    spec.residual_type = int_type(api.input_element(info, kResidual), "residual");
-    spec.residual_zero_point = zero_point(api, info, "residual_zero_point", spec.residual_type);
-    spec.residual_multiplier = per_channel(multipliers(api, info, kResidualMultiplier, "residual_multiplier"), channels,
-                                           "residual_multiplier");
+    spec.residual_type = int_type(node.element("residual"), "residual");
+    spec.residual_zero_point = zero_point(node, "residual_zero_point", spec.residual_type);
+    spec.residual_multiplier =
+        per_channel(multipliers(node, "residual_multiplier"), channels, "residual_multiplier");
   }
   return spec;
 }
@@ -122,7 +121,7 @@ void run(const Api& api, abi::KernelContext* context, const Convolution& convolu
 template <bool Residual>
 class Conv {
  public:
-  Conv(const Api& api, const abi::KernelInfo* info) : convolution_(make(api, info)), memory_(api, info) {}
+  explicit Conv(const Node& node) : convolution_(make(node)), memory_(node.scratch()) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, kX);
@@ -133,18 +132,17 @@ class Conv {
                   {x.dims[0], convolution_.out_h(x.dims[1]), convolution_.out_w(x.dims[2]), shape_.out_channels}, residual_type_, y_type_);
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) {
-    TensorType y = api.inferred_input(context, kX);
-    const TensorType w = api.inferred_input(context, kW);
-    y.element = inferred_y_type(api, context);
+  static void infer(const Inference& node) {
+    TensorType y = node.input("x");
+    const TensorType w = node.input("w");
+    y.element = inferred_y_type(node);
     if (y.dims.empty()) {  // of unknown rank, but Conv takes no other
       y.dims.assign(4, -1);
       y.symbols.assign(4, "");
     }
     if (y.dims.size() == 4 && w.dims.size() == 4) {
-      const Ints strides = api.inferred_attribute(context, "strides", {1, 1});
-      const Ints dilations = api.inferred_attribute(context, "dilations", {1, 1});
-      const Ints pads = api.inferred_attribute(context, "pads", {0, 0, 0, 0});
+      const Ints strides = node.integers("strides"), dilations = node.integers("dilations");
+      const Ints pads = node.integers("pads");
       if (strides.size() != 2 || dilations.size() != 2 || pads.size() != 4)
         throw Error("strides and dilations need 2 values, pads 4");
       for (size_t i = 0; i < 2; i++) {
@@ -158,26 +156,26 @@ class Conv {
       y.dims[3] = w.dims[0];
       y.symbols[3] = "";
     }
-    api.infer_output(context, 0, y);
+    node.output(y);
   }
 
  private:
-  Convolution make(const Api& api, const abi::KernelInfo* info) {
-    const Weights w = weights_of(api, info);
+  Convolution make(const Node& node) {
+    const Weights w = weights_of(node);
     if (w.dims.size() != 4) throw Error("w must have 4 dimensions [M, kH, kW, C / group], it has " + shape_text(w.dims));
-    shape_.groups = api.attribute(info, "group", 1);
+    shape_.groups = node.integer("group");
     shape_.out_channels = w.dims[0];
     if (shape_.groups < 1 || w.dims[0] % shape_.groups)
       throw Error("group " + std::to_string(shape_.groups) + " does not divide the " + std::to_string(w.dims[0]) + " channels");
     shape_.kh = w.dims[1], shape_.kw = w.dims[2];
     shape_.in_channels = w.dims[3] * shape_.groups;
-    std::tie(shape_.stride_h, shape_.stride_w) = pair(api, info, "strides");
-    std::tie(shape_.dilation_h, shape_.dilation_w) = pair(api, info, "dilations");
-    const Ints pads = api.attribute(info, "pads", Ints{0, 0, 0, 0});
+    std::tie(shape_.stride_h, shape_.stride_w) = pair(node, "strides");
+    std::tie(shape_.dilation_h, shape_.dilation_w) = pair(node, "dilations");
+    const Ints pads = node.integers("pads");
     if (pads.size() != 4 || *std::min_element(pads.begin(), pads.end()) < 0)
       throw Error("pads must be four integers of at least 0");
     shape_.top = pads[0], shape_.left = pads[1], shape_.bottom = pads[2], shape_.right = pads[3];
-    ConvSpec spec = spec_of<Residual>(api, info, shape_, w.nibbles);
+    ConvSpec spec = spec_of<Residual>(node, shape_, w.nibbles);
     spec.weights = w.values.data();
     residual_type_ = spec.residual_type, y_type_ = spec.range.type;
     return Convolution(chosen_tier(), spec);
@@ -192,7 +190,7 @@ class Conv {
 template <bool Residual>
 class Gemm {
  public:
-  Gemm(const Api& api, const abi::KernelInfo* info) : convolution_(make(api, info)), memory_(api, info) {}
+  explicit Gemm(const Node& node) : convolution_(make(node)), memory_(node.scratch()) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, kX);
@@ -206,20 +204,20 @@ class Gemm {
     run<Residual>(api, context, convolution_, memory_, x, 1, 1, rows, y_dims, residual_type_, y_type_);
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) {
-    TensorType y = api.inferred_input(context, kX);
-    const TensorType w = api.inferred_input(context, kW);
-    y.element = inferred_y_type(api, context);
+  static void infer(const Inference& node) {
+    TensorType y = node.input("x");
+    const TensorType w = node.input("w");
+    y.element = inferred_y_type(node);
     if (!y.dims.empty() && w.dims.size() == 2) {
       y.dims.back() = w.dims[1];
       y.symbols.back() = "";
     }
-    api.infer_output(context, 0, y);
+    node.output(y);
   }
 
  private:
-  Convolution make(const Api& api, const abi::KernelInfo* info) {
-    const Weights w = weights_of(api, info);
+  Convolution make(const Node& node) {
+    const Weights w = weights_of(node);
     if (w.dims.size() != 2) throw Error("w must have 2 dimensions [K, N], it has " + shape_text(w.dims));
     k_ = w.dims[0], n_ = w.dims[1];
     std::vector<int8_t> by_channel(w.values.size());
@@ -228,7 +226,7 @@ class Gemm {
         by_channel[static_cast<size_t>(n * k_ + k)] = w.values[static_cast<size_t>(k * n_ + n)];
     ConvShape shape{};
     shape.in_channels = k_, shape.out_channels = n_;
-    ConvSpec spec = spec_of<Residual>(api, info, shape, w.nibbles);
+    ConvSpec spec = spec_of<Residual>(node, shape, w.nibbles);
     spec.weights = by_channel.data();
     residual_type_ = spec.residual_type, y_type_ = spec.range.type;
     return Convolution(chosen_tier(), spec);
@@ -240,11 +238,10 @@ class Gemm {
   ScratchSource memory_;
 };
 
+ONNXQ_OPERATOR(Conv, Conv<false>);
+ONNXQ_OPERATOR(ConvAdd, Conv<true>);
+ONNXQ_OPERATOR(Gemm, Gemm<false>);
+ONNXQ_OPERATOR(GemmAdd, Gemm<true>);
+
 }  // namespace
-
-Operators conv_operators(const Api& api) {
-  return join({weighted_operators<Conv<false>>(api, "Conv", 6), weighted_operators<Conv<true>>(api, "ConvAdd", 8),
-               weighted_operators<Gemm<false>>(api, "Gemm", 6), weighted_operators<Gemm<true>>(api, "GemmAdd", 8)});
-}
-
 }  // namespace onnxq

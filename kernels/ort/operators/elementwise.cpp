@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "cpu/operators/sum.hpp"
+#include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
-#include "ort/operators.hpp"
 #include "ort/output.hpp"
 #include "ort/parts.hpp"
 #include "ort/shapes.hpp"
@@ -39,8 +39,7 @@ Dims channel_strides(const Sum& sum, int64_t axis, const Dims& y) {
 
 class Requantize {
  public:
-  Requantize(const Api& api, const abi::KernelInfo* info)
-      : axis_(api.attribute(info, "axis", -1)), sum_(chosen_elementwise(), spec(api, info)) {}
+  explicit Requantize(const Node& node) : axis_(node.integer("axis")), sum_(chosen_tier().elementwise(), spec(node)) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, 0);
@@ -52,18 +51,17 @@ class Requantize {
              [&](int64_t begin, int64_t end) { sum_.run(walk, begin, end, x.data, nullptr, y); });
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) {
-    TensorType y = api.inferred_input(context, 0);
-    y.element = inferred_y_type(api, context);
-    api.infer_output(context, 0, y);
+  static void infer(const Inference& node) {
+    TensorType y = node.input("x");
+    y.element = inferred_y_type(node);
+    node.output(y);
   }
 
  private:
-  static SumSpec spec(const Api& api, const abi::KernelInfo* info) {
-    const IntType type = int_type(api.input_element(info, 0), "x");
-    SumSpec s{{{type, zero_point(api, info, "x_zero_point", type), multipliers(api, info, 1, "multiplier")}},
-              shifts(api, info, 2),
-              output_range(api, info)};
+  static SumSpec spec(const Node& node) {
+    const IntType type = int_type(node.element("x"), "x");
+    SumSpec s{{{type, zero_point(node, "x_zero_point", type), multipliers(node, "multiplier")}},
+              shifts(node), output_range(node)};
     check_lengths({{"multiplier", &s.terms[0].multiplier}, {"shift", &s.shift}});
     return s;
   }
@@ -75,8 +73,7 @@ class Requantize {
 template <bool Subtract>
 class AddOrSub {
  public:
-  AddOrSub(const Api& api, const abi::KernelInfo* info)
-      : axis_(api.attribute(info, "axis", -1)), sum_(chosen_elementwise(), spec(api, info)) {}
+  explicit AddOrSub(const Node& node) : axis_(node.integer("axis")), sum_(chosen_tier().elementwise(), spec(node)) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor a = api.input(context, 0), b = api.input(context, 1);
@@ -88,19 +85,18 @@ class AddOrSub {
              [&](int64_t begin, int64_t end) { sum_.run(walk, begin, end, a.data, b.data, y); });
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) {
-    TensorType y = inferred_broadcast(api.inferred_input(context, 0), api.inferred_input(context, 1));
-    y.element = inferred_y_type(api, context);
-    api.infer_output(context, 0, y);
+  static void infer(const Inference& node) {
+    TensorType y = inferred_broadcast(node.input("a"), node.input("b"));
+    y.element = inferred_y_type(node);
+    node.output(y);
   }
 
  private:
-  static SumSpec spec(const Api& api, const abi::KernelInfo* info) {
-    const IntType a = int_type(api.input_element(info, 0), "a"), b = int_type(api.input_element(info, 1), "b");
-    SumSpec s{{{a, zero_point(api, info, "a_zero_point", a), multipliers(api, info, 2, "a_multiplier")},
-               {b, zero_point(api, info, "b_zero_point", b), multipliers(api, info, 3, "b_multiplier")}},
-              shifts(api, info, 4),
-              output_range(api, info)};
+  static SumSpec spec(const Node& node) {
+    const IntType a = int_type(node.element("a"), "a"), b = int_type(node.element("b"), "b");
+    SumSpec s{{{a, zero_point(node, "a_zero_point", a), multipliers(node, "a_multiplier")},
+               {b, zero_point(node, "b_zero_point", b), multipliers(node, "b_multiplier")}},
+              shifts(node), output_range(node)};
     check_lengths(
         {{"a_multiplier", &s.terms[0].multiplier}, {"b_multiplier", &s.terms[1].multiplier}, {"shift", &s.shift}});
     if (Subtract)
@@ -114,7 +110,7 @@ class AddOrSub {
 
 class Mul {
  public:
-  Mul(const Api& api, const abi::KernelInfo* info) : product_(chosen_elementwise(), row(api, info)) {}
+  explicit Mul(const Node& node) : product_(chosen_tier().elementwise(), row(node)) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor a = api.input(context, 0), b = api.input(context, 1);
@@ -125,29 +121,28 @@ class Mul {
              [&](int64_t begin, int64_t end) { product_.run(walk, begin, end, a.data, b.data, y); });
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) { AddOrSub<false>::infer(api, context); }
+  static void infer(const Inference& node) { AddOrSub<false>::infer(node); }
 
  private:
-  static ProductRow row(const Api& api, const abi::KernelInfo* info) {
+  static ProductRow row(const Node& node) {
     ProductRow r{};
-    r.a_type = int_type_8bit(api.input_element(info, 0), "a");
-    r.b_type = int_type_8bit(api.input_element(info, 1), "b");
-    r.a_zero_point = zero_point(api, info, "a_zero_point", r.a_type);
-    r.b_zero_point = zero_point(api, info, "b_zero_point", r.b_type);
-    r.multiplier = one_value(multipliers(api, info, 2, "multiplier"), "multiplier");
-    r.shift = one_value(shifts(api, info, 3), "shift");
-    r.range = output_range(api, info);
+    r.a_type = int_type_8bit(node.element("a"), "a");
+    r.b_type = int_type_8bit(node.element("b"), "b");
+    r.a_zero_point = zero_point(node, "a_zero_point", r.a_type);
+    r.b_zero_point = zero_point(node, "b_zero_point", r.b_type);
+    r.multiplier = one_value(multipliers(node, "multiplier"), "multiplier");
+    r.shift = one_value(shifts(node), "shift");
+    r.range = output_range(node);
     return r;
   }
 
   Product product_;
 };
 
+ONNXQ_OPERATOR(Requantize, Requantize);
+ONNXQ_OPERATOR(Add, AddOrSub<false>);
+ONNXQ_OPERATOR(Sub, AddOrSub<true>);
+ONNXQ_OPERATOR(Mul, Mul);
+
 }  // namespace
-
-Operators elementwise_operators(const Api& api) {
-  return join({operators<Requantize>(api, "Requantize", 3), operators<AddOrSub<false>>(api, "Add", 5),
-               operators<AddOrSub<true>>(api, "Sub", 5), operators<Mul>(api, "Mul", 4)});
-}
-
 }  // namespace onnxq

@@ -3,8 +3,8 @@
 #include <cstdint>
 
 #include "cpu/elementwise/elementwise.hpp"
+#include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
-#include "ort/operators.hpp"
 #include "ort/output.hpp"
 #include "ort/parts.hpp"
 
@@ -13,9 +13,9 @@ namespace {
 
 class LookupTable {
  public:
-  LookupTable(const Api& api, const abi::KernelInfo* info) : kernels_(chosen_elementwise()) {
-    const bool is_signed = int_type_8bit(api.input_element(info, 0), "x") == IntType::S8;
-    const Tensor table = api.constant(info, 1, "table");
+  explicit LookupTable(const Node& node) : kernels_(chosen_tier().elementwise()) {
+    const bool is_signed = int_type_8bit(node.element("x"), "x") == IntType::S8;
+    const Tensor table = node.constant("table");
     int_type_8bit(table.element, "table");
     if (table.dims.size() != 1 || table.size != table_.size()) throw Error("table must be a vector of 256 values");
     // Entry i is for x = type_min + i; here it is for the byte that x is.
@@ -31,10 +31,10 @@ class LookupTable {
     });
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) {
-    TensorType y = api.inferred_input(context, 0);
-    y.element = api.inferred_input(context, 1).element;
-    api.infer_output(context, 0, y);
+  static void infer(const Inference& node) {
+    TensorType y = node.input("x");
+    y.element = node.input("table").element;
+    node.output(y);
   }
 
  private:
@@ -42,10 +42,7 @@ class LookupTable {
   std::array<uint8_t, 256> table_{};
 };
 
+ONNXQ_OPERATOR(LookupTable, LookupTable);
+
 }  // namespace
-
-Operators lookup_operators(const Api& api) {
-  return operators<LookupTable>(api, "LookupTable", 2, {abi::kUint8, abi::kInt8});
-}
-
 }  // namespace onnxq

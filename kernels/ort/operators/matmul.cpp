@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "cpu/operators/matmul.hpp"
+#include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
-#include "ort/operators.hpp"
 #include "ort/output.hpp"
 #include "ort/parts.hpp"
 #include "ort/shapes.hpp"
@@ -19,8 +19,7 @@ constexpr int64_t kMacsPerUnit = 100;  // multiply-adds in about a nanosecond
 
 class MatMulOp {
  public:
-  MatMulOp(const Api& api, const abi::KernelInfo* info)
-      : matmul_(chosen_tier(), chosen_elementwise(), spec(api, info)), memory_(api, info) {}
+  explicit MatMulOp(const Node& node) : matmul_(chosen_tier(), spec(node)), memory_(node.scratch()) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor a = api.input(context, 0), b = api.input(context, 1);
@@ -69,8 +68,8 @@ class MatMulOp {
              });
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) {
-    TensorType a = api.inferred_input(context, 0), b = api.inferred_input(context, 1);
+  static void infer(const Inference& node) {
+    TensorType a = node.input("a"), b = node.input("b");
     TensorType y{0, {}, {}};
     if (a.dims.size() >= 2 && b.dims.size() >= 2) {
       const int64_t rows = a.dims.end()[-2], columns = b.dims.end()[-1];
@@ -83,20 +82,20 @@ class MatMulOp {
       y.dims.insert(y.dims.end(), {rows, columns});
       y.symbols.insert(y.symbols.end(), {row_symbol, column_symbol});
     }
-    y.element = inferred_y_type(api, context);
-    api.infer_output(context, 0, y);
+    y.element = inferred_y_type(node);
+    node.output(y);
   }
 
  private:
-  MatMulSpec spec(const Api& api, const abi::KernelInfo* info) {
+  MatMulSpec spec(const Node& node) {
     MatMulSpec s{};
-    s.a_type = int_type_8bit(api.input_element(info, 0), "a");
-    s.b_type = int_type_8bit(api.input_element(info, 1), "b");
-    s.a_zero_point = zero_point(api, info, "a_zero_point", s.a_type);
-    s.b_zero_point = zero_point(api, info, "b_zero_point", s.b_type);
-    s.multiplier = one_value(multipliers(api, info, 2, "multiplier"), "multiplier");
-    s.shift = one_value(shifts(api, info, 3), "shift");
-    s.range = output_range(api, info);
+    s.a_type = int_type_8bit(node.element("a"), "a");
+    s.b_type = int_type_8bit(node.element("b"), "b");
+    s.a_zero_point = zero_point(node, "a_zero_point", s.a_type);
+    s.b_zero_point = zero_point(node, "b_zero_point", s.b_type);
+    s.multiplier = one_value(multipliers(node, "multiplier"), "multiplier");
+    s.shift = one_value(shifts(node), "shift");
+    s.range = output_range(node);
     type_ = s.range.type;
     a_ = {s.a_type, s.a_zero_point};
     b_ = {s.b_type, s.b_zero_point};
@@ -133,8 +132,7 @@ class MatMulOp {
   ScratchSource memory_;
 };
 
+ONNXQ_OPERATOR(MatMul, MatMulOp);
+
 }  // namespace
-
-Operators matmul_operators(const Api& api) { return operators<MatMulOp>(api, "MatMul", 4); }
-
 }  // namespace onnxq

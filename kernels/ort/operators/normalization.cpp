@@ -6,8 +6,8 @@
 
 #include "cpu/operators/layer_norm.hpp"
 #include "cpu/operators/softmax.hpp"
+#include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
-#include "ort/operators.hpp"
 #include "ort/output.hpp"
 #include "ort/parts.hpp"
 #include "ort/shapes.hpp"
@@ -15,16 +15,16 @@
 namespace onnxq {
 namespace {
 
-void infer_same_shape(const Api& api, abi::ShapeContext* context) {
-  TensorType y = api.inferred_input(context, 0);
-  y.element = inferred_y_type(api, context);
-  api.infer_output(context, 0, y);
+void infer_same_shape(const Inference& node) {
+  TensorType y = node.input("x");
+  y.element = inferred_y_type(node);
+  node.output(y);
 }
 
 class SoftmaxOp {
  public:
-  SoftmaxOp(const Api& api, const abi::KernelInfo* info)
-      : axis_(api.attribute(info, "axis", -1)), softmax_(chosen_elementwise(), spec(api, info)), memory_(api, info) {}
+  explicit SoftmaxOp(const Node& node)
+      : axis_(node.integer("axis")), softmax_(chosen_tier().elementwise(), spec(node)), memory_(node.scratch()) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, 0);
@@ -41,24 +41,24 @@ class SoftmaxOp {
              });
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) { infer_same_shape(api, context); }
+  static void infer(const Inference& node) { infer_same_shape(node); }
 
  private:
   static constexpr int64_t kLongest = int64_t{1} << 25;
 
-  SoftmaxSpec spec(const Api& api, const abi::KernelInfo* info) {
+  SoftmaxSpec spec(const Node& node) {
     SoftmaxSpec s{};
-    s.is_signed = int_type_8bit(api.input_element(info, 0), "x") == IntType::S8;
-    const auto table = api.constant_vector(info, 1, "table");
+    s.is_signed = int_type_8bit(node.element("x"), "x") == IntType::S8;
+    const auto table = node.constant_vector("table");
     if (table.size() != s.table.size()) throw Error("table must be a vector of 256 values");
     const auto [least, most] = std::minmax_element(table.begin(), table.end());
     if (*least < 0 || *most > 1 << 20 || table[0] == 0)
       throw Error("table must have values from 0 to 1048576, the first more than 0");
     std::copy(table.begin(), table.end(), s.table.begin());
-    s.multiplier = one_value(multipliers(api, info, 2, "multiplier"), "multiplier");
-    s.shift = one_value(shifts(api, info, 3), "shift");
+    s.multiplier = one_value(multipliers(node, "multiplier"), "multiplier");
+    s.shift = one_value(shifts(node), "shift");
     if (s.shift > 16) throw Error("shift " + std::to_string(s.shift) + " is not in 1 to 16");
-    s.range = output_range(api, info);
+    s.range = output_range(node);
     type_ = s.range.type;
     return s;
   }
@@ -71,8 +71,7 @@ class SoftmaxOp {
 
 class LayerNormOp {
  public:
-  LayerNormOp(const Api& api, const abi::KernelInfo* info)
-      : norm_(chosen_elementwise(), spec(api, info)), memory_(api, info) {}
+  explicit LayerNormOp(const Node& node) : norm_(chosen_tier().elementwise(), spec(node)), memory_(node.scratch()) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, 0);
@@ -92,15 +91,15 @@ class LayerNormOp {
              });
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) { infer_same_shape(api, context); }
+  static void infer(const Inference& node) { infer_same_shape(node); }
 
  private:
-  static LayerNormSpec spec(const Api& api, const abi::KernelInfo* info) {
+  static LayerNormSpec spec(const Node& node) {
     LayerNormSpec s{};
-    s.x_type = int_type(api.input_element(info, 0), "x");
-    s.x_zero_point = zero_point(api, info, "x_zero_point", s.x_type);
-    s.gamma = api.constant_vector(info, 1, "gamma");
-    const Tensor beta = api.constant(info, 2, "beta");
+    s.x_type = int_type(node.element("x"), "x");
+    s.x_zero_point = zero_point(node, "x_zero_point", s.x_type);
+    s.gamma = node.constant_vector("gamma");
+    const Tensor beta = node.constant("beta");
     if (beta.element != abi::kInt64) throw Error("beta must be int64");
     if (beta.size == 0 || beta.dims.size() > 1) throw Error("beta must be one value or a vector");
     s.beta.assign(beta.as<int64_t>(), beta.as<int64_t>() + beta.size);
@@ -108,12 +107,12 @@ class LayerNormOp {
       if (b > kBeta || b < -kBeta) throw Error("beta " + std::to_string(b) + " is larger than 2^62");
     if (s.gamma.size() != s.beta.size() && s.gamma.size() != 1 && s.beta.size() != 1)
       throw Error("gamma has " + std::to_string(s.gamma.size()) + " values, beta " + std::to_string(s.beta.size()));
-    s.shift = one_value(shifts(api, info, 3), "shift");
-    s.epsilon = api.attribute(info, "epsilon");
+    s.shift = one_value(shifts(node), "shift");
+    s.epsilon = node.integer("epsilon");
     if (s.epsilon < 0 || s.epsilon > kEpsilon)
       throw Error("epsilon " + std::to_string(s.epsilon) + " is not in 0 to 2^61");
-    s.center = api.attribute(info, "center", 1) != 0;
-    s.range = output_range(api, info);
+    s.center = node.integer("center") != 0;
+    s.range = output_range(node);
     return s;
   }
 
@@ -123,10 +122,8 @@ class LayerNormOp {
   ScratchSource memory_;
 };
 
+ONNXQ_OPERATOR(Softmax, SoftmaxOp);
+ONNXQ_OPERATOR(LayerNorm, LayerNormOp);
+
 }  // namespace
-
-Operators normalization_operators(const Api& api) {
-  return join({operators<SoftmaxOp>(api, "Softmax", 4), operators<LayerNormOp>(api, "LayerNorm", 4)});
-}
-
 }  // namespace onnxq

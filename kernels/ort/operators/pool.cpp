@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "cpu/operators/pool.hpp"
+#include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
-#include "ort/operators.hpp"
 #include "ort/output.hpp"
 #include "ort/parts.hpp"
 #include "ort/shapes.hpp"
@@ -23,16 +23,13 @@ void check_window(const Dims& kernel, const Dims& strides, const Dims& pads, con
   if (!least(pads, 4, 0)) throw Error("pads must be four integers of at least 0");
 }
 
-template <class Read>
-Window window_of(const Read& read) {
-  const Dims kernel = read("kernel_shape", Dims{}), strides = read("strides", Dims{1, 1});
-  const Dims pads = read("pads", Dims{0, 0, 0, 0}), dilations = read("dilations", Dims{1, 1});
+// Of a Node or an Inference.
+template <class N>
+Window window_of(const N& node) {
+  const Dims kernel = node.integers("kernel_shape"), strides = node.integers("strides");
+  const Dims pads = node.integers("pads"), dilations = node.integers("dilations");
   check_window(kernel, strides, pads, dilations);
   return {kernel[0], kernel[1], strides[0], strides[1], dilations[0], dilations[1], pads[0], pads[1], pads[2], pads[3]};
-}
-
-Window window_of(const Api& api, const abi::KernelInfo* info) {
-  return window_of([&](const char* name, const Dims& fallback) { return api.attribute(info, name, fallback); });
 }
 
 PoolImage image_of(const Window& window, const Tensor& x) {
@@ -40,21 +37,20 @@ PoolImage image_of(const Window& window, const Tensor& x) {
   return {x.dims[1], x.dims[2], x.dims[3], window.out_h(x.dims[1]), window.out_w(x.dims[2])};
 }
 
-void infer_pool(const Api& api, abi::ShapeContext* context, int element) {
-  TensorType y = api.inferred_input(context, 0);
+void infer_pool(const Inference& node, int element) {
+  TensorType y = node.input("x");
   if (y.dims.empty()) {  // of unknown rank, but pools take no other
     y.dims.assign(4, -1);
     y.symbols.assign(4, "");
   }
   y.element = element;
   if (y.dims.size() == 4) {
-    const Window window = window_of(
-        [&](const char* name, const Dims& fallback) { return api.inferred_attribute(context, name, fallback); });
+    const Window window = window_of(node);
     y.dims[1] = y.dims[1] < 0 ? -1 : window.out_h(y.dims[1]);
     y.dims[2] = y.dims[2] < 0 ? -1 : window.out_w(y.dims[2]);
     y.symbols[1] = y.symbols[2] = "";
   }
-  api.infer_output(context, 0, y);
+  node.output(y);
 }
 
 // Of a pool, in places of about a nanosecond. A vector holds many channels: some elements of a window take that long.
@@ -64,11 +60,11 @@ int64_t work_of(const Window& window, const PoolImage& image, int64_t rows) {
 
 class MaxPool {
  public:
-  MaxPool(const Api& api, const abi::KernelInfo* info)
-      : kernels_(chosen_elementwise()),
-        window_(window_of(api, info)),
-        signed_(int_type_8bit(api.input_element(info, 0), "x") == IntType::S8),
-        memory_(api, info) {}
+  explicit MaxPool(const Node& node)
+      : kernels_(chosen_tier().elementwise()),
+        window_(window_of(node)),
+        signed_(int_type_8bit(node.element("x"), "x") == IntType::S8),
+        memory_(node.scratch()) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, 0);
@@ -83,9 +79,7 @@ class MaxPool {
              });
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) {
-    infer_pool(api, context, api.inferred_input(context, 0).element);
-  }
+  static void infer(const Inference& node) { infer_pool(node, node.input("x").element); }
 
  private:
   const Elementwise& kernels_;
@@ -94,11 +88,9 @@ class MaxPool {
   ScratchSource memory_;
 };
 
-MeanSpec mean_of(const Api& api, const abi::KernelInfo* info, std::vector<int32_t> multiplier,
-                 std::vector<int32_t> shift) {
-  const IntType type = int_type(api.input_element(info, 0), "x");
-  return {type, zero_point(api, info, "x_zero_point", type), std::move(multiplier), std::move(shift),
-          output_range(api, info)};
+MeanSpec mean_of(const Node& node, std::vector<int32_t> multiplier, std::vector<int32_t> shift) {
+  const IntType type = int_type(node.element("x"), "x");
+  return {type, zero_point(node, "x_zero_point", type), std::move(multiplier), std::move(shift), output_range(node)};
 }
 
 // A multiplier or shift of one value, or of shape [OH, OW, 1].
@@ -107,8 +99,8 @@ struct ByPosition {
   Dims dims;  // OH and OW, or none
 };
 
-ByPosition by_position(const Api& api, const abi::KernelInfo* info, size_t index, const char* name) {
-  const Tensor t = api.constant(info, index, name);
+ByPosition by_position(const Node& node, const char* name) {
+  const Tensor t = node.constant(name);
   if (t.element != abi::kInt32) throw Error(std::string(name) + " must be int32");
   const bool one = t.size == 1 && t.dims.size() <= 1;
   if (!one && (t.dims.size() != 3 || t.dims[2] != 1 || t.size == 0))
@@ -118,8 +110,8 @@ ByPosition by_position(const Api& api, const abi::KernelInfo* info, size_t index
 
 class AveragePool {
  public:
-  AveragePool(const Api& api, const abi::KernelInfo* info)
-      : window_(window_of(api, info)), mean_(chosen_elementwise(), spec(api, info)), memory_(api, info) {}
+  explicit AveragePool(const Node& node)
+      : window_(window_of(node)), mean_(chosen_tier().elementwise(), spec(node)), memory_(node.scratch()) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, 0);
@@ -137,13 +129,11 @@ class AveragePool {
              });
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) {
-    infer_pool(api, context, inferred_y_type(api, context));
-  }
+  static void infer(const Inference& node) { infer_pool(node, inferred_y_type(node)); }
 
  private:
-  MeanSpec spec(const Api& api, const abi::KernelInfo* info) {
-    ByPosition multiplier = by_position(api, info, 1, "multiplier"), shift = by_position(api, info, 2, "shift");
+  MeanSpec spec(const Node& node) {
+    ByPosition multiplier = by_position(node, "multiplier"), shift = by_position(node, "shift");
     check_multiplier(multiplier.values, "multiplier");
     check_shift(shift.values);
     positions_ = multiplier.dims.empty() ? shift.dims : multiplier.dims;
@@ -154,7 +144,7 @@ class AveragePool {
         throw Error("multiplier and shift have the shapes " + shape_text(multiplier.dims) + " and " +
                     shape_text(shift.dims));
     }
-    return mean_of(api, info, std::move(multiplier.values), std::move(shift.values));
+    return mean_of(node, std::move(multiplier.values), std::move(shift.values));
   }
 
   Dims positions_;  // set by spec()
@@ -165,12 +155,12 @@ class AveragePool {
 
 class ReduceMean {
  public:
-  ReduceMean(const Api& api, const abi::KernelInfo* info)
-      : axes_(api.attribute(info, "axes", Dims{})),
-        keep_(api.attribute(info, "keepdims", 1) != 0),
-        mean_(chosen_elementwise(),
-              mean_of(api, info, {one_value(multipliers(api, info, 1, "multiplier"), "multiplier")},
-                      {one_value(shifts(api, info, 2), "shift")})) {
+  explicit ReduceMean(const Node& node)
+      : axes_(node.integers("axes")),
+        keep_(node.integer("keepdims") != 0),
+        mean_(chosen_tier().elementwise(),
+              mean_of(node, {one_value(multipliers(node, "multiplier"), "multiplier")},
+                      {one_value(shifts(node), "shift")})) {
     check_axes(axes_);
   }
 
@@ -192,19 +182,19 @@ class ReduceMean {
              [&](int64_t begin, int64_t end) { mean_.reduce(x.data, count, inner, y, begin, end); });
   }
 
-  static void infer(const Api& api, abi::ShapeContext* context) {
-    const TensorType x = api.inferred_input(context, 0);
-    const Dims axes = api.inferred_attribute(context, "axes", {}),
-               keep = api.inferred_attribute(context, "keepdims", {1});
+  static void infer(const Inference& node) {
+    const TensorType x = node.input("x");
+    const Dims axes = node.integers("axes");
+    const bool keep = node.integer("keepdims") != 0;
     check_axes(axes);
-    TensorType y{inferred_y_type(api, context), {}, {}};
+    TensorType y{inferred_y_type(node), {}, {}};
     for (size_t i = 0; i < x.dims.size(); i++) {
       const bool goes = static_cast<int64_t>(i) >= axes.front() && static_cast<int64_t>(i) <= axes.back();
-      if (goes && keep[0] == 0) continue;
+      if (goes && !keep) continue;
       y.dims.push_back(goes ? 1 : x.dims[i]);
       y.symbols.push_back(goes ? "" : x.symbols[i]);
     }
-    api.infer_output(context, 0, y);
+    node.output(y);
   }
 
  private:
@@ -219,11 +209,9 @@ class ReduceMean {
   Mean mean_;
 };
 
+ONNXQ_OPERATOR(MaxPool, MaxPool);
+ONNXQ_OPERATOR(AveragePool, AveragePool);
+ONNXQ_OPERATOR(ReduceMean, ReduceMean);
+
 }  // namespace
-
-Operators pool_operators(const Api& api) {
-  return join({operators<MaxPool>(api, "MaxPool", 1, {abi::kUint8, abi::kInt8}),
-               operators<AveragePool>(api, "AveragePool", 3), operators<ReduceMean>(api, "ReduceMean", 3)});
-}
-
 }  // namespace onnxq

@@ -5,8 +5,8 @@
 // results to bytes undoes it. Taller kernels take several columns ("quads"), with zero weights behind the last row.
 #pragma once
 
-#include "cpu/tiers/zmm/multiply_add.hpp"
 #include "cpu/tiers/zmm/epilogue.hpp"
+#include "cpu/tiers/zmm/multiply_add.hpp"
 
 namespace onnxq {
 namespace {
