@@ -17,7 +17,7 @@ import pytest
 
 import onnxq
 import onnxq.passes
-from onnxq.execution import runtime
+from onnxq.execution import library
 
 DISTRIBUTION = importlib.metadata.distribution("onnxq")
 
@@ -69,7 +69,7 @@ def test_types_and_profiles_are_shipped(root: Path) -> None:
 def test_the_kernel_library_is_installed() -> None:
     if not any(shutil.which(compiler) for compiler in (os.environ.get("CXX", ""), "c++", "g++", "clang++")):
         pytest.skip("no C++ compiler here, so onnxq was installed without its kernels")
-    assert runtime.library_path().is_file()
+    assert library.library_path().is_file()
 
 
 def test_the_command_points_to_a_function() -> None:

@@ -18,15 +18,15 @@ TAKE_BACK = 2**32 - 1  # −1, modulo 2^32
 
 @cache
 def count_function() -> CountFunction | None:
-    """`onnxq_count` of kernels/cpu/count.hpp, pointers as integers. None without a kernel library.
+    """`onnxq_count` of kernels/cpu/calibrate/count.hpp, pointers as integers. None without a kernel library.
 
     Raises OnnxqError when there is a library that cannot be loaded.
     """
-    from onnxq.execution import runtime
+    from onnxq.execution import library
 
-    if not runtime.has_library():
+    if not library.has_library():
         return None
-    function = getattr(runtime.library(), "onnxq_count", None)  # an older build, which ONNXQ_LIBRARY may name, has none
+    function = getattr(library.load(), "onnxq_count", None)  # an older build, which ONNXQ_LIBRARY may name, has none
     if function is not None:
         function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
         function.restype = ctypes.c_size_t

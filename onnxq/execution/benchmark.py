@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxq.errors import ConfigError, OnnxqError
-from onnxq.execution import runtime
+from onnxq.execution import library
 from onnxq.execution.competitors import ONNXRUNTIME, OPENVINO, Competitor, Run, open_competitor
 from onnxq.execution.feeds import bench_feeds
 from onnxq.execution.layer_times import LayerTimes, Source, layer_times
@@ -241,6 +241,6 @@ def _made_name(source: Source) -> str:
 
 def _isa() -> str | None:
     try:
-        return runtime.kernel_isa() if runtime.has_library() else None
+        return library.kernel_isa() if library.has_library() else None
     except OnnxqError:
         return None

@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxq.errors import OnnxqError
-from onnxq.execution import runtime
+from onnxq.execution import library, runtime
 from onnxq.execution.inner_tensors import to_value
 from onnxq.graph.model import Model, to_proto
 from onnxq.graph.protos import ELEMENT_BITS
@@ -198,13 +198,13 @@ def _table(
 def _ceiling(ours: bool, threads: int, given: float | None, rates: Sequence[float]) -> tuple[float, str]:
     if given is not None:
         return given, "as given"
-    if ours and threads and runtime.has_library():
+    if ours and threads and library.has_library():
         try:
-            peak = 2e-9 * runtime.peak_macs() * threads
+            peak = 2e-9 * library.peak_macs() * threads
         except OnnxqError:
             peak = 0.0
         if peak:
-            return peak, f"inner loop of the {runtime.kernel_isa()} kernels on {threads} thread(s)"
+            return peak, f"inner loop of the {library.kernel_isa()} kernels on {threads} thread(s)"
     return max(rates, default=0.0), "its own fastest layer"
 
 

@@ -1,4 +1,4 @@
-"""Find the kernel library, register it with onnxruntime, make sessions.
+"""onnxruntime sessions with the kernel library registered.
 
 A model with operators of domain com.onnxq runs on the kernels when the library is registered and on its own function
 bodies when it is not: the same integers, only slower.
@@ -6,10 +6,7 @@ bodies when it is not: the same integers, only slower.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from onnxq.errors import ConfigError, MissingDependencyError, ModelError, OnnxqError
+from onnxq.execution import library
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-LIBRARY_NAMES = ("libonnxq_kernels.so", "libonnxq_kernels.dylib", "onnxq_kernels.dll")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 LEVELS = {
     "all": "ORT_ENABLE_ALL",
@@ -29,7 +26,6 @@ LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "none": "ORT_DISABLE_ALL",
 }
-ISA_VARIABLE = "ONNXQ_ISA"
 WEIGHTS_ENTRY = "session.optimized_model_external_initializers_file_name"
 LOG_FATAL = 4  # errors come as exceptions; printed too, they would not be one line
 # What onnxruntime puts before its messages: an error code, and for some the place in its own source.
@@ -38,89 +34,6 @@ ORIGIN = re.compile(
     r"(Exception during initialization: )?(Load model from .*? failed: ?)?(/\S+:\d+ .*?\) )?"
 )
 PROTO_LIMIT = 1_800_000_000  # bytes; a protobuf message ends at 2 GiB, stay clear of it
-
-
-def library_path() -> Path:
-    """The kernel library, for `SessionOptions.register_custom_ops_library`.
-
-    The environment variable ONNXQ_LIBRARY names another build of it (with sanitizers, say).
-    Raises OnnxqError when there is none.
-    """
-    path = _find_library()
-    if path is None:
-        raise OnnxqError(
-            "the kernel library is not installed: there was no working C++17 compiler when onnxq was. Integer-only "
-            "models run on their function bodies, the same results only slower. For the kernels install g++ 11 or "
-            "clang 14 (or later), then reinstall onnxq with `pip install -v --force-reinstall --no-deps`"
-        )
-    return path
-
-
-def has_library() -> bool:
-    """Whether there is a kernel library. Raises OnnxqError when ONNXQ_LIBRARY names no file."""
-    return _find_library() is not None
-
-
-def cpu_features() -> tuple[str, ...]:
-    """What this CPU and operating system offer to integer kernels, of avx2, avxvnni, avx512vnni, amx_int8.
-
-    Raises OnnxqError when there is no kernel library or it cannot be loaded.
-    """
-    return tuple(_function("onnxq_cpu_features", ctypes.c_char_p)().decode().split())
-
-
-def kernel_tiers() -> tuple[str, ...]:
-    """The tiers of kernels that were compiled, best first, of amx, avx512vnni, avxvnni, avx2, portable.
-
-    Raises OnnxqError when there is no kernel library or it is of another version.
-    """
-    return tuple(_function("onnxq_kernel_tiers", ctypes.c_char_p)().decode().split())
-
-
-def kernel_isa() -> str:
-    """The tier that a session made now would use: what ONNXQ_ISA asks for, else the best that this CPU has.
-
-    Raises OnnxqError when there is no kernel library, or when ONNXQ_ISA asks for a tier that is not there.
-    """
-    chosen = _function("onnxq_kernel_isa", ctypes.c_char_p)()
-    if not chosen:
-        asked = os.environ.get(ISA_VARIABLE, "")
-        raise OnnxqError(
-            f"{ISA_VARIABLE}={asked}: there is no such tier of kernels, or this CPU cannot run it; "
-            f"built are {', '.join(kernel_tiers())}; unset it to take the best (see `onnxq kernels`)"
-        )
-    return str(chosen.decode())
-
-
-def peak_macs(seconds: float = 0.05) -> float:
-    """8-bit multiply-accumulates a second of the chosen tier's own inner loop on one thread, measured for `seconds`.
-
-    Raises OnnxqError as kernel_isa does.
-    """
-    kernel_isa()
-    return float(_function("onnxq_peak_macs", ctypes.c_double, ctypes.c_double)(seconds))
-
-
-def library() -> ctypes.CDLL:
-    """The plain C functions of the kernel library. Raises OnnxqError when there is none or it cannot be loaded."""
-    path = library_path()
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as err:
-        raise OnnxqError(f"the kernel library cannot be loaded, reinstall onnxq: {_first_line(err)}") from err
-
-
-def _function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of the kernel library. Raises OnnxqError when it has none of that name."""
-    try:
-        found = getattr(library(), name)
-    except AttributeError:
-        raise OnnxqError(
-            f"the kernel library has no function {name}: it is older than this onnxq; reinstall onnxq, or unset "
-            f"ONNXQ_LIBRARY ({library_path()})"
-        ) from None
-    found.restype, found.argtypes = result, arguments
-    return found
 
 
 def session(
@@ -158,8 +71,8 @@ def session(
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
         options.add_session_config_entry(WEIGHTS_ENTRY, f"{Path(optimized).name}.weights")  # a message holds 2 GiB
-    if kernels and (library := _find_library()):
-        _register(options, library)
+    if kernels and library.has_library():
+        _register(options, library.library_path())
     providers = [_provider(provider, ort.get_available_providers())]
 
     if isinstance(model, onnx.ModelProto):
@@ -172,17 +85,6 @@ def session(
     if not path.is_file():
         raise ModelError(f"{path}: {'this is a folder, not a model' if path.is_dir() else 'no such file'}")
     return _open(str(path), str(path), options, providers)
-
-
-def _find_library() -> Path | None:
-    if chosen := os.environ.get("ONNXQ_LIBRARY"):
-        path = Path(chosen).resolve()
-        if not path.is_file():
-            raise OnnxqError(f"ONNXQ_LIBRARY: there is no file {path}; unset it to use the installed kernel library")
-        return path
-    # An editable install has two folders: the sources, and the one that the build installs into.
-    candidates = (Path(folder, "_kernels", name) for folder in sys.modules["onnxq"].__path__ for name in LIBRARY_NAMES)
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def _onnxruntime() -> Any:

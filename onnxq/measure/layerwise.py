@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from onnxq.data.source import Batch, InputSpec, batches, input_specs
 from onnxq.errors import ConfigError, DataError
-from onnxq.execution import runtime
+from onnxq.execution import library
 from onnxq.execution.cuts import cut_tensors
 from onnxq.execution.inner_tensors import real_part, run_batch
 from onnxq.execution.sessions import observed_session, variant_session
@@ -83,7 +83,7 @@ def verify(
     if not done:
         raise DataError("the data to verify on has no samples")
     rows = sorted((layer.result() for layer in layers), key=lambda r: (r.within, -r.max_lsb, -r.share, -r.drift_lsb))
-    tier = runtime.kernel_isa() if not bodies and runtime.has_library() else None
+    tier = library.kernel_isa() if not bodies and library.has_library() else None
     return Verification(
         reference.name,
         tested.name,

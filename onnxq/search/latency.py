@@ -31,7 +31,7 @@ from onnxq import api
 from onnxq.cost.latency_table import Latencies, LayerLatency
 from onnxq.cost.prepared import Source, check_bits
 from onnxq.errors import ConfigError, InterruptedRun
-from onnxq.execution import benchmark, runtime
+from onnxq.execution import benchmark, library, runtime
 from onnxq.execution.competitors import Run, open_competitor
 from onnxq.execution.feeds import feeds_for
 from onnxq.graph import marks
@@ -80,7 +80,7 @@ def measure_latency(
             f"profile {target.name} has no integer-only form; latencies are of our kernels (profile onnxq)"
         )
     widths = check_bits(bits, target, "weights", "--bits")
-    runtime.kernel_isa()  # without the kernels there is nothing to measure: says how to get them
+    library.kernel_isa()  # without the kernels there is nothing to measure: says how to get them
     model = load(source)
     name, sha256 = model.name, model.sha256
     proto = to_proto(model)
@@ -88,9 +88,9 @@ def measure_latency(
     forms = _lower_all(proto, target, storages, shapes)
     machine = {
         "cpu": benchmark.cpu_name(),
-        "isa": runtime.kernel_isa(),
+        "isa": library.kernel_isa(),
         "threads": threads,
-        "library": hashlib.sha256(runtime.library_path().read_bytes()).hexdigest(),
+        "library": hashlib.sha256(library.library_path().read_bytes()).hexdigest(),
     }
     store = _Store(Path(cache) if cache is not None else cache_folder(), machine)
     call = _empty_call(threads, seconds, store)

@@ -11,7 +11,7 @@ import pytest
 from onnxq import demo
 from onnxq.card import read_card
 from onnxq.cost.latency_table import load_latencies
-from onnxq.execution import runtime
+from onnxq.execution import library
 from onnxq.graph.model import load
 from onnxq.placement.settings import load_config, load_search_record
 from support.command import error_of, inside, succeed
@@ -77,7 +77,7 @@ def test_partial_takes_data_and_a_drop(folder):
     assert load_search_record(folder / "p.toml")["method"] == "partial"
 
 
-@pytest.mark.skipif(not runtime.has_library(), reason="no kernel library")
+@pytest.mark.skipif(not library.has_library(), reason="no kernel library")
 def test_latency_is_measured_and_limits_a_search(folder):
     how = ("--threads", 1, "--seconds", 0.002, "--cache", "cache", "-o", "lat.json")
     done = inside("latency", "m.onnx", *how, cwd=folder)

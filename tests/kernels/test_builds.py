@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxq.execution import runtime
+from onnxq.execution import library
 
 pytestmark = [
     pytest.mark.slow,
@@ -35,19 +35,19 @@ def build(root: Path, folder: Path, *options: str) -> str:
 
 def tiers(library: str) -> list[str]:
     """The tiers that were compiled."""
-    code = "from onnxq import runtime; print(*runtime.kernel_tiers())"
+    code = "from onnxq.execution import library; print(*library.kernel_tiers())"
     return run(sys.executable, "-c", code, ONNXQ_LIBRARY=library).split()
 
 
 def test_amx_in_software_equals_exact_integers(root: Path, tmp_path: Path) -> None:
     """Tier amx on tiles in software, which end the process where the CPU would fault."""
-    if not runtime.has_library() or "avx512vnni" not in runtime.cpu_features():
+    if not library.has_library() or "avx512vnni" not in library.cpu_features():
         pytest.skip("the emulation needs AVX-512 VNNI, which this CPU lacks or nothing here can tell")
-    library = build(root, tmp_path, "-DONNXQ_EMULATE_AMX=ON")
-    assert tiers(library)[0] == "amx"
+    made = build(root, tmp_path, "-DONNXQ_EMULATE_AMX=ON")
+    assert tiers(made)[0] == "amx"
     tests = [str(root / "tests" / "kernels" / name) for name in ("test_tables.py", "test_conv.py")]
     layers = "amx and (conv or gemm or matmul or kernel_that_does_not_fit)"
-    told = run(sys.executable, "-m", "pytest", "-q", "-rs", "-k", layers, *tests, ONNXQ_LIBRARY=library)
+    told = run(sys.executable, "-m", "pytest", "-q", "-rs", "-k", layers, *tests, ONNXQ_LIBRARY=made)
     assert " passed" in told
     assert "skipped" not in told, told
 
@@ -55,7 +55,7 @@ def test_amx_in_software_equals_exact_integers(root: Path, tmp_path: Path) -> No
 @pytest.mark.skipif(shutil.which(CROSS) is None, reason=f"no {CROSS}")
 def test_compiles_for_aarch64(root: Path, tmp_path: Path) -> None:
     options = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", f"-DCMAKE_CXX_COMPILER={CROSS}"]
-    library = build(root, tmp_path / "build", *options)
+    made = build(root, tmp_path / "build", *options)
     if shutil.which("qemu-aarch64") is None:
         pytest.skip("compiled, but no qemu-aarch64 to run it")
     main = tmp_path / "main.cpp"
@@ -64,7 +64,7 @@ def test_compiles_for_aarch64(root: Path, tmp_path: Path) -> None:
         "#include <cstdio>\n"
         'int main() { std::printf("%s|%s|%s", onnxq_kernel_tiers(), onnxq_kernel_isa(), onnxq_cpu_features()); }\n'
     )
-    run(CROSS, str(main), library, "-o", str(tmp_path / "main"))
+    run(CROSS, str(main), made, "-o", str(tmp_path / "main"))
     system = Path(run(CROSS, "-print-file-name=libc.so.6").strip()).resolve().parents[1]
     told = run("qemu-aarch64", "-L", str(system), "-E", f"LD_LIBRARY_PATH={tmp_path / 'build'}", str(tmp_path / "main"))
     assert told == "portable |portable|"
@@ -77,5 +77,5 @@ def test_compiles_where_the_compiler_lacks_instruction_sets(root: Path, tmp_path
         '#!/bin/sh\ncase " $* " in *" -mavx512"*|*" -mavxvnni "*|*" -mamx"*) exit 1;; esac\nexec c++ "$@"\n'
     )
     compiler.chmod(0o755)
-    library = build(root, tmp_path / "build", f"-DCMAKE_CXX_COMPILER={compiler}", "-DCMAKE_BUILD_TYPE=Debug")
-    assert set(tiers(library)) <= {"avx2", "portable"}
+    made = build(root, tmp_path / "build", f"-DCMAKE_CXX_COMPILER={compiler}", "-DCMAKE_BUILD_TYPE=Debug")
+    assert set(tiers(made)) <= {"avx2", "portable"}

@@ -11,9 +11,9 @@ from pathlib import Path
 import onnx.parser
 import pytest
 
-from onnxq.execution import runtime
+from onnxq.execution import library, runtime
 
-pytestmark = pytest.mark.skipif(not runtime.has_library(), reason="onnxq was built without the kernel library")
+pytestmark = pytest.mark.skipif(not library.has_library(), reason="onnxq was built without the kernel library")
 
 MODEL = """
 <ir_version: 10, opset_import: ["": 21, "com.onnxq": 1]>
@@ -24,8 +24,8 @@ g (int32[n, 2] x) => (uint8[n, 2] y)
 
 
 def test_features_are_those_the_kernel_reports() -> None:
-    features = runtime.cpu_features()
-    assert set(features) <= {"avx2", "avxvnni", "avx512vnni", "amx_int8"}
+    features = library.cpu_features()
+    assert set(features) <= {need for tier in library.tier_table() for need in tier.needs}
     cpuinfo = Path("/proc/cpuinfo")
     if platform.machine() != "x86_64" or not cpuinfo.is_file():
         pytest.skip("no /proc/cpuinfo of an x86-64 CPU to compare with")
@@ -40,7 +40,7 @@ def test_features_are_those_the_kernel_reports() -> None:
 @pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not installed")
 def test_shows_nothing_but_its_entry_points() -> None:
     lines = subprocess.run(
-        ["nm", "-D", "--defined-only", "--format=posix", str(runtime.library_path())],
+        ["nm", "-D", "--defined-only", "--format=posix", str(library.library_path())],
         capture_output=True,
         text=True,
         check=True,
@@ -51,9 +51,9 @@ def test_shows_nothing_but_its_entry_points() -> None:
 
 
 def test_links_to_nothing_of_onnxruntime_or_python() -> None:
-    library = runtime.library_path().read_bytes()
-    assert b"libonnxruntime" not in library
-    assert b"libpython" not in library
+    content = library.library_path().read_bytes()
+    assert b"libonnxruntime" not in content
+    assert b"libpython" not in content
 
 
 def test_registers_into_several_sessions_in_one_process() -> None:
@@ -70,7 +70,7 @@ def test_registers_into_several_sessions_in_one_process() -> None:
 
 def test_an_onnxruntime_that_is_too_old_is_told_so() -> None:
     """A table of functions that serves version 1 only, as onnxruntime before 1.17 would for version 17."""
-    library = ctypes.CDLL(str(runtime.library_path()))
+    functions = library.load()
     messages: list[bytes] = []
 
     @ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)
@@ -85,6 +85,6 @@ def test_an_onnxruntime_that_is_too_old_is_told_so() -> None:
         return ctypes.addressof(table) if version == 1 else None
 
     base = (ctypes.c_void_p * 2)(ctypes.cast(get_api, ctypes.c_void_p), None)
-    library.RegisterCustomOps.restype = ctypes.c_void_p
-    assert library.RegisterCustomOps(None, ctypes.byref(base)) == 1
+    functions.RegisterCustomOps.restype = ctypes.c_void_p
+    assert functions.RegisterCustomOps(None, ctypes.byref(base)) == 1
     assert messages == [b"the onnxq kernels need onnxruntime 1.17 or later"]

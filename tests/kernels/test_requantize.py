@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxq.errors import ModelError
-from onnxq.execution import runtime
+from onnxq.execution import library, runtime
 from support.cases.operators import ALL, Case, Draw
 from support.kernel_runs import bundle, check, chosen, needs_library, on_every_tier
 
@@ -99,8 +99,8 @@ def test_the_last_axis_is_the_default() -> None:
 
 
 def test_an_unknown_tier_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(runtime.ISA_VARIABLE, "sse9")
-    with pytest.raises(ModelError, match="ONNXQ_ISA=sse9 is not to be had here"):
+    monkeypatch.setenv(library.ISA_VARIABLE, "sse9")
+    with pytest.raises(ModelError, match="ONNXQ_ISA=sse9 is unavailable"):
         runtime.session(model(["n"]))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from onnxq import pipeline
 from onnxq.context import PassContext
-from onnxq.execution import runtime
+from onnxq.execution import library, runtime
 from onnxq.graph.model import load, to_proto
 from onnxq.layout.copies import perm_of
 from onnxq.operators import check_node
@@ -124,7 +124,7 @@ def test_a_rank_that_is_not_known() -> None:
     )
 
 
-@pytest.mark.skipif(not runtime.has_library(), reason="onnxq was built without the kernel library")
+@pytest.mark.skipif(not library.has_library(), reason="onnxq was built without the kernel library")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_with_kernels(threads: int) -> None:
     conv = "own.Conv<x_zero_point=128, qmin=0, qmax=255, y_type=2, pads=[1,1,1,1]>"

@@ -15,7 +15,7 @@ import onnxq
 from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.errors import ConfigError, DataError
-from onnxq.execution import runtime
+from onnxq.execution import library
 from onnxq.execution.cuts import cut_tensors
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.measure.code_steps import StepTally
@@ -135,7 +135,7 @@ def test_the_right_one_is_right(qdq, layout, bodies):
     assert (layers["cq"].layer, layers["cq"].op) == (("conv", "Conv") if layout else ("out", "Transpose"))
     assert layers["yq"].max_lsb <= 1
     assert found.outputs["y"].agreement is not None
-    assert found.kernels == (runtime.kernel_isa() if not bodies and runtime.has_library() else None)
+    assert found.kernels == (library.kernel_isa() if not bodies and library.has_library() else None)
 
 
 WRONG = [

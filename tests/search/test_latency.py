@@ -11,7 +11,7 @@ import pytest
 from onnxq.cost.latency_table import Latencies, LayerLatency, load_latencies
 from onnxq.cost.prepared import prepare
 from onnxq.errors import ConfigError
-from onnxq.execution import benchmark, runtime
+from onnxq.execution import benchmark, library
 from onnxq.search import latency
 from onnxq.search.api import search_bits
 from onnxq.search.latency import measure_latency
@@ -20,7 +20,7 @@ from support.build import floating
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*PuLP 4.0:DeprecationWarning"),
-    pytest.mark.skipif(not runtime.has_library(), reason="no kernel library"),
+    pytest.mark.skipif(not library.has_library(), reason="no kernel library"),
 ]
 TEXT = """g (float[N,3,8,8] x) => (y)
 <float[8,3,3,3] w0, float[8,8,3,3] w1, float[8,8,3,3] w2, float[8,8,3,3] w3, float[8,5] w4> {
@@ -58,7 +58,7 @@ def test_every_layer_is_measured_as_the_operator_it_becomes(measured):
         assert e.seconds[3] == e.seconds[4]  # both INT4
         assert min(e.seconds.values()) >= 0
     assert {e.node for e in found.layers if not e.measured} == {"conv3"}  # as conv1 is
-    assert found.machine["isa"] == runtime.kernel_isa()
+    assert found.machine["isa"] == library.kernel_isa()
     assert found.inputs == {"x": "1x3x8x8"}
 
 

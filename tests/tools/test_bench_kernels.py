@@ -10,10 +10,10 @@ import kernel_models
 import pytest
 from kernel_models import LAYERS, Layer
 
-from onnxq.execution import runtime
+from onnxq.execution import library, runtime
 from onnxq.execution.layer_times import layer_times
 
-needs_library = pytest.mark.skipif(not runtime.has_library(), reason="onnxq was built without the kernel library")
+needs_library = pytest.mark.skipif(not library.has_library(), reason="onnxq was built without the kernel library")
 SMALL = [
     Layer("test", 16, 32, size=9, kernel=3, stride=2),
     Layer("test", 24, 24, size=6, kernel=3, groups=24),
@@ -63,7 +63,7 @@ def test_the_profile_counts_what_the_layer_says(layer: Layer, bits: int) -> None
     assert [x.macs for x in found.layers] == [layer.macs(2)] * kernel_models.COPIES
     vectors = 4 * 2 * layer.channels + 4 + 1  # biases and multipliers, one shift, one zero point
     assert {x.bytes_moved for x in found.layers} == {layer.bytes_moved(2, bits) + vectors}
-    assert found.ceiling == f"inner loop of the {runtime.kernel_isa()} kernels on 1 thread(s)"
+    assert found.ceiling == f"inner loop of the {library.kernel_isa()} kernels on 1 thread(s)"
 
 
 def test_work_of_the_lists_is_that_of_the_networks() -> None:

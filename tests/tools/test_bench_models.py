@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from onnxq.cost.layer_costs import layer_costs, totals
-from onnxq.execution import runtime
+from onnxq.execution import library
 from onnxq.graph.model import load
 
 
@@ -50,7 +50,7 @@ def test_models_are_made_once(small: list[str], tmp_path: Path, monkeypatch: pyt
     assert len(small) == 2
 
 
-@pytest.mark.skipif(not runtime.has_library(), reason="onnxq was built without the kernel library")
+@pytest.mark.skipif(not library.has_library(), reason="onnxq was built without the kernel library")
 def test_a_row_for_every_setting(small: list[str], tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="needs the dev extra: OpenVINO")
     args = Namespace(

@@ -27,7 +27,7 @@ from bench_report import BEST, each_tier, environment, markdown, show, without
 from kernel_models import COPIES, LAYERS, Layer, feed, integer_products, onnxruntimes, ours, qdq, values
 
 import onnxq
-from onnxq.execution import runtime
+from onnxq.execution import library
 from onnxq.execution.benchmark import measure, paired_ratio, settle
 from onnxq.execution.competitors import Competitor, open_competitor, openvino_times
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     args = parser.parse_args()
-    if not runtime.has_library():
+    if not library.has_library():
         sys.exit("there is no kernel library to measure (see `onnxq kernels`)")
     if args.isa:
         options = without(sys.argv[1:], "--isa", "--json", "--markdown")
@@ -99,9 +99,9 @@ def bench(layer: Layer, bits: int, batch: int, threads: int, peers: list[str], s
         turned = feed(layer, v, channels_first=True)
         peer = open_competitor(qdq(layer, v), turned, threads=threads, openvino=True, profile=True)
         runs.append(_counting(peer, counted, implementations))
-    before = runtime.peak_macs()
+    before = library.peak_macs()
     rounds = measure(runs, seconds=seconds, settle=settle(threads))
-    ceiling = max(before, runtime.peak_macs()) * threads
+    ceiling = max(before, library.peak_macs()) * threads
     times = {
         name: statistics.median(statistics.median(turn) for turn in mine) / COPIES
         for name, mine in zip(candidates, rounds, strict=False)

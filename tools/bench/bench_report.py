@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from onnxq.execution import runtime
+from onnxq.execution import library
 from onnxq.execution.benchmark import cpu_name
 
 PACKAGES = ("onnxq", "onnx", "onnxruntime", "openvino", "numpy")
@@ -37,7 +37,7 @@ def environment() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "flags": [f for f in FLAGS if f in flags],
-        "isa": runtime.kernel_isa() if runtime.has_library() else None,
+        "isa": library.kernel_isa() if library.has_library() else None,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }
@@ -55,11 +55,11 @@ def each_tier(script: str, tiers: Sequence[str], arguments: Sequence[str]) -> It
     for tier in tiers:
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder, "result.json")
-            variables = {k: v for k, v in os.environ.items() if k != runtime.ISA_VARIABLE}
-            variables |= {} if tier == BEST else {runtime.ISA_VARIABLE: tier}
+            variables = {k: v for k, v in os.environ.items() if k != library.ISA_VARIABLE}
+            variables |= {} if tier == BEST else {library.ISA_VARIABLE: tier}
             command = [sys.executable, script, *arguments, "--json", str(result)]
             if subprocess.run(command, env=variables, check=False).returncode:
-                sys.exit(f"{Path(script).name} with {runtime.ISA_VARIABLE}={tier} failed")
+                sys.exit(f"{Path(script).name} with {library.ISA_VARIABLE}={tier} failed")
             yield json.loads(result.read_text())
 
 

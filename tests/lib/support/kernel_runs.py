@@ -13,32 +13,32 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxq.errors import OnnxqError
-from onnxq.execution import runtime
+from onnxq.execution import library, runtime
 from onnxq.operators import DOMAIN, VERSION
 from support.cases.operators import Case
 from support.prove.operator_bodies import activations
 
-TIERS = ("amx", "avx512vnni", "avxvnni", "avx2", "portable")
-needs_library = pytest.mark.skipif(not runtime.has_library(), reason="onnxq was built without the kernel library")
+TIERS = tuple(tier.name for tier in library.tier_table()) if library.has_library() else ()
+needs_library = pytest.mark.skipif(not library.has_library(), reason="onnxq was built without the kernel library")
 on_every_tier = pytest.mark.parametrize("tier", TIERS)
 
 
 @contextmanager
 def chosen(tier: str) -> Iterator[None]:
     """Kernels made inside are of this tier; skips the test where this library or CPU has none such."""
-    before = os.environ.get(runtime.ISA_VARIABLE)
-    os.environ[runtime.ISA_VARIABLE] = tier
+    before = os.environ.get(library.ISA_VARIABLE)
+    os.environ[library.ISA_VARIABLE] = tier
     try:
         try:
-            runtime.kernel_isa()
+            library.kernel_isa()
         except OnnxqError as err:
             pytest.skip(str(err))
         yield
     finally:
         if before is None:
-            del os.environ[runtime.ISA_VARIABLE]
+            del os.environ[library.ISA_VARIABLE]
         else:
-            os.environ[runtime.ISA_VARIABLE] = before
+            os.environ[library.ISA_VARIABLE] = before
 
 
 @dataclass(frozen=True)
