@@ -108,4 +108,11 @@ inline int32_t one_value(const std::vector<int32_t>& values, const char* name) {
 // For Kernel::infer: y's type from y_type.
 inline int inferred_y_type(const Inference& node) { return static_cast<int>(node.integer("y_type")); }
 
+// Kernel::infer of operators whose y has the shape of their input x.
+inline void infer_same_shape(const Inference& node) {
+  TensorType y = node.input("x");
+  y.element = inferred_y_type(node);
+  node.output(y);
+}
+
 }  // namespace onnxq

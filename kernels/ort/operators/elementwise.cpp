@@ -51,11 +51,7 @@ class Requantize {
              [&](int64_t begin, int64_t end) { sum_.run(walk, begin, end, x.data, nullptr, y); });
   }
 
-  static void infer(const Inference& node) {
-    TensorType y = node.input("x");
-    y.element = inferred_y_type(node);
-    node.output(y);
-  }
+  static void infer(const Inference& node) { infer_same_shape(node); }
 
  private:
   static SumSpec spec(const Node& node) {
