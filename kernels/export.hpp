@@ -1,4 +1,4 @@
-// What the library shows to the outside; everything else is hidden.
+// What the library exports; everything else is hidden.
 #pragma once
 
 #if defined(_WIN32)

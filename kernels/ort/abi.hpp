@@ -1,5 +1,5 @@
-// The part of ONNX Runtime's C ABI that onnxq uses: slot numbers, element types and struct member order, which are only
-// ever appended to. The wheel ships no headers, so it is declared here.
+// The part of ONNX Runtime's C ABI that onnxq uses: slot numbers, element types and the order of struct members, which
+// are only ever appended to. Declared here, as onnxruntime's wheel ships no headers.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +24,7 @@ struct ApiBase {
   const char* (*GetVersionString)();
 };
 
-// The start of OrtAllocator. Alloc throws nothing and gives null when memory is out.
+// The start of OrtAllocator. Alloc does not throw; it returns null when out of memory.
 struct Allocator {
   uint32_t version;
   void* (*Alloc)(Allocator*, size_t);
@@ -69,7 +69,7 @@ enum class Slot : size_t {
   KernelInfoGetAllocator = 278,
 };
 
-// kAny in the table of a custom operator: every type.
+// kAny in a custom operator's table: any type.
 enum Element : int { kAny = 0, kUint8 = 2, kInt8 = 3, kInt32 = 6, kInt64 = 7, kInt4 = 22 };
 enum AttributeType : int { kAttributeInt = 1, kAttributeInts = 2 };
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2, kInvalidGraph = 10 };

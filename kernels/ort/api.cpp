@@ -11,7 +11,7 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 
-// Releases onnxruntime's description of a type when the scope ends.
+// Releases onnxruntime's description of a type at the end of the scope.
 template <class T, Slot kRelease>
 class Owned {
  public:
@@ -27,7 +27,7 @@ class Owned {
 using OwnedTensorInfo = Owned<abi::TensorInfo, Slot::ReleaseTensorTypeAndShapeInfo>;
 using OwnedTypeInfo = Owned<abi::TypeInfo, Slot::ReleaseTypeInfo>;
 
-// A name for a dimension of which nothing is known. No two are equal: equal names mean equal sizes.
+// A name for an unknown dimension. No two are equal, as equal names mean equal sizes.
 std::string unknown_dimension() {
   static std::atomic<uint64_t> count{0};
   return "onnxq_unknown_" + std::to_string(count++);
@@ -41,7 +41,7 @@ std::vector<int64_t> dims_of(const Api& api, const abi::TensorInfo* info) {
   return dims;
 }
 
-// One error code serves "there is none" and "it is of another type"; only the text tells them apart.
+// One error code covers both a missing attribute and one of a different type; only the message distinguishes them.
 bool is_wrong_type(const Error& error) { return std::string(error.what()).find("match") != std::string::npos; }
 
 }  // namespace
@@ -89,7 +89,7 @@ Tensor Api::constant(const abi::KernelInfo* info, size_t index, const char* name
   const abi::Value* value = nullptr;
   call(Slot::KernelInfoGetConstantInput_tensor, info, index, &is_constant, &value);
   if (!is_constant)
-    throw Error(std::string("input ") + name + " must be an initializer, and not also an input of the graph");
+    throw Error(std::string("input ") + name + " must be an initializer that is not also a graph input");
   return tensor(value);
 }
 
@@ -139,7 +139,7 @@ void Api::infer_output(abi::ShapeContext* context, size_t index, const TensorTyp
   const OwnedTensorInfo owned(*this, info);
   auto symbols = type.symbols;
   symbols.resize(type.dims.size(), "");
-  // A size of -1 without a name would be taken for a size, and Shape folded to it.
+  // A size of -1 without a name would be taken literally, and Shape folded to it.
   std::vector<std::string> invented(type.dims.size());
   for (size_t i = 0; i < type.dims.size(); i++) {
     if (type.dims[i] >= 0 || *symbols[i]) continue;
@@ -161,7 +161,7 @@ std::optional<std::vector<int64_t>> Api::integers(const abi::ShapeContext* conte
   } catch (const Error&) {
     return std::nullopt;
   }
-  // Asked for a list where there is one integer, onnxruntime gives none; the other way round it fails.
+  // Asked for a list where there is one integer, onnxruntime returns nothing; the other way round it fails.
   int64_t values[64] = {};
   size_t bytes = 0;
   void* const to = values;

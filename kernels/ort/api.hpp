@@ -1,5 +1,5 @@
 // Typed calls into the table of onnxruntime's functions. A failing call throws Error; guard() turns exceptions back
-// into a Status at the border, which no exception may cross.
+// into a Status at the boundary, which no exception may cross.
 #pragma once
 
 #include <cstdint>
@@ -17,14 +17,14 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// What is known of a tensor while shapes are inferred.
+// What is known about a tensor while shapes are inferred.
 struct TensorType {
   int element;
   std::vector<int64_t> dims;         // -1 where unknown
   std::vector<const char*> symbols;  // "" where a dimension has no name
 };
 
-// A tensor of any type, which onnxruntime owns.
+// A tensor of any type, owned by onnxruntime.
 struct Tensor {
   int element;
   const void* data;
@@ -93,7 +93,7 @@ class Api {
   template <class F>
   void parallel_for(const abi::KernelContext* context, size_t parts, const F& body) const {
     if (parts == 1) return body(size_t{0});
-    // No exception may cross onnxruntime's thread pool: bodies are plain arithmetic on memory that is there.
+    // No exception may cross onnxruntime's thread pool: bodies are plain arithmetic on existing memory.
     void (*const part)(void*, size_t) = [](void* f, size_t i) { (*static_cast<const F*>(f))(i); };
     call(abi::Slot::KernelContext_ParallelFor, context, part, parts, parts,
          const_cast<void*>(static_cast<const void*>(&body)));
@@ -117,7 +117,7 @@ class Api {
   abi::Table table_;
 };
 
-// Memory of onnxruntime's own arena, 64-byte aligned, for the time of one run.
+// Memory from onnxruntime's arena, 64-byte aligned, for the duration of one run.
 class Scratch {
  public:
   Scratch(abi::Allocator* allocator, size_t bytes);
@@ -132,7 +132,7 @@ class Scratch {
   uint8_t* aligned_ = nullptr;
 };
 
-// The session's allocator, which a kernel holds while it lives.
+// The session's allocator, held by a kernel for its lifetime.
 class ScratchSource {
  public:
   ScratchSource(const Api& api, const abi::KernelInfo* info);

@@ -7,7 +7,8 @@ namespace onnxq {
 int64_t Node::integer(const char* attribute) const {
   const AttributeSchema& schema = schema_.attribute(attribute);
   if (const auto value = api_.integer(info_, attribute)) return *value;
-  if (schema.fallback.empty()) throw Error(std::string("attribute ") + attribute + " must be there, an integer");
+  if (schema.fallback.empty())
+    throw Error(std::string("attribute ") + attribute + " is required and must be an integer");
   return schema.fallback[0];
 }
 
@@ -29,7 +30,7 @@ std::vector<int32_t> Node::constant_vector(const char* input) const {
 
 int64_t Inference::integer(const char* attribute) const {
   const Dims values = integers(attribute);
-  if (values.size() != 1) throw Error(std::string("attribute ") + attribute + " must be there, an integer");
+  if (values.size() != 1) throw Error(std::string("attribute ") + attribute + " is required and must be an integer");
   return values[0];
 }
 

@@ -5,10 +5,10 @@
 //   void compute(const Api&, abi::KernelContext*) const
 //   static void infer(const Inference&)                     sets the type and shape of the output
 //
-// Inputs are declared as of any type and checked by the kernel. An output of any type would take the type of an input, so
-// there is one operator for each; onnxruntime picks by the type that shape inference gives (since 1.20 at the latest;
-// 1.31 would do with one operator). The same holds for weights, int8 or int4: onnxruntime 1.20 does not count int4 among
-// all types.
+// Inputs are declared with any type and checked by the kernel. An output of any type would take the type of an input,
+// so there is one operator for each; onnxruntime picks by the type that shape inference gives (since 1.20 at the
+// latest; 1.31 would do with one operator). The same holds for weights, int8 or int4: onnxruntime 1.20 does not count
+// int4 among all types.
 #pragma once
 
 #include <climits>
@@ -52,8 +52,7 @@ class Operator : public abi::CustomOp {
     };
     KernelComputeV2 = [](void* kernel, abi::KernelContext* context) {
       const auto& instance = *static_cast<const Instance*>(kernel);
-      return instance.api.guard(
-          [&] { named(instance.name, [&] { instance.kernel.compute(instance.api, context); }); });
+      return instance.api.guard([&] { named(instance.name, [&] { instance.kernel.compute(instance.api, context); }); });
     };
     KernelDestroy = [](void* kernel) { delete static_cast<Instance*>(kernel); };
     InferOutputShape = [](const CustomOp* op, abi::ShapeContext* context) {
@@ -109,4 +108,5 @@ Operators make_operators(const Api& api, const OperatorSchema& schema) {
 }  // namespace onnxq
 
 // Registers a kernel class for the operator of this name. At the end of the operator's file, in its unnamed namespace.
-#define ONNXQ_OPERATOR(name, ...) const ::onnxq::Registration registered_##name(#name, ::onnxq::make_operators<__VA_ARGS__>)
+#define ONNXQ_OPERATOR(name, ...) \
+  const ::onnxq::Registration registered_##name(#name, ::onnxq::make_operators<__VA_ARGS__>)

@@ -1,5 +1,5 @@
-// What the operators that rescale have in common: the attributes of their output, its type in shape inference, and the
-// vectors of multipliers and shifts.
+// What operators that rescale share: the attributes of their output, its type in shape inference, and the vectors of
+// multipliers and shifts.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ inline const char* type_name(int element) {
     case abi::kInt8: return "int8";
     case abi::kInt32: return "int32";
     case abi::kInt4: return "int4";
-    default: return "a type that onnxq does not compute with";
+    default: return "an unsupported type";
   }
 }
 
@@ -28,7 +28,8 @@ inline IntType int_type(int element, const char* what) {
     case abi::kUint8: return IntType::U8;
     case abi::kInt8: return IntType::S8;
     case abi::kInt32: return IntType::S32;
-    default: throw Error(std::string(what) + " must be uint8, int8 or int32, not element type " + std::to_string(element));
+    default:
+      throw Error(std::string(what) + " must be uint8, int8 or int32, not element type " + std::to_string(element));
   }
 }
 
@@ -46,7 +47,8 @@ inline OutputRange output_range(const Node& node) {
   const int64_t qmin = node.integer("qmin"), qmax = node.integer("qmax");
   const int64_t zero_point = node.integer("y_zero_point");
   if (qmin < low || qmax > high || qmin > qmax)
-    throw Error("[qmin, qmax] = [" + std::to_string(qmin) + ", " + std::to_string(qmax) + "] is no range of y's type");
+    throw Error("[qmin, qmax] = [" + std::to_string(qmin) + ", " + std::to_string(qmax) +
+                "] is not a range of y's type");
   if (zero_point < low || zero_point > high)
     throw Error("y_zero_point " + std::to_string(zero_point) + " is outside y's type");
   y.zero_point = static_cast<int32_t>(zero_point);
@@ -55,7 +57,7 @@ inline OutputRange output_range(const Node& node) {
   return y;
 }
 
-// A zero point of an 8-bit or int32 input, checked.
+// A zero point of an 8-bit or int32 input, range checked.
 inline int32_t zero_point(int64_t z, const std::string& name, IntType type) {
   const int64_t low = type == IntType::U8 ? 0 : type == IntType::S8 ? -128 : INT32_MIN;
   const int64_t high = type == IntType::U8 ? 255 : type == IntType::S8 ? 127 : INT32_MAX;
@@ -74,7 +76,7 @@ inline void check_multiplier(const std::vector<int32_t>& multiplier, const char*
 
 inline void check_shift(const std::vector<int32_t>& shift) {
   for (const int32_t c : shift)
-    if (c < 1 || c > 62) throw Error("shift " + std::to_string(c) + " is not in 1 to 62");
+    if (c < 1 || c > 62) throw Error("shift " + std::to_string(c) + " is not in [1, 62]");
 }
 
 // The values of an input, checked as multipliers.
@@ -90,7 +92,7 @@ inline std::vector<int32_t> shifts(const Node& node) {
   return values;
 }
 
-// One value for each of `count` channels from a vector of one or of as many.
+// One value per channel, from a vector of one value or of `count`.
 inline std::vector<int32_t> per_channel(std::vector<int32_t> values, size_t count, const char* name) {
   if (values.size() == 1) return std::vector<int32_t>(count, values[0]);
   if (values.size() != count)
@@ -99,9 +101,9 @@ inline std::vector<int32_t> per_channel(std::vector<int32_t> values, size_t coun
   return values;
 }
 
-// The value of a vector that must have one.
+// The value of a vector that must have exactly one.
 inline int32_t one_value(const std::vector<int32_t>& values, const char* name) {
-  if (values.size() != 1) throw Error(std::string(name) + " must be one value, it has " + std::to_string(values.size()));
+  if (values.size() != 1) throw Error(std::string(name) + " must be one value, got " + std::to_string(values.size()));
   return values[0];
 }
 

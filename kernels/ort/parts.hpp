@@ -1,4 +1,4 @@
-// How work on many values is cut into parts for the session's threads.
+// Cutting work on many values into parts for the session's threads.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 namespace onnxq {
 
-// About 20 µs of work on values that take a nanosecond each: less is not worth handing to a thread.
+// About 20 µs of work on values that take a nanosecond each: less is not worth dispatching to a thread.
 constexpr int64_t kPartWork = 20'000;
 constexpr int64_t kMaxParts = 32;
 
@@ -17,8 +17,8 @@ inline int64_t part_count(int64_t units, int64_t work) {
   return std::max<int64_t>(1, std::min({units, work / kPartWork, kMaxParts}));
 }
 
-// body(begin, end) over 0 … units, on the session's threads. work: of all units, in values of about a nanosecond.
-// grain: parts begin at its multiples.
+// body(begin, end) over 0 … units, on the session's threads. work: of all units, in values that take about a
+// nanosecond. grain: parts begin at multiples of it.
 template <class F>
 void in_parts(const Api& api, const abi::KernelContext* context, int64_t units, int64_t work, int64_t grain,
               const F& body) {
@@ -30,7 +30,7 @@ void in_parts(const Api& api, const abi::KernelContext* context, int64_t units, 
   });
 }
 
-// The same with scratch memory for each part. body(begin, end, scratch).
+// The same with scratch memory for each part: body(begin, end, scratch).
 template <class F>
 void in_parts(const Api& api, const abi::KernelContext* context, int64_t units, int64_t work,
               const ScratchSource& memory, size_t scratch_bytes, const F& body) {

@@ -1,4 +1,4 @@
-// RegisterCustomOps: what onnxruntime calls when a session's options name this library.
+// RegisterCustomOps: called by onnxruntime when a session's options name this library.
 #include "export.hpp"
 #include "ort/api.hpp"
 #include "ort/registry.hpp"
@@ -24,7 +24,7 @@ ONNXQ_EXPORT onnxq::abi::Status* RegisterCustomOps(onnxq::abi::SessionOptions* o
                                                    const onnxq::abi::ApiBase* base) {
   using namespace onnxq;
   const abi::Table table = base->GetApi(abi::kApiVersion);
-  if (!table) {  // the first version has what it takes to say so
+  if (!table) {  // version 1 of the API can still report the error
     return Api(base->GetApi(1)).status(abi::kFail, "the onnxq kernels need onnxruntime 1.17 or later");
   }
   const Api api(table);

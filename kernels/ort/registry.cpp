@@ -10,7 +10,8 @@ const Registration* first = nullptr;  // initialized before any code runs, so th
 
 }  // namespace
 
-Registration::Registration(const char* op_name, Make make_operators) : name(op_name), make(make_operators), next(first) {
+Registration::Registration(const char* op_name, Make make_operators)
+    : name(op_name), make(make_operators), next(first) {
   first = this;
 }
 

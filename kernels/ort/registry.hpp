@@ -1,4 +1,4 @@
-// The operators that the library registers. Each operator's file adds its own, by ONNXQ_OPERATOR in operator.hpp.
+// The operators that the library registers. Each operator's file adds its own with ONNXQ_OPERATOR (operator.hpp).
 #pragma once
 
 #include <vector>

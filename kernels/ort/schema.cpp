@@ -10,7 +10,8 @@ namespace {
 
 const std::vector<OperatorSchema>& schemas() {
   using namespace abi;
-  static const auto& all = *new std::vector<OperatorSchema>{  // never destroyed: sessions may outlive static objects
+  // Never destroyed: sessions may outlive static objects.
+  static const auto& all = *new std::vector<OperatorSchema>{
 #include "ort/schema_table.inc"
   };
   return all;

@@ -11,7 +11,7 @@ namespace onnxq {
 
 struct InputSchema {
   const char* name;
-  std::vector<int> variants = {};  // element types that onnxruntime needs one operator each for; none: it takes any type
+  std::vector<int> variants = {};  // element types to declare, with an operator for each; none: any type
 };
 
 struct AttributeSchema {

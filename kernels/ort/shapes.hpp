@@ -1,4 +1,4 @@
-// Shapes at run time and in shape inference, as messages and as attributes give them.
+// Shapes at run time and in shape inference, and their text in messages.
 #pragma once
 
 #include <algorithm>
@@ -26,24 +26,24 @@ inline int64_t product(const Dims& dims, size_t begin, size_t end) {
   return all;
 }
 
-// The shape of a and b broadcast together. Throws Error with both when they do not fit.
+// The shape of a and b broadcast together. Throws Error with both shapes when they do not broadcast.
 inline Dims broadcast_or_throw(const Dims& a, const Dims& b) {
   try {
     return broadcast(a, b);
   } catch (const std::invalid_argument&) {
-    throw Error("a and b do not broadcast: they have the shapes " + shape_text(a) + " and " + shape_text(b));
+    throw Error("a and b do not broadcast: their shapes are " + shape_text(a) + " and " + shape_text(b));
   }
 }
 
-// An axis counted from the front. Throws Error unless it is one of `rank`.
+// An axis counted from the front. Throws Error when it is out of range for this rank.
 inline size_t axis_of(int64_t axis, size_t rank, const char* name) {
   const int64_t from_front = axis < 0 ? axis + static_cast<int64_t>(rank) : axis;
   if (from_front < 0 || from_front >= static_cast<int64_t>(rank))
-    throw Error("axis " + std::to_string(axis) + " of " + name + ", which has rank " + std::to_string(rank));
+    throw Error("axis " + std::to_string(axis) + " is out of range for " + name + " of rank " + std::to_string(rank));
   return static_cast<size_t>(from_front);
 }
 
-// For Kernel::infer: dimensions of a and b broadcast together, unknown where that cannot be told.
+// For Kernel::infer: the dimensions of a and b broadcast together, unknown where they cannot be determined.
 inline TensorType inferred_broadcast(const TensorType& a, const TensorType& b) {
   TensorType y{0, {}, {}};
   const size_t rank = std::max(a.dims.size(), b.dims.size());

@@ -7,7 +7,7 @@ namespace {
 constexpr size_t kPages = 512;
 constexpr uint32_t kPageSize = 1024;
 constexpr int kPageShift = 23;    // float32 bits to page
-constexpr int kBucketShift = 13;  // float32 bits to place in it, modulo kPageSize
+constexpr int kBucketShift = 13;  // float32 bits to the count in it, modulo kPageSize
 
 template <class T>
 T load(const unsigned char* values, size_t i) {
@@ -21,7 +21,7 @@ uint32_t& bucket(uint32_t* page, uint32_t bits) { return page[(bits >> kBucketSh
 struct Extremes {
   float low, high;
 
-  // Written as one minss and one maxss, which ride along for free with the scattered increments. No NaN comes here.
+  // One minss and one maxss, which cost nothing beside the scattered increments. NaN never gets here.
   void add(float x) {
     low = x < low ? x : low;
     high = x > high ? x : high;
@@ -31,7 +31,7 @@ struct Extremes {
 }  // namespace
 
 size_t onnxq_count(const void* values, size_t n, uint32_t* const* pages, uint32_t step, float* extremes) {
-  constexpr size_t kLanes = 4;  // extremes a lane: in a single one each value would wait for the one before
+  constexpr size_t kLanes = 4;  // separate extremes per lane: with a single one each value would wait for the previous
   const auto* in = static_cast<const unsigned char*>(values);
   uint32_t* const* even = pages;
   uint32_t* const* odd = pages + kPages;

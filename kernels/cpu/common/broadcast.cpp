@@ -27,7 +27,7 @@ Dims broadcast_strides(const Dims& operand, const Dims& y) {
 }
 
 Walk::Walk(const Dims& y, const std::vector<Dims>& strides) {
-  std::vector<Axis> axes;  // the innermost first, neighbours merged where every operand allows it
+  std::vector<Axis> axes;  // innermost first, adjacent ones merged where every operand allows it
   for (size_t d = y.size(); d-- > 0;) {
     size_ *= y[d];
     if (y[d] == 1) continue;

@@ -1,4 +1,4 @@
-// Element by element over operands that broadcast together as in numpy.
+// Walking over operands that broadcast together, as in NumPy, element by element.
 #pragma once
 
 #include <cstddef>
@@ -9,25 +9,25 @@ namespace onnxq {
 
 using Dims = std::vector<int64_t>;
 
-// The shape of operands broadcast together. Throws when they do not fit.
+// The shape of operands broadcast together. Throws when they do not broadcast.
 Dims broadcast(const Dims& a, const Dims& b);
 
-// Strides of an operand in y's shape, in elements: 0 where it is repeated.
+// Strides of an operand in y's shape, in elements: 0 along repeated axes.
 Dims broadcast_strides(const Dims& operand, const Dims& y);
 
-// How y is walked: rows of `n` places that lie side by side in y, in which each operand steps by 0 or 1.
+// How y is walked: rows of `n` positions that are contiguous in y, along which each operand steps by 0 or 1.
 class Walk {
  public:
   static constexpr int kOperands = 3;
 
-  // strides: of each operand in y's shape; empty means that it is one value.
+  // strides: of each operand in y's shape; empty: the operand is one value.
   Walk(const Dims& y, const std::vector<Dims>& strides);
 
   int64_t size() const { return size_; }
   int64_t n() const { return n_; }
   bool steps(int operand) const { return inner_step_[operand] != 0; }
 
-  // Calls row(place in y, places of the operands, count) for the places from `begin` to `end` of y.
+  // Calls row(position in y, positions of the operands, count) for the positions from `begin` to `end` of y.
   template <class F>
   void each(int64_t begin, int64_t end, const F& row) const {
     for (int64_t i = begin; i < end;) {

@@ -1,4 +1,4 @@
-// How files of one instruction set say what the compiler is to inline and unroll. Only macros: nothing here is compiled.
+// How files of one instruction set tell the compiler what to inline and unroll. Only macros: nothing here is compiled.
 #pragma once
 
 #define ONNXQ_INLINE static inline __attribute__((always_inline))

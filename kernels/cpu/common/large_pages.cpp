@@ -18,28 +18,29 @@ namespace {
 
 constexpr size_t kPage = 2 << 20;
 constexpr size_t kSlabBytes = 64 << 20;
-constexpr size_t kLeast = 64 << 10;  // what is smaller comes from the heap: a small model takes no page of 2 MB
+constexpr size_t kLeast = 64 << 10;  // less comes from the heap: a small model takes no page of 2 MB
 
-// Address space that pieces are cut from one behind the other, given back with the last of them. Its pages are there from
-// when they are first written: what is not used costs nothing.
+// Address space that pieces are cut from one after the other, released with the last of them. Pages become resident
+// when they are first written: unused ones cost nothing.
 struct Slab {
   int8_t* begin;
   size_t size, used, pieces;
 };
 
-std::mutex mutex;         // of what follows
-Slab* current = nullptr;  // that the next piece is cut from
+std::mutex mutex;         // guards what follows
+Slab* current = nullptr;  // the slab that the next piece is cut from
 
-// Address space at a multiple of kPage, as large pages if possible; null where there is none.
+// Address space at a multiple of kPage, as large pages if possible; null when there is none.
 int8_t* reserve(size_t size) {
 #if defined(__linux__)
-  void* const all = mmap(nullptr, size + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const all =
+      mmap(nullptr, size + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (all == MAP_FAILED) return nullptr;
   auto* const from = static_cast<int8_t*>(all);
   const size_t skip = (kPage - reinterpret_cast<uintptr_t>(from) % kPage) % kPage;
   if (skip) munmap(from, skip);
   if (skip < kPage) munmap(from + skip + size, kPage - skip);
-  madvise(from + skip, size, MADV_HUGEPAGE);  // a wish: without it the pages are small
+  madvise(from + skip, size, MADV_HUGEPAGE);  // a hint: if it is ignored the pages are small
   return from + skip;
 #else
   (void)size;
@@ -55,7 +56,7 @@ void release(int8_t* begin, size_t size) {
 #endif
 }
 
-// A piece of the current slab, or of a new one; null where there is no address space.
+// A piece of the current slab, or of a new one; null when there is no address space.
 int8_t* take(size_t bytes, void*& from) {
   const std::lock_guard<std::mutex> lock(mutex);
   if (!current || current->size - current->used < bytes) {

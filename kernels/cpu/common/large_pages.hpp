@@ -1,5 +1,5 @@
-// Memory for packed weights, in large pages where the operating system has them: weights are read once a run from one end to
-// the other, and with pages of 4 KB the walks through the page tables take 4 to 7 % of ResNet-50 (in a virtual machine).
+// Memory for packed weights, in large pages where the operating system has them: weights are read once per run from
+// start to end, and with pages of 4 KB the page table walks take 4 to 7 % of ResNet-50's time (in a virtual machine).
 #pragma once
 
 #include <cstddef>
@@ -26,7 +26,7 @@ class LargePages {
  private:
   void swap(LargePages& other) noexcept;
 
-  void* slab_ = nullptr;  // that it is a piece of; null: of the heap
+  void* slab_ = nullptr;  // the slab it was cut from; null: allocated on the heap
   int8_t* data_ = nullptr;
   size_t size_ = 0;
 };

@@ -1,4 +1,5 @@
-// The dyadic rescale b / 2^c (HAWQ-V3 section III), the definition in C++; onnxq/numeric/dyadic.py is the one in Python.
+// The dyadic rescale b / 2^c (HAWQ-V3 section III), the definition in C++; onnxq/numeric/dyadic.py is the one in
+// Python.
 #pragma once
 
 #include <cstdint>
@@ -15,12 +16,14 @@ struct OutputRange {
   int32_t qmax;
 };
 
-// sat(((sum + 2^(c-1)) >> c) + zero_point): half rounds up, saturated from the 64-bit value. `sum` is Σ term·b, for which
-// whoever made the model has proven |sum| + 2^(c-1) < 2^63. Unsigned additions: what wraps on the way comes back.
+// sat(((sum + 2^(c-1)) >> c) + zero_point): half rounds up, saturated from the 64-bit value. `sum` is Σ term·b;
+// lowering has proven |sum| + 2^(c-1) < 2^63. Unsigned additions: intermediate results may wrap, the final one does
+// not.
 static inline int32_t finish(int64_t sum, int32_t c, const OutputRange& y) {
   const uint64_t rounded = static_cast<uint64_t>(sum) + (uint64_t{1} << (c - 1));
   const int64_t scaled = static_cast<int64_t>(rounded) >> c;
-  const int64_t shifted = static_cast<int64_t>(static_cast<uint64_t>(scaled) + static_cast<uint64_t>(int64_t{y.zero_point}));
+  const int64_t shifted =
+      static_cast<int64_t>(static_cast<uint64_t>(scaled) + static_cast<uint64_t>(int64_t{y.zero_point}));
   return static_cast<int32_t>(shifted < y.qmin ? y.qmin : shifted > y.qmax ? y.qmax : shifted);
 }
 

@@ -7,16 +7,16 @@
 namespace onnxq {
 
 constexpr size_t kLine = 64;   // bytes of a cache line, and of a vector
-constexpr size_t kSlack = 64;  // bytes behind copied rows that a step of a product may read
+constexpr size_t kSlack = 64;  // bytes beyond copied rows that a step of a product may read
 
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 static inline size_t aligned(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
 
-// Lines of nibbles that hold these many weights; see Tier::unpack4.
+// Lines of nibbles that hold this many weights; see Tier::unpack4.
 static inline size_t nibble_lines(size_t weights) { return (weights + 2 * kLine - 1) / (2 * kLine); }
 
-// Outputs along one axis of a window that slides over `size` values and `pads` more; none where it does not fit.
+// Outputs along one axis of a window that slides over `size` values and `pads` more; 0 where it does not fit.
 static inline int64_t out_size(int64_t size, int64_t pads, int64_t kernel, int64_t dilation, int64_t stride) {
   const int64_t room = size + pads - (kernel - 1) * dilation - 1;
   return room < 0 ? 0 : room / stride + 1;

@@ -1,7 +1,8 @@
-// The inner loops with AVX2. What is left behind the last whole vector is done by the plain loops.
+// The inner loops with AVX2. What remains after the last whole vector is done by the plain loops.
 //
-// Rescales in 64 bits: vpmuldq multiplies the even int32 lanes; the odd ones come down by a shift first. There is no
-// arithmetic shift of 64 bits: 2^63 is added to make the sum positive, and 2^(63−c) taken off behind the logical shift.
+// Rescales in 64 bits: vpmuldq multiplies the even int32 lanes; the odd ones are shifted down first. There is no
+// 64-bit arithmetic shift: 2^63 is added to make the sum non-negative, and 2^(63−c) is subtracted after the logical
+// shift.
 #include <immintrin.h>
 
 #include "cpu/common/inline.hpp"
@@ -27,10 +28,10 @@ ONNXQ_INLINE __m256i load8(const void* data, int64_t i) {
 
 struct Constants {
   __m256i a_even, a_odd, b_even, b_odd;  // multipliers of the even and of the odd lanes
-  __m256i offset_even, offset_odd;       // with 2^63
+  __m256i offset_even, offset_odd;       // plus 2^63
   __m256i shift_even, shift_odd;
-  __m256i zero_point;                              // less 2^(63−c), in 32 bits
-  __m256i low_even, low_odd, high_even, high_odd;  // of the shifted sum, with 2^(63−c)
+  __m256i zero_point;                              // minus 2^(63−c), in 32 bits
+  __m256i low_even, low_odd, high_even, high_odd;  // of the shifted sum, plus 2^(63−c)
 };
 
 ONNXQ_INLINE void set_bounds(Constants& c, const OutputRange& range) {
@@ -98,7 +99,8 @@ ONNXQ_INLINE __m256i scaled(__m256i a, __m256i b, const Constants& c) {
   return _mm256_add_epi32(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa), c.zero_point);
 }
 
-// 32 values to bytes. ordered: y[v] holds lanes as unpacking in 128-bit lanes gives them, not 8 that lie side by side.
+// 32 values to bytes. ordered: y[v] holds values in the order of unpacking within 128-bit lanes, not 8 consecutive
+// ones.
 ONNXQ_INLINE __m256i saturated_bytes(const __m256i y[4], const OutputRange& range, bool ordered) {
   const __m256i low = _mm256_set1_epi8(static_cast<char>(range.qmin));
   const __m256i high = _mm256_set1_epi8(static_cast<char>(range.qmax));
@@ -115,7 +117,7 @@ ONNXQ_INLINE __m256i saturated_bytes(const __m256i y[4], const OutputRange& rang
   return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-// Stores value(i) of 8 places at a time, and says up to where there were whole vectors.
+// Stores value(i) for 8 positions at a time; returns how many positions were done in whole vectors.
 template <class F>
 ONNXQ_INLINE int64_t each8(const OutputRange& range, void* y, int64_t n, const F& value) {
   int64_t i = 0;
@@ -194,7 +196,7 @@ void sum(const SumRow& r) {
 }
 
 // A lane holds a and b as 16-bit halves: one instruction multiplies and adds both. Signed bytes are read as x + 128,
-// and 128 times the multiplier is taken off.
+// and 128 times the multiplier is subtracted.
 void byte_sum(const ByteSum& s, const void* a, const void* b, void* y, int64_t n) {
   const auto pair = [](int16_t first, int16_t second) {
     return _mm256_set1_epi32((int32_t{second} * 65536) | static_cast<uint16_t>(first));
@@ -235,7 +237,7 @@ int64_t product_row(const ProductRow& r) {
   return each8(r.range, r.y, r.n, [&](int64_t i) __attribute__((always_inline)) {
     const __m256i a = _mm256_sub_epi32(load8<A>(r.a, i), a_zero_point);
     const __m256i b = _mm256_sub_epi32(load8<B>(r.b, i), b_zero_point);
-    // Both fit 16 bits; the upper halves of a are cleared so that they add nothing.
+    // Both fit 16 bits; the upper halves of a are cleared so that they contribute nothing.
     const __m256i product = _mm256_madd_epi16(_mm256_and_si256(a, _mm256_set1_epi32(0xffff)), b);
     return scaled<false, Narrow>(product, product, c);
   });
@@ -335,9 +337,8 @@ void sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int3
   if (i < n) plain_sum_rows(from(x, type, i), type, stride, count, init, acc + i, n - i);
 }
 
-constexpr Elementwise kTable = {sum,      byte_sum, product,       plain_lookup, ymm_channels_last,
-                                max_rows, sum_rows, plain_moments, plain_scale,  plain_pack_step,
-                                plain_subtract, plain_divide};
+constexpr Elementwise kTable = {sum,      byte_sum,      product,     plain_lookup,    ymm_channels_last, max_rows,
+                                sum_rows, plain_moments, plain_scale, plain_pack_step, plain_subtract,    plain_divide};
 
 }  // namespace
 

@@ -1,13 +1,14 @@
 // The inner loops with AVX-512 (F, BW, DQ, VL, VNNI).
 //
-// Rescales in 64 bits: vpmuldq multiplies the even int32 lanes; the odd ones come down by a shuffle first. Both halves
-// are shifted and merged again.
+// Rescales in 64 bits: vpmuldq multiplies the even int32 lanes; the odd ones are moved down by a shuffle first. Both
+// halves are shifted and merged again.
 #include <immintrin.h>
 
 #include "cpu/common/inline.hpp"
 #include "cpu/elementwise/plain.hpp"
 #include "cpu/elementwise/tables.hpp"
 #include "cpu/elementwise/ymm_channels_last.hpp"
+#include "cpu/tiers/features.hpp"
 
 namespace onnxq {
 namespace {
@@ -87,7 +88,8 @@ ONNXQ_INLINE void store16(__m512i y, const OutputRange& range, void* to, int64_t
     _mm_mask_storeu_epi8(static_cast<uint8_t*>(to) + i, mask, _mm512_cvtepi32_epi8(y));
 }
 
-// 64 values to bytes. ordered: y[v] holds lanes as unpacking in 128-bit lanes gives them, not 16 that lie side by side.
+// 64 values to bytes. ordered: y[v] holds values in the order of unpacking within 128-bit lanes, not 16 consecutive
+// ones.
 ONNXQ_INLINE __m512i saturated_bytes(const __m512i y[4], const OutputRange& range, bool ordered) {
   const __m512i low = _mm512_set1_epi8(static_cast<char>(range.qmin));
   const __m512i high = _mm512_set1_epi8(static_cast<char>(range.qmax));
@@ -104,7 +106,7 @@ ONNXQ_INLINE __m512i saturated_bytes(const __m512i y[4], const OutputRange& rang
   return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
 }
 
-// Calls value(i, mask) for 16 places at a time and stores what it gives.
+// Stores value(i, mask) for 16 positions at a time.
 template <class F>
 ONNXQ_INLINE void each16(const OutputRange& range, void* y, int64_t n, const F& value) {
   int64_t i = 0;
@@ -156,7 +158,7 @@ void sum(const SumRow& r) {
 }
 
 // A lane holds a and b as 16-bit halves: one instruction multiplies and adds both. Signed bytes are read as x + 128,
-// and 128 times the multiplier is taken off.
+// and 128 times the multiplier is subtracted.
 void byte_sum(const ByteSum& s, const void* a, const void* b, void* y, int64_t n) {
   const auto pair = [](int16_t first, int16_t second) {
     return _mm512_set1_epi32((int32_t{second} * 65536) | static_cast<uint16_t>(first));
@@ -205,7 +207,7 @@ void product_row(const ProductRow& r) {
   each16(r.range, r.y, r.n, [&](int64_t i, __mmask16 mask) __attribute__((always_inline)) {
     const __m512i a = _mm512_sub_epi32(load16<A>(r.a, i, mask), a_zero_point);
     const __m512i b = _mm512_sub_epi32(load16<B>(r.b, i, mask), b_zero_point);
-    // Both fit 16 bits; the upper halves of a are cleared so that they add nothing.
+    // Both fit 16 bits; the upper halves of a are cleared so that they contribute nothing.
     const __m512i product = _mm512_madd_epi16(_mm512_and_si512(a, _mm512_set1_epi32(0xffff)), b);
     return scaled<false, Narrow>(product, product, c);
   });
@@ -291,7 +293,7 @@ void sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int3
   }
 }
 
-// Bytes of four rows are interleaved within 128-bit lanes, then the lanes are put into order: vector v takes lane v of
+// Bytes of four rows are interleaved within 128-bit lanes, then the lanes are put in order: vector v takes lane v of
 // all four.
 void pack_step(const uint8_t* b, ptrdiff_t stride, int rows, int columns, uint8_t flip, uint8_t* panel, int32_t* sums) {
   const __mmask64 mask = mask64(columns);
@@ -319,7 +321,7 @@ void pack_step(const uint8_t* b, ptrdiff_t stride, int rows, int columns, uint8_
 }
 
 constexpr Elementwise table(void (*lookup)(const uint8_t*, const uint8_t*, uint8_t*, int64_t)) {
-  return {sum,      byte_sum, product,       lookup,      ymm_channels_last, max_rows,
+  return {sum,      byte_sum,      product,     lookup,    ymm_channels_last, max_rows,
           sum_rows, plain_moments, plain_scale, pack_step, plain_subtract,    plain_divide};
 }
 

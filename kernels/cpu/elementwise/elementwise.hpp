@@ -1,5 +1,5 @@
-// The inner loops of every operator that is neither convolution nor matrix product: they run over values that lie side
-// by side in memory. Each instruction set has its own; the drivers (sum.cpp, pool.cpp, …) are common.
+// The inner loops of every operator other than convolution and matrix product: they run over values that are contiguous
+// in memory. Each instruction set has its own (tables.hpp); the operators in cpu/operators are common to all.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ struct SumRow {
   const void* a;
   const void* b;  // null: one term
   IntType a_type, b_type;
-  const int32_t* a_multiplier;  // [n], or [1] where `uniform`; so are the next three. Negative where b is subtracted
+  const int32_t* a_multiplier;  // [n], or [1] where `uniform`, as the next three. Negative where b is subtracted
   const int32_t* b_multiplier;
   const int32_t* shift;
   const int64_t* offset;
@@ -26,7 +26,7 @@ struct SumRow {
   int64_t n;
 };
 
-// The same of two 8-bit tensors with uniform multipliers, in 32 bits: multipliers and offset are cut into halves,
+// The same for two 8-bit tensors with uniform multipliers, in 32 bits: multipliers and offset are split into halves,
 // m = high·2^16 + low, and floor((H·2^16 + L) / 2^c) = floor((H + floor(L / 2^16)) / 2^(c − 16)).
 struct ByteSum {
   bool a_signed, b_signed;
@@ -58,7 +58,7 @@ struct Elementwise {
   void (*product)(const ProductRow&);
   // y[i] = table[x[i]], 256 entries of a byte.
   void (*lookup)(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t n);
-  // y[i·channels + c] = x[c·stride + i], c < channels (2 or more): a channel lies side by side in x, a place in y.
+  // y[i·channels + c] = x[c·stride + i], c < channels (2 or more): channels are contiguous in x, positions in y.
   void (*channels_last)(const uint8_t* x, ptrdiff_t stride, int64_t channels, uint8_t* y, int64_t n);
   // y[i] = largest of x[i + k·stride], k < count (1 or more).
   void (*max_rows)(const uint8_t* x, ptrdiff_t stride, int64_t count, bool is_signed, uint8_t* y, int64_t n);
@@ -66,16 +66,16 @@ struct Elementwise {
   void (*sum_rows)(const void* x, IntType type, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc, int64_t n);
   // x − zero_point, limited to 16 bits, into `centred`; their sum and the sum of their squares. n is at most 2^15.
   Moments (*moments)(const void* x, IntType type, int32_t zero_point, int32_t* centred, int64_t n);
-  // values = values·by − less, which fit int32.
+  // values = values·by − less; the results fit int32.
   void (*scale)(int32_t* values, int32_t by, int32_t less, int64_t n);
-  // One step of a panel (tier.hpp): panel[n][r] = b[r·stride + n] ^ flip as signed bytes, 0 behind the `columns` (1 to
-  // 64) up to a multiple of 16 and behind the `rows` (0 to 4). Adds them to sums[n].
+  // One step of a panel (tier.hpp): panel[n][r] = b[r·stride + n] ^ flip as signed bytes, 0 beyond the `columns` (1 to
+  // 64) up to a multiple of 16 and beyond the `rows` (0 to 4). Adds the values to sums[n].
   void (*pack_step)(const uint8_t* b, ptrdiff_t stride, int rows, int columns, uint8_t flip, uint8_t* panel,
                     int32_t* sums);
   // acc[i][n] −= by[i] for n < columns, wrapping; rows of kPanel values.
   void (*subtract)(int32_t* acc, int rows, int columns, const int32_t* by);
   // y[i] = sat(floor((values[i] + sum) / (2·sum)) + zero_point). values are integers from 0 to 2^51, sum one from 1 to
-  // 2^45; the quotient is exact where it is below 2^31 and otherwise anything.
+  // 2^45; the quotient is exact where it is below 2^31 and unspecified otherwise.
   void (*divide)(const double* values, int n, double sum, const OutputRange& range, int32_t* y);
 };
 

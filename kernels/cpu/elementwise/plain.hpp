@@ -1,5 +1,5 @@
-// The inner loops in plain C++. Everything is static: each file that includes this compiles its own for its instruction
-// set, and the compiler vectorises.
+// The inner loops in plain C++. Everything is static: each file that includes this compiles its own copy for its
+// instruction set, and the compiler vectorizes it.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 namespace onnxq {
 namespace {
 
-// Calls f with a value of the C++ type behind `type`.
+// Calls f with a value of the C++ type that `type` stands for.
 template <class F>
 static inline void with_type(IntType type, const F& f) {
   switch (type) {
@@ -28,7 +28,7 @@ static inline int64_t wrap_add(int64_t a, int64_t b) {
   return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
 }
 
-// Two statements: with one the compiler makes branches of it, which random values mispredict.
+// Two statements: from one the compiler makes branches, which random values mispredict.
 static inline int32_t saturated(int64_t value, const OutputRange& range) {
   const int64_t low = range.qmin, high = range.qmax;
   value = value < low ? low : value;
@@ -69,7 +69,7 @@ static inline void sum_of_types(const SumRow& r, const A* a, const B* b, Y* y) {
 
 template <class A, class B, class Y>
 static inline void byte_sum_of_types(const ByteSum& sum, const A* a, const B* b, Y* y, int64_t n) {
-  const ByteSum s = sum;  // a copy that y cannot overlap
+  const ByteSum s = sum;  // a copy, which y cannot alias
   const int32_t zero_point = s.range.zero_point, qmin = s.range.qmin, qmax = s.range.qmax;
   for (int64_t i = 0; i < n; i++) {
     const int32_t high = a[i] * s.a_high + b[i] * s.b_high + s.high;
@@ -95,7 +95,7 @@ static inline void byte_sum_of_types(const ByteSum& sum, const A* a, const B* b,
 
 template <class A, class B, class Y>
 static inline void product_of_types(const ProductRow& row, const A* a, const B* b, Y* y) {
-  const ProductRow r = row;  // a copy that y cannot overlap
+  const ProductRow r = row;  // a copy, which y cannot alias
   const OutputRange range = r.range;
   const int64_t half = int64_t{1} << (r.shift - 1);
   for (int64_t i = 0; i < r.n; i++) {
@@ -121,11 +121,11 @@ static inline void product_of_types(const ProductRow& row, const A* a, const B* 
   for (int64_t i = 0; i < n; i++) y[i] = table[x[i]];
 }
 
-// C of the channels, of which a place in y has `channels`.
+// C of the `channels` of each position.
 template <int C>
 static inline void move_channels(const uint8_t* x, ptrdiff_t stride, int64_t channels, uint8_t* y, int64_t n) {
   for (int64_t i = 0; i < n; i++) {
-    uint8_t place[C];  // all are read before y is written, which the compiler cannot tell from x
+    uint8_t place[C];  // all read before y is written: the compiler must assume that y aliases x
     for (int c = 0; c < C; c++) place[c] = x[c * stride + i];
     for (int c = 0; c < C; c++) y[i * channels + c] = place[c];
   }
@@ -133,19 +133,20 @@ static inline void move_channels(const uint8_t* x, ptrdiff_t stride, int64_t cha
 
 [[maybe_unused]] static void plain_channels_last(const uint8_t* x, ptrdiff_t stride, int64_t channels, uint8_t* y,
                                                  int64_t n) {
-  constexpr int64_t kBlock = 64;  // so that y stays in the nearest cache until the last channel
+  constexpr int64_t kBlock = 64;  // y stays in the first-level cache until the last channel
   if (channels == 3) return move_channels<3>(x, stride, 3, y, n);
   for (int64_t i = 0; i < n; i += kBlock) {
     const int64_t size = n - i < kBlock ? n - i : kBlock;
     int64_t c = 0;
-    for (; c + 4 <= channels; c += 4) move_channels<4>(x + c * stride + i, stride, channels, y + i * channels + c, size);
+    for (; c + 4 <= channels; c += 4)
+      move_channels<4>(x + c * stride + i, stride, channels, y + i * channels + c, size);
     for (; c < channels; c++) move_channels<1>(x + c * stride + i, stride, channels, y + i * channels + c, size);
   }
 }
 
 template <class T>
 static inline void max_rows_of_type(const T* x, ptrdiff_t stride, int64_t count, T* y, int64_t n) {
-  constexpr int64_t kBlock = 256;  // what stays in registers or the nearest cache
+  constexpr int64_t kBlock = 256;  // fits registers or the first-level cache
   for (int64_t i0 = 0; i0 < n; i0 += kBlock) {
     const int64_t size = n - i0 < kBlock ? n - i0 : kBlock;
     T best[kBlock];
@@ -186,7 +187,7 @@ static inline void sum_rows_of_type(const T* x, ptrdiff_t stride, int64_t count,
   with_type(type, [&](auto t) {
     const auto* const from = static_cast<const decltype(t)*>(x);
     if (n != 1 || stride != 1) return sum_rows_of_type(from, stride, count, init, acc, n);
-    auto sum = static_cast<uint32_t>(init);  // values side by side
+    auto sum = static_cast<uint32_t>(init);  // contiguous values
     for (int64_t k = 0; k < count; k++) sum += static_cast<uint32_t>(int32_t{from[k]});
     *acc = static_cast<int32_t>(sum);
   });
@@ -194,7 +195,7 @@ static inline void sum_rows_of_type(const T* x, ptrdiff_t stride, int64_t count,
 
 template <class T>
 static inline Moments moments_of_type(const T* x, int32_t zero_point, int32_t* centred, int64_t n) {
-  // In 32 bits: 2^15 values of 8 bits have squares of less than 2^32 in all.
+  // In 32 bits: the squares of 2^15 values of 8 bits add up to less than 2^32.
   int32_t sum = 0;
   uint32_t squares = 0;
   for (int64_t i = 0; i < n; i++) {
@@ -255,8 +256,8 @@ static inline Moments moments_of_type(const int32_t* x, int32_t zero_point, int3
           static_cast<int32_t>(static_cast<uint32_t>(acc[i * kPanel + n]) - static_cast<uint32_t>(by[i]));
 }
 
-// In double precision, where all of it is an integer below 2^53: the quotient by the reciprocal is off by 1 at most, and
-// what is left tells.
+// In double precision, where everything is an integer below 2^53: the quotient by the reciprocal is off by at most 1,
+// which the remainder shows.
 [[maybe_unused]] static void plain_divide(const double* values, int n, double sum, const OutputRange& range,
                                           int32_t* y) {
   const double divisor = 2 * sum, reciprocal = 1 / divisor, largest = INT32_MAX;

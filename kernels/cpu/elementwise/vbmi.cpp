@@ -1,4 +1,4 @@
-// vpermi2b looks 64 bytes up in 128 entries at once: two of them, and bit 7 chooses.
+// vpermi2b looks up 64 bytes in 128 entries at once: two lookups, and bit 7 chooses between them.
 #include <immintrin.h>
 
 #include "cpu/elementwise/tables.hpp"

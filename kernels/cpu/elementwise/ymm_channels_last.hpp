@@ -1,8 +1,8 @@
-// Channels-last of bytes with 256-bit registers. Included by the file of each instruction set that has them, which
-// compiles its own copy: everything is in an unnamed namespace.
+// Channels-last of bytes with 256-bit registers. Each file of an instruction set that includes this compiles its own
+// copy: everything is in an unnamed namespace.
 //
-// A register holds 32 places of one channel. Bytes are interleaved within its two lanes of 16 places, so that the low
-// lanes of the results are the first 16 places, and the high lanes the next.
+// A register holds 32 positions of one channel. Bytes are interleaved within its two lanes of 16 positions, so that the
+// low lanes of the results are the first 16 positions, and the high lanes the next.
 #pragma once
 
 #include <immintrin.h>
@@ -23,8 +23,9 @@ ONNXQ_INLINE void store_high(uint8_t* y, __m256i v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(y), _mm256_extracti128_si256(v, 1));
 }
 
-// V channels, 2, 4, 8 or 16. Where a byte lies is a number with the bits of its channel, then those of its place. A round
-// makes the highest bit the lowest; when all bits of the channel have gone that way, the place comes first.
+// V channels, 2, 4, 8 or 16. The address of a byte is a number with the bits of its channel, then those of its
+// position. A round rotates the highest bit to the lowest; after as many rounds as a channel has bits, the position
+// comes first.
 template <int V>
 ONNXQ_INLINE void interleave_channels(__m256i (&v)[V]) {
   ONNXQ_UNROLL
@@ -40,7 +41,7 @@ ONNXQ_INLINE void interleave_channels(__m256i (&v)[V]) {
   }
 }
 
-// 3 channels. Byte j of result k is of channel (j + k) mod 3, place (16·k + j) / 3: the three results take different
+// 3 channels. Byte j of result k is of channel (j + k) mod 3, position (16·k + j) / 3: the three results move different
 // bytes of a channel to different j, so that one shuffle serves them all.
 ONNXQ_INLINE void interleave_channels(__m256i (&v)[3]) {
   alignas(16) static const uint8_t kShuffle[3][kLane] = {{0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15, 10, 5},
@@ -51,7 +52,7 @@ ONNXQ_INLINE void interleave_channels(__m256i (&v)[3]) {
   const auto both = [](const void* p) {
     return _mm256_broadcastsi128_si256(_mm_load_si128(static_cast<const __m128i*>(p)));
   };
-  const __m256i second = both(kThird[0]), third = both(kThird[1]);  // of every three bytes
+  const __m256i second = both(kThird[0]), third = both(kThird[1]);  // byte of every three
   __m256i s[3];
   ONNXQ_UNROLL
   for (int c = 0; c < 3; c++) s[c] = _mm256_shuffle_epi8(v[c], both(kShuffle[c]));
@@ -60,7 +61,7 @@ ONNXQ_INLINE void interleave_channels(__m256i (&v)[3]) {
     v[k] = _mm256_blendv_epi8(_mm256_blendv_epi8(s[k], s[(k + 1) % 3], second), s[(k + 2) % 3], third);
 }
 
-// C channels in all: what a register holds afterwards lies side by side in y. Returns how many places are done.
+// C channels in all: what a register then holds is contiguous in y. Returns how many positions are done.
 template <int C>
 ONNXQ_INLINE int64_t few_channels(const uint8_t* x, ptrdiff_t stride, uint8_t* y, int64_t n) {
   int64_t i = 0;
@@ -79,8 +80,8 @@ ONNXQ_INLINE int64_t few_channels(const uint8_t* x, ptrdiff_t stride, uint8_t* y
   return i;
 }
 
-// `count` channels (1 to 16) of 32 places. 16 bytes are written for each place, in order: of fewer channels, what is too
-// much is overwritten by the next.
+// `count` channels (1 to 16) of 32 positions. 16 bytes are written for each position, in order: with fewer channels the
+// next position overwrites the excess.
 ONNXQ_INLINE void channel_block(const uint8_t* x, ptrdiff_t stride, int64_t count, uint8_t* y, int64_t channels) {
   __m256i v[kLane];
   ONNXQ_UNROLL
@@ -92,16 +93,16 @@ ONNXQ_INLINE void channel_block(const uint8_t* x, ptrdiff_t stride, int64_t coun
   for (int i = 0; i < kLane; i++) store_high(y + (kLane + i) * channels, v[i]);
 }
 
-// Fewer channels than 16. Returns how many places are done.
+// Fewer than 16 channels. Returns how many positions are done.
 static int64_t some_channels(const uint8_t* x, ptrdiff_t stride, int64_t channels, uint8_t* y, int64_t n) {
-  const int64_t end = n * channels - kLane;  // where the last 16 bytes may begin
+  const int64_t end = n * channels - kLane;  // the last place where 16 bytes may be written
   int64_t i = 0;
   for (; (i + kPlaces - 1) * channels <= end; i += kPlaces)
     channel_block(x + i, stride, channels, y + i * channels, channels);
   return i;
 }
 
-// 16 channels or more, n at least 32. The last block of channels and that of places may do again what is done.
+// 16 channels or more, n at least 32. The last block of channels and that of positions may overlap the one before.
 static void many_channels(const uint8_t* x, ptrdiff_t stride, int64_t channels, uint8_t* y, int64_t n) {
   for (int64_t at = 0; at < n; at += kPlaces) {
     const int64_t i = at + kPlaces <= n ? at : n - kPlaces;

@@ -10,16 +10,17 @@ namespace onnxq {
 
 namespace {
 
-constexpr int64_t kPartMacs = 1'000'000;       // about 4 µs: handing a part to a thread takes half of one, sharing a node at all two
+// About 4 µs. Dispatching a part costs about 0.5 µs, going parallel at all about 2 µs.
+constexpr int64_t kPartMacs = 1'000'000;
 constexpr int64_t kMaxParts = 64;
-constexpr int kFewRows = 8;                    // for which nibbles are not unpacked first
-constexpr int64_t kChunkPixels = 512;          // a chunk's inputs and row pointers stay in the second-level cache
-constexpr int64_t kCopyBytes = 1 << 20;        // images are copied as many at a time as this holds, to stay in the cache
+constexpr int kFewRows = 8;                    // up to here nibbles are not unpacked first
+constexpr int64_t kChunkPixels = 512;          // a chunk's inputs and row pointers fit the second-level cache
+constexpr int64_t kCopyBytes = 1 << 20;        // as many images are copied at a time as fit here, to stay in the cache
 constexpr int64_t kCopyPartBytes = 128 << 10;  // what a thread copies in about 10 µs
 
 }  // namespace
 
-// Pointers to the first input pixel of each row of the product, and what a tap adds to them.
+// Pointers to the first input pixel of each row of the product, and the taps' offsets from there.
 struct Convolution::Rows {
   const uint8_t** pointers;
   int64_t count;
@@ -32,7 +33,7 @@ size_t Convolution::panel_bytes(const Panel& panel) const {
   return (&panel == &panels_.back() ? packed_.size() : (&panel + 1)->offset) - panel.offset;
 }
 
-// Of the widest panel that nibbles are unpacked into.
+// The size of the widest panel that nibbles are unpacked into.
 size_t Convolution::unpacked_bytes() const {
   return nibble_lines(static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_) * kPanel * kStep) * 2 * kLine;
 }
@@ -41,7 +42,7 @@ int64_t Convolution::panel_count() const {
   return depthwise_ ? ceil_div(shape_.out_channels, kPanel) : static_cast<int64_t>(panels_.size());
 }
 
-// What is cut into parts: output rows of a depthwise convolution, else output pixels.
+// What is cut into parts: output rows of a depthwise convolution, otherwise output pixels.
 int64_t Convolution::units(const Plan& p) const { return p.n * p.oh * (depthwise_ ? 1 : p.ow); }
 
 int64_t Convolution::out_h(int64_t h) const {
@@ -69,12 +70,12 @@ Convolution::Plan Convolution::plan(int64_t n, int64_t h, int64_t w) const {
   if (!pixels) return p;
 
   const int64_t taps = s.kh * s.kw * (s.in_channels / s.groups);
-  const int64_t cost = pixels * s.out_channels * (depthwise_ ? taps + 60 : taps + 24);  // the epilogue counts too
+  const int64_t cost = pixels * s.out_channels * (depthwise_ ? taps + 60 : taps + 24);  // including the epilogue
   const int64_t parts = std::clamp<int64_t>(cost / kPartMacs, 1, kMaxParts);
   const int64_t panels = panel_count();
   const int64_t most_rows = std::max<int64_t>(1, std::min(all, pixels / 32));
-  // Weights larger than activations: by channels, so that each thread reads its own. A depthwise convolution is cut as the
-  // 1×1 convolution before it was: what it reads is in this core's cache then.
+  // Weights larger than activations: by channels, so that each thread reads its own. A depthwise convolution is cut
+  // like the 1×1 convolution upstream: then its input is in this core's cache.
   const bool by_channels = depthwise_ ? !flip_ && s.out_channels > n * h * w
                                       : static_cast<int64_t>(packed_.size()) > n * h * w * s.in_channels;
   if (by_channels) {
@@ -133,7 +134,7 @@ void Convolution::run(const Plan& p, size_t i, const void* x, const void* residu
   const ConvShape& s = shape_;
   const int64_t all = units(p);
   if (!all || !p.ow) return;
-  // Neighbouring parts have their panels in common.
+  // Adjacent parts share their panels.
   const auto panel_part = static_cast<int64_t>(i) / p.row_parts, row_part = static_cast<int64_t>(i) % p.row_parts;
   const int64_t unit0 = all * row_part / p.row_parts, unit1 = all * (row_part + 1) / p.row_parts;
   const auto* pixels = static_cast<const uint8_t*>(x);
@@ -169,8 +170,8 @@ void Convolution::run(const Plan& p, size_t i, const void* x, const void* residu
   }
 }
 
-void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64_t panel1, const void* residual, void* y,
-                            int8_t* unpacked) const {
+void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64_t panel1, const void* residual,
+                            void* y, int8_t* unpacked) const {
   const ConvShape& s = shape_;
   alignas(64) int32_t acc[kMaxRows * kPanel];
   const int64_t ld = s.out_channels;
@@ -182,15 +183,25 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
     for (int64_t t = 0; shift_taps && t < tap_count_; t++) rows.taps[t] += shift_taps;
     group = panel.group;
 
-    GemmBlock block{nullptr, rows.taps, 0, tap_count_, steps_, panel.vectors, packed_.data() + panel.offset,
-                    init_.data() + panel.channel, acc, nullptr, 0};
+    GemmBlock block{nullptr,
+                    rows.taps,
+                    0,
+                    tap_count_,
+                    steps_,
+                    panel.vectors,
+                    packed_.data() + panel.offset,
+                    init_.data() + panel.channel,
+                    acc,
+                    nullptr,
+                    0};
     const int most = tier_.rows[panel.vectors];
     auto gemm = tier_.gemm;
     if (nibbles_) {
       if (tier_.gemm4 && rows.count <= std::min(most, kFewRows) && tap_count_ == 1) {
         gemm = tier_.gemm4;
       } else {
-        const size_t bytes = static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_ * panel.vectors) * kVector * kStep;
+        const size_t bytes =
+            static_cast<size_t>(tap_count_) * static_cast<size_t>(steps_ * panel.vectors) * kVector * kStep;
         tier_.unpack4(reinterpret_cast<const uint8_t*>(block.panel), unpacked, nibble_lines(bytes));
         block.panel = unpacked;
       }
@@ -203,11 +214,11 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
     e.residual_multiplier = residual_multiplier_.data() + (residual_multiplier_.empty() ? 0 : panel.channel);
     e.residual_stride = e.y_stride = ld;
 
-    // Blocks as even as possible: 49 rows of at most 6 are 4 of 6 and 5 of 5, not 8 of 6 and 1. The epilogue takes
-    // several at a time, as it begins with work of its own.
+    // Blocks as even as possible: 49 rows in blocks of at most 6 are 4 of 6 and 5 of 5, not 8 of 6 and 1 of 1. The
+    // epilogue takes several blocks at a time, as it has setup costs.
     const int64_t blocks = ceil_div(rows.count, most), least = rows.count / blocks, longer = rows.count % blocks;
-    // Weights come from memory. While these rows are multiplied their share of the next panel is fetched, evenly; the rest
-    // is the other chunks' and parts' to fetch, most of which follow on the same thread.
+    // Weights come from memory. While these rows are multiplied, their share of the next panel is prefetched evenly;
+    // the other chunks and parts, most of which follow on the same thread, prefetch the rest.
     const auto following = std::min(static_cast<size_t>(i) + 1, panels_.size() - 1);
     const double next_bytes = static_cast<double>(panel_bytes(panels_[following]));
     const double fetched = next_bytes * static_cast<double>(rows.first) / static_cast<double>(rows.all);

@@ -1,11 +1,12 @@
 // Convolution and matrix product with constant weights, on channels-last tensors.
 //
-// Both are one thing here: a matrix product is a 1×1 convolution over an image of one row. There is no im2col: every
-// output pixel is a row of the product, given by a pointer to its first input pixel, and the kernel's taps are offsets
-// from there. Where the kernel hangs over the border, or the input must be changed (signed to unsigned, channels that are
-// no multiple of 4), the image is copied into padded scratch memory first.
+// Both share one implementation: a matrix product is a 1×1 convolution over an image of one row. There is no im2col:
+// every output pixel is a row of the product, given by a pointer to its first input pixel, and the kernel's taps are
+// offsets from there. Where the kernel extends beyond the border, or the input must be changed (signed to unsigned,
+// channels not a multiple of 4), the image is copied into padded scratch memory first.
 //
-// acc = Σ (x − x_zero_point)(w − w_zero_point[m]) + bias[m]. Signed x is read as x + 128 with the zero point moved along.
+// acc = Σ (x − x_zero_point)(w − w_zero_point[m]) + bias[m]. Signed x is read as x + 128, with its zero point shifted
+// accordingly.
 #pragma once
 
 #include <cstdint>
@@ -26,11 +27,11 @@ struct ConvShape {
   int64_t top = 0, left = 0, bottom = 0, right = 0;  // padding
 };
 
-// What a node gives; vectors have out_channels values, residual_multiplier none where there is no residual.
+// What a node specifies; vectors have out_channels values, residual_multiplier none where there is no residual.
 struct ConvSpec {
   ConvShape shape;
   const int8_t* weights;  // [out_channels][kh][kw][in_channels / groups]
-  bool nibbles;           // all weights are in -8..7: keep them packed
+  bool nibbles;           // all weights are in -8..7: keep them in nibbles
   std::vector<int32_t> w_zero_point, bias, multiplier, shift, residual_multiplier;
   IntType x_type;
   int32_t x_zero_point;
@@ -41,18 +42,18 @@ struct ConvSpec {
 
 class Convolution {
  public:
-  // Packs the weights; `spec.weights` is not needed any more afterwards.
+  // Packs the weights; `spec.weights` is not needed afterwards.
   Convolution(const Tier& tier, const ConvSpec& spec);
 
   // Size of y for an image of this size; 0 where the kernel does not fit.
   int64_t out_h(int64_t h) const;
   int64_t out_w(int64_t w) const;
 
-  // Images that a run should take at most, so that what it copies of them stays in the cache.
+  // The most images that a run should take, so that the copies it makes of them stay in the cache.
   int64_t images_at_a_time(int64_t h, int64_t w) const;
 
   // How a run on n images of this size is cut: parts that may run at the same time, each with its scratch memory. Where
-  // copy_bytes is not 0 the images are copied first, in parts too, and the run takes the copy.
+  // copy_bytes is not 0 the images are copied first, in parts too, and the run reads the copy.
   struct Plan {
     int64_t n, h, w, oh, ow;
     int64_t row_parts, panel_parts;
@@ -65,7 +66,7 @@ class Convolution {
   Plan plan(int64_t n, int64_t h, int64_t w) const;
   // Copies part i < plan.copy_parts of x, padded and unsigned, into `to`, which has copy_bytes.
   void copy(const Plan& plan, size_t i, const void* x, uint8_t* to) const;
-  // Computes part i < plan.parts() of x or its copy. scratch: 64-byte aligned, this part's own.
+  // Computes part i < plan.parts() of x or its copy. scratch: this part's own, 64-byte aligned.
   void run(const Plan& plan, size_t i, const void* x, const void* residual, void* y, uint8_t* scratch) const;
 
   size_t packed_bytes() const { return packed_.size(); }
@@ -74,7 +75,7 @@ class Convolution {
   struct Panel {
     int64_t group, channel;  // first output channel
     int vectors, channels;
-    size_t offset;           // in packed_, bytes
+    size_t offset;  // in packed_, bytes
   };
   struct Rows;
 
@@ -97,12 +98,12 @@ class Convolution {
   ConvShape shape_;
   bool depthwise_, nibbles_, affine_, flip_, copies_, merged_;
   int tap_count_, steps_;
-  int32_t zero_point_;  // of x as it is read: unsigned
+  int32_t zero_point_;  // of x as it is read, unsigned
   EpilogueBlock epilogue_;
   std::vector<Panel> panels_;
   LargePages packed_;
   std::vector<int8_t> ones_;
-  // Per output channel, and kPanel more so that a whole panel can always be read.
+  // Per output channel, plus kPanel more, so that a whole panel can always be read.
   std::vector<int32_t> init_, multiplier_, shift_, residual_multiplier_, w_zero_point_;
 };
 

@@ -1,4 +1,5 @@
-// What a convolution does once, when a session is made: proofs on its numbers, and weights in the order they are read.
+// What a convolution does once, when a session is made: prove bounds on its numbers, and pack weights in the order in
+// which they are read.
 #include <algorithm>
 #include <cmath>
 
@@ -9,8 +10,8 @@ namespace onnxq {
 
 namespace {
 
-// Vectors of 16 channels in each panel: 4 as long as there are, then the rest. Even panels of 3 were slower: 4, 2 and 1
-// make whole registers of bytes.
+// Vectors of 16 channels in each panel: 4 while there are as many, then the rest. Evenly sized panels of 3 are slower:
+// 4, 2 and 1 fill whole registers of bytes.
 std::vector<int> panel_widths(int64_t channels) {
   std::vector<int> widths;
   for (int64_t left = ceil_div(channels, kVector); left > 0; left -= widths.back())
@@ -34,7 +35,7 @@ Convolution::Convolution(const Tier& tier, const ConvSpec& spec)
   affine_ = std::any_of(spec.w_zero_point.begin(), spec.w_zero_point.end(), [](int32_t z) { return z != 0; });
   flip_ = spec.x_type == IntType::S8;
   zero_point_ = spec.x_zero_point + (flip_ ? 128 : 0);
-  // The taps of a kernel row lie side by side in memory: one long tap.
+  // The taps of a kernel row are contiguous in memory: one long tap.
   merged_ = s.groups == 1 && s.dilation_w == 1;
   const int64_t run = merged_ ? s.kw * s.in_channels : group_channels;
   steps_ = static_cast<int>(ceil_div(run, kStep));
@@ -87,8 +88,8 @@ Convolution::Convolution(const Tier& tier, const ConvSpec& spec)
   }
 }
 
-// Whether every scaled sum fits int32, zero point included, and the zero point may go in with the rounding constant:
-// |Σ| + 2^(c−1) + |zp|·2^c < 2^63. In double with a margin far above its rounding.
+// Whether every scaled sum fits int32, zero point included, and the zero point may be part of the rounding constant:
+// |Σ| + 2^(c−1) + |zp|·2^c < 2^63. In double, with a margin far above its rounding errors.
 bool Convolution::proven_narrow(const std::vector<double>& acc_bound) const {
   const double residual = epilogue_.residual_type == IntType::S32 ? 4294967296.0 : 512.0;
   for (size_t m = 0; m < acc_bound.size(); m++) {
@@ -101,7 +102,7 @@ bool Convolution::proven_narrow(const std::vector<double>& acc_bound) const {
   return true;
 }
 
-// (Σ + 2^(c−1)) >> c = (2^k·Σ + 2^31) >> 32 for c + k = 32. Where the sum is narrow, 2^k times it still fits 64 bits.
+// (Σ + 2^(c−1)) >> c = (2^k·Σ + 2^31) >> 32 for c + k = 32. Where the sum is narrow, 2^k·Σ still fits 64 bits.
 void Convolution::prefer_shift_32() {
   const int k = 32 - epilogue_.uniform_shift;
   if (!epilogue_.narrow || !epilogue_.uniform_shift || k <= 0 || k > 20) return;
@@ -119,10 +120,9 @@ bool Convolution::has_spare_bit() const {
   const int64_t most = INT32_MAX, by = int64_t{2} << epilogue_.residual_shift;
   return epilogue_.narrow && epilogue_.uniform_shift == 32 &&
          std::all_of(multiplier_.begin(), multiplier_.end(), [&](int32_t b) { return 2 * int64_t{b} <= most; }) &&
-         (residual_multiplier_.empty() ||
-          (epilogue_.residual_type != IntType::S32 &&
-           std::all_of(residual_multiplier_.begin(), residual_multiplier_.end(),
-                       [&](int32_t b) { return by * b <= most; })));
+         (residual_multiplier_.empty() || (epilogue_.residual_type != IntType::S32 &&
+                                           std::all_of(residual_multiplier_.begin(), residual_multiplier_.end(),
+                                                       [&](int32_t b) { return by * b <= most; })));
 }
 
 void Convolution::pack(const ConvSpec& spec) {
@@ -139,7 +139,7 @@ void Convolution::pack(const ConvSpec& spec) {
       panels_.push_back({g, g * group_out + n0, vectors, static_cast<int>(channels), packed.size()});
       bytes.assign(tap_bytes * static_cast<size_t>(tap_count_ * vectors), 0);
       for (int64_t n = 0; n < channels; n++) {
-        // A channel's weights in memory: the taps one after the other, each of `run` values.
+        // A channel's weights in memory: tap after tap, `run` values each.
         const int8_t* w = spec.weights + (g * group_out + n0 + n) * tap_count_ * run;
         for (int64_t t = 0; t < tap_count_; t++)
           for (int64_t k = 0; k < run; k++) {
@@ -178,7 +178,8 @@ void Convolution::pack_depthwise(const ConvSpec& spec) {
   const auto ordered = [&](std::vector<int32_t>& values, int32_t fill) {
     std::vector<int32_t> padded(panels * kPanel, fill);
     for (size_t i = 0; i < padded.size(); i++) {
-      const size_t in_panel = tier_.interleaved ? static_cast<size_t>(interleave(static_cast<int>(i % kPanel))) : i % kPanel;
+      const size_t in_panel =
+          tier_.interleaved ? static_cast<size_t>(interleave(static_cast<int>(i % kPanel))) : i % kPanel;
       const size_t channel = i / kPanel * kPanel + in_panel;
       if (channel < values.size()) padded[i] = values[channel];
     }

@@ -6,7 +6,7 @@
 namespace onnxq {
 namespace {
 
-constexpr double kNormalized = 1 << 28;  // more than any normalized value
+constexpr double kNormalized = 1 << 28;  // above any normalized value
 
 // floor(sqrt(v)) for 2^60 <= v < 2^62: three steps of Newton's iteration from a tangent, and a correction.
 int64_t integer_sqrt(int64_t v) {

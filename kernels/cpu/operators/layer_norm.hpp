@@ -25,7 +25,7 @@ class LayerNorm {
 
   LayerNorm(const Elementwise& kernels, const LayerNormSpec& spec);
 
-  // The n that it is made for, 1 where any will do.
+  // The row length n that gamma and beta have, 1 where any will do.
   int64_t channels() const { return static_cast<int64_t>(gamma_.size()); }
   // Rows of n values, at most kLongest. scratch: 4·n bytes, 64-byte aligned.
   void run(const void* x, int64_t n, void* y, int64_t begin, int64_t end, int32_t* scratch) const;

@@ -9,15 +9,15 @@
 namespace onnxq {
 namespace {
 
-// At least one: the GEMM knows no empty rows.
+// At least one: the GEMM does not handle empty rows.
 int64_t steps_of(int64_t k) { return std::max<int64_t>(ceil_div(k, kStep), 1); }
 
-// A panel in memory: sums of its columns, then the values as GemmBlock wants them.
+// A panel in memory: the sums of its columns, then the values as GemmBlock takes them.
 constexpr size_t kSumBytes = kPanel * sizeof(int32_t);
 
 size_t panel_bytes(int64_t k) { return kSumBytes + static_cast<size_t>(steps_of(k)) * kStep * kPanel; }
 
-// The rows as they are can be read: unsigned, and whole steps long.
+// Whether rows can be read in place: unsigned, and whole steps long.
 bool readable(bool flip, int64_t k) { return !flip && k > 0 && k % kStep == 0; }
 
 int32_t wrapped(int64_t a) { return static_cast<int32_t>(static_cast<uint64_t>(a)); }
@@ -64,7 +64,7 @@ void MatMul::pack(const Size& size, const void* b, uint8_t* packed, int64_t begi
     for (int64_t k = 0; k < steps_of(size.k) * kStep; k += kStep, line += width * kStep)
       kernels_.pack_step(from + k * size.n + n0, size.n, static_cast<int>(std::min<int64_t>(kStep, size.k - k)),
                          static_cast<int>(columns), flip, line, sums);
-    // What the accumulators start with; the sum over a comes when its rows are there.
+    // What the accumulators start with; the sum over a is added when its rows are known.
     const int64_t both = size.k * a_zero_point_ * b_zero_point_;
     for (int64_t n = 0; n < columns; n++) sums[n] = wrapped(both - int64_t{a_zero_point_} * sums[n]);
   }
@@ -103,7 +103,7 @@ void MatMul::multiply(const Size& size, const void* a, const uint8_t* packed, vo
   if (tier_.end) tier_.end();
 }
 
-// As many blocks as there is room for, then the epilogue of all.
+// As many blocks as fit, then one epilogue for all of them.
 void MatMul::multiply_panel(const Size& size, int64_t panel, const uint8_t* const* rows, const int32_t* sums,
                             const uint8_t* values, int64_t count, uint8_t* y) const {
   alignas(64) int32_t acc[kMaxRows * kPanel];

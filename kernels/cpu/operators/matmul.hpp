@@ -1,6 +1,6 @@
-// Products of two activations, stacks of matrices. b is packed on the way, into panels as those of constant weights,
-// and read as signed: b − 128 where it is unsigned; a as unsigned: a + 128 where it is signed. The zero points move
-// along:
+// Products of two activations, stacks of matrices. b is packed at run time into panels like those of constant weights
+// and read as signed: b − 128 where it is unsigned; a as unsigned: a + 128 where it is signed. The zero points are
+// shifted accordingly:
 //
 //   Σ (a − za)(b − zb) = Σ a·b − za·Σ b − zb·Σ a + K·za·zb
 #pragma once
@@ -28,13 +28,13 @@ class MatMul {
   struct Size {
     int64_t m, k, n;
     int64_t panels() const;
-    // Bytes of a packed b, and of scratch that multiply() takes; both multiples of 64.
+    // Bytes of a packed b, and of multiply()'s scratch memory; both multiples of 64.
     size_t packed_bytes() const;
     size_t scratch_bytes(int64_t rows) const;
   };
-  static constexpr int64_t kRows = 256;  // rows that multiply() takes at a time at most
+  static constexpr int64_t kRows = 256;  // most rows that multiply() takes at a time
 
-  // Packs panels `begin` to `end` of one b [K, N]; `packed` is the start of the whole. 64-byte aligned.
+  // Packs panels `begin` to `end` of one b [K, N]. packed: the start of all panels, 64-byte aligned.
   void pack(const Size& size, const void* b, uint8_t* packed, int64_t begin, int64_t end) const;
   // Rows `begin` to `end` of y [M, N] = a [M, K] · b. scratch: scratch_bytes(end − begin), 64-byte aligned.
   void multiply(const Size& size, const void* a, const uint8_t* packed, void* y, int64_t begin, int64_t end,

@@ -9,9 +9,9 @@
 namespace onnxq {
 namespace {
 
-constexpr int64_t kChunk = 512;  // sums that a reduction keeps between adding and rescaling
+constexpr int64_t kChunk = 512;  // sums that a reduction holds between adding and rescaling
 
-// The elements k of a window along one axis that lie inside: begin <= k < end.
+// The elements k of a window along one axis that are inside the image: begin <= k < end.
 struct Span {
   int64_t begin, end;
   int64_t count() const { return std::max<int64_t>(end - begin, 0); }
@@ -130,7 +130,7 @@ void Mean::reduce(const void* x, int64_t count, int64_t inner, void* y, int64_t 
   const auto init = static_cast<int32_t>(static_cast<uint32_t>(-count * spec_.x_zero_point));
   for (int64_t i = begin; i < end;) {
     const int64_t stop = std::min(end, i + kChunk), first = i;
-    while (i < stop) {  // the sums of one or of many outer places
+    while (i < stop) {  // the sums of one or of many outer positions
       const int64_t outer = i / inner, place = i % inner, n = std::min(inner - place, stop - i);
       const int64_t at = outer * count * inner + place;
       kernels_.sum_rows(static_cast<const uint8_t*>(x) + at * size_of(spec_.x_type), spec_.x_type, inner, count, init,

@@ -32,7 +32,7 @@ size_t max_pool_scratch(const PoolImage& image);
 struct MeanSpec {
   IntType x_type;
   int32_t x_zero_point;
-  std::vector<int32_t> multiplier, shift;  // one value, or one for each output position
+  std::vector<int32_t> multiplier, shift;  // one value, or one per output position
   OutputRange range;
 };
 
@@ -44,12 +44,12 @@ class Mean {
   size_t positions() const { return spec_.multiplier.size(); }
   IntType x_type() const { return spec_.x_type; }
 
-  // As max_pool. With more than one position there must be OH·OW.
+  // Like max_pool. If there is more than one position, there must be OH·OW.
   void pool(const Window& window, const PoolImage& image, const void* x, void* y, int64_t begin, int64_t end,
             uint8_t* scratch) const;
   static size_t pool_scratch(const PoolImage& image);
 
-  // y[o][i] = mean over r of x[o][r][i], for places `begin` to `end` of [outer][inner].
+  // y[o][i] = mean over r of x[o][r][i], for positions `begin` to `end` of [outer][inner].
   void reduce(const void* x, int64_t count, int64_t inner, void* y, int64_t begin, int64_t end) const;
 
  private:

@@ -35,9 +35,9 @@ void Softmax::row(const uint8_t* x, int64_t n, void* y) const {
   int64_t total = 0;
   for (int64_t i = 0; i < n; i++) total += spec_.table[static_cast<uint8_t>(largest - x[i])];
 
-  // (2·e·b + S·2^c) div (S·2^(c+1)) = (floor(2·e·b / 2^c) + S) div 2S. What is no difference from the largest in this row
-  // may come out as anything.
-  int32_t results[256];  // of max − x = d at 255 − d
+  // (2·e·b + S·2^c) div (S·2^(c+1)) = (floor(2·e·b / 2^c) + S) div 2S. Differences that do not
+  // occur in this row may give any result.
+  int32_t results[256];  // that of max − x = d at 255 − d
   const int idle = 256 - count_;
   std::fill(results, results + idle, least_);
   kernels_.divide(dividends_.data() + idle, count_, static_cast<double>(total), spec_.range, results + idle);
@@ -45,7 +45,7 @@ void Softmax::row(const uint8_t* x, int64_t n, void* y) const {
     for (int64_t i = 0; i < n; i++) static_cast<int32_t*>(y)[i] = results[static_cast<uint8_t>(255 - largest + x[i])];
     return;
   }
-  uint8_t bytes[512];  // twice, so that the table by the value of x is 256 of them side by side
+  uint8_t bytes[512];  // twice, so that 256 consecutive ones are the table by the value of x
   for (int i = 0; i < 256; i++) bytes[i] = static_cast<uint8_t>(results[i]);
   std::memcpy(bytes + 256, bytes, 256);
   kernels_.lookup(bytes + 255 - largest, x, static_cast<uint8_t*>(y), n);

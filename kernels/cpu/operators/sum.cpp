@@ -7,7 +7,7 @@
 namespace onnxq {
 namespace {
 
-constexpr int64_t kRepeat = 512;  // places that a repeated value is written out for
+constexpr int64_t kRepeat = 512;  // positions that a repeated value is expanded to
 
 std::vector<int32_t> spread(const std::vector<int32_t>& values, size_t count) {
   return values.size() == 1 ? std::vector<int32_t>(count, values[0]) : values;
@@ -33,7 +33,7 @@ bool is_narrow(double sum, int32_t shift, int32_t zero_point) {
   return sum / std::ldexp(1.0, shift) + std::abs(double{1} * zero_point) + 2 < 2147483647.0;
 }
 
-// Calls f(a, b, y, count) for places that have both operands side by side: what is repeated is written out.
+// Calls f(a, b, y, count) with both operands contiguous: repeated values are expanded.
 template <class F>
 void with_repeated(const void* a, IntType a_type, bool a_steps, const void* b, IntType b_type, bool b_steps, int64_t n,
                    const F& f) {
@@ -93,7 +93,7 @@ Sum::Sum(const Elementwise& kernels, const SumSpec& spec) : kernels_(kernels) {
   }
 }
 
-// Whether 32 bits are enough, and the halves that they take.
+// Determines whether 32 bits suffice, and the halves for them.
 void Sum::prepare_bytes() {
   constexpr int kHalf = 16;
   if (row_.a_type == IntType::S32 || row_.b_type == IntType::S32 || row_.range.type == IntType::S32) return;
@@ -125,7 +125,7 @@ void Sum::prepare_table() {
   table_ = true;
 }
 
-// Operands that lie side by side.
+// Contiguous operands.
 void Sum::row(const void* a, const void* b, int64_t channel, bool uniform, void* y, int64_t n) const {
   if (bytes_) return kernels_.byte_sum(byte_sum_, a, b, y, n);
   if (table_) return kernels_.lookup(values_.data(), static_cast<const uint8_t*>(a), static_cast<uint8_t*>(y), n);

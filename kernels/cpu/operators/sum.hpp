@@ -1,5 +1,5 @@
-// Add, Sub and Requantize: a sum of one or two rescaled terms, with multipliers and shifts of one value or one for each
-// place along an axis; and Mul.
+// Add, Sub and Requantize: a sum of one or two rescaled terms, with multipliers and shifts of one value or one per
+// position along an axis; and Mul.
 #pragma once
 
 #include <array>
@@ -15,7 +15,7 @@ struct SumSpec {
   struct Term {
     IntType type;
     int32_t zero_point;
-    std::vector<int32_t> multiplier;  // one or one for each channel; negative where it is subtracted
+    std::vector<int32_t> multiplier;  // one, or one per channel; negative where the term is subtracted
   };
   std::vector<Term> terms;  // one or two
   std::vector<int32_t> shift;
@@ -27,9 +27,9 @@ class Sum {
   // The vectors of `spec` must have one or the same number of values.
   Sum(const Elementwise& kernels, const SumSpec& spec);
 
-  // Values of each vector, 1 where one serves all.
+  // Values of each vector, 1 where one serves all channels.
   int64_t channels() const { return static_cast<int64_t>(shift_.size()); }
-  // Whether y is x itself: one term with b = 2^c, of y's type, with nothing to saturate.
+  // Whether y is x itself: one term with b = 2^c, of y's type, and nothing to saturate.
   bool identity() const { return identity_; }
 
   // walk: the operands are a, b and the channels.
@@ -38,7 +38,7 @@ class Sum {
   void run(const void* a, void* y, int64_t n) const;
 
  private:
-  // uniform: the constants of `channel` serve all n places, not those of the n channels from there.
+  // uniform: all n positions take the constants of `channel`, otherwise those of the n channels from there on.
   void row(const void* a, const void* b, int64_t channel, bool uniform, void* y, int64_t n) const;
   void prepare_bytes();
   void prepare_table();
@@ -54,7 +54,7 @@ class Sum {
 
 class Product {
  public:
-  // row: what all rows have in common; `narrow` is found out here.
+  // row: what all rows share; `narrow` is determined here.
   Product(const Elementwise& kernels, const ProductRow& row);
   void run(const Walk& walk, int64_t begin, int64_t end, const void* a, const void* b, void* y) const;
 

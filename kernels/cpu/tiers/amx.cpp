@@ -1,12 +1,12 @@
 // AMX: a tile holds 16 rows of 64 bytes, and tdpbusd multiplies 16 rows of A (64 values of k each) by 16 columns of B.
 //
-// GEMM: two tiles of rows by two vectors of channels at a time, 4 of the 8 tiles being accumulators. The panel of
-// weights is in the layout of B already, 4 values of k side by side, its rows at a distance of the panel's width. Tiles
-// of A come straight from the image where the rows lie at equal distances; at the end of an image row the distance
-// changes by whole pixels, which are computed too and dropped. Where that would waste much, or memory that is not ours
-// would be read, the rows are copied into scratch memory first.
+// GEMM: two tiles of rows by two vectors of channels at a time; 4 of the 8 tiles are accumulators. The panel of weights
+// already has the layout of B, 4 consecutive values of k per channel, with the panel's width as its row stride. Tiles
+// of A are loaded straight from the image where rows are equally spaced; at the end of an image row the spacing grows
+// by whole pixels, which are computed too and discarded. Where that would waste much, or read memory outside the image,
+// the rows are copied into scratch memory first.
 //
-// Everything but the GEMM is AVX-512 VNNI's, and the GEMM of very few rows as well.
+// Everything but the GEMM is that of AVX-512 VNNI, and so is the GEMM of very few rows.
 #include <immintrin.h>
 
 #include "cpu/elementwise/tables.hpp"
@@ -16,19 +16,19 @@
 namespace onnxq {
 namespace {
 
-constexpr int kFewRows = 4;        // that VNNI multiplies as fast
-constexpr int kGoodRows = 12;      // of 16, from which on rows that are dropped cost less than copying
-constexpr int kPieces = 16;        // of k that are copied at a time
-constexpr int kDirectPieces = 64;  // that are multiplied at a time where nothing is copied
-constexpr int kScratchRow = kPieces * kTileBytes + 64;  // bytes; no power of two, which would share cache sets
+constexpr int kFewRows = 4;                             // that VNNI multiplies just as fast
+constexpr int kGoodRows = 12;                           // of 16; from here on, discarding rows costs less than copying
+constexpr int kPieces = 16;                             // of k, copied at a time
+constexpr int kDirectPieces = 64;                       // multiplied at a time where nothing is copied
+constexpr int kScratchRow = kPieces * kTileBytes + 64;  // bytes; not a power of two: rows would share cache sets
 
-// How k, of all taps together, is cut into pieces of equally many steps: all must fit one tile configuration.
+// How k, of all taps together, is cut into pieces of equal length: one tile configuration must fit them all.
 struct Cut {
   int steps;  // of a piece, at most 16
   int pieces;
-  bool direct;  // pieces lie within the taps, and rows need not be copied
+  bool direct;  // no piece spans two taps, so rows need not be copied
   int total;    // steps of all taps
-  // Where a piece begins. If pieces overlap it is the last that reaches back; A has zeros there.
+  // Where a piece begins. If pieces overlap, the last one reaches back; A has zeros there.
   int begin(int piece) const { return piece * steps < total - steps ? piece * steps : total - steps; }
 };
 
@@ -53,17 +53,16 @@ void begin(int tap_count, int tap_steps) {
 
 void end() { tile_release(); }
 
-// Up to 16 rows of a block as a tile of A. They stand in the order of their addresses.
+// Up to 16 rows of a block as a tile of A, in the order of their addresses.
 struct RowTile {
   int count;      // rows of the block
-  bool gathered;  // else they are at `base`, `stride` bytes apart
+  bool gathered;  // otherwise they start at `base`, `stride` bytes apart
   const uint8_t* base;
   ptrdiff_t stride;
-  uint8_t place[kTileRows];  // of each row of the block in the tile
+  uint8_t place[kTileRows];  // the tile's row of each row of the block
 };
 
-// The rows from row r of n on that one tile takes. Memory is read from the first of the n rows to the last, nowhere
-// else.
+// The rows that one tile takes, from row r of n on. Memory is read from the first of the n rows to the last only.
 RowTile row_tile(const uint8_t* const* rows, int r, int n, bool direct) {
   RowTile tile;
   const int left = n - r;
@@ -78,7 +77,7 @@ RowTile row_tile(const uint8_t* const* rows, int r, int n, bool direct) {
   }
   tile.stride = stride;
   tile.base = first;
-  // The rows behind the last may lie outside the image: the tile begins earlier then.
+  // The rows after the last may be outside the image: then the tile begins earlier.
   const ptrdiff_t missing = kTileRows - 1 - tile.place[count - 1];
   if (rows[n - 1] - first < (kTileRows - 1) * stride) {
     tile.base -= missing * stride;
@@ -102,7 +101,7 @@ int take(const GemmBlock& b, int64_t count) {
 
 __mmask64 first_bytes(ptrdiff_t n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
 
-// Copies pieces [piece0, piece1) of some rows, one behind the other.
+// Copies pieces [piece0, piece1) of some rows, one after the other.
 void gather(const GemmBlock& b, const Cut& cut, const uint8_t* const* rows, int count, int piece0, int piece1,
             uint8_t* scratch) {
   const ptrdiff_t tap_bytes = ptrdiff_t{kStep} * b.steps, piece_bytes = ptrdiff_t{kStep} * cut.steps;
@@ -110,7 +109,7 @@ void gather(const GemmBlock& b, const Cut& cut, const uint8_t* const* rows, int 
     uint8_t* to = scratch + piece_bytes * (piece - piece0);
     ptrdiff_t k = ptrdiff_t{kStep} * cut.begin(piece);
     const ptrdiff_t end = k + piece_bytes;
-    if (const ptrdiff_t counted = piece_bytes * piece - k) {  // bytes that the piece before has already
+    if (const ptrdiff_t counted = piece_bytes * piece - k) {  // bytes that the previous piece has counted
       for (int i = 0; i < count; i++)
         _mm512_mask_storeu_epi8(to + i * kScratchRow, first_bytes(counted), _mm512_setzero_si512());
       k += counted;
@@ -129,7 +128,7 @@ void gather(const GemmBlock& b, const Cut& cut, const uint8_t* const* rows, int 
   }
 }
 
-// A tile of rows while it is multiplied.
+// A tile of rows as an operand.
 struct Operand {
   const uint8_t* base;
   ptrdiff_t stride;
@@ -139,15 +138,15 @@ struct Operand {
 
 struct Pieces {
   int count;
-  const int8_t* next;              // what to fetch during the first of them
-  ptrdiff_t next_bytes;            // and in each
-  const int8_t* b[kDirectPieces];  // where the weights of each begin, of the first vector
+  const int8_t* next;              // what to prefetch during the first of them
+  ptrdiff_t next_bytes;            // and how much in each
+  const int8_t* b[kDirectPieces];  // the weights of each, first vector
 };
 
 constexpr ptrdiff_t kSumStride = kPanel * sizeof(int32_t);
 
-// Two vectors of channels, or one, from vector v on; the first of a panel fetch what comes next. fresh: the sums begin
-// with init, else with what they are.
+// Two vectors of channels, or one, from vector v on; the first of a panel prefetch what comes next. fresh: the sums
+// start from init, otherwise from their current values.
 template <int Tiles, int Vectors>
 void multiply(const Operand* a, const Pieces& pieces, int v, ptrdiff_t stride, const int32_t* init, bool fresh) {
   const auto from = [&](int tile, int vector) -> const void* {
@@ -188,10 +187,10 @@ void multiply_panel(const GemmBlock& b, const Operand* a, const Pieces& pieces, 
   if (v < b.vectors) multiply<Tiles, 1>(a, pieces, v, stride, b.init, fresh);
 }
 
-// The rows of the block from row r on that two tiles, or one, hold.
+// The rows of the block that one or two tiles hold, from row r on.
 void gemm_tiles(const GemmBlock& b, const Cut& cut, const RowTile* tiles, int tile_count, int r) {
   alignas(64) uint8_t scratch[2][kTileRows * kScratchRow];
-  alignas(64) int32_t spare[2][kTileRows * kPanel];  // sums of tiles that hold other rows too
+  alignas(64) int32_t spare[2][kTileRows * kPanel];  // sums of tiles that also hold rows outside the block
   ptrdiff_t direct_offsets[kDirectPieces], scratch_offsets[kPieces];
   const int begins[2] = {r, r + tiles[0].count};
   Operand a[2];
@@ -270,20 +269,22 @@ int64_t peak(int64_t repeats) {
 
 }  // namespace
 
-const Tier tiers::amx = {{0, kMaxRows, kMaxRows, kMaxRows, kMaxRows},
-                   gemm,
-                   [](const EpilogueBlock& e) { tiers::avx512vnni.epilogue(e); },
-                   [](const uint8_t* src, int8_t* dst, size_t lines) { tiers::avx512vnni.unpack4(src, dst, lines); },
-                   [](const GemmBlock& b) { tiers::avx512vnni.gemm4(b); },
-                   [](const int8_t* weights, int kh, int kw, int channels, int8_t* packed) {
-                     return tiers::avx512vnni.pack_depthwise(weights, kh, kw, channels, packed);
-                   },
-                   [](const DepthwiseBlock& b) { tiers::avx512vnni.depthwise(b); },
-                   true,
-                   elementwise_avx512,
-                   peak,
-                   begin,
-                   end,
-                   take};
+const Tier tiers::amx = {
+    {0, kMaxRows, kMaxRows, kMaxRows, kMaxRows},
+    gemm,
+    [](const EpilogueBlock& e) { tiers::avx512vnni.epilogue(e); },
+    [](const uint8_t* src, int8_t* dst, size_t lines) { tiers::avx512vnni.unpack4(src, dst, lines); },
+    [](const GemmBlock& b) { tiers::avx512vnni.gemm4(b); },
+    [](const int8_t* weights, int kh, int kw, int channels, int8_t* packed) {
+      return tiers::avx512vnni.pack_depthwise(weights, kh, kw, channels, packed);
+    },
+    [](const DepthwiseBlock& b) { tiers::avx512vnni.depthwise(b); },
+    true,
+    elementwise_avx512,
+    peak,
+    begin,
+    end,
+    take,
+};
 
 }  // namespace onnxq

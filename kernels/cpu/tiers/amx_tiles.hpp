@@ -1,5 +1,5 @@
-// The tile registers of AMX behind functions: the instructions, or with ONNXQ_EMULATE_AMX the same in software, for
-// tests on CPUs without them. The software follows the pseudocode of Intel's manual (volume 2, LDTILECFG, TILELOADD,
+// The tile registers of AMX as functions: the instructions, or with ONNXQ_EMULATE_AMX the same in software, for tests
+// on CPUs without them. The software follows the pseudocode of Intel's manual (volume 2, LDTILECFG, TILELOADD,
 // TILESTORED, TDPBUSD); where an instruction would fault, it aborts.
 #pragma once
 
@@ -29,8 +29,8 @@ static_assert(sizeof(TileConfig) == 64, "as LDTILECFG reads it");
 
 #if !defined(ONNXQ_EMULATE_AMX)
 
-// Written as assembly, since GCC's intrinsics do not say that they read and write memory: stores before a load would be
-// moved behind it.
+// In assembly, as GCC's intrinsics do not declare that they read and write memory: stores before a load would be moved
+// past it.
 static inline void tile_configure(const TileConfig& config) {
   __asm__ volatile("ldtilecfg %0" : : "m"(config) : "memory");
 }
@@ -94,7 +94,7 @@ static inline void tile_configure(const TileConfig& config) {
   for (int t = 0; t < 16; t++) {
     const bool there = config.rows[t] != 0;
     tile_check(there == (config.row_bytes[t] != 0), "a tile has rows without bytes or bytes without rows");
-    tile_check(!there || t < kTiles, "there are eight tiles");
+    tile_check(!there || t < kTiles, "there are only eight tiles");
     tile_check(config.rows[t] <= kTileRows && config.row_bytes[t] <= kTileBytes, "a tile is larger than the palette's");
   }
   Tiles& tiles = tiles_of_thread();
@@ -137,7 +137,7 @@ static inline void tile_dot() {
   tiles_with(B);
   const TileConfig& config = tiles.config;
   tile_check(config.row_bytes[A] % 4 == 0 && config.row_bytes[B] % 4 == 0 && config.row_bytes[C] % 4 == 0,
-             "a row is no multiple of 4 bytes");
+             "a row is not a multiple of 4 bytes");
   tile_check(config.rows[C] == config.rows[A], "C and A differ in rows");
   tile_check(config.row_bytes[C] == config.row_bytes[B], "C and B differ in columns");
   tile_check(config.row_bytes[A] / 4 == config.rows[B], "A's columns are not B's rows");

@@ -1,6 +1,6 @@
-// AVX2. vpmaddubsw would do four products at once but saturates their sums at 16 bits; exact are 16-bit operands:
-// activations and weights are split into the bytes at even and at odd places, and vpmaddwd adds pairs of products into
-// int32. Products with weights of 4 bits do fit vpmaddubsw.
+// AVX2. vpmaddubsw would do four products at once but saturates their sums to 16 bits; 16-bit operands are exact:
+// activations and weights are split into bytes at even and at odd positions, and vpmaddwd adds pairs of products into
+// int32. Products with 4-bit weights do fit vpmaddubsw.
 #include "cpu/tiers/ymm/tier.hpp"
 
 namespace onnxq {

@@ -1,8 +1,8 @@
 // AVX-512 VNNI: vpdpbusd multiplies 4 unsigned by 4 signed bytes into each of 16 int32 lanes, without saturation.
 //
-// GEMM: a block of M rows by 16·V channels stays in registers. A step loads V vectors of weights and broadcasts 4 bytes of
-// each row, M·V multiply-adds in all. M is chosen so that M·V accumulators, the weights and a broadcast fit 32 registers
-// and hide the instruction's latency of 5 at two a cycle.
+// GEMM: a block of M rows by 16·V channels stays in registers. A step loads V vectors of weights and broadcasts 4 bytes
+// of each row, M·V multiply-adds in all. M is chosen so that M·V accumulators, the weights and a broadcast fit 32
+// registers and hide the instruction's latency of 5 cycles at two per cycle.
 #include "cpu/elementwise/tables.hpp"
 #include "cpu/tiers/zmm/depthwise.hpp"
 #include "cpu/tiers/zmm/epilogue.hpp"
@@ -87,8 +87,7 @@ void gemm(const GemmBlock& b) {
 
 // The two lines of weights that a line of nibbles holds.
 ONNXQ_INLINE void unpack_line(const void* src, __m512i& first, __m512i& second) {
-  const __m512i signs =
-      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1));
+  const __m512i signs = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1));
   const __m512i mask = _mm512_set1_epi8(15), nibbles = _mm512_loadu_si512(src);
   first = _mm512_shuffle_epi8(signs, _mm512_and_si512(nibbles, mask));
   second = _mm512_shuffle_epi8(signs, _mm512_and_si512(_mm512_srli_epi16(nibbles, 4), mask));
@@ -103,8 +102,7 @@ void unpack4(const uint8_t* src, int8_t* dst, size_t lines) {
   }
 }
 
-// For few rows, where reading the weights is what takes the time. Two steps at a time, so that lines come in pairs for
-// every V.
+// For few rows, where time goes into reading the weights. Two steps at a time, so that lines come in pairs for every V.
 template <int M, int V>
 void gemm4_block(const GemmBlock& b) {
   __m512i acc[M][V];
@@ -117,7 +115,7 @@ void gemm4_block(const GemmBlock& b) {
 #pragma GCC unroll 4
   for (int i = 0; i < M; i++) row[i] = b.rows[i] + b.taps[0];
   for (int step = 0; step < b.steps; step += 2, w += 64 * V) {
-    const bool last = step + 1 == b.steps;  // an odd one: what lies behind the row must not be read
+    const bool last = step + 1 == b.steps;  // an odd one: memory beyond the row must not be read
     const int lines = last ? (V + 1) / 2 : V;
     __m512i weights[2 * V];
 #pragma GCC unroll 4
@@ -173,7 +171,7 @@ void gemm4(const GemmBlock& b) {
   }
 }
 
-// 24 independent accumulators, as the GEMM's widest block.
+// 24 independent accumulators, as in the GEMM's widest block.
 int64_t peak(int64_t repeats) {
   constexpr int kAccumulators = 24;
   constexpr int64_t kInner = 1'000'000 / (kAccumulators * 64);
@@ -182,7 +180,7 @@ int64_t peak(int64_t repeats) {
 #pragma GCC unroll 24
   for (int k = 0; k < kAccumulators; k++) {
     acc[k] = _mm512_setzero_si512();
-    __asm__ volatile("" : "+v"(acc[k]));  // else all would be one
+    __asm__ volatile("" : "+v"(acc[k]));  // otherwise they would be merged into one
   }
   for (int64_t i = 0; i < repeats * kInner; i++) {
 #pragma GCC unroll 24
@@ -196,15 +194,8 @@ int64_t peak(int64_t repeats) {
 
 }  // namespace
 
-const Tier tiers::avx512vnni = {{0, 10, 10, 8, 6},
-                          gemm,
-                          epilogue,
-                          unpack4,
-                          gemm4,
-                          pack_depthwise,
-                          depthwise,
-                          true,
-                          elementwise_avx512,
-                          peak};
+const Tier tiers::avx512vnni = {
+    {0, 10, 10, 8, 6}, gemm, epilogue, unpack4, gemm4, pack_depthwise, depthwise, true, elementwise_avx512, peak,
+};
 
 }  // namespace onnxq

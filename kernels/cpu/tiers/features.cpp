@@ -36,7 +36,7 @@ uint64_t saved_state() {
   return (uint64_t{high} << 32) | low;
 }
 
-// Linux hands out AMX tile data only on request, and may refuse (seccomp, old kernel).
+// Linux grants AMX tile data only on request, and may refuse (seccomp, old kernel).
 bool tile_permission() {
 #if defined(__linux__)
   constexpr long kArchReqXcompPerm = 0x1023;
@@ -80,7 +80,7 @@ const CpuFeatures& cpu_features() {
 
 }  // namespace onnxq
 
-// The features by name, separated by spaces; for `onnxq.execution.runtime.cpu_features()`.
+// The features that tiers need, by name, separated by spaces.
 ONNXQ_EXPORT const char* onnxq_cpu_features() {
   static const std::string names = [] {
     const onnxq::CpuFeatures& f = onnxq::cpu_features();

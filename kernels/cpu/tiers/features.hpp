@@ -7,11 +7,11 @@ struct CpuFeatures {
   bool avx2 = false;
   bool avxvnni = false;     // 256-bit vpdpbusd, VEX encoded
   bool avx512vnni = false;  // with the F, BW, DQ and VL parts that the kernels use
-  bool avx512vbmi = false;    // beside avx512vnni
-  bool amx_int8 = false;    // tiles, and the process has the permission to use them
+  bool avx512vbmi = false;  // in addition to avx512vnni
+  bool amx_int8 = false;    // tiles, and this process is permitted to use them
 };
 
-// Detected once. A feature counts only when the operating system saves its registers.
+// Detected once. A feature is reported only when the operating system saves its registers.
 const CpuFeatures& cpu_features();
 
 }  // namespace onnxq

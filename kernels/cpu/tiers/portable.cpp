@@ -1,4 +1,4 @@
-// The kernels without intrinsics, for every CPU; the vectors are GCC's and Clang's own, as wide as SSE2's and NEON's.
+// Kernels without intrinsics, for every CPU; the vectors are those of GCC and Clang, as wide as SSE2's and NEON's.
 #include <type_traits>
 
 #include "cpu/elementwise/tables.hpp"
@@ -9,15 +9,15 @@ namespace {
 
 // --- GEMM -----------------------------------------------------------------------------------------------------------
 //
-// A product of two unsigned bytes fits 16 bits, and two of them side by side are a 32-bit number: high · 2^16 + low.
-// The sum of these numbers and the sum of their high halves give the sum of the low halves too, modulo 2^32. Weights
-// are made unsigned by adding 128, which is taken off again: 128 times the sum of the activations.
+// A product of two unsigned bytes fits 16 bits, and two adjacent products form a 32-bit number: high · 2^16 + low. The
+// sum of these numbers and the sum of their high halves yield the sum of the low halves too, modulo 2^32. Weights are
+// made unsigned by adding 128; the excess, 128 times the sum of the activations, is subtracted again.
 
 using Words = uint16_t __attribute__((vector_size(16)));  // 4 values of k of 2 channels
 using Lanes = uint32_t __attribute__((vector_size(16)));
 
 constexpr int kRows = 16;
-constexpr int kChunk = 16;    // steps whose weights are widened at a time: 8 KB at most
+constexpr int kChunk = 16;    // steps whose weights are widened at a time: at most 8 KB
 constexpr int kChannels = 8;  // of a row at a time: 8 vectors of sums
 
 Words load_words(const uint16_t* p) {
@@ -41,7 +41,7 @@ void multiply(const uint16_t* x, const uint16_t* weights, int steps, ptrdiff_t s
     const Lanes sums = all[v] - (high[v] << 16) + high[v];
     for (int c = 0; c < 2; c++) {
       const uint32_t sum = sums[2 * c] + sums[2 * c + 1] - excess;
-      // Wraps as the vector instructions do; the final sum is known to fit.
+      // Wraps as the vector instructions do; the final sum is proven to fit.
       acc[2 * v + c] = static_cast<int32_t>(static_cast<uint32_t>(acc[2 * v + c]) + sum);
     }
   }
@@ -72,7 +72,7 @@ void gemm(const GemmBlock& b) {
 
 // --- Epilogue -------------------------------------------------------------------------------------------------------
 
-struct None {};  // the type of a residual that is not there
+struct None {};  // the type of an absent residual
 
 template <class Y, class R>
 void epilogue_of(const EpilogueBlock& e) {
@@ -87,7 +87,7 @@ void epilogue_of(const EpilogueBlock& e) {
     Y* const __restrict y = static_cast<Y*>(e.y) + i * e.y_stride;
     for (int n = 0; n < count; n++) {
       auto sum = static_cast<uint64_t>(int64_t{acc[n]} * multiplier[n]);
-      if constexpr (!std::is_same_v<R, None>)  // unsigned: a term may leave int64, the sum does not
+      if constexpr (!std::is_same_v<R, None>)  // unsigned: a term may overflow int64, the sum does not
         sum +=
             static_cast<uint64_t>((residual[n] - zero_point) * scale) * static_cast<uint64_t>(residual_multiplier[n]);
       y[n] = static_cast<Y>(finish(static_cast<int64_t>(sum), shift[n], range));
@@ -113,7 +113,7 @@ void epilogue_ordered(const EpilogueBlock& e) {
   }
 }
 
-// Interleaved channels, of tiers whose vectors leave a block to this one: put in order, row by row. Only depthwise
+// Interleaved channels, from tiers that pass a block on to this one: put in order, row by row. Only depthwise
 // convolutions interleave, and they have no residual.
 void epilogue(const EpilogueBlock& e) {
   if (!e.interleaved) return epilogue_ordered(e);
@@ -150,7 +150,7 @@ size_t pack_depthwise(const int8_t* weights, int kh, int kw, int channels, int8_
   return bytes;
 }
 
-// acc += x · w. The products fit 16 bits, which is said so that they are computed as such.
+// acc += x · w. The products fit 16 bits; the cast makes the compiler compute them as such.
 void add_products(const uint8_t* __restrict x, const int8_t* __restrict w, int n, int32_t* __restrict acc) {
   for (int c = 0; c < n; c++) {
     const auto product = static_cast<int16_t>(x[c] * w[c]);
@@ -197,15 +197,17 @@ int64_t peak(int64_t repeats) {
 
 }  // namespace
 
-const Tier tiers::portable = {{0, kRows, kRows, kRows, kRows},
-                        gemm,
-                        epilogue,
-                        unpack4,
-                        nullptr,
-                        pack_depthwise,
-                        depthwise,
-                        false,
-                        elementwise_portable,
-                        peak};
+const Tier tiers::portable = {
+    {0, kRows, kRows, kRows, kRows},
+    gemm,
+    epilogue,
+    unpack4,
+    nullptr,
+    pack_depthwise,
+    depthwise,
+    false,
+    elementwise_portable,
+    peak,
+};
 
 }  // namespace onnxq

@@ -5,10 +5,19 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/tiers/features.hpp"
 #include "export.hpp"
 
 namespace onnxq {
 namespace {
+
+struct TierEntry {
+  const char* name;
+  const char* needs;  // CPU features, separated by spaces
+  bool (*runs_on)(const CpuFeatures&);
+  const char* inner_loop;  // what it is made of, in a few words
+  const Tier* tier;        // null where the compiler lacks the instruction set
+};
 
 const TierEntry kTiers[] = {
 #define ONNXQ_TIER(name, tier, needs, runs, inner_loop) \
@@ -66,7 +75,8 @@ ONNXQ_EXPORT const char* onnxq_kernel_isa() {
   }
 }
 
-// Multiply-adds a second on one thread of the chosen tier's own instruction, measured for `seconds`; 0 when there is none.
+// Multiply-adds per second on one thread of the chosen tier's own instruction, measured for `seconds`; 0 when ONNXQ_ISA
+// names a tier that is unavailable.
 ONNXQ_EXPORT double onnxq_peak_macs(double seconds) {
   try {
     const onnxq::Tier& tier = onnxq::chosen_tier();

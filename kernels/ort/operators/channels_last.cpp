@@ -21,7 +21,7 @@ class ChannelsLast {
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, 0);
-    if (x.dims.size() < 3) throw Error("x must have 3 dimensions or more, its shape is " + shape_text(x.dims));
+    if (x.dims.size() < 3) throw Error("x must have at least 3 dimensions, its shape is " + shape_text(x.dims));
     Dims dims = x.dims;
     std::rotate(dims.begin() + 1, dims.begin() + 2, dims.end());
     auto* const y = static_cast<uint8_t*>(api.output(context, 0, dims));

@@ -20,7 +20,7 @@ class Concat {
     const auto multiplier = multipliers(node, "multiplier"), shift = shifts(node);
     const auto zero_points = node.integers("zero_points");
     if (multiplier.size() != Count || shift.size() != Count || zero_points.size() != Count)
-      throw Error("multiplier, shift and zero_points must have " + std::to_string(Count) + " values, they have " +
+      throw Error("multiplier, shift and zero_points must have " + std::to_string(Count) + " values each, not " +
                   std::to_string(multiplier.size()) + ", " + std::to_string(shift.size()) + " and " +
                   std::to_string(zero_points.size()));
     for (size_t i = 0; i < Count; i++) {
@@ -41,14 +41,14 @@ class Concat {
       Dims other = x[i].dims;
       if (other.size() == dims.size()) other[axis] = x[0].dims[axis];
       if (other != x[0].dims)
-        throw Error("x_0 and x_" + std::to_string(i) + " have the shapes " + shape_text(x[0].dims) + " and " +
-                    shape_text(x[i].dims) + ", they may differ along axis " + std::to_string(axis) + " only");
+        throw Error("x_0 and x_" + std::to_string(i) + " have shapes " + shape_text(x[0].dims) + " and " +
+                    shape_text(x[i].dims) + ", but may differ along axis " + std::to_string(axis) + " only");
       dims[axis] += x[i].dims[axis];
     }
     void* const y = api.output(context, 0, dims);
     if (is_empty(dims)) return;
 
-    // y is rows of `row` values, one piece from each input.
+    // y consists of rows of `row` values, with one piece from each input.
     const int64_t rows = product(dims, 0, axis), row = product(dims, axis, dims.size());
     int64_t sizes[Count];
     for (size_t i = 0; i < Count; i++) sizes[i] = product(x[i].dims, axis, dims.size());
@@ -84,7 +84,7 @@ class Concat {
   }
 
  private:
-  static constexpr size_t kFirst = 2;  // the first of the tensors, behind multiplier and shift
+  static constexpr size_t kFirst = 2;  // the first of the tensors, after multiplier and shift
 
   int64_t axis_;
   OutputRange y_;

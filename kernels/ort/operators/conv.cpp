@@ -1,4 +1,6 @@
 // com.onnxq:Conv, ConvAdd, Gemm and GemmAdd, version 1. Their pages are docs/operators/*.md.
+#include "cpu/operators/conv.hpp"
+
 #include <algorithm>
 #include <cstdint>
 #include <functional>
@@ -9,7 +11,6 @@
 #include <vector>
 
 #include "cpu/common/sizes.hpp"
-#include "cpu/operators/conv.hpp"
 #include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
 #include "ort/output.hpp"
@@ -58,7 +59,7 @@ std::pair<int64_t, int64_t> pair(const Node& node, const char* name) {
   return {v[0], v[1]};
 }
 
-// What Conv and Gemm share: everything behind the weights.
+// What Conv and Gemm share: everything after the weights.
 template <bool Residual>
 ConvSpec spec_of(const Node& node, const ConvShape& shape, bool nibbles) {
   const auto channels = static_cast<size_t>(shape.out_channels);
@@ -70,15 +71,15 @@ ConvSpec spec_of(const Node& node, const ConvShape& shape, bool nibbles) {
   spec.range = output_range(node);
   spec.bias = node.constant_vector("bias");
   if (spec.bias.size() != channels)
-    throw Error("bias has " + std::to_string(spec.bias.size()) + " values for " + std::to_string(channels) + " channels");
+    throw Error("bias has " + std::to_string(spec.bias.size()) + " values for " + std::to_string(channels) +
+                " channels");
   spec.multiplier = per_channel(multipliers(node, "multiplier"), channels, "multiplier");
   spec.shift = per_channel(shifts(node), channels, "shift");
   spec.w_zero_point = weight_zero_points(node, channels);
   if (Residual) {
     spec.residual_type = int_type(node.element("residual"), "residual");
     spec.residual_zero_point = zero_point(node, "residual_zero_point", spec.residual_type);
-    spec.residual_multiplier =
-        per_channel(multipliers(node, "residual_multiplier"), channels, "residual_multiplier");
+    spec.residual_multiplier = per_channel(multipliers(node, "residual_multiplier"), channels, "residual_multiplier");
   }
   return spec;
 }
@@ -90,13 +91,14 @@ void run(const Api& api, abi::KernelContext* context, const Convolution& convolu
   const uint8_t* residual = nullptr;
   if (Residual) {
     const Tensor r = api.input(context, kResidual);
-    if (r.dims != y_dims) throw Error("residual has the shape " + shape_text(r.dims) + ", y has " + shape_text(y_dims));
+    if (r.dims != y_dims) throw Error("residual has shape " + shape_text(r.dims) + ", y has " + shape_text(y_dims));
     residual = r.as<uint8_t>();
   }
   auto* y = static_cast<uint8_t*>(api.output(context, 0, y_dims));
   if (is_empty(y_dims)) return;
-  const auto values = static_cast<size_t>(std::accumulate(y_dims.begin(), y_dims.end(), int64_t{1}, std::multiplies<>())) /
-                      static_cast<size_t>(n);
+  const auto values =
+      static_cast<size_t>(std::accumulate(y_dims.begin(), y_dims.end(), int64_t{1}, std::multiplies<>())) /
+      static_cast<size_t>(n);
   const auto* images = x.as<uint8_t>();
   const size_t image_bytes = x.size / static_cast<size_t>(n);
   const int64_t most = std::min(n, convolution.images_at_a_time(h, w));
@@ -125,18 +127,19 @@ class Conv {
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, kX);
-    if (x.dims.size() != 4) throw Error("x must have 4 dimensions [N, H, W, C], it has the shape " + shape_text(x.dims));
+    if (x.dims.size() != 4) throw Error("x must have 4 dimensions [N, H, W, C], its shape is " + shape_text(x.dims));
     if (x.dims[3] != shape_.in_channels)
-      throw Error("x has " + std::to_string(x.dims[3]) + " channels, w is made for " + std::to_string(shape_.in_channels));
+      throw Error("x has " + std::to_string(x.dims[3]) + " channels, w expects " + std::to_string(shape_.in_channels));
     run<Residual>(api, context, convolution_, memory_, x, x.dims[0], x.dims[1], x.dims[2],
-                  {x.dims[0], convolution_.out_h(x.dims[1]), convolution_.out_w(x.dims[2]), shape_.out_channels}, residual_type_, y_type_);
+                  {x.dims[0], convolution_.out_h(x.dims[1]), convolution_.out_w(x.dims[2]), shape_.out_channels},
+                  residual_type_, y_type_);
   }
 
   static void infer(const Inference& node) {
     TensorType y = node.input("x");
     const TensorType w = node.input("w");
     y.element = inferred_y_type(node);
-    if (y.dims.empty()) {  // of unknown rank, but Conv takes no other
+    if (y.dims.empty()) {  // unknown rank: Conv takes no other
       y.dims.assign(4, -1);
       y.symbols.assign(4, "");
     }
@@ -144,7 +147,7 @@ class Conv {
       const Ints strides = node.integers("strides"), dilations = node.integers("dilations");
       const Ints pads = node.integers("pads");
       if (strides.size() != 2 || dilations.size() != 2 || pads.size() != 4)
-        throw Error("strides and dilations need 2 values, pads 4");
+        throw Error("strides and dilations must have 2 values, pads 4");
       for (size_t i = 0; i < 2; i++) {
         y.symbols[i + 1] = "";
         if (y.dims[i + 1] < 0 || w.dims[i + 1] < 0) {
@@ -162,18 +165,20 @@ class Conv {
  private:
   Convolution make(const Node& node) {
     const Weights w = weights_of(node);
-    if (w.dims.size() != 4) throw Error("w must have 4 dimensions [M, kH, kW, C / group], it has " + shape_text(w.dims));
+    if (w.dims.size() != 4)
+      throw Error("w must have 4 dimensions [M, kH, kW, C / group], its shape is " + shape_text(w.dims));
     shape_.groups = node.integer("group");
     shape_.out_channels = w.dims[0];
     if (shape_.groups < 1 || w.dims[0] % shape_.groups)
-      throw Error("group " + std::to_string(shape_.groups) + " does not divide the " + std::to_string(w.dims[0]) + " channels");
+      throw Error("group " + std::to_string(shape_.groups) + " does not divide the " + std::to_string(w.dims[0]) +
+                  " channels");
     shape_.kh = w.dims[1], shape_.kw = w.dims[2];
     shape_.in_channels = w.dims[3] * shape_.groups;
     std::tie(shape_.stride_h, shape_.stride_w) = pair(node, "strides");
     std::tie(shape_.dilation_h, shape_.dilation_w) = pair(node, "dilations");
     const Ints pads = node.integers("pads");
     if (pads.size() != 4 || *std::min_element(pads.begin(), pads.end()) < 0)
-      throw Error("pads must be four integers of at least 0");
+      throw Error("pads must be four non-negative integers");
     shape_.top = pads[0], shape_.left = pads[1], shape_.bottom = pads[2], shape_.right = pads[3];
     ConvSpec spec = spec_of<Residual>(node, shape_, w.nibbles);
     spec.weights = w.values.data();
@@ -194,9 +199,9 @@ class Gemm {
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, kX);
-    if (x.dims.size() < 2) throw Error("x must have 2 dimensions or more, it has the shape " + shape_text(x.dims));
+    if (x.dims.size() < 2) throw Error("x must have at least 2 dimensions, its shape is " + shape_text(x.dims));
     if (x.dims.back() != k_)
-      throw Error("x has rows of " + std::to_string(x.dims.back()) + " values, w of " + std::to_string(k_));
+      throw Error("x has rows of " + std::to_string(x.dims.back()) + " values, w has " + std::to_string(k_) + " rows");
     int64_t rows = 1;
     for (size_t i = 0; i + 1 < x.dims.size(); i++) rows *= x.dims[i];
     Ints y_dims = x.dims;
@@ -218,7 +223,7 @@ class Gemm {
  private:
   Convolution make(const Node& node) {
     const Weights w = weights_of(node);
-    if (w.dims.size() != 2) throw Error("w must have 2 dimensions [K, N], it has " + shape_text(w.dims));
+    if (w.dims.size() != 2) throw Error("w must have 2 dimensions [K, N], its shape is " + shape_text(w.dims));
     k_ = w.dims[0], n_ = w.dims[1];
     std::vector<int8_t> by_channel(w.values.size());
     for (int64_t k = 0; k < k_; k++)

@@ -13,25 +13,25 @@
 namespace onnxq {
 namespace {
 
-constexpr int64_t kGrain = 256;  // places: parts begin at whole cache lines
+constexpr int64_t kGrain = 256;  // positions: parts begin at whole cache lines
 
-// Vectors of one value or of C, the same C for all.
+// Vectors must have one value or C values, with the same C for all.
 void check_lengths(const std::vector<std::pair<const char*, const std::vector<int32_t>*>>& vectors) {
   size_t channels = 1;
   for (const auto& [name, values] : vectors) channels = std::max(channels, values->size());
   for (const auto& [name, values] : vectors)
     if (values->size() != 1 && values->size() != channels)
-      throw Error(std::string(name) + " has " + std::to_string(values->size()) + " values where others have " +
+      throw Error(std::string(name) + " has " + std::to_string(values->size()) + " values, others have " +
                   std::to_string(channels));
 }
 
-// Strides of the vectors along `axis` of y.
+// Strides of the vectors in y's shape: 1 along `axis`.
 Dims channel_strides(const Sum& sum, int64_t axis, const Dims& y) {
   if (sum.channels() == 1) return {};
   const size_t at = axis_of(axis, y.size(), "y");
   if (y[at] != sum.channels())
-    throw Error("multiplier and shift are made for " + std::to_string(sum.channels()) + " places, y has the shape " +
-                shape_text(y) + ", " + std::to_string(y[at]) + " along axis " + std::to_string(axis));
+    throw Error("multiplier and shift have " + std::to_string(sum.channels()) + " values, y of shape " + shape_text(y) +
+                " has " + std::to_string(y[at]) + " along axis " + std::to_string(axis));
   Dims strides(y.size(), 0);
   strides[at] = 1;
   return strides;
@@ -57,7 +57,8 @@ class Requantize {
   static SumSpec spec(const Node& node) {
     const IntType type = int_type(node.element("x"), "x");
     SumSpec s{{{type, zero_point(node, "x_zero_point", type), multipliers(node, "multiplier")}},
-              shifts(node), output_range(node)};
+              shifts(node),
+              output_range(node)};
     check_lengths({{"multiplier", &s.terms[0].multiplier}, {"shift", &s.shift}});
     return s;
   }
@@ -92,7 +93,8 @@ class AddOrSub {
     const IntType a = int_type(node.element("a"), "a"), b = int_type(node.element("b"), "b");
     SumSpec s{{{a, zero_point(node, "a_zero_point", a), multipliers(node, "a_multiplier")},
                {b, zero_point(node, "b_zero_point", b), multipliers(node, "b_multiplier")}},
-              shifts(node), output_range(node)};
+              shifts(node),
+              output_range(node)};
     check_lengths(
         {{"a_multiplier", &s.terms[0].multiplier}, {"b_multiplier", &s.terms[1].multiplier}, {"shift", &s.shift}});
     if (Subtract)

@@ -1,8 +1,9 @@
 // com.onnxq:LayerNorm, version 1. Its page is docs/operators/LayerNorm.md.
+#include "cpu/operators/layer_norm.hpp"
+
 #include <cstdint>
 #include <string>
 
-#include "cpu/operators/layer_norm.hpp"
 #include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
 #include "ort/output.hpp"
@@ -18,12 +19,12 @@ class LayerNormOp {
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, 0);
-    if (x.dims.empty()) throw Error("x must have 1 dimension or more");
+    if (x.dims.empty()) throw Error("x must have at least 1 dimension");
     const int64_t n = x.dims.back();
     if (n > LayerNorm::kLongest)
-      throw Error("x has rows of " + std::to_string(n) + " values, at most 32768 are possible");
+      throw Error("x has rows of " + std::to_string(n) + " values, at most 32768 are supported");
     if (norm_.channels() != 1 && norm_.channels() != n)
-      throw Error("x has rows of " + std::to_string(n) + " values, gamma and beta are made for " +
+      throw Error("x has rows of " + std::to_string(n) + " values, gamma and beta have " +
                   std::to_string(norm_.channels()));
     void* const y = api.output(context, 0, x.dims);
     if (is_empty(x.dims)) return;
@@ -47,13 +48,13 @@ class LayerNormOp {
     if (beta.size == 0 || beta.dims.size() > 1) throw Error("beta must be one value or a vector");
     s.beta.assign(beta.as<int64_t>(), beta.as<int64_t>() + beta.size);
     for (const int64_t b : s.beta)
-      if (b > kBeta || b < -kBeta) throw Error("beta " + std::to_string(b) + " is larger than 2^62");
+      if (b > kBeta || b < -kBeta) throw Error("beta " + std::to_string(b) + " is outside [-2^62, 2^62]");
     if (s.gamma.size() != s.beta.size() && s.gamma.size() != 1 && s.beta.size() != 1)
       throw Error("gamma has " + std::to_string(s.gamma.size()) + " values, beta " + std::to_string(s.beta.size()));
     s.shift = one_value(shifts(node), "shift");
     s.epsilon = node.integer("epsilon");
     if (s.epsilon < 0 || s.epsilon > kEpsilon)
-      throw Error("epsilon " + std::to_string(s.epsilon) + " is not in 0 to 2^61");
+      throw Error("epsilon " + std::to_string(s.epsilon) + " is not in [0, 2^61]");
     s.center = node.integer("center") != 0;
     s.range = output_range(node);
     return s;

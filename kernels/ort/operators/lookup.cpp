@@ -18,7 +18,7 @@ class LookupTable {
     const Tensor table = node.constant("table");
     int_type_8bit(table.element, "table");
     if (table.dims.size() != 1 || table.size != table_.size()) throw Error("table must be a vector of 256 values");
-    // Entry i is for x = type_min + i; here it is for the byte that x is.
+    // Entry i of the input is for x = type_min + i, here for the byte of x.
     for (size_t i = 0; i < table_.size(); i++) table_[is_signed ? i ^ 128 : i] = table.as<uint8_t>()[i];
   }
 

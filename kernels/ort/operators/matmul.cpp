@@ -1,11 +1,12 @@
 // com.onnxq:MatMul, version 1: the product of two activations. Its page is docs/operators/MatMul.md.
+#include "cpu/operators/matmul.hpp"
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <vector>
 
-#include "cpu/operators/matmul.hpp"
 #include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
 #include "ort/output.hpp"
@@ -15,7 +16,7 @@
 namespace onnxq {
 namespace {
 
-constexpr int64_t kMacsPerUnit = 100;  // multiply-adds in about a nanosecond
+constexpr int64_t kMacsPerUnit = 100;  // multiply-adds per nanosecond, about
 
 class MatMulOp {
  public:
@@ -24,13 +25,13 @@ class MatMulOp {
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor a = api.input(context, 0), b = api.input(context, 1);
     if (a.dims.size() < 2 || b.dims.size() < 2)
-      throw Error("a and b must have 2 dimensions or more, they have the shapes " + shape_text(a.dims) + " and " +
+      throw Error("a and b must have at least 2 dimensions, their shapes are " + shape_text(a.dims) + " and " +
                   shape_text(b.dims));
     const Dims a_stack(a.dims.begin(), a.dims.end() - 2), b_stack(b.dims.begin(), b.dims.end() - 2);
     const MatMul::Size size{a.dims.end()[-2], a.dims.end()[-1], b.dims.end()[-1]};
     if (b.dims.end()[-2] != size.k)
       throw Error("a has rows of " + std::to_string(size.k) + " values, b has " + std::to_string(b.dims.end()[-2]) +
-                  " rows: they have the shapes " + shape_text(a.dims) + " and " + shape_text(b.dims));
+                  " rows: their shapes are " + shape_text(a.dims) + " and " + shape_text(b.dims));
     const Dims stack = broadcast_or_throw(a_stack, b_stack);
     Dims dims = stack;
     dims.push_back(size.m);
@@ -39,7 +40,7 @@ class MatMulOp {
     if (is_empty(dims)) return;
     check_sums(a, b, size.k);
 
-    // Every b once, then the rows of every product.
+    // Pack every b once, then compute the rows of every product.
     const int64_t stack_b = product(b_stack, 0, b_stack.size()), count = product(stack, 0, stack.size());
     const size_t packed_bytes = size.packed_bytes();
     const Scratch packed = memory_.take(packed_bytes * static_cast<size_t>(stack_b));
@@ -102,7 +103,7 @@ class MatMulOp {
     return s;
   }
 
-  // Lengths that were not known when the model was lowered are known now. Throws Error where a sum could overflow.
+  // Lengths that were unknown when the model was lowered are known now. Throws Error when a sum could overflow.
   void check_sums(const Tensor& a, const Tensor& b, int64_t k) const {
     if (k <= kLargestSum / (255 * 255)) return;
     const int64_t reach_a = reach_of(a, a_), reach_b = reach_of(b, b_);

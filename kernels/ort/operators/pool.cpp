@@ -1,9 +1,10 @@
 // com.onnxq:MaxPool, AveragePool and ReduceMean, version 1. Their pages are docs/operators/*.md.
+#include "cpu/operators/pool.hpp"
+
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "cpu/operators/pool.hpp"
 #include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
 #include "ort/output.hpp"
@@ -20,7 +21,7 @@ void check_window(const Dims& kernel, const Dims& strides, const Dims& pads, con
   if (!least(kernel, 2, 1)) throw Error("kernel_shape must be two positive integers");
   if (!least(strides, 2, 1)) throw Error("strides must be two positive integers");
   if (!least(dilations, 2, 1)) throw Error("dilations must be two positive integers");
-  if (!least(pads, 4, 0)) throw Error("pads must be four integers of at least 0");
+  if (!least(pads, 4, 0)) throw Error("pads must be four non-negative integers");
 }
 
 // Of a Node or an Inference.
@@ -33,13 +34,13 @@ Window window_of(const N& node) {
 }
 
 PoolImage image_of(const Window& window, const Tensor& x) {
-  if (x.dims.size() != 4) throw Error("x must have 4 dimensions [N, H, W, C], it has the shape " + shape_text(x.dims));
+  if (x.dims.size() != 4) throw Error("x must have 4 dimensions [N, H, W, C], its shape is " + shape_text(x.dims));
   return {x.dims[1], x.dims[2], x.dims[3], window.out_h(x.dims[1]), window.out_w(x.dims[2])};
 }
 
 void infer_pool(const Inference& node, int element) {
   TensorType y = node.input("x");
-  if (y.dims.empty()) {  // of unknown rank, but pools take no other
+  if (y.dims.empty()) {  // unknown rank: pools take no other
     y.dims.assign(4, -1);
     y.symbols.assign(4, "");
   }
@@ -53,7 +54,8 @@ void infer_pool(const Inference& node, int element) {
   node.output(y);
 }
 
-// Of a pool, in places of about a nanosecond. A vector holds many channels: some elements of a window take that long.
+// The work of a pool, in values that take about a nanosecond. A vector holds many channels: several elements of a
+// window take that long.
 int64_t work_of(const Window& window, const PoolImage& image, int64_t rows) {
   return rows * (image.ow * image.c * (window.kh + window.kw) / 8 + 50 * image.ow);
 }
@@ -104,7 +106,7 @@ ByPosition by_position(const Node& node, const char* name) {
   if (t.element != abi::kInt32) throw Error(std::string(name) + " must be int32");
   const bool one = t.size == 1 && t.dims.size() <= 1;
   if (!one && (t.dims.size() != 3 || t.dims[2] != 1 || t.size == 0))
-    throw Error(std::string(name) + " must have the shape [1] or [OH, OW, 1], it has " + shape_text(t.dims));
+    throw Error(std::string(name) + " must have shape [1] or [OH, OW, 1], not " + shape_text(t.dims));
   return {{t.as<int32_t>(), t.as<int32_t>() + t.size}, one ? Dims{} : Dims{t.dims[0], t.dims[1]}};
 }
 
@@ -118,7 +120,7 @@ class AveragePool {
     const PoolImage image = image_of(window_, x);
     const Dims dims = {x.dims[0], image.oh, image.ow, image.c};
     if (!positions_.empty() && positions_ != Dims{image.oh, image.ow})
-      throw Error("multiplier and shift are made for " + shape_text(positions_) + " positions, y has the shape " +
+      throw Error("multiplier and shift have " + shape_text(positions_) + " positions, y has shape " +
                   shape_text(dims));
     void* const y = api.output(context, 0, dims);
     if (is_empty(dims)) return;
@@ -141,7 +143,7 @@ class AveragePool {
       if (p->dims.empty() && !positions_.empty())
         p->values.assign(static_cast<size_t>(positions_[0] * positions_[1]), p->values[0]);
       else if (p->dims != positions_)
-        throw Error("multiplier and shift have the shapes " + shape_text(multiplier.dims) + " and " +
+        throw Error("multiplier and shift have shapes " + shape_text(multiplier.dims) + " and " +
                     shape_text(shift.dims));
     }
     return mean_of(node, std::move(multiplier.values), std::move(shift.values));
@@ -158,9 +160,8 @@ class ReduceMean {
   explicit ReduceMean(const Node& node)
       : axes_(node.integers("axes")),
         keep_(node.integer("keepdims") != 0),
-        mean_(chosen_tier().elementwise(),
-              mean_of(node, {one_value(multipliers(node, "multiplier"), "multiplier")},
-                      {one_value(shifts(node), "shift")})) {
+        mean_(chosen_tier().elementwise(), mean_of(node, {one_value(multipliers(node, "multiplier"), "multiplier")},
+                                                   {one_value(shifts(node), "shift")})) {
     check_axes(axes_);
   }
 
@@ -168,7 +169,8 @@ class ReduceMean {
     const Tensor x = api.input(context, 0);
     const auto first = static_cast<size_t>(axes_.front()), last = static_cast<size_t>(axes_.back()) + 1;
     if (last > x.dims.size())
-      throw Error("axis " + std::to_string(last - 1) + " of x, which has rank " + std::to_string(x.dims.size()));
+      throw Error("axis " + std::to_string(last - 1) + " is out of range for x of rank " +
+                  std::to_string(x.dims.size()));
     Dims dims;
     for (size_t i = 0; i < x.dims.size(); i++)
       if (i < first || i >= last)
@@ -201,7 +203,7 @@ class ReduceMean {
   static void check_axes(const Dims& axes) {
     bool good = !axes.empty() && axes[0] >= 0;
     for (size_t i = 1; i < axes.size(); i++) good = good && axes[i] == axes[i - 1] + 1;
-    if (!good) throw Error("axes must be consecutive axes counted from the front, they are " + shape_text(axes));
+    if (!good) throw Error("axes must be consecutive and not negative, they are " + shape_text(axes));
   }
 
   Dims axes_;

@@ -1,9 +1,10 @@
 // com.onnxq:Softmax, version 1. Its page is docs/operators/Softmax.md.
+#include "cpu/operators/softmax.hpp"
+
 #include <algorithm>
 #include <cstdint>
 #include <string>
 
-#include "cpu/operators/softmax.hpp"
 #include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
 #include "ort/output.hpp"
@@ -22,7 +23,7 @@ class SoftmaxOp {
     const Tensor x = api.input(context, 0);
     const size_t axis = axis_of(axis_, x.dims.size(), "x");
     const int64_t n = x.dims[axis], inner = product(x.dims, axis + 1, x.dims.size());
-    if (n > kLongest) throw Error("x has rows of " + std::to_string(n) + " values, at most 2^25 can be added up");
+    if (n > kLongest) throw Error("x has rows of " + std::to_string(n) + " values, at most 2^25 are supported");
     void* const y = api.output(context, 0, x.dims);
     if (is_empty(x.dims)) return;
     const int64_t rows = product(x.dims, 0, axis) * inner;
@@ -45,11 +46,11 @@ class SoftmaxOp {
     if (table.size() != s.table.size()) throw Error("table must be a vector of 256 values");
     const auto [least, most] = std::minmax_element(table.begin(), table.end());
     if (*least < 0 || *most > 1 << 20 || table[0] == 0)
-      throw Error("table must have values from 0 to 1048576, the first more than 0");
+      throw Error("table must have values from 0 to 1048576, the first one positive");
     std::copy(table.begin(), table.end(), s.table.begin());
     s.multiplier = one_value(multipliers(node, "multiplier"), "multiplier");
     s.shift = one_value(shifts(node), "shift");
-    if (s.shift > 16) throw Error("shift " + std::to_string(s.shift) + " is not in 1 to 16");
+    if (s.shift > 16) throw Error("shift " + std::to_string(s.shift) + " is not in [1, 16]");
     s.range = output_range(node);
     type_ = s.range.type;
     return s;

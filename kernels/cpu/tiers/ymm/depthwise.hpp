@@ -1,15 +1,15 @@
-// Depthwise convolution of the tiers with 256-bit registers; see ymm.hpp.
+// Depthwise convolution of the tiers with 256-bit registers; see gemm.hpp.
 //
 // A column of up to 4 input pixels, 32 channels each, is interleaved byte by byte so that each int32 lane holds the 4
-// rows of a channel: then one `dot` multiplies a whole column. Columns are kept in a small buffer, since several output
-// pixels share them. Taller kernels take their rows in fours, with zero weights behind the last.
+// rows of a channel: then one `dot` multiplies a whole column. Columns are kept in a small buffer, as several output
+// pixels share them. Taller kernels take their rows in fours, with zero weights after the last.
 //
 // Unpacking works within 128-bit lanes: register v of a column holds channels 4v to 4v+3 and 16+4v to 16+4v+3.
 //
 // A tier adds to class D:
-//   kPackedBytes             that a register of weights takes in memory
+//   kPackedBytes             size in memory of a register of weights
 //   W load_weights(const int8_t*)
-//   store_weight(int8_t* to, int lane, int row, int8_t)   puts one of them there
+//   store_weight(int8_t* to, int lane, int row, int8_t)   stores one of them
 #pragma once
 
 #include "cpu/tiers/ymm/epilogue.hpp"
@@ -19,8 +19,8 @@ namespace {
 
 constexpr int kChannels = 32;  // at a time
 constexpr int kPixels = 8;     // output pixels between two epilogues
-constexpr int kColumns = 32;   // that the buffer holds
-constexpr int kGroup = 4;      // output pixels that a loaded weight serves
+constexpr int kColumns = 32;   // in the buffer
+constexpr int kGroup = 4;      // output pixels per loaded weight
 
 ONNXQ_INLINE __m256i load_channels(const uint8_t* p, int count) {
   if (count >= kChannels) return load256(p);
@@ -60,7 +60,7 @@ struct Window {              // of columns in the buffer
   int taps;
 };
 
-// Adds the products of P output pixels. from: of their sums where they began earlier; from_step 0: one for all of them.
+// Adds the products of P output pixels. from: where their sums so far are; from_step 0: the same for all of them.
 template <class D, int P>
 ONNXQ_INLINE void add_taps(const typename D::X (*columns)[4], const Window& window, const int8_t* weights,
                            ptrdiff_t stride, const int32_t* from, int from_step, int32_t* acc) {
@@ -76,7 +76,7 @@ ONNXQ_INLINE void add_taps(const typename D::X (*columns)[4], const Window& wind
       ONNXQ_UNROLL
       for (int p = 0; p < P; p++) {
         sum[p] = D::dot(sum[p], column[p * window.pixel_step][v], weight);
-        __asm__("" : "+x"(sum[p]));  // else GCC copies them to and fro
+        __asm__("" : "+x"(sum[p]));  // otherwise GCC copies them back and forth
       }
     }
     ONNXQ_UNROLL
@@ -91,7 +91,7 @@ void depthwise_channels(const DepthwiseBlock& b, int channel, const int8_t* weig
   const int count = b.channels - channel < kChannels ? b.channels - channel : kChannels;
   const int quads = (b.kh + 3) / 4;
   const ptrdiff_t tap_bytes = 4 * D::kPackedBytes;
-  // As many pixels and taps at a time as the buffer has columns for.
+  // As many pixels and taps at a time as the buffer holds columns for.
   const int most = b.stride < kColumns ? (kColumns - 1) / b.stride + 1 : 1;
   const int pixels = most < kPixels ? most : kPixels;
   const int room = (kColumns - 1 - (pixels - 1) * b.stride) / b.dilation + 1;

@@ -1,12 +1,12 @@
-// The epilogue of the tiers with 256-bit registers; see ymm.hpp.
+// The epilogue of the tiers with 256-bit registers; see gemm.hpp.
 //
-// vpmuldq multiplies the even int32 lanes into int64; the odd ones are shifted down first. There is no arithmetic shift
-// of 64 bits: 2^63 is added to make the sum positive and 2^(63−c) subtracted behind the logical shift, from the lower
-// 32 bits, which are all that is kept. With a shift of 32 the shift is no instruction at all: the high halves are
+// vpmuldq multiplies the even int32 lanes into int64; the odd ones are shifted down first. There is no 64-bit
+// arithmetic shift: 2^63 is added to make the sum non-negative, and 2^(63−c) is subtracted after the logical shift,
+// from the lower 32 bits, which are all that is kept. A shift of 32 takes no instruction at all: the high halves are
 // taken.
 //
-// The zero points go in with the constants: that of y where `narrow` says that there is room, that of the residual
-// always, as numbers modulo 2^64 in which the true sum fits.
+// The zero points are part of the constants: that of y where `narrow` guarantees the room, that of the residual always,
+// as numbers modulo 2^64, which the true sum fits.
 #pragma once
 
 #include "cpu/tiers/ymm/gemm.hpp"
@@ -72,7 +72,7 @@ ONNXQ_INLINE __m256i scale8(__m256i acc, __m256i residual, const Scale8& s) {
   return _mm256_add_epi32(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa), s.offset);
 }
 
-// `count` bytes, the others zero; what lies behind them is not read.
+// `count` bytes, the others zero; memory beyond them is not read.
 ONNXQ_INLINE __m128i load_bytes(const void* from, int count) {
   if (count >= 16) return _mm_loadu_si128(static_cast<const __m128i*>(from));
   const auto* p = static_cast<const uint8_t*>(from);
@@ -114,7 +114,7 @@ ONNXQ_INLINE __m256i load_residual(const EpilogueBlock& e, ptrdiff_t i, int coun
   return _mm256_sll_epi32(r, _mm_cvtsi32_si128(e.residual_shift));
 }
 
-// From channel n on, 16·V of them, to 8 bits.
+// 16·V channels from channel n on, to 8 bits.
 template <bool By32, Residual R, bool Signed, int V>
 void epilogue_bytes(const EpilogueBlock& e, int n) {
   Scale8 s[2 * V];

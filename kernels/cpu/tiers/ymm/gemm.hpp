@@ -1,10 +1,10 @@
-// What the tiers with 256-bit registers have in common: GEMM, GEMM on nibbles and unpacking. Included by the file of
-// each tier, which compiles its own copy: everything is in an unnamed namespace.
+// What the tiers with 256-bit registers share: GEMM, GEMM on nibbles and unpacking. The file of each tier includes this
+// and compiles its own copy: everything is in an unnamed namespace.
 //
-// A tier gives its dot product of 4 unsigned by 4 signed bytes in each of 8 int32 lanes as a class D:
-//   X, W                     activations and weights as `dot` wants them
-//   X expand(__m256i)        4 activations a lane
-//   W weights(__m256i)       4 weights a lane
+// A tier provides its dot product of 4 unsigned by 4 signed bytes in each of 8 int32 lanes as a class D:
+//   X, W                     activations and weights as `dot` takes them
+//   X expand(__m256i)        4 activations per lane
+//   W weights(__m256i)       4 weights per lane
 //   dot(sum, X, W)           sum + the products
 //   dot4(sum, __m256i x, __m256i w)   the same for weights in -8..7, straight from the bytes
 //   kRows                    rows of a block of 16 channels that the registers hold
@@ -42,13 +42,13 @@ void gemm_block(const GemmBlock& b, int v0) {
   const ptrdiff_t stride = ptrdiff_t{64} * b.vectors, end = ptrdiff_t{kStep} * b.steps;
   const int8_t* w = b.panel + 64 * v0;
   int t = 0;
-  do {  // tap_count and steps are at least 1: the accumulators need no way around the loops, and stay in registers
+  do {  // tap_count and steps are at least 1: without a path around the loops, the accumulators stay in registers
     const uint8_t* row[M];
     ONNXQ_UNROLL
     for (int i = 0; i < M; i++) row[i] = b.rows[i] + b.taps[t];
     ptrdiff_t k = 0;
     do {
-      if constexpr (M < 2 * V) {  // what there is less of stays in registers
+      if constexpr (M < 2 * V) {  // the smaller operand stays in registers
         typename D::X x[M];
         ONNXQ_UNROLL
         for (int i = 0; i < M; i++) x[i] = D::expand(broadcast4(row[i] + k));
@@ -69,7 +69,7 @@ void gemm_block(const GemmBlock& b, int v0) {
           for (int v = 0; v < 2 * V; v++) acc[i][v] = D::dot(acc[i][v], x, weights[v]);
         }
       }
-      if constexpr (V > 1) {  // else GCC copies them to and fro
+      if constexpr (V > 1) {  // otherwise GCC copies them back and forth
         ONNXQ_UNROLL
         for (int i = 0; i < M; i++) {
           ONNXQ_UNROLL
@@ -140,8 +140,8 @@ void unpack4(const uint8_t* src, int8_t* dst, size_t lines) {
     }
 }
 
-// M rows from row `i0` by 16·V channels from vector `v0` of the panel on. A line of nibbles holds two vectors of a step
-// where the panel's vectors are even, else those of two steps: then v0 = 0 and V is all of them.
+// M rows from row `i0` by 16·V channels from vector `v0` of the panel on. A line of nibbles holds two vectors of one
+// step where the panel has an even number of vectors, otherwise vectors of two steps: then v0 = 0 and V is all of them.
 template <class D, int M, int V>
 void gemm4_block(const GemmBlock& b, int i0, int v0) {
   constexpr int kSteps = V % 2 ? 2 : 1;  // at a time, so that lines come in pairs
@@ -157,7 +157,7 @@ void gemm4_block(const GemmBlock& b, int i0, int v0) {
   const ptrdiff_t stride = ptrdiff_t{32} * b.vectors * kSteps;
   const int8_t* w = b.panel + 32 * v0;
   for (int step = 0; step < b.steps; step += kSteps, w += stride) {
-    // Behind the last of an odd number of steps the row must not be read; the weights there are zero.
+    // After the last of an odd number of steps the row must not be read; the weights there are zero.
     const bool both = step + 1 < b.steps;
     const ptrdiff_t k = ptrdiff_t{kStep} * step;
     ONNXQ_UNROLL
@@ -190,7 +190,7 @@ void gemm4_block(const GemmBlock& b, int i0, int v0) {
 template <class D>
 void gemm4(const GemmBlock& b) {
   for (int i = 0; i < b.m; i++) {
-    const bool two = i + 1 < b.m && b.vectors != 3;  // rows; of three vectors they do not fit the registers
+    const bool two = i + 1 < b.m && b.vectors != 3;  // rows; with three vectors they do not fit the registers
     switch (b.vectors) {
       case 1: two ? gemm4_block<D, 2, 1>(b, i, 0) : gemm4_block<D, 1, 1>(b, i, 0); break;
       case 2: two ? gemm4_block<D, 2, 2>(b, i, 0) : gemm4_block<D, 1, 2>(b, i, 0); break;

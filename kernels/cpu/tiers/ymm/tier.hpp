@@ -1,7 +1,7 @@
-// The tier of a class D (ymm.hpp, ymm_depthwise.hpp): its kernels in one table, and its ceiling.
+// The tier of a class D (gemm.hpp, depthwise.hpp): its table of kernels, and its peak.
 //
 // A tier adds to class D:
-//   opaque(X&)               hides from the compiler that a value is what it was
+//   opaque(X&)               hides from the compiler that a value is unchanged
 #pragma once
 
 #include "cpu/elementwise/tables.hpp"
@@ -21,12 +21,12 @@ int64_t peak(int64_t repeats) {
   ONNXQ_UNROLL
   for (int k = 0; k < kAccumulators; k++) {
     acc[k] = _mm256_setzero_si256();
-    __asm__ volatile("" : "+x"(acc[k]));  // else all would be one
+    __asm__ volatile("" : "+x"(acc[k]));  // otherwise they would be merged into one
   }
   for (int64_t i = 0; i < repeats * kInner; i++) {
     ONNXQ_UNROLL
     for (int k = 0; k < kAccumulators; k++) {
-      D::opaque(x);  // else the products would be computed once
+      D::opaque(x);  // otherwise the products would be computed once
       acc[k] = D::dot(acc[k], x, w);
     }
   }

@@ -1,8 +1,9 @@
-// Depthwise convolution of the AVX-512 VNNI tier. Included by avx512vnni.cpp alone.
+// Depthwise convolution of the AVX-512 VNNI tier. Included by avx512vnni.cpp only.
 //
-// A column of up to 4 input pixels, 64 channels each, is interleaved byte by byte so that each int32 lane holds the 4 rows
-// of a channel: then vpdpbusd multiplies a whole column at once. The lanes stand in the order of `interleave`; packing the
-// results to bytes undoes it. Taller kernels take several columns ("quads"), with zero weights behind the last row.
+// A column of up to 4 input pixels, 64 channels each, is interleaved byte by byte so that each int32 lane holds the 4
+// rows of a channel: then vpdpbusd multiplies a whole column at once. The lanes are in the order of `interleave`;
+// packing the results to bytes undoes it. Taller kernels take several columns ("quads"), with zero weights after the
+// last row.
 #pragma once
 
 #include "cpu/tiers/zmm/epilogue.hpp"
@@ -11,8 +12,8 @@
 namespace onnxq {
 namespace {
 
-// 64 channels, or 32 where that is all there is: the instructions and the order of the lanes are the same, only the upper
-// halves of the registers are not there.
+// 64 channels, or 32 where there are no more: the instructions and the order of the lanes are the same, only without
+// the upper halves of the registers.
 struct Zmm {
   using V = __m512i;
   static V load(const uint8_t* p, __mmask64 mask) { return _mm512_maskz_loadu_epi8(mask, p); }
@@ -31,9 +32,7 @@ struct Zmm {
 
 struct Ymm {
   using V = __m256i;
-  static V load(const uint8_t* p, __mmask64 mask) {
-    return _mm256_maskz_loadu_epi8(static_cast<__mmask32>(mask), p);
-  }
+  static V load(const uint8_t* p, __mmask64 mask) { return _mm256_maskz_loadu_epi8(static_cast<__mmask32>(mask), p); }
   static V load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static V zero() { return _mm256_setzero_si256(); }
   static V low8(V a, V b) { return _mm256_unpacklo_epi8(a, b); }
@@ -59,10 +58,12 @@ ONNXQ_INLINE Column<R> load_column(const uint8_t* const* rows, int n, int channe
   const auto c = n > 2 ? R::load(rows[2] + channel, mask) : R::zero();
   const auto d = n > 3 ? R::load(rows[3] + channel, mask) : R::zero();
   const auto ab_low = R::low8(a, b), ab_high = R::high8(a, b), cd_low = R::low8(c, d), cd_high = R::high8(c, d);
-  return {{R::low16(ab_low, cd_low), R::high16(ab_low, cd_low), R::low16(ab_high, cd_high), R::high16(ab_high, cd_high)}};
+  return {
+      {R::low16(ab_low, cd_low), R::high16(ab_low, cd_low), R::low16(ab_high, cd_high), R::high16(ab_high, cd_high)}};
 }
 
-constexpr int kPixels = 28;  // output pixels between two epilogues: rows of 7, 14, 28, 56 and 112 come out even
+// Output pixels between two epilogues: rows of 7, 14, 28, 56 and 112 leave no remainder.
+constexpr int kPixels = 28;
 
 ONNXQ_INLINE void finish_pixels(const DepthwiseBlock& b, const int32_t* acc, int channel, int x, int count) {
   EpilogueBlock e = b.epilogue;

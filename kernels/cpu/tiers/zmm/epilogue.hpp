@@ -1,11 +1,11 @@
-// The epilogue of the AVX-512 VNNI tier. Included by avx512vnni.cpp alone.
+// The epilogue of the AVX-512 VNNI tier. Included by avx512vnni.cpp only.
 //
-// vpmuldq multiplies the even int32 lanes into int64; the odd ones come down while they are loaded. Both halves are rounded,
-// shifted and merged again. With a shift of 32 the shift is no instruction at all: the high halves are taken.
+// vpmuldq multiplies the even int32 lanes into int64; the odd ones are moved down while they are loaded. Both halves
+// are rounded, shifted and merged again. A shift of 32 takes no instruction at all: the high halves are taken.
 //
-// Where multipliers leave a bit, they are doubled, and what is rounded is one bit longer, in 16 bits: with Σ the sum,
-// floor((Σ + 2^31) / 2^32) = (t + 1) >> 1 for t = floor(2Σ / 2^32), and vpmulhrsw is (t + 1) >> 1 of 32 channels. t saturates
-// to 16 bits first, which changes nothing that 8 bits do not saturate too.
+// Where multipliers have a spare bit they are doubled, and one bit more is rounded, in 16 bits: with Σ the sum,
+// floor((Σ + 2^31) / 2^32) = (t + 1) >> 1 for t = floor(2Σ / 2^32), and vpmulhrsw does (t + 1) >> 1 for 32 channels. t
+// saturates to 16 bits first, which affects only values that saturate in 8 bits anyway.
 #pragma once
 
 #include "cpu/tiers/zmm/multiply_add.hpp"
@@ -22,19 +22,19 @@ struct Constants {
   __m512i round_even, round_odd;
   __m512i shift_even, shift_odd;
   __m512i residual_even, residual_odd;
-  __m512i residual_zero_point;  // where it has not gone into the rounding
+  __m512i residual_zero_point;  // where it is not part of the rounding
 };
 
 ONNXQ_INLINE __m512i odd_lanes(__m512i v) { return _mm512_shuffle_epi32(v, _MM_PERM_DDBB); }
 
-// The odd lanes of 16 values in memory: on a load port, while a shuffle of registers takes one that multiplies.
+// The odd lanes of 16 values in memory: on a load port, where a shuffle of registers would occupy a multiplier's port.
 ONNXQ_INLINE __m512i load_odd_lanes(const int32_t* p) {
   __m512i v;
   __asm__("vmovshdup %1, %0" : "=v"(v) : "m"(*reinterpret_cast<const __m512i*>(p)));
   return v;
 }
 
-// Half a unit, and the zero point, which goes in with it: `narrow` says that there is room.
+// Half a unit, plus the zero point: `narrow` guarantees the room.
 ONNXQ_INLINE __m512i rounding(const EpilogueBlock& e, __m512i shift) {
   const __m512i one = _mm512_set1_epi64(1);
   const __m512i half = _mm512_sllv_epi64(one, _mm512_sub_epi64(shift, one));
@@ -68,18 +68,17 @@ ONNXQ_INLINE Constants constants_of(const EpilogueBlock& e, int n) {
   } else if (R != Residual::kNone) {
     c.residual_even = _mm512_loadu_si512(e.residual_multiplier + n);
     c.residual_odd = odd_lanes(c.residual_even);
-    // The residual's zero point goes in with the rounding constant too. It may be any int32: 64-bit products.
+    // The residual's zero point is part of the rounding constant too. It may be any int32: 64-bit products.
     const __m512i zero_point = _mm512_set1_epi64(int64_t{e.residual_zero_point} * (int64_t{1} << e.residual_shift));
     const __m512i mask = _mm512_set1_epi64(0xffffffff);
-    c.round_even = _mm512_sub_epi64(
-        c.round_even, _mm512_mullo_epi64(zero_point, _mm512_and_si512(c.residual_even, mask)));
-    c.round_odd =
-        _mm512_sub_epi64(c.round_odd, _mm512_mullo_epi64(zero_point, _mm512_and_si512(c.residual_odd, mask)));
+    c.round_even =
+        _mm512_sub_epi64(c.round_even, _mm512_mullo_epi64(zero_point, _mm512_and_si512(c.residual_even, mask)));
+    c.round_odd = _mm512_sub_epi64(c.round_odd, _mm512_mullo_epi64(zero_point, _mm512_and_si512(c.residual_odd, mask)));
   }
   return c;
 }
 
-// The scaled int32 of 16 channels, zero point included; of kDoubled t, without.
+// The scaled int32 of 16 channels, zero point included; for kDoubled t, without it.
 template <Shift S, Residual R>
 ONNXQ_INLINE __m512i scale16(const int32_t* acc, __m512i residual, const Constants& c, __m128i count) {
   __m512i even = _mm512_mul_epi32(_mm512_load_si512(acc), c.even);
@@ -103,20 +102,23 @@ ONNXQ_INLINE __m512i scale16(const int32_t* acc, __m512i residual, const Constan
   return _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
 }
 
-// 16 values of the residual, times 2^k; of kDoubled without, but less the zero point. at: the first, in elements. Masked
-// loads of bytes are slow: only where a row ends.
+// 16 values of the residual, times 2^k; for kDoubled minus the zero point instead. at: the first, in elements. Masked
+// loads of bytes are slow: only at the end of a row.
 template <Shift S, Residual R>
 ONNXQ_INLINE __m512i load_residual(const EpilogueBlock& e, ptrdiff_t at, bool whole, __mmask16 mask, __m512i k,
                                    const Constants& c) {
   if (R == Residual::kNone) return _mm512_setzero_si512();
   if (R == Residual::kS32) return _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t*>(e.residual) + at);
   const auto* bytes = static_cast<const uint8_t*>(e.residual) + at;
-  const __m128i r = whole ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)) : _mm_maskz_loadu_epi8(mask, bytes);
+  const __m128i r =
+      whole ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)) : _mm_maskz_loadu_epi8(mask, bytes);
   const __m512i wide = R == Residual::kU8 ? _mm512_cvtepu8_epi32(r) : _mm512_cvtepi8_epi32(r);
   return S == Shift::kDoubled ? _mm512_sub_epi32(wide, c.residual_zero_point) : _mm512_sllv_epi32(wide, k);
 }
 
-ONNXQ_INLINE __mmask16 mask16(int n) { return n >= 16 ? __mmask16{0xffff} : n <= 0 ? __mmask16{0} : static_cast<__mmask16>((1u << n) - 1); }
+ONNXQ_INLINE __mmask16 mask16(int n) {
+  return n >= 16 ? __mmask16{0xffff} : n <= 0 ? __mmask16{0} : static_cast<__mmask16>((1u << n) - 1);
+}
 
 ONNXQ_INLINE void store16(const EpilogueBlock& e, ptrdiff_t i, __m512i y, __mmask16 mask) {
   y = _mm512_min_epi32(_mm512_max_epi32(y, _mm512_set1_epi32(e.range.qmin)), _mm512_set1_epi32(e.range.qmax));
@@ -126,7 +128,7 @@ ONNXQ_INLINE void store16(const EpilogueBlock& e, ptrdiff_t i, __m512i y, __mmas
     _mm512_mask_cvtepi32_storeu_epi8(static_cast<uint8_t*>(e.y) + i, mask, y);
 }
 
-// 16 channels at a time, every type, shift and residual.
+// 16 channels at a time, any type, shift and residual.
 template <Shift S, Residual R>
 void epilogue_general(const EpilogueBlock& e) {
   const __m128i count = _mm_cvtsi32_si128(e.uniform_shift);
@@ -144,7 +146,7 @@ void epilogue_general(const EpilogueBlock& e) {
 // To 8 bits, 64 bytes at a time: 4 rows of 16 channels, 2 of 32 or 1 of 64 (or of 48).
 template <Shift S, Residual R, bool Signed, bool Interleaved, int V>
 void epilogue_bytes(const EpilogueBlock& block) {
-  const EpilogueBlock e = block;  // a copy: stores of bytes may not change it
+  const EpilogueBlock e = block;  // a copy, which stores of bytes cannot alias
   constexpr int kRows = V == 1 ? 4 : V == 2 ? 2 : 1;
   Constants c[V];
   __mmask16 masks[V];
@@ -157,7 +159,7 @@ void epilogue_bytes(const EpilogueBlock& block) {
   const __m512i k = _mm512_set1_epi32(e.residual_shift);
   const __mmask64 mask = e.n >= 64 ? ~__mmask64{0} : (__mmask64{1} << e.n) - 1;
   const bool whole = e.n == kVector * V;
-  const bool clips = e.range.qmax - e.range.qmin != 255;  // else packing saturates already
+  const bool clips = e.range.qmax - e.range.qmin != 255;  // otherwise packing saturates already
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   const __m512i low = _mm512_set1_epi8(static_cast<char>(e.range.qmin));
   const __m512i high = _mm512_set1_epi8(static_cast<char>(e.range.qmax));
@@ -250,8 +252,8 @@ void epilogue_half(const EpilogueBlock& e) {
     for (int v = 0; v < 4; v++) {
       const __m256i acc = low_half(e.acc + i * kPanel + kVector * v);
       __m256i even = _mm256_add_epi64(_mm256_mul_epi32(acc, multiplier[v]), round_even[v]);
-      __m256i odd = _mm256_add_epi64(
-          _mm256_mul_epi32(_mm256_srli_epi64(acc, 32), _mm256_srli_epi64(multiplier[v], 32)), round_odd[v]);
+      __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(acc, 32), _mm256_srli_epi64(multiplier[v], 32)),
+                                     round_odd[v]);
       if (S == Shift::k32) {
         y[v] = _mm256_mask_shuffle_epi32(odd, 0x55, even, _MM_PERM_DDBB);
       } else {
@@ -319,7 +321,8 @@ void epilogue_shift(const EpilogueBlock& e) {
 
 void epilogue(const EpilogueBlock& e) {
   if (e.identity && !e.interleaved) return epilogue_identity(e);
-  // Sums that may exceed int32 before they saturate or leave no room for the zero point, and interleaved channels to int32.
+  // Sums that may exceed int32 before they saturate or leave no room for the zero point, and interleaved channels to
+  // int32.
   if (!e.narrow || (e.interleaved && e.range.type == IntType::S32)) return tiers::portable.epilogue(e);
   if (e.spare_bit && e.range.type != IntType::S32) return epilogue_shift<Shift::kDoubled>(e);
   if (e.uniform_shift == 32) return epilogue_shift<Shift::k32>(e);

@@ -1,4 +1,4 @@
-// What the parts of the AVX-512 VNNI tier have in common. Included by avx512vnni.cpp alone.
+// The multiply-add that the parts of the AVX-512 VNNI tier share. Included by avx512vnni.cpp only.
 #pragma once
 
 #include <immintrin.h>
@@ -9,7 +9,7 @@
 namespace onnxq {
 namespace {
 
-// The instruction itself: through the intrinsic GCC copies accumulators to the stack and back.
+// The instruction itself: with the intrinsic GCC copies accumulators to the stack and back.
 ONNXQ_INLINE void multiply_add(__m512i& acc, __m512i x, __m512i w) {
   __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(x), "v"(w));
 }

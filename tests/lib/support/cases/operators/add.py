@@ -171,7 +171,7 @@ CASES = OperatorCases(
         (with_(ADD, {"a": np.zeros((2, 3), np.float32)}), "Add: a must be uint8, int8 or int32, not element type 1"),
         (
             with_(ADD, {"a_multiplier": ints(1, 1), "shift": ints(1, 2, 3)}),
-            "a_multiplier has 2 values where others have 3",
+            "a_multiplier has 2 values, others have 3",
         ),
         (with_(ADD, {"b_multiplier": ints(-2)}), "Add: b_multiplier -2 is negative"),
         (with_(ADD, a_zero_point=300), "Add: a_zero_point 300 is outside the input's type"),
@@ -179,13 +179,13 @@ CASES = OperatorCases(
     [
         (
             with_(ADD, {"b": np.zeros((2, 2), np.uint8)}),
-            "a and b do not broadcast: they have the shapes [2,3] and [2,2]",
+            "a and b do not broadcast: their shapes are [2,3] and [2,2]",
         ),
         (
             with_(ADD, {"shift": ints(1, 2)}),
-            "multiplier and shift are made for 2 places, y has the shape [2,3], 3 along axis -1",
+            "multiplier and shift have 2 values, y of shape [2,3] has 3 along axis -1",
         ),
-        (with_(ADD, {"shift": ints(1, 2)}, axis=2), "axis 2 of y, which has rank 2"),
+        (with_(ADD, {"shift": ints(1, 2)}, axis=2), "axis 2 is out of range for y of rank 2"),
     ],
     [
         (f"own.Add<{BYTES}, a_zero_point=7>(f, f, mula, mulb, sh)", U, "int32[1] mula, int32[1] mulb, int32[1] sh", {}),

@@ -80,17 +80,17 @@ CASES = OperatorCases(
     {"averages": averages},
     drawn(),
     refused=[
-        (with_(AVERAGE, pads=(0, 0, -1, 0)), "pads must be four integers of at least 0"),
-        (with_(AVERAGE, {"multiplier": ones(3)}), "multiplier must have the shape [1] or [OH, OW, 1], it has [3]"),
+        (with_(AVERAGE, pads=(0, 0, -1, 0)), "pads must be four non-negative integers"),
+        (with_(AVERAGE, {"multiplier": ones(3)}), "multiplier must have shape [1] or [OH, OW, 1], not [3]"),
         (
             with_(AVERAGE, {"multiplier": ones(3, 3, 1), "shift": ones(3, 2, 1)}),
-            "multiplier and shift have the shapes [3,3] and [3,2]",
+            "multiplier and shift have shapes [3,3] and [3,2]",
         ),
     ],
     refused_inputs=[
         (
             with_(AVERAGE, {"multiplier": ones(2, 2, 1)}),
-            "multiplier and shift are made for [2,2] positions, y has the shape [1,3,3,2]",
+            "multiplier and shift have [2,2] positions, y has shape [1,3,3,2]",
         ),
     ],
 )

@@ -69,7 +69,7 @@ CASES = OperatorCases(
     refused_inputs=[
         (
             with_(CASE, {"x": np.zeros(shape, np.uint8)}),
-            f"x must have 3 dimensions or more, its shape is [{','.join(map(str, shape))}]",
+            f"x must have at least 3 dimensions, its shape is [{','.join(map(str, shape))}]",
         )
         for shape in ((), (6,), (2, 3))
     ],

@@ -77,13 +77,13 @@ CASES = OperatorCases(
     refused=[
         (
             with_(CONCAT, {"shift": ints(1, 2, 3)}),
-            "multiplier, shift and zero_points must have 2 values, they have 2, 3 and 2",
+            "multiplier, shift and zero_points must have 2 values each, not 2, 3 and 2",
         ),
         (with_(CONCAT, zero_points=[0, 256]), "Concat2: zero_points of x_1 256 is outside the input's type"),
     ],
     refused_inputs=[
-        (with_(CONCAT, {"x_1": np.zeros((3, 3), np.uint8)}), "they may differ along axis 1 only"),
-        (with_(CONCAT, {"x_1": np.zeros(3, np.uint8)}), "x_0 and x_1 have the shapes [2,3] and [3]"),
+        (with_(CONCAT, {"x_1": np.zeros((3, 3), np.uint8)}), "but may differ along axis 1 only"),
+        (with_(CONCAT, {"x_1": np.zeros(3, np.uint8)}), "x_0 and x_1 have shapes [2,3] and [3]"),
     ],
     moves=[
         (

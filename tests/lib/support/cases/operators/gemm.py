@@ -153,7 +153,7 @@ CASES = OperatorCases(
         (with_(GEMM, {"w": np.zeros((1, 8, 5), np.int8)}), "Gemm: w must have 2 dimensions [K, N]"),
     ],
     refused_inputs=[
-        (with_(GEMM, {"x": np.zeros((2, 7), np.uint8)}), "x has rows of 7 values, w of 8"),
-        (with_(GEMM, {"x": np.zeros(8, np.uint8)}), "x must have 2 dimensions or more"),
+        (with_(GEMM, {"x": np.zeros((2, 7), np.uint8)}), "x has rows of 7 values, w has 8 rows"),
+        (with_(GEMM, {"x": np.zeros(8, np.uint8)}), "x must have at least 2 dimensions"),
     ],
 )

@@ -147,15 +147,15 @@ CASES = OperatorCases(
     [
         (with_(NORM, {"gamma": ints(1, 2)}), "LayerNorm: gamma has 2 values, beta 5"),
         (with_(NORM, {"beta": ints(1)}), "LayerNorm: beta must be int64"),
-        (with_(NORM, {"beta": np.array([2**62 + 1])}), "LayerNorm: beta 4611686018427387905 is larger than 2^62"),
-        (with_(NORM, epsilon=2**61 + 1), "LayerNorm: epsilon 2305843009213693953 is not in 0 to 2^61"),
-        (with_(NORM, {"shift": ints(1, 2)}), "LayerNorm: shift must be one value, it has 2"),
+        (with_(NORM, {"beta": np.array([2**62 + 1])}), "LayerNorm: beta 4611686018427387905 is outside [-2^62, 2^62]"),
+        (with_(NORM, epsilon=2**61 + 1), "LayerNorm: epsilon 2305843009213693953 is not in [0, 2^61]"),
+        (with_(NORM, {"shift": ints(1, 2)}), "LayerNorm: shift must be one value, got 2"),
     ],
     [
-        (with_(NORM, {"x": np.zeros((2, 6), np.uint8)}), "x has rows of 6 values, gamma and beta are made for 5"),
+        (with_(NORM, {"x": np.zeros((2, 6), np.uint8)}), "x has rows of 6 values, gamma and beta have 5"),
         (
             with_(NORM, {"x": np.zeros(32769, np.uint8), "gamma": ints(1), "beta": np.array([1])}),
-            "x has rows of 32769 values, at most 32768 are possible",
+            "x has rows of 32769 values, at most 32768 are supported",
         ),
     ],
 )

@@ -112,11 +112,11 @@ CASES = OperatorCases(
     drawn(),
     refused=[
         (with_(MATMUL, {"a": np.zeros((2, 3), np.int32)}), "MatMul: a must be uint8 or int8, not int32"),
-        (with_(MATMUL, {"multiplier": np.array([1, 2], np.int32)}), "MatMul: multiplier must be one value, it has 2"),
+        (with_(MATMUL, {"multiplier": np.array([1, 2], np.int32)}), "MatMul: multiplier must be one value, got 2"),
     ],
     refused_inputs=[
-        (of((2, 3), (4, 5)), "a has rows of 3 values, b has 4 rows: they have the shapes [2,3] and [4,5]"),
-        (of((3,), (3, 5)), "a and b must have 2 dimensions or more, they have the shapes [3] and [3,5]"),
-        (of((2, 2, 3), (3, 3, 5)), "a and b do not broadcast: they have the shapes [2] and [3]"),
+        (of((2, 3), (4, 5)), "a has rows of 3 values, b has 4 rows: their shapes are [2,3] and [4,5]"),
+        (of((3,), (3, 5)), "a and b must have at least 2 dimensions, their shapes are [3] and [3,5]"),
+        (of((2, 2, 3), (3, 3, 5)), "a and b do not broadcast: their shapes are [2] and [3]"),
     ],
 )

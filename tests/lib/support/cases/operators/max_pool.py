@@ -63,7 +63,7 @@ CASES = OperatorCases(
     refused_inputs=[
         (
             with_(MAX, {"x": np.zeros((4, 4, 2), np.uint8)}),
-            "x must have 4 dimensions [N, H, W, C], it has the shape [4,4,2]",
+            "x must have 4 dimensions [N, H, W, C], its shape is [4,4,2]",
         ),
     ],
 )

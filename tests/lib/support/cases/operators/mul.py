@@ -63,7 +63,7 @@ CASES = OperatorCases(
     drawn(),
     refused=[
         (with_(mul(Draw(0), (3,), (3,)), {"b": ints(1, 2, 3)}), "Mul: b must be uint8 or int8, not int32"),
-        (with_(mul(Draw(0), (3,), (3,)), {"shift": ints(1, 2)}), "Mul: shift must be one value, it has 2"),
+        (with_(mul(Draw(0), (3,), (3,)), {"shift": ints(1, 2)}), "Mul: shift must be one value, got 2"),
     ],
     moves=[
         (f"own.Mul<{BYTES}>(f, k, mul, sh)", U, "uint8[1,4,1,1] k, int32[1] mul, int32[1] sh", {}),

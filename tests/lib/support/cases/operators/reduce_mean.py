@@ -73,12 +73,12 @@ CASES = OperatorCases(
     {"means": means},
     drawn(),
     refused=[
-        (with_(MEAN, {"multiplier": ones(2)}), "multiplier must be one value, it has 2"),
-        (with_(MEAN, axes=(1, 3)), "axes must be consecutive axes counted from the front, they are [1,3]"),
-        (with_(MEAN, axes=(-2, -1)), "counted from the front, they are [-2,-1]"),
+        (with_(MEAN, {"multiplier": ones(2)}), "multiplier must be one value, got 2"),
+        (with_(MEAN, axes=(1, 3)), "axes must be consecutive and not negative, they are [1,3]"),
+        (with_(MEAN, axes=(-2, -1)), "and not negative, they are [-2,-1]"),
     ],
     refused_inputs=[
-        (with_(MEAN, {"x": np.zeros((4, 4), np.uint8)}), "axis 2 of x, which has rank 2"),
+        (with_(MEAN, {"x": np.zeros((4, 4), np.uint8)}), "axis 2 is out of range for x of rank 2"),
     ],
     moves=[
         (

@@ -97,12 +97,12 @@ CASES = OperatorCases(
     refused=[
         (with_(SOFTMAX, {"x": ints(1, 2)}), "Softmax: x must be uint8 or int8, not int32"),
         (with_(SOFTMAX, {"table": ints(*range(255))}), "Softmax: table must be a vector of 256 values"),
-        (with_(SOFTMAX, {"table": ints(*[0] * 256)}), "values from 0 to 1048576, the first more than 0"),
-        (with_(SOFTMAX, {"table": ints(*[2**20 + 1] * 256)}), "values from 0 to 1048576, the first more than 0"),
-        (with_(SOFTMAX, {"shift": ints(17)}), "Softmax: shift 17 is not in 1 to 16"),
+        (with_(SOFTMAX, {"table": ints(*[0] * 256)}), "values from 0 to 1048576, the first one positive"),
+        (with_(SOFTMAX, {"table": ints(*[2**20 + 1] * 256)}), "values from 0 to 1048576, the first one positive"),
+        (with_(SOFTMAX, {"shift": ints(17)}), "Softmax: shift 17 is not in [1, 16]"),
     ],
     refused_inputs=[
-        (with_(SOFTMAX, axis=2), "axis 2 of x, which has rank 2"),
+        (with_(SOFTMAX, axis=2), "axis 2 is out of range for x of rank 2"),
     ],
     moves=[
         (
