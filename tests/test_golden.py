@@ -49,8 +49,15 @@ def test_golden(profile: str) -> None:
     assert TOOL.golden(profile) == expected, "read the difference, then run tools/generators/update_golden.py"
 
 
-def test_every_golden_file_has_its_profile() -> None:
-    assert sorted(p.stem for p in TOOL.GOLDEN.glob("*.txt")) == builtin_names()
+@pytest.mark.parametrize("profile", builtin_names())
+def test_golden_findings(profile: str) -> None:
+    expected = (TOOL.GOLDEN / "check" / f"{profile}.txt").read_text(encoding="utf-8")
+    assert TOOL.golden_check(profile) == expected, "read the difference, then run tools/generators/update_golden.py"
+
+
+@pytest.mark.parametrize("folder", [".", "check"])
+def test_every_golden_file_has_its_profile(folder: str) -> None:
+    assert sorted(p.stem for p in (TOOL.GOLDEN / folder).glob("*.txt")) == builtin_names()
 
 
 # The rules of the issue, part 5, asserted apart from the text.
