@@ -12,6 +12,7 @@ from onnxq.check.findings import Finding
 from onnxq.context import PassContext
 from onnxq.errors import OnnxqError
 from onnxq.graph.axes import LINEAR_OPS, channel_axis
+from onnxq.graph.element_types import fill_types
 from onnxq.graph.match import STANDARD_DOMAINS, MatchFailure, constant_values, is_constant, producer
 from onnxq.graph.model import Model, from_proto, to_proto
 from onnxq.passes.fold_batchnorm import FoldBatchNorm
@@ -64,6 +65,7 @@ def check_float(model: Model, target: Profile, settings: QuantSettings) -> list[
     findings = list(_types(model))
     try:
         prepared, folding = _prepare(model, target)
+        fill_types(prepared.graph)
         placement = plan(prepared.graph, target, settings)
     except OnnxqError as err:
         return [*findings, Finding("reject", "", f"it cannot be prepared: {err}", "mend what the message names")]

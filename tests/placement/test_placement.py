@@ -19,6 +19,7 @@ from support.prove.nodes import node_of
 
 
 def planned(model: Model, profile: str | Profile = "onnxruntime-cpu", **settings) -> Placement:
+    fill_types(model.graph)
     return plan(model.graph, load_profile(profile), QuantSettings(**settings))
 
 
