@@ -10,7 +10,7 @@ from onnxq.graph.identity import IdentityMap
 from onnxq.graph.match import STANDARD_DOMAINS, constant_values, is_constant, is_float
 from onnxq.patterns.attention import float_softmax
 from onnxq.patterns.composites import Unit
-from onnxq.patterns.linear import MatMulAdd, matmul_add
+from onnxq.patterns.linear_layers import MatMulAdd, matmul_add
 from onnxq.placement.facts import Job
 from onnxq.placement.fitness import scheme_refuses, unfit, unfit_mover
 from onnxq.placement.rules import Decision, Rule

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxq.graph.identity import IdentityMap, IdentitySet
 from onnxq.graph.match import STANDARD_DOMAINS, is_constant, producer
 from onnxq.patterns.attention import nan_guard
-from onnxq.patterns.linear import MatMulAdd, matmul_add
+from onnxq.patterns.linear_layers import MatMulAdd, matmul_add
 from onnxq.placement.classify import Decisions
 from onnxq.placement.facts import Job
 from onnxq.placement.rules import Decision, Rule
