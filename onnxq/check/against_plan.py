@@ -146,7 +146,7 @@ def _operator(node: gs.Node, decision: Decision, to: Comparison) -> Iterator[Fin
             if floats and matters(node):
                 yield to.remark(node, f"{node.op} runs in float on {to.target.name}", NONE)
         elif len(_standing(node)) < len(floats) and matters(node):
-            yield to.remark(node, f"{node.op} runs in float: {decision.reason}", fix_of(decision))
+            yield to.remark(node, f"{node.op} runs in float: {decision.reason}", NONE)
     elif _missing(node, to):
         yield to.remark(node, f"{node.op} runs in float: its input is not quantized")
 

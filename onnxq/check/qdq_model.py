@@ -6,12 +6,16 @@ planned is a finding (against_plan.py). So both are decided by the rules of plac
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import onnx_graphsurgeon as gs
+
 from onnxq import pipeline
 from onnxq.check.against_plan import compare, misplaced
 from onnxq.check.findings import Finding
 from onnxq.check.formats import Formats
 from onnxq.context import PassContext
-from onnxq.errors import OnnxqError
+from onnxq.errors import OnnxqError, first_line
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.element_types import fill_types
 from onnxq.graph.match import is_op, remove_nodes
@@ -26,27 +30,40 @@ FLOAT_TWIN = "strip-qdq,eliminate-identity"
 
 def check_qdq(model: Model, target: Profile) -> list[Finding]:
     """Findings about a model with Q/DQ or integer operators, graph by graph, in their order."""
+    findings: list[Finding] = []
     try:
-        twin = _float_twin(model, target)
+        pairs = list(_pairs(model.graph, _float_twin(model, target).graph))
     except OnnxqError as err:
-        findings = [Finding("reject", "", f"its Q/DQ cannot be taken out: {err}", "fix the reported error")]
-        comparisons = None
-    else:
-        findings = []
-        pairs = zip(all_graphs(model.graph), all_graphs(twin.graph), strict=True)
-        comparisons = [compare(graph, bare, target) for graph, bare in pairs]
-    for i, graph in enumerate(all_graphs(model.graph)):
-        fill_types(graph)
-        formats = Formats(target, feeds_softmax(graph))
-        for node in graph.nodes:
-            if is_quantize(node) or is_dequantize(node):
-                findings += formats.qdq(node)
-                continue
-            if comparisons is not None:
-                findings += misplaced(node, comparisons[i])
-            if is_op(node, *LINEAR_OPS) and target.rule(node.op).action == "quantized":
-                findings += formats.layer(node)
+        problem = f"its Q/DQ cannot be taken out: {first_line(err)}"
+        findings.append(Finding("reject", "", problem, "fix the reported error"))
+        pairs = [(graph, None) for graph in all_graphs(model.graph)]
+    for graph, twin in pairs:
+        findings += _check_graph(graph, twin, target)
     return findings
+
+
+def _check_graph(graph: gs.Graph, twin: gs.Graph | None, target: Profile) -> Iterator[Finding]:
+    fill_types(graph)
+    formats = Formats(target, feeds_softmax(graph))
+    comparison = None if twin is None else compare(graph, twin, target)
+    for node in graph.nodes:
+        if is_quantize(node) or is_dequantize(node):
+            yield from formats.qdq(node)
+            continue
+        if comparison is not None:
+            yield from misplaced(node, comparison)
+        if is_op(node, *LINEAR_OPS) and target.rule(node.op).action == "quantized":
+            yield from formats.layer(node)
+
+
+def _pairs(graph: gs.Graph, twin: gs.Graph | None) -> Iterator[tuple[gs.Graph, gs.Graph | None]]:
+    """The graph and its bodies at any depth, with what is left of each in the twin; dead nodes are gone there."""
+    yield graph, twin
+    others = {} if twin is None else {node.name: node for node in twin.nodes}
+    for node in graph.nodes:
+        for key, body in node.attrs.items():
+            if isinstance(body, gs.Graph):
+                yield from _pairs(body, others[node.name].attrs[key] if node.name in others else None)
 
 
 def _float_twin(model: Model, target: Profile) -> Model:
