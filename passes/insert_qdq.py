@@ -1,4 +1,4 @@
-"""Put QuantizeLinear/DequantizeLinear where the profile wants them, with integer weights and biases behind them."""
+"""Put QuantizeLinear/DequantizeLinear where the profile wants them, and make weights and biases integers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class InsertQdq(Pass):
                 f"the model has opset {graph.opset}, needed is {need}: run convert-opset{{version={need}}}"
             )
         if ctx.statistics is None and placement.observed():
-            raise PreconditionError("no activation statistics: run calibrate before, or load a statistics file")
+            raise PreconditionError("no activation statistics: run calibrate first, or load a statistics file")
         missing = [n for n in placement.observed() if n not in (ctx.statistics or ())]
         if missing:
             raise PreconditionError(

@@ -214,7 +214,9 @@ def _concat(node: gs.Node, inputs: list[gs.Tensor], decision: Decision, to: Comp
     sides = [dequantizer(t) for t in inputs]
     if decision.action == "float" and decision.rule in (Rule.PROFILE, Rule.SCHEME):
         if after and any(s is not None for s in sides):
-            yield to.remark(node, f"Concat has Q/DQ on both sides; {target.name} places its own, and rounds twice now")
+            yield to.remark(
+                node, f"Concat has Q/DQ on both sides; {target.name} places its own, so values are rounded twice"
+            )
     elif after and any(s is None for s in sides):
         yield to.remark(node, "Concat runs in float: not all of its inputs are quantized")
     elif after and target.graph.concat == "shared":
@@ -231,7 +233,7 @@ def _mover(node: gs.Node, to: Comparison) -> Iterator[Finding]:
     if not to.target.graph.tie_passthrough or upstream is None or not after:
         return
     if not all(describe(upstream).same_scale(describe(q)) for q in after):
-        yield to.remark(node, f"{node.op} only moves values, but its output has another scale than its input")
+        yield to.remark(node, f"{node.op} only moves values, but its output has a different scale from its input")
 
 
 def _downstream(node: gs.Node, twin: gs.Node, decision: Decision, to: Comparison) -> Iterator[Finding]:
@@ -255,7 +257,7 @@ def _output(node: gs.Node, decision: Decision, to: Comparison) -> Iterator[Findi
     if decision.action != "quantized" or point is None or not point.whole:
         return
     if not quantizers(_end(node.outputs[0], to, to.outputs)):
-        problem = f"no QuantizeLinear behind it: {to.target.name} computes {node.op} in float then"
+        problem = f"no QuantizeLinear after it: {to.target.name} then computes {node.op} in float"
         yield to.remark(node, problem)
 
 

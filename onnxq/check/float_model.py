@@ -114,7 +114,7 @@ def _batchnorm_fix(reason: str) -> str:
     if "run time" in reason:
         return "export with constants folded"
     if "read by" in reason or "graph output" in reason:
-        return "none without changing the network: others need the value before it"
+        return "none without changing the network: others need its input"
     return "place it next to a layer, or accept a scale and a shift in float"
 
 
@@ -139,7 +139,7 @@ def _left_float(decision: Decision, node: gs.Node | None, target: Profile, place
 
 
 def _unfused(node: gs.Node, target: Profile, placement: Placement) -> tuple[str, str] | None:
-    """Problem and fix of an activation that the target would run inside the layer before it, but cannot here."""
+    """Problem and fix of an activation that the target would run inside the layer upstream, but cannot here."""
     before = producer(node.inputs[0])
     rule = target.graph
     if before is None or node.op not in rule.fused_activations or before.op not in rule.fused_after:
@@ -170,7 +170,7 @@ def _weights(layer: LayerPlan, target: Profile) -> Iterator[Finding]:
             layer.node.name,
             f"{starved} of its {largest.size} output channels get fewer than {CODES_MIN} codes: {target.name} has one "
             "scale for the whole weight",
-            "a target with per-channel weights, or even out the channels before (cross-layer equalization)",
+            "a target with per-channel weights, or even out the channels first (cross-layer equalization)",
         )
 
 

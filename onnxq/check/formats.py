@@ -5,7 +5,7 @@ Rules, cited by number in the code:
      one scale per tensor; scales are powers of two where the target shifts.
  F2. Types, signs and zero points are the profile's. A wrong sign or zero point is a rejection where the profile says
      that the target takes no other zero point than 0, and a remark elsewhere.
- F3. Weights are integers behind a DequantizeLinear, per channel where the profile says so, along the output channels.
+ F3. Weights are integers with a DequantizeLinear, per channel where the profile says so, along the output channels.
  F4. Biases are int32 with scale_x · scale_w, or float where the target rejects a DequantizeLinear on them.
  F5. No scale of scores covers an attention mask.
 """
@@ -56,7 +56,7 @@ class Formats:
             yield self._finding("reject", node, problem, "calibrate again: a range is broken")
             return
         if upstream is not None:
-            yield self._finding("reject", node, f"its scale or zero point is not that of {upstream.name} before it")
+            yield self._finding("reject", node, f"its scale or zero point is not that of {upstream.name}")
             return
         if is_constant(node.inputs[0]):
             return  # weights and biases are judged with their layer
@@ -93,7 +93,7 @@ class Formats:
             return
         if what == "activation" and info.bits < 8:
             problem = f"its activation is stored as {info.type}: onnxruntime fails to load it or drops a Relu before it"
-            fix = "keep it in 8 bits with a Clip to the grid before, as onnxq does"
+            fix = "keep it in 8 bits with a Clip to the grid upstream, as onnxq does"
             yield self._finding("reject", node, problem, fix)
             return
         if info.bits not in rule.bits and not (what == "activation" and info.bits == 8):
@@ -120,7 +120,7 @@ class Formats:
         if info.scale is None or info.zero_point is None:
             return  # reported with the Q/DQ itself
         if stored_float is not None:
-            problem = "its weight is stored in float32 behind Q/DQ: four times the size of integers"
+            problem = "its weight is stored in float32 and quantized at run time: four times the size of integers"
             yield self._finding("remark", node, problem)
         yield from self._number(node, info, rule, "weight")
         if info.block:
@@ -132,7 +132,7 @@ class Formats:
         if not info.per_channel:
             is_wide = axis is not None and shape is not None and shape[axis] != 1
             if is_wide and rule.granularity == "per-channel":
-                problem = f"one scale for its whole weight; {target} takes one a channel, which is more exact"
+                problem = f"one scale for its whole weight; {target} takes one per channel, which is more exact"
                 yield self._finding("remark", node, problem)
         elif rule.granularity == "per-tensor":
             problem = f"its weight has a scale for each channel; {target} takes one for the tensor"
@@ -168,7 +168,7 @@ class Formats:
             info.scale, expected, rtol=BIAS_TOLERANCE, atol=0
         )
         if not is_close:
-            problem = "the scale of its int32 bias is not scale_x · scale_w: integer targets add it wrong"
+            problem = "the scale of its int32 bias is not scale_x · scale_w: integer targets add it incorrectly"
             yield self._finding("reject", node, problem)
 
 

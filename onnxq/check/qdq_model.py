@@ -34,7 +34,7 @@ def check_qdq(model: Model, target: Profile) -> list[Finding]:
     try:
         pairs = list(_pairs(model.graph, _float_twin(model, target).graph))
     except OnnxqError as err:
-        problem = f"its Q/DQ cannot be taken out: {first_line(err)}"
+        problem = f"its Q/DQ cannot be removed: {first_line(err)}"
         findings.append(Finding("reject", "", problem, "fix the reported error"))
         pairs = [(graph, None) for graph in all_graphs(model.graph)]
     for graph, twin in pairs:

@@ -17,8 +17,8 @@ from onnxq.placement.rules import Decision, Rule
 
 Decisions = Mapping[gs.Node, Decision]
 
-BY_USER = "left float by the user"
-NO_LAYER_DOWNSTREAM = "no layer is behind it, it stays float"
+BY_USER = "left in float by the user"
+NO_LAYER_DOWNSTREAM = "no layer downstream; left in float"
 
 
 def classify(job: Job) -> IdentityMap[gs.Node, Decision]:
@@ -60,7 +60,7 @@ def _why_unit_in_float(unit: Unit, job: Job) -> tuple[Rule, str]:
     if any(settings.override_for(n.name).keep_float or settings.excluded(n.name) for n in unit.nodes):
         return Rule.USER, BY_USER
     if asked is not None and unit.rule_op not in asked and any(n.op not in asked for n in unit.nodes):
-        return Rule.OP_TYPES, f"it is part of a {unit.rule_op}, which is not among the op_types asked for"
+        return Rule.OP_TYPES, f"it is part of a {unit.rule_op}, which is not among the requested op_types"
     if rule.action == "float" or not is_float(unit.x) or is_constant(unit.x):
         return Rule.UNIT, f"it is part of a {unit.rule_op}, which profile {job.profile.name} runs in float"
     if rule.inner and unit.root in job.facts.tail:
@@ -82,7 +82,7 @@ def _left_by_user(node: gs.Node, job: Job, _decided: Decisions) -> Decision | No
     if job.settings.override_for(node.name).keep_float or job.settings.excluded(node.name):
         return Decision(node, "float", Rule.USER, BY_USER)
     if job.settings.op_types is not None and node.op not in job.settings.op_types:
-        return Decision(node, "float", Rule.OP_TYPES, f"{node.op} is not among the op_types asked for")
+        return Decision(node, "float", Rule.OP_TYPES, f"{node.op} is not among the requested op_types")
     return None
 
 

@@ -116,7 +116,7 @@ def unused(job: Job, roles: Roles, found: Demand) -> list[Decision]:
         if in_a_row or any(t in found.edges for t in node.outputs):
             wanted.add(node)
         else:
-            left.append(Decision(node, "float", Rule.UNUSED, "nothing behind it is quantized"))
+            left.append(Decision(node, "float", Rule.UNUSED, "nothing downstream is quantized"))
     return left
 
 

@@ -92,13 +92,13 @@ def _bias(layer: LayerPlan, inputs: Mapping[gs.Node, QParams]) -> NDArray[np.flo
         return None
     node, values = layer.node, constant_values(layer.bias)
     if values is None:
-        return Refused("its bias is computed at run time and stays float")
+        return Refused("its bias is computed at run time; left in float")
     if node.op == "Gemm" and (node.attrs.get("alpha", 1.0) != 1.0 or node.attrs.get("beta", 1.0) != 1.0):
-        return Refused("alpha or beta is not 1, its bias stays float")
+        return Refused("alpha or beta is not 1; its bias is left in float")
     if values.size != out_channels(node) or values.shape[-1:] != (values.size,):
-        return Refused("its bias is not one value a channel and stays float")
+        return Refused("its bias is not per-channel; left in float")
     if not np.isfinite(values).all():
-        return Refused("its bias holds NaN or infinity and stays float")
+        return Refused("its bias holds NaN or infinity; left in float")
     if node not in inputs:
-        return Refused("its input is not quantized, its bias stays float")
+        return Refused("its input is not quantized; its bias is left in float")
     return values.reshape(-1).astype(np.float32)

@@ -254,7 +254,7 @@ def test_control_flow():
 
 def test_exclusions_are_named():
     found = check(qdq.model(CONV), "tensorrt", QuantSettings(exclude=("c",)))
-    only(found, "remark", "c", "left float by the user")
+    only(found, "remark", "c", "left in float by the user")
 
 
 def test_a_model_that_cannot_be_prepared():
@@ -361,7 +361,7 @@ def test_weights_stored_as_float():
         ws=np.full(8, 0.01, np.float32),
         wz=np.zeros(8, np.int8),
     )
-    only(check(model, "snpe"), "remark", "c", "stored in float32 behind Q/DQ")
+    only(check(model, "snpe"), "remark", "c", "stored in float32 and quantized at run time")
     only(check(model, "snpe"), "reject", "c", "a scale for each channel; snpe takes one for the tensor")
 
 
@@ -492,7 +492,7 @@ def test_passthrough_with_two_scales():
     assert of(check(model, "snpe"), "mp") == []
     for name in ("m_QuantizeLinear", "m_DequantizeLinear"):
         node_of(model, name).inputs[1] = gs.Constant(f"{name}_s", np.array(3.0, np.float32))
-    only(check(model, "snpe"), "remark", "mp", "another scale than its input")
+    only(check(model, "snpe"), "remark", "mp", "a different scale from its input")
 
 
 # Rule 7: fused activations
@@ -537,7 +537,7 @@ def test_dynamic_products():
 
 def test_outputs_that_must_be_quantized():
     found = check(quantized("openvino", CONV), "onnxruntime-cpu")
-    only(found, "remark", "c", "no QuantizeLinear behind it")
+    only(found, "remark", "c", "no QuantizeLinear after it")
 
 
 def test_pooling_of_a_float_tensor():
@@ -601,3 +601,61 @@ def test_scales_that_cover_a_mask() -> None:
     found = {f.node: f.problem for f in check(onnxq.load(onnx.parser.parse_model(text)), load_profile("tensorrt"))}
     assert "covers an attention mask" in found["q"]
     assert "adds" not in found.get("add", "")
+
+
+# What stands against what would be planned for the model without its Q/DQ
+
+GELU = """g (float[2,8] x) => (float[2,8] y) <float root = {1.414}, float one = {1}, float[8,8] w, float[8,8] v>
+    { [fc] a = MatMul(x, w) [d] d = Div(a, root) [erf] e = Erf(d) [p] p = Add(e, one) [t] t = Mul(a, p)
+      [out] y = MatMul(t, v) }"""
+
+
+def test_qdq_inside_what_is_one_operator() -> None:
+    found = check(quantized("onnxruntime-cpu", GELU), "onnxq")
+    only(found, "remark", "t", "Q/DQ stands inside Gelu in 4 nodes, which onnxq computes as one operator")
+    assert problems(check(quantized("onnxq", GELU), "onnxq")) == []
+
+
+def test_biases_of_matmuls_are_part_of_the_layer() -> None:
+    text = "g (float[2,4] x) => (float[2,4] y) <float[4,4] w, float[4] b> { [m] a = MatMul(x, w) [add] y = Add(a, b) }"
+    assert problems(check(quantized("onnxq", text), "onnxq")) == []
+
+
+def test_operators_at_the_end_of_a_model() -> None:
+    text = "g (float[2,4] x) => (float[2,4] y) <float[4,4] w> { [m] a = MatMul(x, w) [soft] y = Softmax(a) }"
+    finding = only(check(quantized("onnxq", text), "onnxq"), "remark", "soft", "no layer downstream")
+    assert finding.fix == "none with this profile"
+
+
+def test_masks_and_positions_with_qdq() -> None:
+    text = """g (float[2,4] x, int64[2,4] mask) => (float[2,4] y) <float[4,4] w, float s = {0.1}, int8 z = {0}>
+        { [m] a = MatMul(x, w) [cast] f = Cast<to=1>(mask) [q] q = QuantizeLinear(f, s, z)
+          [dq] d = DequantizeLinear(q, s, z) [neg] n = Neg(d) [add] y = Mul(a, n) }"""
+    only(
+        check(qdq.model(text), "qnn"), "remark", "neg", "it computes a mask or positions from integers: Q/DQ only costs"
+    )
+
+
+def test_integers_made_elsewhere_are_inputs() -> None:
+    text = """g (int8[1,4,6,6] x) => (float[1,8,6,6] y) <int8[8,4,1,1] w, float s = {0.1}, int8 z = {0}>
+        { [dq] d = DequantizeLinear(x, s, z) [wd] v = DequantizeLinear(w, s, z) [c] y = Conv(d, v) }"""
+    model = qdq.model(text, w=np.ones((8, 4, 1, 1), np.int8))
+    assert [f.problem for f in of(check(model, "openvino"), "c") if "float" in f.problem] == []
+
+
+def test_qdq_that_cannot_be_removed() -> None:
+    text = """g (float[1,4,6,6] x) => (float[1,8,6,6] y) <int8[8,4,1,1] w, float[3] s = {1, 1, 1}, float sx = {0.1}>
+        { [q] q = QuantizeLinear(x, sx) [dq] d = DequantizeLinear(q, sx) [wd] v = DequantizeLinear<axis=0>(w, s)
+          [c] y = Conv(d, v) }"""
+    found = check(qdq.model(text, w=np.ones((8, 4, 1, 1), np.int8)), "openvino")
+    only(found, "reject", "", "its Q/DQ cannot be removed")
+
+
+def test_bodies_are_compared_too() -> None:
+    text = """g (float[1,4,6,6] x, bool k) => (float[1,4,6,6] y) <float[4,4,1,1] w, float s = {0.1}, int8 z = {0}>
+        { [dead] u = If (k) <then_branch = a () => (float[1,4,6,6] e) { e = Relu(x) },
+                             else_branch = b () => (float[1,4,6,6] f) { f = Neg(x) }>
+          [if] y = If (k) <then_branch = yes () => (float[1,4,6,6] p)
+                             { [q] q = QuantizeLinear(x, s, z) [dq] d = DequantizeLinear(q, s, z) [in] p = Conv(d, w) },
+                           else_branch = no () => (float[1,4,6,6] n) { n = Relu(x) }> }"""
+    only(check(qdq.model(text), "tensorrt"), "remark", "in", "its input is quantized, its weight is not")

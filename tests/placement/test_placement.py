@@ -248,7 +248,7 @@ def test_passthrough_tied_or_not() -> None:
 def test_passthrough_that_nothing_asks_for() -> None:
     model = qdq.model(f"g {CONV} <float[4,4,1,1] w> {{ [c] t = Conv(x, w) [p] y = MaxPool<kernel_shape=[1,1]>(t) }}")
     placement = planned(model)
-    assert placement.actions["p"] == "float" and why(placement) == {"p": "nothing behind it is quantized"}
+    assert placement.actions["p"] == "float" and why(placement) == {"p": "nothing downstream is quantized"}
 
 
 FIRE = """g (float[1,4,6,6] x) => (float[1,4,6,6] y) <float[4,4,1,1] w1, float[4,4,1,1] w2, float[4,8,1,1] v>
@@ -369,12 +369,12 @@ def test_bits_that_the_target_does_not_take() -> None:
 def test_exclude_overrides_and_op_types() -> None:
     model = qdq.model(DEEP)
     excluded = planned(model, exclude=("b",))
-    assert why(excluded)["b"] == "left float by the user" and [x.node.name for x in excluded.layers] == ["a", "c"]
+    assert why(excluded)["b"] == "left in float by the user" and [x.node.name for x in excluded.layers] == ["a", "c"]
     assert "p" in points(excluded)  # Conv a still has Q behind it
     by_regex = planned(model, overrides={"[ab]": Override(keep_float=True)})
     assert [x.node.name for x in by_regex.layers] == ["c"]
     only = planned(model, op_types=("Mul",))
-    assert not only.layers and why(only)["a"] == "Conv is not among the op_types asked for"
+    assert not only.layers and why(only)["a"] == "Conv is not among the requested op_types"
 
 
 # What cannot be quantized, and why
@@ -525,7 +525,7 @@ INSIDE = """g (float[2,8] x) => (float[2,4] y) <float[8,8] w1, float[8,4] w2, fl
 def test_an_operator_inside_is_quantized_and_the_last_one_is_not() -> None:
     placement = planned(qdq.model(INSIDE, 17), "onnxq")
     assert {"x", "n", "a", "p"} <= set(points(placement)) and "y" not in points(placement)
-    assert why(placement)["last"] == "no layer is behind it, it stays float"
+    assert why(placement)["last"] == "no layer downstream; left in float"
 
 
 def test_constants_that_stay_as_they_are() -> None:
@@ -617,7 +617,7 @@ def test_a_normalization_spelled_out_is_one_operator() -> None:
 
 def test_one_node_of_it_left_float_leaves_all() -> None:
     placement = planned(qdq.model(NORM), "onnxq", exclude=("sq",))
-    assert {why(placement)[n] for n in [*PARTS, "b"]} == {"left float by the user"}
+    assert {why(placement)[n] for n in [*PARTS, "b"]} == {"left in float by the user"}
     assert set(points(placement)) == {"x", "b"}
 
 
@@ -633,7 +633,7 @@ def test_a_function_is_one_operator_where_codes_are_looked_up() -> None:
 
 def test_what_stands_for_one_operator_is_asked_for_by_its_type() -> None:
     placement = planned(qdq.model(NORM), "onnxq", op_types=("MatMul",))
-    told = "it is part of a LayerNormalization, which is not among the op_types asked for"
+    told = "it is part of a LayerNormalization, which is not among the requested op_types"
     assert {why(placement)[n] for n in [*PARTS, "b"]} == {told}
     placement = planned(qdq.model(NORM), "onnxq", op_types=("MatMul", "LayerNormalization"))
     assert placement.actions["b"] == "quantized"
