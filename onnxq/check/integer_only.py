@@ -1,8 +1,8 @@
 """Is a model integer-only? Every float operator between its first QuantizeLinear and its last DequantizeLinear.
 
 "Between" means: a QuantizeLinear lies somewhere upstream and a DequantizeLinear downstream. What prepares the input
-upstream of the first QuantizeLinear, and what follows the last DequantizeLinear (a Softmax, say), is outside. So is what
-is computed from the shape of a tensor alone (positions, a causal mask).
+upstream of the first QuantizeLinear, and what follows the last DequantizeLinear (a Softmax, say), is outside. So is
+what is computed from the shape of a tensor alone (positions, a causal mask).
 """
 
 from __future__ import annotations
