@@ -22,10 +22,12 @@ from onnxq.graph.match import is_op, remove_nodes
 from onnxq.graph.model import Model, from_proto, to_proto
 from onnxq.graph.qdq import is_dequantize, is_quantize
 from onnxq.graph.walk import all_graphs
+from onnxq.passes.eliminate_identity import EliminateIdentity
+from onnxq.passes.strip_qdq import StripQdq
 from onnxq.patterns.attention import feeds_softmax
 from onnxq.profiles.schema import Profile
 
-FLOAT_TWIN = "strip-qdq,eliminate-identity"
+FLOAT_TWIN = (StripQdq(), EliminateIdentity())
 
 
 def check_qdq(model: Model, target: Profile) -> list[Finding]:
@@ -69,7 +71,7 @@ def _pairs(graph: gs.Graph, twin: gs.Graph | None) -> Iterator[tuple[gs.Graph, g
 def _float_twin(model: Model, target: Profile) -> Model:
     """A copy without Q/DQ. What a DequantizeLinear makes of integers from elsewhere is like an input of it."""
     twin = from_proto(to_proto(model), path=model.path, sha256=model.sha256)
-    pipeline.run(twin, pipeline.parse(FLOAT_TWIN), PassContext(twin, target))
+    pipeline.run(twin, FLOAT_TWIN, PassContext(twin, target))
     for graph in all_graphs(twin.graph):
         remove_nodes(graph, [node for node in graph.nodes if is_dequantize(node)])
     return twin
