@@ -34,14 +34,15 @@ from onnxq.profiles.schema import Profile
 class Comparison:
     """A graph with Q/DQ and the plan of its float twin.
 
-    standing: the graph's nodes by name. outputs: its match.output_ids. facts, placement: of the twin. nodes: the twin's
-    by name. reads: node name → inputs that the plan has quantized, constants among them. points: the twin's tensors
-    that the plan quantizes.
+    standing: the graph's nodes by name. outputs, scores: match.output_ids and attention.feeds_softmax of the graph.
+    facts, placement: of the twin. nodes: the twin's by name. reads: node name → inputs that the plan has quantized,
+    constants among them. points: the twin's tensors that the plan quantizes.
     """
 
     target: Profile
     standing: dict[str, gs.Node]
     outputs: Set[int]
+    scores: Set[int]
     facts: Facts
     placement: Placement
     nodes: dict[str, gs.Node]
@@ -58,8 +59,8 @@ class Comparison:
         return Finding("remark", node.name, problem, fix or self.again)
 
 
-def compare(graph: gs.Graph, twin: gs.Graph, target: Profile) -> Comparison:
-    """Plan the float twin of a graph. twin: the graph without its Q/DQ, sorted."""
+def compare(graph: gs.Graph, twin: gs.Graph, target: Profile, scores: Set[int]) -> Comparison:
+    """Plan the float twin of a graph. twin: the graph without its Q/DQ, sorted. scores: feeds_softmax of the graph."""
     fill_types(twin)
     facts = analyze(twin, target)
     placement = plan(twin, target, QuantSettings(), facts)
@@ -70,17 +71,17 @@ def compare(graph: gs.Graph, twin: gs.Graph, target: Profile) -> Comparison:
     nodes = {node.name: node for node in twin.nodes}
     points = IdentityMap((point.tensor, point) for point in placement.points)
     standing = {node.name: node for node in graph.nodes}
-    return Comparison(target, standing, output_ids(graph), facts, placement, nodes, reads, points)
+    return Comparison(target, standing, output_ids(graph), scores, facts, placement, nodes, reads, points)
 
 
-def misplaced(node: gs.Node, to: Comparison) -> Iterator[Finding]:
-    """Where Q/DQ around a node stands elsewhere than planned, and what the target runs in float."""
+def upstream(node: gs.Node, to: Comparison) -> Iterator[Finding]:
+    """Where what a node reads is quantized elsewhere than planned, and what the target runs in float."""
     twin, decision = to.nodes.get(node.name), to.placement.decisions.get(node.name)
     if twin is None or decision is None or node.domain not in STANDARD_DOMAINS:
-        return  # part of the quantization itself, or said about its domain
+        return  # part of the quantization itself, or reported for its domain
     if twin in to.facts.units:
         yield from _unit(node, to.facts.units[twin], decision, to)
-    elif twin in to.facts.scores and float_softmax(to.target):
+    elif _is_score(node, twin, to):
         if _standing(node):
             where = f"it only feeds a Softmax, which {to.target.name} runs in float"
             yield to.remark(node, f"{where}: Q/DQ only costs accuracy here")
@@ -89,7 +90,30 @@ def misplaced(node: gs.Node, to: Comparison) -> Iterator[Finding]:
             yield to.remark(node, "it computes a mask or positions from integers: Q/DQ only costs accuracy here")
     elif decision.action != "fused":
         yield from _operator(node, decision, to)
-        yield from _downstream(node, twin, decision, to)
+
+
+def downstream(node: gs.Node, to: Comparison) -> Iterator[Finding]:
+    """N12: no Q/DQ stands between a layer and what runs inside it. T3: Q/DQ after a node where the plan has it."""
+    twin, decision = to.nodes.get(node.name), to.placement.decisions.get(node.name)
+    if twin is None or decision is None or decision.action != "quantized" or twin in to.facts.units:
+        return
+    for reader in consumers(twin.outputs[0]):
+        inside = to.standing.get(reader.name)
+        if inside is None or to.placement.decisions[reader.name].rule is not Rule.ACTIVATION or not inside.inputs:
+            continue
+        dequantize = dequantizer(inside.inputs[0])
+        quantize = None if dequantize is None else pair(dequantize)
+        if quantize is not None and producer(quantize.inputs[0]) is node:
+            problem = f"Q/DQ stands between it and {inside.op} {inside.name}, which would run inside it"
+            yield to.remark(node, problem)
+    is_half = node.op in LINEAR_OPS and any(dequantizer(t) is None for t in node.inputs[:2])
+    if _standing(node) and not _missing(node, to) and not is_half:
+        yield from _output(node, decision, to)
+
+
+def _is_score(node: gs.Node, twin: gs.Node, to: Comparison) -> bool:
+    """N9, in either graph: a Relu that the twin has for a saturation ends the way to a Softmax there."""
+    return float_softmax(to.target) and (id(node) in to.scores or twin in to.facts.scores)
 
 
 def _standing(node: gs.Node) -> list[int]:
@@ -194,7 +218,7 @@ def _sum(node: gs.Node, inputs: list[gs.Tensor], decision: Decision, to: Compari
             yield to.remark(node, f"{node.op} runs in float: {2 - count} of its inputs are not quantized")
     elif count == 0:
         yield to.remark(node, f"{node.op} is not fused: neither input is quantized, {target} wants the shortcut's")
-    elif count == 2 and any(_serves_alone(t, to) for t in inputs):
+    elif count == 2 and any(_serves_alone(t, to) for i, t in enumerate(node.inputs) if i not in planned):
         problem = f"both inputs are quantized, {target} takes the residual's layer wide"
         yield to.remark(node, f"{node.op} is not fused: {problem}")
 
@@ -234,21 +258,6 @@ def _mover(node: gs.Node, to: Comparison) -> Iterator[Finding]:
         return
     if not all(describe(upstream).same_scale(describe(q)) for q in after):
         yield to.remark(node, f"{node.op} only moves values, but its output has a different scale from its input")
-
-
-def _downstream(node: gs.Node, twin: gs.Node, decision: Decision, to: Comparison) -> Iterator[Finding]:
-    """N12: no Q/DQ stands between a layer and what runs inside it. T3: Q/DQ after it where the plan has it."""
-    for reader in consumers(twin.outputs[0]):
-        inside = to.standing.get(reader.name)
-        if inside is None or to.placement.decisions[reader.name].rule is not Rule.ACTIVATION or not inside.inputs:
-            continue
-        dequantize = dequantizer(inside.inputs[0])
-        quantize = None if dequantize is None else pair(dequantize)
-        if quantize is not None and producer(quantize.inputs[0]) is node:
-            problem = f"Q/DQ stands between it and {inside.op} {inside.name}, which would run inside it"
-            yield to.remark(node, problem)
-    if not _missing(node, to) and _standing(node):
-        yield from _output(node, decision, to)
 
 
 def _output(node: gs.Node, decision: Decision, to: Comparison) -> Iterator[Finding]:

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 import onnx_graphsurgeon as gs
 
 from onnxq import pipeline
-from onnxq.check.against_plan import compare, misplaced
+from onnxq.check.against_plan import compare, downstream, upstream
 from onnxq.check.findings import Finding
 from onnxq.check.formats import Formats
 from onnxq.context import PassContext
 from onnxq.errors import OnnxqError, first_line
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.element_types import fill_types
-from onnxq.graph.match import is_op, remove_nodes
+from onnxq.graph.match import bypass, consumers, is_op, output_ids, remove_nodes
 from onnxq.graph.model import Model, from_proto, to_proto
 from onnxq.graph.qdq import is_dequantize, is_quantize
 from onnxq.graph.walk import all_graphs
@@ -46,16 +46,19 @@ def check_qdq(model: Model, target: Profile) -> list[Finding]:
 
 def _check_graph(graph: gs.Graph, twin: gs.Graph | None, target: Profile) -> Iterator[Finding]:
     fill_types(graph)
-    formats = Formats(target, feeds_softmax(graph))
-    comparison = None if twin is None else compare(graph, twin, target)
+    scores = feeds_softmax(graph)
+    formats = Formats(target, scores)
+    comparison = None if twin is None else compare(graph, twin, target, scores)
     for node in graph.nodes:
         if is_quantize(node) or is_dequantize(node):
             yield from formats.qdq(node)
             continue
         if comparison is not None:
-            yield from misplaced(node, comparison)
+            yield from upstream(node, comparison)
         if is_op(node, *LINEAR_OPS) and target.rule(node.op).action == "quantized":
             yield from formats.layer(node)
+        if comparison is not None:
+            yield from downstream(node, comparison)
 
 
 def _pairs(graph: gs.Graph, twin: gs.Graph | None) -> Iterator[tuple[gs.Graph, gs.Graph | None]]:
@@ -72,6 +75,13 @@ def _float_twin(model: Model, target: Profile) -> Model:
     """A copy without Q/DQ. What a DequantizeLinear makes of integers from elsewhere is like an input of it."""
     twin = from_proto(to_proto(model), path=model.path, sha256=model.sha256)
     pipeline.run(twin, FLOAT_TWIN, PassContext(twin, target))
+    known = {node.name for graph in all_graphs(model.graph) for node in graph.nodes}
+    outputs = output_ids(twin.graph)
     for graph in all_graphs(twin.graph):
         remove_nodes(graph, [node for node in graph.nodes if is_dequantize(node)])
+        for node in [n for n in graph.nodes if n.name not in known and n.outputs]:
+            # A saturation taken for a Relu, with a Relu after it: there was none.
+            readers = [] if id(node.outputs[0]) in outputs else consumers(node.outputs[0])
+            if readers and all(is_op(reader, "Relu", "Clip") for reader in readers):
+                bypass(graph, node, node.inputs[0], outputs)
     return twin
