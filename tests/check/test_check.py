@@ -262,7 +262,7 @@ def test_a_model_that_cannot_be_prepared():
     only(check(qdq.model(CONV), future), "reject", "", "it cannot be prepared")
 
 
-# Rule 1: scales
+# F1: scales
 
 
 @pytest.mark.parametrize("value", [0.0, -0.5, np.inf, np.nan])
@@ -301,7 +301,7 @@ def test_powers_of_two():
     only(found, "reject", "c", "a scale of its weight is not a power of two")
 
 
-# Rule 2: types, signs, zero points
+# F2: types, signs, zero points
 
 
 def test_signs_and_zero_points():
@@ -343,7 +343,7 @@ def test_types_of_activations(kind, problem):
     only(check(model, "onnxruntime-cpu"), "reject", "q", problem)
 
 
-# Rule 3: weights
+# F3: weights
 
 LAYER = """g (float[1,4,6,6] x) => (float[1,8,6,6] y)
     <float s = {{0.1}}, uint8 z = {{0}}, {weight}>
@@ -413,7 +413,7 @@ def test_blocks():
     only(check(model, "openvino"), "reject", "c", "a scale for every 2 elements")
 
 
-# Rule 4: biases
+# F4: biases
 
 
 def test_float_biases():
@@ -452,7 +452,7 @@ def test_bias_of_a_grouped_convtranspose():
     assert problems(check(quantized("fbgemm", text), "fbgemm")) == []
 
 
-# Rule 5: sums
+# T2: sums
 
 
 def test_sums_by_graph_scheme():
@@ -470,7 +470,7 @@ def test_a_sum_of_a_tensor_with_itself_has_no_shortcut():
     assert problems(check(quantized("openvino", text), "openvino")) == []
 
 
-# Rule 6: one scale where the profile ties
+# T4: one scale where the profile ties
 
 CONCAT = """g (float[1,4,6,6] x) => (float[1,4,6,6] y) <float[4,4,1,1] u, float[4,4,1,1] v, float[4,8,1,1] w>
     { [a] a = Conv(x, u) [b] b = Conv(x, v) [cat] c = Concat<axis=1>(a, b) [d] y = Conv(c, w) }"""
@@ -495,7 +495,7 @@ def test_passthrough_with_two_scales():
     only(check(model, "snpe"), "remark", "mp", "a different scale from its input")
 
 
-# Rule 7: fused activations
+# N12: fused activations
 
 
 def test_qdq_between_a_layer_and_its_activation():
@@ -504,7 +504,7 @@ def test_qdq_between_a_layer_and_its_activation():
     only(check(qdq.model(text), "tensorrt"), "remark", "c", "Q/DQ stands between it and Relu r")
 
 
-# Rule 8: what stays in float
+# T1 and T3: what stays in float
 
 
 def test_layers_half_quantized():

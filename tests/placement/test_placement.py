@@ -1,4 +1,4 @@
-"""Where Q/DQ goes: the numbered rules of placement.py, without running anything."""
+"""Where Q/DQ goes: the rules of placement/rules.py, without running anything."""
 
 import numpy as np
 import onnx
@@ -44,7 +44,7 @@ def bits(placement: Placement) -> dict[str, int]:
 CONV = "(float[1,4,6,6] x) => (float[1,4,6,6] y)"
 
 
-# Rule 1 and 5
+# T1 and T5
 
 
 def test_data_inputs_of_layers_are_quantized_once_for_all_readers() -> None:
@@ -71,7 +71,7 @@ def test_widest_reader_decides_and_that_is_told() -> None:
     assert placement.notes == ["tensor x is quantized once, to 6 bits: a asks for 4, b asks for 6"]
 
 
-# Rule 2
+# T2
 
 RESIDUAL = """g (float[1,4,6,6] x) => (float[1,4,6,6] y) <float[4,4,1,1] w1, float[4,4,1,1] w2, float[4,4,1,1] wd>
 {{ {body} [add] a = Add({inputs}) [relu] y = Relu(a) }}"""
@@ -189,7 +189,7 @@ def test_a_bias_that_the_user_excludes_stays_an_addition_in_float() -> None:
     assert placement.actions["add"] == "float" and placement.layers[0].bias is None
 
 
-# Rule 3
+# T3
 
 
 def test_output_always_stands_behind_the_fused_activation() -> None:
@@ -230,7 +230,7 @@ def test_no_fusion_where_the_layer_is_a_graph_output() -> None:
     assert placement.actions["r"] == "float" and "t" in points(placement) and "y" not in points(placement)
 
 
-# Rule 4
+# T4
 
 
 def test_passthrough_tied_or_not() -> None:
@@ -324,7 +324,7 @@ def test_only_some_outputs_of_a_passthrough_are_wanted() -> None:
     assert points(planned(model, profile)) == {"x": [("split", 0)], "p": [("d", 0)]}
 
 
-# Rule 6 and bits
+# T6 and bits
 
 DEEP = """g (float[1,4,6,6] x) => (float[1,4] y) <float[4,4,1,1] w1, float[4,4,1,1] w2, float[4,4,1,1] w3>
 { [n] x2 = Mul(x, x) [a] p = Conv(x2, w1) [b] q = Conv(p, w2) [c] r = Conv(q, w3)
@@ -561,7 +561,7 @@ def test_a_relu_behind_a_product_runs_inside_it() -> None:
     assert next(p for p in placement.points if p.tensor.name == "y").nonnegative
 
 
-# Rule 7
+# N8 and N9
 
 SCORES = """g (float[2,4,8] q, float[2,8,4] k, float[2,4,8] v, int64[2,1,4] mask) => (float[2,4,8] y)
 <float one = {1}, float deep = {-10000}, float root = {2}>
@@ -595,7 +595,7 @@ def test_a_guard_against_nan_is_part_of_the_softmax() -> None:
     assert not {"nan", "guard"} & set(why(placement))
 
 
-# Rule 8
+# N1
 
 NORM = """g (float[2,4,8] x) => (float[2,4,8] y) <float[8] gain, float[8] shift, float two = {2}, float eps = {0.00001},
     float[8,8] w, float[8,8] v>
