@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.data.options import RunOptions
 from onnxq.graph.model import Model
+from onnxq.placement.cache import PlanCache
 from onnxq.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ class PassContext:
 
     model: the model whose graph the passes edit. profile, settings: the target and what the user asked for.
     data: samples for calibration and verification. statistics: of activations, once the calibrate pass ran or a
-    file was loaded. placement: what insert-qdq put where, for the card. run: how calibration runs its samples.
-    reporter: notified of each pass and of the progress of calibration.
+    file was loaded. plans: the placement of the graph as it now is. placement: what insert-qdq put where, for the card.
+    run: how calibration runs its samples. reporter: notified of each pass and of the progress of calibration.
     """
 
     model: Model
@@ -32,6 +33,7 @@ class PassContext:
     settings: QuantSettings | None = None
     data: DataSource | None = None
     statistics: Statistics | None = None
+    plans: PlanCache = field(default_factory=PlanCache)
     placement: Placement | None = None
     run: RunOptions = field(default_factory=RunOptions)
     reporter: Reporter = field(default_factory=Reporter)

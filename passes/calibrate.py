@@ -10,9 +10,8 @@ import onnx_graphsurgeon as gs
 from onnxq.calibrate import runner
 from onnxq.context import PassContext
 from onnxq.errors import PreconditionError
-from onnxq.passes.insert_qdq import resolve
+from onnxq.passes.insert_qdq import planned, resolve
 from onnxq.pipeline import Pass, PassResult
-from onnxq.placement.planner import plan
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,7 @@ class Calibrate(Pass):
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
         """Collect statistics into ctx.statistics."""
-        target, settings = resolve(self.profile, ctx)
-        wanted = plan(graph, target, settings).observed()
+        wanted = planned(graph, ctx, self.profile).observed()
         if ctx.statistics is not None and all(name in ctx.statistics for name in wanted):
             return PassResult(notes=(f"statistics of {len(wanted)} tensors were there already",))
         if ctx.data is None:

@@ -66,7 +66,7 @@ class FuseActivationClips(Pass):
                     break
                 _remember(node, activation, outputs)
                 replace_input(node, node.inputs[0], activation.inputs[0])
-                activation.inputs.clear()  # so that what is before it has one reader
+                activation.inputs.clear()  # so that what is upstream has one reader
                 dead.append(activation)
         remove_nodes(graph, dead)
         gone = {node.name for node in dead}
@@ -79,7 +79,7 @@ def _activation_before(node: gs.Node) -> gs.Node | None:
 
 
 def _unfit(activation: gs.Node, node: gs.Node, outputs: set[int]) -> Refused | None:
-    """Why `node` cannot take over from the activation before it; None if it can (the cases above)."""
+    """Why `node` cannot take over from the activation upstream; None if it can (the cases above)."""
     reader = sole_consumer(activation.outputs[0], outputs)
     if reader is None or reader is not node:
         return Refused("its output is read elsewhere too")
@@ -93,7 +93,7 @@ def _unfit(activation: gs.Node, node: gs.Node, outputs: set[int]) -> Refused | N
             return Refused("the bounds of the Clip after it are computed at run time or NaN")
         if own[0] >= limits[0] and own[1] <= limits[1]:
             return None
-    quantize = _quantize_behind(node, outputs)
+    quantize = _quantize_after(node, outputs)
     if quantize is None:
         return Refused("the Clip after it is wider")
     code = _coder(quantize)
@@ -106,7 +106,7 @@ def _unfit(activation: gs.Node, node: gs.Node, outputs: set[int]) -> Refused | N
     return None
 
 
-def _quantize_behind(node: gs.Node, outputs: set[int]) -> gs.Node | None:
+def _quantize_after(node: gs.Node, outputs: set[int]) -> gs.Node | None:
     """The QuantizeLinear that `node` is, or that reads the grid Clip that it is."""
     if node.op == "QuantizeLinear":
         return node
@@ -118,7 +118,7 @@ def _quantize_behind(node: gs.Node, outputs: set[int]) -> gs.Node | None:
 
 @dataclass(frozen=True)
 class _Coder:
-    """QuantizeLinear of two bounds, before it saturates. ends: the codes at which it does."""
+    """QuantizeLinear of two bounds, without saturation. ends: the codes at which it does."""
 
     scale: np.float32
     zero_point: int
@@ -143,7 +143,7 @@ def _coder(quantize: gs.Node) -> _Coder | None:
 
 def _remember(node: gs.Node, activation: gs.Node, outputs: set[int]) -> None:
     """Note on the QuantizeLinear what its saturation (or that of its grid Clip) stands for; several become one."""
-    quantize = _quantize_behind(node, outputs)
+    quantize = _quantize_after(node, outputs)
     if quantize is None:
         return
     before = marks.ABSORBED.get(quantize) or Clamp(-math.inf, math.inf)

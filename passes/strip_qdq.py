@@ -114,7 +114,7 @@ def _is(node: gs.Node, op: str) -> bool:
 
 
 def _restore_activation(graph: gs.Graph, quantize: gs.Node, names: Names) -> gs.Tensor:
-    """What the QuantizeLinear reads, behind the activation that its saturation stands for, if there is one."""
+    """What the QuantizeLinear reads, after the activation that its saturation stands for, if there is one."""
     source = quantize.inputs[0]
     grid = producer(source)
     if grid is not None and is_grid_clip(grid):
@@ -142,7 +142,7 @@ def _absorbed(quantize: gs.Node, source: gs.Tensor) -> tuple[float, float] | Non
     if marks.MADE_BY.on(quantize) or marks.ABSORBED.on(quantize):
         return marks.ABSORBED.get(quantize)
     # Other tools drop it and do not say so, but codes that start at the zero point cannot go below 0. Nobody puts an
-    # activation behind pooling or a reshape: there, and at graph inputs, it is chance.
+    # activation after pooling or a reshape: there, and at graph inputs, it is chance.
     made_by = producer(source)
     if made_by is None or made_by.op in KEEPS_SIGN:
         return None

@@ -176,7 +176,7 @@ def test_of_a_qdq_model_everything_that_is_float_is_told(qdq_model: onnx.ModelPr
     found = check_integer(qdq_model)
     inner = [n.name for n in qdq_model.graph.node if n.op_type not in ("QuantizeLinear", "DequantizeLinear")]
     assert [f.node for f in found] == inner[:-1]  # nothing is quantized behind the last Gemm
-    assert {f.reason for f in found} == {"it is not lowered; onnxq lower makes an integer operator of it"}
+    assert {f.reason for f in found} == {"it is not lowered; onnxq lower turns it into an integer operator"}
     told = {f.node: f.reason for f in check_integer(islands())}
     assert told["cum"] == "CumSum has no integer operator"
     assert told["z_QuantizeLinear" if "z_QuantizeLinear" in told else "re"].startswith("it is not lowered")

@@ -9,15 +9,18 @@ import onnx_graphsurgeon as gs
 
 from onnxq import pipeline
 from onnxq.check.findings import Finding
+from onnxq.check.fixes import BROKEN, fix_of
 from onnxq.context import PassContext
 from onnxq.errors import OnnxqError
 from onnxq.graph.axes import LINEAR_OPS, channel_axis
+from onnxq.graph.element_types import fill_types
 from onnxq.graph.match import STANDARD_DOMAINS, MatchFailure, constant_values, is_constant, producer
 from onnxq.graph.model import Model, from_proto, to_proto
 from onnxq.passes.fold_batchnorm import FoldBatchNorm
 from onnxq.pipeline import Pass
 from onnxq.placement.plan import LayerPlan, Placement
 from onnxq.placement.planner import plan
+from onnxq.placement.rules import Decision, Rule
 from onnxq.placement.settings import QuantSettings
 from onnxq.profiles.schema import Profile
 from onnxq.recipes import prepare_pipeline
@@ -37,36 +40,16 @@ NOT_COMPUTED = (
     "Unsqueeze",
 )
 
-# The start of a reason that placement gives, what to do about it, and whether the target would fail on it.
-FIXES: tuple[tuple[str, str], ...] = (
-    ("left float by the user", "take it out of the exclusions"),
-    ("not float32", "onnxq opt -p convert-float32"),
-    ("its weight is computed at run time", "export with constants folded, or onnxq opt -p fold-constants"),
-    ("its weight holds NaN", "export the model again: the weights are broken"),
-    ("its weight is empty", "remove the node: it computes nothing"),
-    ("its data input is a constant", "onnxq opt -p fold-constants"),
-    ("all its inputs are constant", "onnxq opt -p fold-constants"),
-    ("cannot share the scale", "fold the constant into the layer before it, or let it run in float"),
-    ("one operand is a constant", "fold the constant into the layer before it, or let it run in float"),
-    ("its constant operand is empty or not finite", "export the model again: the constant is broken"),
-    ("operands, two are supported", "split it into sums of two"),
-    ("graph scheme 1", "none with this profile: its adds are float by design"),
-    ("places no Q/DQ for Concat", "none needed: the target places it"),
-    ("products of two activations", "none with this profile"),
-    ("nothing behind it is quantized", "none needed: it moves values"),
-    ("inside the body of", "move the layer out of the control flow, or unroll it"),
-    ("in float", "none with this profile; if it is slow, use an operator that the profile quantizes"),
-)
-
 
 def check_float(model: Model, target: Profile, settings: QuantSettings) -> list[Finding]:
     """Findings about a float model; it is left as it is."""
     findings = list(_types(model))
     try:
         prepared, folding = _prepare(model, target)
+        fill_types(prepared.graph)
         placement = plan(prepared.graph, target, settings)
     except OnnxqError as err:
-        return [*findings, Finding("reject", "", f"it cannot be prepared: {err}", "mend what the message names")]
+        return [*findings, Finding("reject", "", f"it cannot be prepared: {err}", "fix the reported error")]
     findings += [
         Finding("remark", f.node, f"BatchNormalization is not folded: {f.reason}", _batchnorm_fix(f.reason))
         for f in folding
@@ -75,7 +58,7 @@ def check_float(model: Model, target: Profile, settings: QuantSettings) -> list[
     for failure in placement.skipped:
         node = nodes.get(failure.node)
         if node is None or matters(node):
-            findings.append(_left_float(failure, node, target, placement))
+            findings.append(_left_float(placement.decisions[failure.node], node, target, placement))
     for layer in placement.layers:
         findings += _weights(layer, target)
         findings += _accumulator(layer, target)
@@ -131,7 +114,7 @@ def _batchnorm_fix(reason: str) -> str:
     if "run time" in reason:
         return "export with constants folded"
     if "read by" in reason or "graph output" in reason:
-        return "none without changing the network: others need the value before it"
+        return "none without changing the network: others need its input"
     return "place it next to a layer, or accept a scale and a shift in float"
 
 
@@ -143,26 +126,26 @@ def matters(node: gs.Node) -> bool:
     return all(_type_name(t).startswith(("float", "bfloat")) or not _type_name(t) for t in data)
 
 
-def _left_float(failure: MatchFailure, node: gs.Node | None, target: Profile, placement: Placement) -> Finding:
-    reason = failure.reason
-    if node is not None and reason.startswith(f"profile {target.name} runs"):
+def _left_float(decision: Decision, node: gs.Node | None, target: Profile, placement: Placement) -> Finding:
+    name, reason = decision.node.name, decision.reason
+    if node is not None and decision.rule is Rule.PROFILE:
         unfused = _unfused(node, target, placement)
         if unfused:
-            return Finding("remark", failure.node, *unfused)
-        return Finding("remark", failure.node, f"{node.op} runs in float on {target.name}", FIXES[-1][1])
+            return Finding("remark", name, *unfused)
+        return Finding("remark", name, f"{node.op} runs in float on {target.name}", fix_of(decision))
     op = node.op if node is not None else "layer"
-    broken = "NaN" in reason or "not finite" in reason
-    fix = next((fix for part, fix in FIXES if part in reason), "none with this profile")
-    return Finding("reject" if broken else "remark", failure.node, f"{op} stays in float: {reason}", fix)
+    is_broken = any(part in reason for part in BROKEN)
+    return Finding("reject" if is_broken else "remark", name, f"{op} stays in float: {reason}", fix_of(decision))
 
 
 def _unfused(node: gs.Node, target: Profile, placement: Placement) -> tuple[str, str] | None:
-    """Problem and fix of an activation that the target would run inside the layer before it, but cannot here."""
+    """Problem and fix of an activation that the target would run inside the layer upstream, but cannot here."""
     before = producer(node.inputs[0])
     rule = target.graph
     if before is None or node.op not in rule.fused_activations or before.op not in rule.fused_after:
         return None
-    if placement.actions.get(before.name) != "quantized":
+    decision = placement.decisions.get(before.name)
+    if decision is None or decision.action != "quantized":
         return None
     if len(node.inputs) > 1 and any(not is_constant(t) for t in node.inputs[1:] if not t.is_empty()):
         return f"{node.op} is not fused: its bounds are computed at run time", "export with constant bounds"
@@ -187,7 +170,7 @@ def _weights(layer: LayerPlan, target: Profile) -> Iterator[Finding]:
             layer.node.name,
             f"{starved} of its {largest.size} output channels get fewer than {CODES_MIN} codes: {target.name} has one "
             "scale for the whole weight",
-            "a target with per-channel weights, or even out the channels before (cross-layer equalization)",
+            "a target with per-channel weights, or even out the channels first (cross-layer equalization)",
         )
 
 

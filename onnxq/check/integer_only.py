@@ -1,8 +1,8 @@
 """Is a model integer-only? Every float operator between its first QuantizeLinear and its last DequantizeLinear.
 
-"Between" means: a QuantizeLinear lies somewhere before it and a DequantizeLinear behind it. What prepares the input
-before the first QuantizeLinear, and what is behind the last DequantizeLinear (a Softmax, say), is outside. So is what
-is computed from the shape of a tensor alone (positions, a causal mask).
+"Between" means: a QuantizeLinear lies somewhere upstream and a DequantizeLinear downstream. What prepares the input
+upstream of the first QuantizeLinear, and what follows the last DequantizeLinear (a Softmax, say), is outside. So is
+what is computed from the shape of a tensor alone (positions, a causal mask).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.errors import PassError
 from onnxq.graph import topology
+from onnxq.graph.identity import IdentitySet
 from onnxq.graph.match import ONLY_SHAPE, STANDARD_DOMAINS, producer
 from onnxq.graph.model import Model, from_proto, load, to_proto
 from onnxq.graph.qdq import is_dequantize, is_quantize
@@ -57,19 +58,19 @@ def check_integer(
 
 
 def _between(graph: gs.Graph) -> list[gs.Node]:
-    """Nodes with a QuantizeLinear before them and a DequantizeLinear behind them, in order."""
-    before: set[int] = set()
+    """Nodes with a QuantizeLinear upstream and a DequantizeLinear downstream, in order."""
+    upstream: IdentitySet[gs.Node] = IdentitySet()
     for node in graph.nodes:
         if node.op in ONLY_SHAPE:
             continue
         makers = (p for t in (*node.inputs, *topology.captured(node)) for p in t.inputs)
-        if any(id(p) in before or is_quantize(p) for p in makers):
-            before.add(id(node))
-    behind: set[int] = set()
+        if any(p in upstream or is_quantize(p) for p in makers):
+            upstream.add(node)
+    downstream: IdentitySet[gs.Node] = IdentitySet()
     for node in reversed(graph.nodes):
-        if any(id(c) in behind or is_dequantize(c) for t in node.outputs for c in t.outputs):
-            behind.add(id(node))
-    return [n for n in graph.nodes if id(n) in before and id(n) in behind]
+        if any(c in downstream or is_dequantize(c) for t in node.outputs for c in t.outputs):
+            downstream.add(node)
+    return [n for n in graph.nodes if n in upstream and n in downstream]
 
 
 def _is_float(node: gs.Node) -> bool:
@@ -81,10 +82,10 @@ def _is_float(node: gs.Node) -> bool:
 
 def _reason(node: gs.Node) -> str:
     if is_quantize(node):
-        return "it makes other codes of dequantized ones; onnxq lower makes an integer operator of it"
+        return "it quantizes dequantized values again; onnxq lower turns it into an integer operator"
     if node.domain not in (*STANDARD_DOMAINS, DOMAIN):
         return f"it is of domain {node.domain}"
-    return "it is not lowered; onnxq lower makes an integer operator of it"
+    return "it is not lowered; onnxq lower turns it into an integer operator"
 
 
 def _reasons(model: Model) -> dict[str, str]:

@@ -38,8 +38,7 @@ def check(
     quantized = any(has_qdq(g) or any(_is_integer(n) for n in g.nodes) for g in all_graphs(loaded.graph))
     findings = [*_opset(loaded, target, quantized), *_domains(loaded, target)]
     if quantized:
-        for graph in all_graphs(loaded.graph):
-            findings += check_qdq(graph, target)
+        findings += check_qdq(loaded, target)
     else:
         findings += check_float(loaded, target, settings or QuantSettings())
     findings += _notes(loaded.graph, target)

@@ -44,6 +44,7 @@ def command(
     from onnxq.calibrate.runner import collect, observable
     from onnxq.context import PassContext
     from onnxq.data.source import skip
+    from onnxq.graph.element_types import fill_types
     from onnxq.graph.model import load
     from onnxq.placement.planner import plan
     from onnxq.placement.settings import QuantSettings, load_config
@@ -61,6 +62,7 @@ def command(
     settings = QuantSettings(overrides=load_config(options["config"]) if options["config"] else {})
     fold = profile.graph.fold_batchnorm if profile else True
     pipeline.run(loaded, recipes.prepare_pipeline(opset, fold), PassContext(loaded))
+    fill_types(loaded.graph)
     tensors = plan(loaded.graph, profile, settings).observed() if profile else observable(loaded)
     with progress("calibrating") as bar:
         stats = collect(loaded, tensors, source, run_of(options, resume=target), bar)

@@ -1,6 +1,6 @@
 """Which nodes and tensors must share an activation width, and which layers a weight width.
 
-A tensor is quantized once for all its readers, and a node takes all its inputs at one width (placement, rule 5). So the
+A tensor is quantized once for all its readers, and a node takes all its inputs at one width (placement, T5). So the
 tensors that one node reads, the nodes that read one tensor, and the tensors that share a scale (concatenations and
 moved values, as the profile has it) form one group: both inputs of a sum where the profile quantizes both, a
 downsampling convolution and the block beside it.

@@ -14,6 +14,7 @@ from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.errors import ConfigError, ModelError
 from onnxq.graph.axes import channel_axis
+from onnxq.graph.element_types import fill_types
 from onnxq.graph.match import constant_values
 from onnxq.graph.model import Model, load
 from onnxq.graph.qdq import has_qdq
@@ -64,6 +65,7 @@ def prepare(source: Source, profile: str | Path | Profile, exclude: Sequence[str
     check_patterns(exclude, names, "exclude")
     opset = max(target.limits.opset_min, OPSET_INT4)
     pipeline.run(model, prepare_pipeline(opset, target.graph.fold_batchnorm), PassContext(model, target))
+    fill_types(model.graph)
     placement = plan(model.graph, target, QuantSettings(exclude=tuple(exclude)))
     if not placement.layers:
         raise ModelError(

@@ -34,6 +34,7 @@ def run(
     inside it) naming the pass and those before it.
     """
     reports: list[PassReport] = []
+    ctx.plans.clear()
     if save_after is not None and save_after[0] not in {p.name for p in passes}:
         raise PipelineError(f"--save-after {save_after[0]}: not in the pipeline {print_pipeline(passes)}")
     for p in passes:
@@ -45,6 +46,8 @@ def run(
             topology.toposort(model.graph)
             topology.remove_dead(model.graph)
             topology.verify(model.graph)
+            if result.changed:
+                ctx.plans.clear()
             p.ensures(model.graph, ctx)
         except PassError as err:
             raise type(err)(f"pass {p.name}{_after(reports)}: {err}") from err

@@ -40,10 +40,15 @@ def unfit(node: gs.Node, profile: Profile, masks: bool = False) -> Refused | Non
     if node.op in BINARY:
         if len(data) > 2:
             return Refused(f"it has {len(data)} operands, two are supported")
-        if node.op in SUMS and profile.graph.scheme == 1:
-            return Refused("graph scheme 1 keeps adds in float")
         if node.op == "Div" and rule.float_constants and not is_constant(data[1]):
             return Refused("it divides by an activation")
+    return None
+
+
+def scheme_refuses(node: gs.Node, profile: Profile) -> Refused | None:
+    """Why the profile's graph rules leave a sum or a Concat in float; None where they do not."""
+    if node.op in SUMS and profile.graph.scheme == 1:
+        return Refused("graph scheme 1 keeps adds in float")
     if node.op == "Concat" and profile.graph.concat == "float":
         return Refused(f"profile {profile.name} places no Q/DQ for Concat")
     return None

@@ -13,7 +13,7 @@ from onnxq.cost.activation_groups import weight_ties
 from onnxq.cost.prepared import Prepared, Source, check_bits, check_layers, prepare
 from onnxq.cost.width_costs import BASE_BITS, ModelCosts, model_costs
 from onnxq.errors import ConfigError
-from onnxq.placement.planner import end_nodes
+from onnxq.placement.facts import end_nodes
 from onnxq.placement.settings import Override
 from onnxq.profiles.schema import Profile
 from onnxq.search.limits import COSTS, parse_limit
@@ -271,7 +271,7 @@ def _fixed(
         prepared.profile.check_bits("weights", first_last, "--first-last-bits")
         ends = end_nodes(prepared.model.graph)
         for layer in prepared.layers:
-            if id(layer.node) in ends:
+            if layer.node in ends:
                 pinned.setdefault(layer.node.name, first_last)
                 if group_of[layer.node.name]:
                     groups[group_of[layer.node.name]] = first_last

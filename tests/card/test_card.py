@@ -126,9 +126,9 @@ def test_every_node_left_in_float_has_a_reason(card):
     assert "soft" in reasons
     assert all(reasons.values())
     excluded = quantized(exclude=("block",))[1]
-    assert {n.name: n.reason for n in excluded.float_nodes}["block"] == "left float by the user"
+    assert {n.name: n.reason for n in excluded.float_nodes}["block"] == "left in float by the user"
     assert layer(excluded, "block").action == "float"
-    assert layer(excluded, "block").reason == "left float by the user"
+    assert layer(excluded, "block").reason == "left in float by the user"
 
 
 def test_layers_have_bits_scales_and_sizes(card):

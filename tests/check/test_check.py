@@ -254,7 +254,7 @@ def test_control_flow():
 
 def test_exclusions_are_named():
     found = check(qdq.model(CONV), "tensorrt", QuantSettings(exclude=("c",)))
-    only(found, "remark", "c", "left float by the user")
+    only(found, "remark", "c", "left in float by the user")
 
 
 def test_a_model_that_cannot_be_prepared():
@@ -262,7 +262,7 @@ def test_a_model_that_cannot_be_prepared():
     only(check(qdq.model(CONV), future), "reject", "", "it cannot be prepared")
 
 
-# Rule 1: scales
+# F1: scales
 
 
 @pytest.mark.parametrize("value", [0.0, -0.5, np.inf, np.nan])
@@ -301,7 +301,7 @@ def test_powers_of_two():
     only(found, "reject", "c", "a scale of its weight is not a power of two")
 
 
-# Rule 2: types, signs, zero points
+# F2: types, signs, zero points
 
 
 def test_signs_and_zero_points():
@@ -343,7 +343,7 @@ def test_types_of_activations(kind, problem):
     only(check(model, "onnxruntime-cpu"), "reject", "q", problem)
 
 
-# Rule 3: weights
+# F3: weights
 
 LAYER = """g (float[1,4,6,6] x) => (float[1,8,6,6] y)
     <float s = {{0.1}}, uint8 z = {{0}}, {weight}>
@@ -361,7 +361,7 @@ def test_weights_stored_as_float():
         ws=np.full(8, 0.01, np.float32),
         wz=np.zeros(8, np.int8),
     )
-    only(check(model, "snpe"), "remark", "c", "stored in float32 behind Q/DQ")
+    only(check(model, "snpe"), "remark", "c", "stored in float32 and quantized at run time")
     only(check(model, "snpe"), "reject", "c", "a scale for each channel; snpe takes one for the tensor")
 
 
@@ -413,7 +413,7 @@ def test_blocks():
     only(check(model, "openvino"), "reject", "c", "a scale for every 2 elements")
 
 
-# Rule 4: biases
+# F4: biases
 
 
 def test_float_biases():
@@ -452,7 +452,7 @@ def test_bias_of_a_grouped_convtranspose():
     assert problems(check(quantized("fbgemm", text), "fbgemm")) == []
 
 
-# Rule 5: sums
+# T2: sums
 
 
 def test_sums_by_graph_scheme():
@@ -470,7 +470,7 @@ def test_a_sum_of_a_tensor_with_itself_has_no_shortcut():
     assert problems(check(quantized("openvino", text), "openvino")) == []
 
 
-# Rule 6: one scale where the profile ties
+# T4: one scale where the profile ties
 
 CONCAT = """g (float[1,4,6,6] x) => (float[1,4,6,6] y) <float[4,4,1,1] u, float[4,4,1,1] v, float[4,8,1,1] w>
     { [a] a = Conv(x, u) [b] b = Conv(x, v) [cat] c = Concat<axis=1>(a, b) [d] y = Conv(c, w) }"""
@@ -492,10 +492,10 @@ def test_passthrough_with_two_scales():
     assert of(check(model, "snpe"), "mp") == []
     for name in ("m_QuantizeLinear", "m_DequantizeLinear"):
         node_of(model, name).inputs[1] = gs.Constant(f"{name}_s", np.array(3.0, np.float32))
-    only(check(model, "snpe"), "remark", "mp", "another scale than its input")
+    only(check(model, "snpe"), "remark", "mp", "a different scale from its input")
 
 
-# Rule 7: fused activations
+# N12: fused activations
 
 
 def test_qdq_between_a_layer_and_its_activation():
@@ -504,7 +504,7 @@ def test_qdq_between_a_layer_and_its_activation():
     only(check(qdq.model(text), "tensorrt"), "remark", "c", "Q/DQ stands between it and Relu r")
 
 
-# Rule 8: what stays in float
+# T1 and T3: what stays in float
 
 
 def test_layers_half_quantized():
@@ -537,7 +537,7 @@ def test_dynamic_products():
 
 def test_outputs_that_must_be_quantized():
     found = check(quantized("openvino", CONV), "onnxruntime-cpu")
-    only(found, "remark", "c", "no QuantizeLinear behind it")
+    only(found, "remark", "c", "no QuantizeLinear after it")
 
 
 def test_pooling_of_a_float_tensor():
@@ -601,3 +601,61 @@ def test_scales_that_cover_a_mask() -> None:
     found = {f.node: f.problem for f in check(onnxq.load(onnx.parser.parse_model(text)), load_profile("tensorrt"))}
     assert "covers an attention mask" in found["q"]
     assert "adds" not in found.get("add", "")
+
+
+# What stands against what would be planned for the model without its Q/DQ
+
+GELU = """g (float[2,8] x) => (float[2,8] y) <float root = {1.414}, float one = {1}, float[8,8] w, float[8,8] v>
+    { [fc] a = MatMul(x, w) [d] d = Div(a, root) [erf] e = Erf(d) [p] p = Add(e, one) [t] t = Mul(a, p)
+      [out] y = MatMul(t, v) }"""
+
+
+def test_qdq_inside_what_is_one_operator() -> None:
+    found = check(quantized("onnxruntime-cpu", GELU), "onnxq")
+    only(found, "remark", "t", "Q/DQ stands inside Gelu in 4 nodes, which onnxq computes as one operator")
+    assert problems(check(quantized("onnxq", GELU), "onnxq")) == []
+
+
+def test_biases_of_matmuls_are_part_of_the_layer() -> None:
+    text = "g (float[2,4] x) => (float[2,4] y) <float[4,4] w, float[4] b> { [m] a = MatMul(x, w) [add] y = Add(a, b) }"
+    assert problems(check(quantized("onnxq", text), "onnxq")) == []
+
+
+def test_operators_at_the_end_of_a_model() -> None:
+    text = "g (float[2,4] x) => (float[2,4] y) <float[4,4] w> { [m] a = MatMul(x, w) [soft] y = Softmax(a) }"
+    finding = only(check(quantized("onnxq", text), "onnxq"), "remark", "soft", "no layer downstream")
+    assert finding.fix == "none with this profile"
+
+
+def test_masks_and_positions_with_qdq() -> None:
+    text = """g (float[2,4] x, int64[2,4] mask) => (float[2,4] y) <float[4,4] w, float s = {0.1}, int8 z = {0}>
+        { [m] a = MatMul(x, w) [cast] f = Cast<to=1>(mask) [q] q = QuantizeLinear(f, s, z)
+          [dq] d = DequantizeLinear(q, s, z) [neg] n = Neg(d) [add] y = Mul(a, n) }"""
+    only(
+        check(qdq.model(text), "qnn"), "remark", "neg", "it computes a mask or positions from integers: Q/DQ only costs"
+    )
+
+
+def test_integers_made_elsewhere_are_inputs() -> None:
+    text = """g (int8[1,4,6,6] x) => (float[1,8,6,6] y) <int8[8,4,1,1] w, float s = {0.1}, int8 z = {0}>
+        { [dq] d = DequantizeLinear(x, s, z) [wd] v = DequantizeLinear(w, s, z) [c] y = Conv(d, v) }"""
+    model = qdq.model(text, w=np.ones((8, 4, 1, 1), np.int8))
+    assert [f.problem for f in of(check(model, "openvino"), "c") if "float" in f.problem] == []
+
+
+def test_qdq_that_cannot_be_removed() -> None:
+    text = """g (float[1,4,6,6] x) => (float[1,8,6,6] y) <int8[8,4,1,1] w, float[3] s = {1, 1, 1}, float sx = {0.1}>
+        { [q] q = QuantizeLinear(x, sx) [dq] d = DequantizeLinear(q, sx) [wd] v = DequantizeLinear<axis=0>(w, s)
+          [c] y = Conv(d, v) }"""
+    found = check(qdq.model(text, w=np.ones((8, 4, 1, 1), np.int8)), "openvino")
+    only(found, "reject", "", "its Q/DQ cannot be removed")
+
+
+def test_bodies_are_compared_too() -> None:
+    text = """g (float[1,4,6,6] x, bool k) => (float[1,4,6,6] y) <float[4,4,1,1] w, float s = {0.1}, int8 z = {0}>
+        { [dead] u = If (k) <then_branch = a () => (float[1,4,6,6] e) { e = Relu(x) },
+                             else_branch = b () => (float[1,4,6,6] f) { f = Neg(x) }>
+          [if] y = If (k) <then_branch = yes () => (float[1,4,6,6] p)
+                             { [q] q = QuantizeLinear(x, s, z) [dq] d = DequantizeLinear(q, s, z) [in] p = Conv(d, w) },
+                           else_branch = no () => (float[1,4,6,6] n) { n = Relu(x) }> }"""
+    only(check(qdq.model(text), "tensorrt"), "remark", "in", "its input is quantized, its weight is not")

@@ -280,27 +280,27 @@ def test_bias_stays_float_where_the_target_wants_it(profile: str) -> None:
 BIASES = {
     "run time": (
         "g (float[2,3] x, float[4] b) => (float[2,4] y) <float[3,4] w> { [n] y = Gemm(x, w, b) }",
-        "its bias is computed at run time and stays float",
+        "its bias is computed at run time; left in float",
     ),
     "alpha": (
         "g (float[2,3] x) => (float[2,4] y) <float[3,4] w, float[4] b> { [n] y = Gemm<alpha=0.5>(x, w, b) }",
-        "alpha or beta is not 1, its bias stays float",
+        "alpha or beta is not 1; its bias is left in float",
     ),
     "beta": (
         "g (float[2,3] x) => (float[2,4] y) <float[3,4] w, float[4] b> { [n] y = Gemm<beta=0.5>(x, w, b) }",
-        "alpha or beta is not 1, its bias stays float",
+        "alpha or beta is not 1; its bias is left in float",
     ),
     "one for all": (
         "g (float[2,3] x) => (float[2,4] y) <float[3,4] w, float b> { [n] y = Gemm(x, w, b) }",
-        "its bias is not one value a channel and stays float",
+        "its bias is not per-channel; left in float",
     ),
     "one a row": (
         "g (float[4,3] x) => (float[4,4] y) <float[3,4] w, float[4,1] b> { [n] y = Gemm(x, w, b) }",
-        "its bias is not one value a channel and stays float",
+        "its bias is not per-channel; left in float",
     ),
     "whole matrix": (
         "g (float[2,3] x) => (float[2,4] y) <float[3,4] w, float[2,4] b> { [n] y = Gemm(x, w, b) }",
-        "its bias is not one value a channel and stays float",
+        "its bias is not per-channel; left in float",
     ),
 }
 
@@ -324,7 +324,7 @@ def test_a_bias_that_is_not_finite_stays_as_it_is(value: float) -> None:
     ctx = context(model)
     node_of(model, "n").inputs[2].values = np.array([1, value], np.float32)
     report = insert(model, ctx)
-    assert reasons(report) == {"n": "its bias holds NaN or infinity and stays float"}
+    assert reasons(report) == {"n": "its bias holds NaN or infinity; left in float"}
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -531,7 +531,7 @@ def test_overrides_by_name_and_regex() -> None:
     assert ctx.placement is not None
     assert {n: q.format.bits for n, q in ctx.placement.weight_qparams.items()} == {"conv": 4, "project": 8, "fc": 6}
     assert reads(model, "depthwise")[1] == "const"
-    assert reasons(report)["depthwise"] == "left float by the user"
+    assert reasons(report)["depthwise"] == "left in float by the user"
 
 
 # Graph inputs and outputs, other readers
@@ -692,7 +692,7 @@ def test_statistics_are_needed() -> None:
     model = qdq.model(NET)
     ctx = context(model)
     ctx.statistics = None
-    with pytest.raises(PreconditionError, match="no activation statistics: run calibrate before"):
+    with pytest.raises(PreconditionError, match="no activation statistics: run calibrate first"):
         insert(model, ctx)
     ctx.statistics = Statistics()
     ctx.statistics.tensor("x").update(np.ones(3, np.float32))

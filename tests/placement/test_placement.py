@@ -1,4 +1,4 @@
-"""Where Q/DQ goes: the numbered rules of placement.py, without running anything."""
+"""Where Q/DQ goes: the rules of placement/rules.py, without running anything."""
 
 import numpy as np
 import onnx
@@ -19,6 +19,7 @@ from support.prove.nodes import node_of
 
 
 def planned(model: Model, profile: str | Profile = "onnxruntime-cpu", **settings) -> Placement:
+    fill_types(model.graph)
     return plan(model.graph, load_profile(profile), QuantSettings(**settings))
 
 
@@ -43,7 +44,7 @@ def bits(placement: Placement) -> dict[str, int]:
 CONV = "(float[1,4,6,6] x) => (float[1,4,6,6] y)"
 
 
-# Rule 1 and 5
+# T1 and T5
 
 
 def test_data_inputs_of_layers_are_quantized_once_for_all_readers() -> None:
@@ -70,7 +71,7 @@ def test_widest_reader_decides_and_that_is_told() -> None:
     assert placement.notes == ["tensor x is quantized once, to 6 bits: a asks for 4, b asks for 6"]
 
 
-# Rule 2
+# T2
 
 RESIDUAL = """g (float[1,4,6,6] x) => (float[1,4,6,6] y) <float[4,4,1,1] w1, float[4,4,1,1] w2, float[4,4,1,1] wd>
 {{ {body} [add] a = Add({inputs}) [relu] y = Relu(a) }}"""
@@ -188,7 +189,7 @@ def test_a_bias_that_the_user_excludes_stays_an_addition_in_float() -> None:
     assert placement.actions["add"] == "float" and placement.layers[0].bias is None
 
 
-# Rule 3
+# T3
 
 
 def test_output_always_stands_behind_the_fused_activation() -> None:
@@ -229,7 +230,7 @@ def test_no_fusion_where_the_layer_is_a_graph_output() -> None:
     assert placement.actions["r"] == "float" and "t" in points(placement) and "y" not in points(placement)
 
 
-# Rule 4
+# T4
 
 
 def test_passthrough_tied_or_not() -> None:
@@ -247,7 +248,7 @@ def test_passthrough_tied_or_not() -> None:
 def test_passthrough_that_nothing_asks_for() -> None:
     model = qdq.model(f"g {CONV} <float[4,4,1,1] w> {{ [c] t = Conv(x, w) [p] y = MaxPool<kernel_shape=[1,1]>(t) }}")
     placement = planned(model)
-    assert placement.actions["p"] == "float" and why(placement) == {"p": "nothing behind it is quantized"}
+    assert placement.actions["p"] == "float" and why(placement) == {"p": "nothing downstream is quantized"}
 
 
 FIRE = """g (float[1,4,6,6] x) => (float[1,4,6,6] y) <float[4,4,1,1] w1, float[4,4,1,1] w2, float[4,8,1,1] v>
@@ -323,7 +324,7 @@ def test_only_some_outputs_of_a_passthrough_are_wanted() -> None:
     assert points(planned(model, profile)) == {"x": [("split", 0)], "p": [("d", 0)]}
 
 
-# Rule 6 and bits
+# T6 and bits
 
 DEEP = """g (float[1,4,6,6] x) => (float[1,4] y) <float[4,4,1,1] w1, float[4,4,1,1] w2, float[4,4,1,1] w3>
 { [n] x2 = Mul(x, x) [a] p = Conv(x2, w1) [b] q = Conv(p, w2) [c] r = Conv(q, w3)
@@ -368,12 +369,12 @@ def test_bits_that_the_target_does_not_take() -> None:
 def test_exclude_overrides_and_op_types() -> None:
     model = qdq.model(DEEP)
     excluded = planned(model, exclude=("b",))
-    assert why(excluded)["b"] == "left float by the user" and [x.node.name for x in excluded.layers] == ["a", "c"]
+    assert why(excluded)["b"] == "left in float by the user" and [x.node.name for x in excluded.layers] == ["a", "c"]
     assert "p" in points(excluded)  # Conv a still has Q behind it
     by_regex = planned(model, overrides={"[ab]": Override(keep_float=True)})
     assert [x.node.name for x in by_regex.layers] == ["c"]
     only = planned(model, op_types=("Mul",))
-    assert not only.layers and why(only)["a"] == "Conv is not among the op_types asked for"
+    assert not only.layers and why(only)["a"] == "Conv is not among the requested op_types"
 
 
 # What cannot be quantized, and why
@@ -524,7 +525,7 @@ INSIDE = """g (float[2,8] x) => (float[2,4] y) <float[8,8] w1, float[8,4] w2, fl
 def test_an_operator_inside_is_quantized_and_the_last_one_is_not() -> None:
     placement = planned(qdq.model(INSIDE, 17), "onnxq")
     assert {"x", "n", "a", "p"} <= set(points(placement)) and "y" not in points(placement)
-    assert why(placement)["last"] == "no layer is behind it, it stays float"
+    assert why(placement)["last"] == "no layer downstream; left in float"
 
 
 def test_constants_that_stay_as_they_are() -> None:
@@ -560,7 +561,7 @@ def test_a_relu_behind_a_product_runs_inside_it() -> None:
     assert next(p for p in placement.points if p.tensor.name == "y").nonnegative
 
 
-# Rule 7
+# N8 and N9
 
 SCORES = """g (float[2,4,8] q, float[2,8,4] k, float[2,4,8] v, int64[2,1,4] mask) => (float[2,4,8] y)
 <float one = {1}, float deep = {-10000}, float root = {2}>
@@ -594,7 +595,7 @@ def test_a_guard_against_nan_is_part_of_the_softmax() -> None:
     assert not {"nan", "guard"} & set(why(placement))
 
 
-# Rule 8
+# N1
 
 NORM = """g (float[2,4,8] x) => (float[2,4,8] y) <float[8] gain, float[8] shift, float two = {2}, float eps = {0.00001},
     float[8,8] w, float[8,8] v>
@@ -616,7 +617,7 @@ def test_a_normalization_spelled_out_is_one_operator() -> None:
 
 def test_one_node_of_it_left_float_leaves_all() -> None:
     placement = planned(qdq.model(NORM), "onnxq", exclude=("sq",))
-    assert {why(placement)[n] for n in [*PARTS, "b"]} == {"left float by the user"}
+    assert {why(placement)[n] for n in [*PARTS, "b"]} == {"left in float by the user"}
     assert set(points(placement)) == {"x", "b"}
 
 
@@ -632,7 +633,7 @@ def test_a_function_is_one_operator_where_codes_are_looked_up() -> None:
 
 def test_what_stands_for_one_operator_is_asked_for_by_its_type() -> None:
     placement = planned(qdq.model(NORM), "onnxq", op_types=("MatMul",))
-    told = "it is part of a LayerNormalization, which is not among the op_types asked for"
+    told = "it is part of a LayerNormalization, which is not among the requested op_types"
     assert {why(placement)[n] for n in [*PARTS, "b"]} == {told}
     placement = planned(qdq.model(NORM), "onnxq", op_types=("MatMul", "LayerNormalization"))
     assert placement.actions["b"] == "quantized"

@@ -36,8 +36,17 @@ def test_golden(profile: str) -> None:
     assert update_golden.golden(profile) == expected, "read the difference, then run tools/generators/update_golden.py"
 
 
-def test_every_golden_file_has_its_profile() -> None:
-    assert sorted(p.stem for p in update_golden.GOLDEN.glob("*.txt")) == builtin_names()
+@pytest.mark.parametrize("profile", builtin_names())
+def test_golden_findings(profile: str) -> None:
+    expected = (update_golden.GOLDEN / "check" / f"{profile}.txt").read_text(encoding="utf-8")
+    assert update_golden.golden_check(profile) == expected, (
+        "read the difference, then run tools/generators/update_golden.py"
+    )
+
+
+@pytest.mark.parametrize("folder", [".", "check"])
+def test_every_golden_file_has_its_profile(folder: str) -> None:
+    assert sorted(p.stem for p in (update_golden.GOLDEN / folder).glob("*.txt")) == builtin_names()
 
 
 # What the schemes require, asserted apart from the text.

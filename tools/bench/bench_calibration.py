@@ -123,6 +123,7 @@ def ours(path: Path, data: Path, preprocess: str, images: int, profile: str, thr
     from onnxq.context import PassContext
     from onnxq.data.options import RunOptions
     from onnxq.data.source import input_specs, open_data
+    from onnxq.graph.element_types import fill_types
     from onnxq.graph.model import load
     from onnxq.numeric.formats import QuantFormat
     from onnxq.placement.planner import plan
@@ -140,6 +141,7 @@ def ours(path: Path, data: Path, preprocess: str, images: int, profile: str, thr
     model = load(path)
     pipeline.run(model, recipes.prepare_pipeline(13), PassContext(model))
     step("prepare the model")
+    fill_types(model.graph)
     tensors = plan(model.graph, load_profile(profile), QuantSettings()).observed() if profile else observable(model)
     source = open_data(data, input_specs(model.graph), preprocess=preprocess, limit=images)
     found = collect(model, tensors, source, RunOptions(threads))

@@ -2,14 +2,16 @@
 
     python tools/generators/update_golden.py
 
-integer/*.txt: the same blocks, and some more, as integer models: lowered, fused, channels-last. Ranges are invented
-(each tensor has a different one), so nothing is run and the text is the same on every machine. One line per node;
-weights and other large constants are shown by type, scalars by value.
+integer/*.txt: the same blocks, and some more, as integer models: lowered, fused, channels-last.
+check/*.txt: what `onnxq check` finds in two networks, in float and with the Q/DQ of several profiles.
+Ranges are invented (each tensor has a different one), so nothing is run and the text is the same on every machine. One
+line per node; weights and other large constants are shown by type, scalars by value.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ from onnx import numpy_helper
 
 from onnxq import pipeline
 from onnxq.calibrate.statistics import Statistics
+from onnxq.check.findings import Finding
+from onnxq.check.target import check
 from onnxq.context import PassContext
 from onnxq.graph import marks
 from onnxq.graph.model import Model, from_proto, to_proto
@@ -138,6 +142,62 @@ upsample (float[1,8,6,6] x) => (float[1,4,6,6] y)
     [out] y = Conv<pads=[1,1,1,1]>(c, w3, b3)
 }""",
 }
+# What `check` is asked about: convolutions with every kind of neighbor, and attention with a mask.
+CHECKED = {
+    "convolutions": """
+convolutions (float[1,4,6,6] x) => (float[1,5] y)
+<float[8,4,1,1] w1, float[8] b1, float[8,1,3,3] w2, float[8] b2, float[8,8,1,1] w3, float[8] b3, float[5,24] w4,
+ float[5] b4, float half = {0.5}>
+{
+    [first] a = Conv(x, w1, b1)
+    [first_relu] r = Relu(a)
+    [depthwise] c = Conv<group=8, pads=[1,1,1,1]>(r, w2, b2)
+    [depthwise_relu] d = Relu(c)
+    [project] e = Conv(d, w3, b3)
+    [add] s = Add(e, r)
+    [add_relu] t = Relu(s)
+    [gate] g = Sigmoid(t)
+    [swish] h = Mul(t, g)
+    [half] i = Mul(h, half)
+    [join] u = Concat<axis=1>(t, d, i)
+    [pool] m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(u)
+    [mean] p = GlobalAveragePool(m)
+    [flat] q = Flatten(p)
+    [fc] z = Gemm<transB=1>(q, w4, b4)
+    [soft] y = Softmax(z)
+}""",
+    "attention": """
+attention (float[2,4,8] x, int64[2,1,4] mask) => (float[2,4,8] y)
+<float[8,8] wq, float[8,8] wk, float[8,8] wv, float[8] bq, float[8,8] wo, float[8] gain, float two = {2},
+ float eps = {0.00001}, float one = {1}, float deep = {-10000}>
+{
+    [query] q0 = MatMul(x, wq)
+    [query_bias] q = Add(q0, bq)
+    [key] k0 = MatMul(x, wk)
+    [value] v = MatMul(x, wv)
+    [turn] k = Transpose<perm=[0,2,1]>(k0)
+    [scores] s0 = MatMul(q, k)
+    [ones] o = Cast<to=1>(mask)
+    [zeros] n = Sub(one, o)
+    [deep] m = Mul(n, deep)
+    [masked] s1 = Add(s0, m)
+    [soft] p = Softmax(s1)
+    [mix] h = MatMul(p, v)
+    [center] c = ReduceMean<axes=[-1]>(h)
+    [deviation] d = Sub(h, c)
+    [square] d2 = Pow(d, two)
+    [variance] var = ReduceMean<axes=[-1]>(d2)
+    [safe] e = Add(var, eps)
+    [root] r = Sqrt(e)
+    [divide] z = Div(d, r)
+    [norm] g = Mul(z, gain)
+    [out] w = MatMul(g, wo)
+    [skip] y = Add(x, w)
+}""",
+}
+CHECKED_SOURCES = ("onnxruntime-cpu", "openvino", "snpe", "tensorrt")
+BYPASSED = 3  # in the damaged products, every third reader of a dequantized activation reads the float tensor
+
 # One with unsigned and one with signed activations, one with wide residuals and one with residuals in float.
 INTEGER_PROFILES = ("onnxq", "tensorrt")
 INTEGER = "convert-opset{version=21},lower-dyadic,fuse-residual,layout-nhwc"
@@ -146,7 +206,7 @@ SHOWN = (marks.LAYOUT.key, marks.FLATTENED.key)  # metadata that the text shows
 
 def block(name: str) -> Model:
     """One of the blocks as a model; constants without a value in the text are random, from a fixed seed."""
-    proto = onnx.parser.parse_model(HEADER + INTEGER_BLOCKS[name])
+    proto = onnx.parser.parse_model(HEADER + (INTEGER_BLOCKS | CHECKED)[name])
     rng = np.random.default_rng(0)
     for value in proto.graph.value_info:
         shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
@@ -179,6 +239,21 @@ def integer(name: str, profile: str) -> Model:
     """A block as an integer model."""
     model = quantized(name, profile)
     pipeline.run(model, pipeline.parse(INTEGER), PassContext(model))
+    return model
+
+
+def damaged(name: str, profile: str) -> Model:
+    """A block with part of the Q/DQ of a profile."""
+    model = quantized(name, profile)
+    edges = [
+        (node, i, made_by.inputs[0].inputs[0])
+        for node in model.graph.nodes
+        for i, tensor in enumerate(node.inputs)
+        for made_by in tensor.inputs
+        if made_by.op == "DequantizeLinear" and made_by.inputs[0].inputs
+    ]
+    for node, i, quantize in edges[::BYPASSED]:
+        node.inputs[i] = quantize.inputs[0]
     return model
 
 
@@ -226,6 +301,27 @@ def golden_integer(profile: str) -> str:
     return f"Profile {profile}, {INTEGER}; written by tools/generators/update_golden.py.\n\n" + "\n".join(parts)
 
 
+def golden_check(profile: str) -> str:
+    """The golden file of a profile's findings."""
+    parts = []
+    for name in CHECKED:
+        models = {"float": block(name)}
+        models |= {f"Q/DQ of {source}": quantized(name, source) for source in CHECKED_SOURCES}
+        models[f"part of the Q/DQ of {profile}"] = damaged(name, profile)
+        for title, model in models.items():
+            findings = check(from_proto(to_proto(model)), profile)
+            parts.append(f"# {name}, {title}\n{_grouped(findings)}")
+    return f"Profile {profile}; written by tools/generators/update_golden.py.\n\n" + "\n".join(parts)
+
+
+def _grouped(findings: list[Finding]) -> str:
+    """A line for each finding, with all nodes that it holds for."""
+    nodes: dict[Finding, list[str]] = {}
+    for finding in findings:
+        nodes.setdefault(dataclasses.replace(finding, node=""), []).append(finding.node)
+    return "".join(f"    {dataclasses.replace(f, node=', '.join(names))}\n" for f, names in nodes.items())
+
+
 def main() -> None:
     """Write every file."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
@@ -234,7 +330,9 @@ def main() -> None:
         file.parent.mkdir(exist_ok=True)
         file.write_text(golden_integer(profile), encoding="utf-8")
         print(file)
+    (GOLDEN / "check").mkdir(exist_ok=True)
     for profile in builtin_names():
+        (GOLDEN / "check" / f"{profile}.txt").write_text(golden_check(profile), encoding="utf-8")
         (GOLDEN / f"{profile}.txt").write_text(golden(profile), encoding="utf-8")
         print(GOLDEN / f"{profile}.txt")
 
