@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableMapping, MutableSet
-from typing import TypeVar
+from collections.abc import ItemsView, Iterable, Iterator, MutableMapping, MutableSet
+from typing import Any, TypeVar, overload
 
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 
 
 class IdentityMap(MutableMapping[K, V]):
@@ -24,6 +25,21 @@ class IdentityMap(MutableMapping[K, V]):
     def __delitem__(self, key: K) -> None:
         del self._items[id(key)]
 
+    @overload
+    def get(self, key: K) -> V | None: ...
+
+    @overload
+    def get(self, key: K, default: V | T) -> V | T: ...
+
+    def get(self, key: K, default: Any = None) -> Any:
+        """The value of the key, or the default: without an exception, unlike the mixin's."""
+        item = self._items.get(id(key))
+        return default if item is None else item[1]
+
+    def items(self) -> ItemsView[K, V]:
+        """(key, value) of each, without a search for every key."""
+        return _Items(self)
+
     def __contains__(self, key: object) -> bool:
         return id(key) in self._items
 
@@ -35,6 +51,13 @@ class IdentityMap(MutableMapping[K, V]):
 
     def __repr__(self) -> str:
         return f"IdentityMap({list(self.items())!r})"
+
+
+class _Items(ItemsView[K, V]):
+    _mapping: IdentityMap[K, V]
+
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        return iter(self._mapping._items.values())
 
 
 class IdentitySet(MutableSet[K]):

@@ -25,7 +25,11 @@ def classify(job: Job) -> IdentityMap[gs.Node, Decision]:
     """A decision about every node of the graph, in its order, each by the first rule that applies."""
     decided: IdentityMap[gs.Node, Decision] = IdentityMap()
     for node in job.facts.graph.nodes:
-        decided[node] = next(found for rule in _RULES if (found := rule(node, job, decided)) is not None)
+        for rule in _RULES:
+            decision = rule(node, job, decided)
+            if decision is not None:
+                decided[node] = decision
+                break
     return decided
 
 

@@ -12,7 +12,7 @@ from onnxq.graph.identity import IdentityMap, IdentitySet
 from onnxq.graph.match import consumers, is_constant, is_float, producer
 from onnxq.placement.facts import Job
 from onnxq.placement.fitness import BINARY, SUMS, may_stay_float
-from onnxq.placement.fusion import Roles, fused_end
+from onnxq.placement.fusion import Roles
 from onnxq.placement.rules import Decision, Rule
 from onnxq.profiles.schema import Profile
 
@@ -55,7 +55,7 @@ def demand(job: Job, roles: Roles) -> Demand:
     for node in roles.quantized:
         if job.rule(node).output != "always":
             continue
-        end, _ = fused_end(node.outputs[0], job, roles.biases)  # T3
+        end = roles.ends[node]  # T3
         if end in wide or not is_float(end) or (node.op == "Concat" and end not in found.edges):
             continue
         _quantize(end, found, job, roles)

@@ -91,7 +91,7 @@ def _layers_upstream(graph: gs.Graph) -> IdentityMap[gs.Node, int]:
     found: IdentityMap[gs.Node, int] = IdentityMap()
     for node in graph.nodes:
         makers = [maker for tensor in node.inputs for maker in tensor.inputs]
-        found[node] = max((found.get(maker, 0) + (maker.op in LINEAR_OPS) for maker in makers), default=0)
+        found[node] = max([found.get(maker, 0) + (maker.op in LINEAR_OPS) for maker in makers], default=0)
     return found
 
 

@@ -68,7 +68,7 @@ def points(found: Demand, job: Job, roles: Roles) -> list[Point]:
 def mixed_widths(quantized: Iterable[Point], job: Job, roles: Roles) -> list[str]:
     """Notes on tensors whose readers ask for several widths (T5)."""
     notes = []
-    for point in quantized:
+    for point in (p for p in quantized if len(p.edges) > 1):
         widths = {node.name: activation_bits(node, job) for node, _ in point.edges if node in roles.quantized}
         if len(set(widths.values())) > 1:
             told = ", ".join(f"{name} asks for {bits}" for name, bits in widths.items())

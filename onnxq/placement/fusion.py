@@ -20,11 +20,13 @@ from onnxq.placement.rules import Decision, Rule
 class Roles:
     """The decision about every node, fused ones included.
 
-    quantized: the nodes that run in integers, in graph order. biases: a MatMul and the Add of its bias.
+    quantized: the nodes that run in integers, in graph order. ends: the tensor downstream of what runs inside each of
+    them. biases: a MatMul and the Add of its bias.
     """
 
     decisions: IdentityMap[gs.Node, Decision]
     quantized: IdentitySet[gs.Node]
+    ends: IdentityMap[gs.Node, gs.Tensor]
     biases: IdentityMap[gs.Node, MatMulAdd]
 
 
@@ -34,14 +36,15 @@ def fuse(job: Job, decided: Decisions) -> Roles:
     adds = (matmul_add(n) for n, decision in decided.items() if decision.rule is Rule.MATMUL_BIAS)
     biases = IdentityMap((found.product, found) for found in adds if found is not None)
     decisions = IdentityMap(decided.items())
+    ends: IdentityMap[gs.Node, gs.Tensor] = IdentityMap()
     for node in quantized:
-        _, inside = fused_end(node.outputs[0], job, biases)
+        ends[node], inside = _fused_end(node.outputs[0], job, biases)
         for part in inside:
             decisions[part] = Decision(part, "fused", Rule.ACTIVATION)
-    return Roles(decisions, quantized, biases)
+    return Roles(decisions, quantized, ends, biases)
 
 
-def fused_end(
+def _fused_end(
     tensor: gs.Tensor, job: Job, biases: Mapping[gs.Node, MatMulAdd]
 ) -> tuple[gs.Tensor, tuple[gs.Node, ...]]:
     """The tensor downstream of what runs inside the layer that makes `tensor`, and those nodes but for a bias."""
@@ -49,7 +52,7 @@ def fused_end(
     if node is None:
         return tensor, ()
     if node in biases:
-        return fused_end(biases[node].add.outputs[0], job, biases)
+        return _fused_end(biases[node].add.outputs[0], job, biases)
     guard = nan_guard(tensor) if node.op == "Softmax" else None
     if guard is not None and guard[1] in order:
         return guard[1].outputs[0], guard  # what is quantized is never NaN
