@@ -18,7 +18,7 @@ from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.element_types import fill_types
 from onnxq.graph.identity import IdentityMap
 from onnxq.graph.match import STANDARD_DOMAINS, consumers, is_constant, is_float, output_ids, producer
-from onnxq.graph.qdq import dequantizer, describe, is_quantized_constant, pair, quantizers
+from onnxq.graph.qdq import dequantizer, describe, entry, is_quantized_constant, pair, quantizers
 from onnxq.patterns.attention import float_softmax
 from onnxq.patterns.composites import Unit
 from onnxq.placement.facts import Facts, analyze
@@ -103,7 +103,7 @@ def downstream(node: gs.Node, to: Comparison) -> Iterator[Finding]:
             continue
         dequantize = dequantizer(inside.inputs[0])
         quantize = None if dequantize is None else pair(dequantize)
-        if quantize is not None and producer(quantize.inputs[0]) is node:
+        if quantize is not None and producer(entry(quantize)) is node:
             problem = f"Q/DQ stands between it and {inside.op} {inside.name}, which would run inside it"
             yield to.remark(node, problem)
     is_half = node.op in LINEAR_OPS and any(dequantizer(t) is None for t in node.inputs[:2])
@@ -138,9 +138,10 @@ def _unit(node: gs.Node, unit: Unit, decision: Decision, to: Comparison) -> Iter
     """N1: what is one operator is reported once."""
     if node.name != unit.root.name:
         return
-    what = f"{unit.rule_op} in {len(unit.nodes)} nodes"
+    parts = [n for n in (to.standing.get(part.name) for part in unit.nodes) if n is not None]
+    what = f"{unit.rule_op} in {len(parts)} nodes"
     read = {(reader.name, index) for reader, index in unit.reads}
-    standing = {(n.name, i) for n in unit.nodes for i in _standing_activations(to.standing[n.name])}
+    standing = {(part.name, i) for part in parts for i in _standing_activations(part)}
     if decision.action == "float":
         yield to.remark(node, f"{what} runs in float on {to.target.name}", NONE)
         if standing - read:
@@ -218,7 +219,7 @@ def _sum(node: gs.Node, inputs: list[gs.Tensor], decision: Decision, to: Compari
             yield to.remark(node, f"{node.op} runs in float: {2 - count} of its inputs are not quantized")
     elif count == 0:
         yield to.remark(node, f"{node.op} is not fused: neither input is quantized, {target} wants the shortcut's")
-    elif count == 2 and any(_serves_alone(t, to) for i, t in enumerate(node.inputs) if i not in planned):
+    elif count == 2 and any(_serves_alone(t, to) for t in inputs):
         problem = f"both inputs are quantized, {target} takes the residual's layer wide"
         yield to.remark(node, f"{node.op} is not fused: {problem}")
 
