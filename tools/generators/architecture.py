@@ -50,7 +50,7 @@ def purpose(name: str) -> str:
 def modules(name: str) -> list[str]:
     """The modules of a room and, with a slash, its folders."""
     place = source(name)
-    if not place.is_dir():
+    if not place.is_dir() or name in FOUND_BY_NAME:
         return []
     inside = [p for p in place.iterdir() if not p.name.startswith(("_", "."))]
     python = [p.stem for p in inside if p.suffix == ".py"]
