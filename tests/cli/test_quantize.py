@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 from onnxq import demo, read_card
 from support.command import error_of, listing, onnxq, succeed
+from support.demo_model import weights_of
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def layers(path: Path) -> dict[str, int]:
     """Stored element type of each layer's weight, by name; FLOAT where it has no integers."""
-    model = onnx.load(path)
-    made_by = {name: node for node in model.graph.node for name in node.output}
-    types = {t.name: t.data_type for t in model.graph.initializer}
-    found = {}
-    for node in model.graph.node:
-        if node.op_type in ("Conv", "Gemm"):
-            weight = made_by.get(node.input[1])
-            found[node.name] = types[weight.input[0]] if weight else TensorProto.FLOAT
-    return found
+    return weights_of(onnx.load(path))
 
 
 DATA = ("m.onnx", "--data", "d.npz", "-o")

@@ -1,4 +1,4 @@
-"""The table of channel axes; that onnxruntime agrees with it is shown in passes/test_insert_qdq.py."""
+"""The table of channel axes; that onnxruntime agrees with it is shown in passes/test_insert_qdq_weights.py."""
 
 import numpy as np
 import onnx_graphsurgeon as gs
