@@ -1,6 +1,6 @@
-"""Activations of ONNX as functions of real numbers: float64 arrays in and out, attributes with ONNX's defaults.
+"""ONNX activations as functions of real numbers: float64 arrays in and out, attributes with ONNX's defaults.
 
-Values outside a function's domain come out as NaN or infinity, without a warning.
+Values outside a function's domain give NaN or infinity, without a warning.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _hard_swish(x: Reals, _: Attributes) -> Reals:
 
 
 def _clip(x: Reals, a: Attributes) -> Reals:
-    # As ONNX says: with min above max everything is max.
+    # As in ONNX: if min exceeds max, every result is max.
     return np.minimum(np.maximum(x, float(a.get("min", -np.inf))), float(a.get("max", np.inf)))
 
 
@@ -97,7 +97,7 @@ def _plain(function: Callable[[Any], Any]) -> Function:
     return lambda x, _: function(x)
 
 
-# Clip takes its bounds as the attributes min and max, PRelu its slope as that of LeakyRelu.
+# The bounds of Clip are the attributes min and max, the slope of PRelu is the attribute alpha, as in LeakyRelu.
 ACTIVATIONS: dict[str, Function] = {
     "Sigmoid": _sigmoid, "HardSigmoid": _hard_sigmoid, "HardSwish": _hard_swish, "LeakyRelu": _leaky_relu,
     "PRelu": _leaky_relu, "Elu": _elu, "Celu": _celu, "Selu": _selu, "Gelu": _gelu, "Softplus": _softplus,
@@ -111,7 +111,7 @@ ACTIVATIONS: dict[str, Function] = {
     "Asinh": _plain(np.arcsinh), "Acosh": _plain(np.arccosh), "Atanh": _plain(np.arctanh),
 }  # fmt: skip
 CLAMPS = ("Relu", "Clip")
-# Operators of two numbers that are functions of one where the other is known, or is a function of the same one.
+# Binary operators. They are functions of one number if the other operand is constant or a function of the same number.
 JOINS: dict[str, Callable[[Any, Any], Any]] = {
     "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Pow": np.power, "Max": np.maximum,
     "Min": np.minimum,

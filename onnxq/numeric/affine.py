@@ -1,10 +1,10 @@
-"""Per-channel scale and shift, and how a linear layer takes them in. NumPy only, float64 inside.
+"""Per-channel scale and shift, and folding them into a linear layer. NumPy only, computed in float64.
 
 BatchNormalization   y = gamma * (x - mean) / sqrt(var + epsilon) + beta  =  a * x + b
                      a = gamma / sqrt(var + epsilon),  b = beta - a * mean
 after a layer        a * (W u + c) + b  =  (a W) u + (a c + b)
 before a layer       W (a u + b) + c    =  (W a) u + (c + sum(W b))
-one after another    a2 * (a1 * x + b1) + b2  =  (a2 a1) * x + (a2 b1 + b2)
+a chain of two       a2 * (a1 * x + b1) + b2  =  (a2 a1) * x + (a2 b1 + b2)
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Affine:
     b: NDArray[np.float64]
 
     def then(self, after: Affine) -> Affine:
-        """This one first, `after` on its result."""
+        """The composition: this one first, then `after`."""
         return Affine(np.asarray(after.a * self.a), np.asarray(after.a * self.b + after.b))
 
     @property
     def is_finite(self) -> bool:
-        """Whether neither a nor b overflowed or came from a division by zero."""
+        """Whether all values are finite: nothing overflowed and nothing was divided by zero."""
         return bool(np.all(np.isfinite(self.a)) and np.all(np.isfinite(self.b)))
 
 
@@ -63,9 +63,9 @@ def scale_axis(weight: NDArray[Any], a: NDArray[np.float64], axis: int) -> NDArr
 
 
 def scale_grouped(weight: NDArray[Any], a: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
-    """The weight of a grouped convolution scaled along the channels that lie group by group on axes 0 and 1.
+    """The weight of a grouped convolution scaled along the channels that are split by group over axes 0 and 1.
 
-    weight: (groups * n, m, ...); a: (groups * m,). Rows of group g take a[g * m : (g + 1) * m] along axis 1. These are
+    weight: (groups * n, m, ...); a: (groups * m,). Rows of group g use a[g * m : (g + 1) * m] along axis 1. These are
     the input channels of a Conv (weight M x C/g) and the output channels of a ConvTranspose (weight C x M/g).
     """
     rows, inner = weight.shape[:2]
@@ -84,7 +84,7 @@ def response(weight: NDArray[Any], b: NDArray[np.float64], groups: int) -> NDArr
 
 
 def store(values: NDArray[np.float64], dtype: Any) -> NDArray[Any] | None:
-    """The values in a float type (float32, float16, bfloat16, float64), or None if one overflows it."""
+    """The values in a float type (float32, float16, bfloat16, float64), or None if one overflows."""
     with np.errstate(over="ignore"):
         stored = np.asarray(values).astype(dtype)
     return stored if np.all(np.isfinite(stored.astype(np.float64)) | ~np.isfinite(values)) else None

@@ -1,4 +1,4 @@
-"""Class scores: which one wins, how far down the true one is, how far two distributions are apart."""
+"""Class scores: the top class, the rank of the true class, the distance between two distributions."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Row sums of a softmax output stay this close to 1, in float32 and after 8-bit quantization of the reference.
+# Row sums of a softmax output are this close to 1, both in float32 and after 8-bit quantization of the reference.
 SUM_TOLERANCE = 1e-2
 PROBABILITY_MIN = 1e-12
 
 
 @dataclass(frozen=True)
 class Scores:
-    """An output with one score for each of `classes` classes: every other axis but the first has length 1."""
+    """An output with one score per class: all axes except the first and the class axis have length 1."""
 
     output: str
     classes: int
 
     @classmethod
     def choose(cls, shapes: Mapping[str, tuple[int, ...]], samples: int) -> Scores | None:
-        """The only output that holds class scores of this many samples; None if none or several do."""
+        """The only output with class scores for this many samples; None if there is none or more than one."""
         found = []
         for name, shape in shapes.items():
             long = [d for d in shape[1:] if d != 1]
@@ -38,15 +38,15 @@ class Scores:
 
 
 def top_classes(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Index of the highest score of each row, the first among equals; −1 for a row of NaN. scores: (n, classes)."""
+    """Index of the highest score per row, the first among equals; −1 for a row of NaN. scores: (n, classes)."""
     broken = np.isnan(scores).any(axis=1)
     return np.where(broken, -1, np.argmax(np.where(np.isnan(scores), -np.inf, scores), axis=1)).astype(np.int64)
 
 
 def true_ranks(scores: NDArray[np.float64], labels: NDArray) -> NDArray[np.int64]:
-    """How many classes come before the true one, (n,): higher scores, and equal ones of a smaller index.
+    """Number of classes ranked above the true one, (n,): higher scores, and equal ones with a smaller index.
 
-    scores: (n, classes). labels: (n,), within the classes. A row with a NaN ranks last.
+    scores: (n, classes). labels: (n,), valid class indices. A row with a NaN ranks last.
     """
     true = scores[np.arange(len(labels)), labels][:, None]
     earlier = np.arange(scores.shape[1])[None, :] < np.asarray(labels)[:, None]
@@ -55,15 +55,15 @@ def true_ranks(scores: NDArray[np.float64], labels: NDArray) -> NDArray[np.int64
 
 
 def is_probability(scores: NDArray[np.float64]) -> bool:
-    """Whether every row is a distribution already (a softmax output) and not logits."""
+    """Whether every row is a distribution (a softmax output), not logits."""
     return bool((scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1.0) < SUM_TOLERANCE).all())
 
 
 def kl_divergence(p: NDArray[np.float64], q: NDArray[np.float64], probability: bool) -> NDArray[np.float64]:
-    """KL(p ‖ q) of each row in nats, (n,). probability: the rows are distributions; else logits, made so by softmax.
+    """KL(p ‖ q) per row in nats, (n,). probability: the rows are distributions; else they are logits.
 
-    Distributions are clipped below at 1e-12 and scaled to sum to 1, so that a probability quantized to 0 costs a
-    finite amount.
+    Distributions are clipped below at 1e-12 and scaled to sum to 1, so that a probability quantized to 0 has a finite
+    cost.
     """
     log_p, log_q = (_log_probabilities(x, probability) for x in (p, q))
     return np.maximum((np.exp(log_p) * (log_p - log_q)).sum(axis=1), 0.0)

@@ -1,13 +1,13 @@
 """Dyadic rescaling: a real factor as an integer multiplication and a shift, r ≈ b / 2^c (HAWQ-V3, section III).
 
-This module is THE definition: every kernel and every function body gives the same integers, bit for bit. b is the
+This module is the definition: every kernel and every function body gives the same integers, bit for bit. b is the
 `multiplier`, 0 ≤ b ≤ 2³¹ − 1, and c the `shift`, 1 ≤ c ≤ 62. The rescale of k terms has one shift and one rounding,
 
     y = sat(((Σ term_i · b_i + 2^(c−1)) >> c) + zero_point)
 
-in 64-bit integers: arithmetic shift, so half rounds up; saturated to [qmin, qmax] from the 64-bit value. Whoever
-chooses the numbers proves |Σ term_i · b_i| + 2^(c−1) < 2⁶³ from bounds of the terms. Floats compute (b, c), nothing
-else. docs/arithmetic.md derives the bounds.
+in 64-bit integers: arithmetic shift, so half rounds up; saturated to [qmin, qmax] from the 64-bit value. The functions
+that choose (b, c) prove |Σ term_i · b_i| + 2^(c−1) < 2⁶³ from bounds of the terms. Only (b, c) are computed in floating
+point. docs/arithmetic.md derives the bounds.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ MULTIPLIER_MAX = INT32_MAX
 SHIFT_MIN = 1
 SHIFT_MAX = 62
 FIXED_SHIFT = 32
-# Below it a rescaled int32 is always 0: 2³¹ · r < 1/2.
+# Below this a rescaled int32 is always 0: 2³¹ · r < 1/2.
 RATIO_MIN = 2.0**-32
 SUM_MAX = (1 << 63) - 1
-# The rescale that gives an int32 accumulator out as it is. Any b = 2^c does; this is the one we write.
+# The rescale that leaves an int32 accumulator unchanged. Any b = 2^c would do.
 IDENTITY = (2, 1)
-# "auto" takes the fixed shift where it costs less than this much of one step of an 8-bit result; a share of results of
-# about that size differs from exact arithmetic, and 1 in 1000 may.
+# "auto" uses the fixed shift where its error is below this part of one step of an 8-bit result; about the same share of
+# results differs from exact arithmetic, and 1 in 1000 is acceptable.
 FIXED_ERROR_MAX = 2.0**-9
 EIGHT_BIT_SPAN = 256.0
 
@@ -42,11 +42,11 @@ Int32s = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Rescale:
-    """The numbers of one rescale, as operators take them.
+    """The numbers of one rescale, as inputs of an operator.
 
-    multipliers: int32, one array a term, 1-D or more. shift: int32, of shape (1,) or that of every multiplier.
+    multipliers: int32, one array per term, 1-D or more. shift: int32, shape (1,) or that of every multiplier.
     form: "fixed" (c = 32 for the whole operator) or "general". error: the largest Σ_i bound_i · |b_i/2^c − r_i|, in
-    steps of the result, that rounding the factors costs before saturation.
+    steps of the result: the error from rounding the factors, before saturation.
     """
 
     multipliers: tuple[Int32s, ...]
@@ -56,11 +56,11 @@ class Rescale:
 
 
 def dyadic(r: ArrayLike, shift_max: int = SHIFT_MAX) -> tuple[Int32s, Int32s]:
-    """(multiplier, shift), int32 and of r's shape, with r ≈ multiplier / 2^shift for each element on its own.
+    """(multiplier, shift), int32, shape of r, with r ≈ multiplier / 2^shift for each element separately.
 
     The shift is the largest up to shift_max with b = round(r · 2^c) ≤ 2³¹ − 1 (ties to even; r · 2^c is exact), so
     |b/2^c − r| ≤ 2^−(c+1), and relative to r at most 2⁻³¹ while c < shift_max. r < 2⁻³² gives b = 0.
-    Raises NumericError for r that is negative, not finite, or 2³⁰ − 1/4 and above.
+    Raises NumericError if r is negative, not finite, or at least 2³⁰ − 1/4.
     """
     ratio = _checked(r)
     shift = _largest_shift(ratio, shift_max)
@@ -69,10 +69,10 @@ def dyadic(r: ArrayLike, shift_max: int = SHIFT_MAX) -> tuple[Int32s, Int32s]:
 
 
 def dyadic_fixed(r: ArrayLike, shift: int = FIXED_SHIFT) -> tuple[Int32s, Int32s]:
-    """(multiplier, shift) with the same shift for all: multiplier int32 of r's shape, shift int32 (1,).
+    """(multiplier, shift) with the same shift for all elements: multiplier int32, shape of r; shift int32 (1,).
 
-    |b/2^c − r| ≤ 2^−(c+1); r < 2⁻³² gives b = 0. Raises NumericError where a multiplier would exceed 2³¹ − 1, with the
-    shift of 32 from r = 1/2 − 2⁻³³ on.
+    |b/2^c − r| ≤ 2^−(c+1); r < 2⁻³² gives b = 0. Raises NumericError if a multiplier would exceed 2³¹ − 1: for
+    shift 32, from r = 1/2 − 2⁻³³ on.
     """
     ratio = _checked(r)
     multiplier = _scaled(ratio, np.asarray(shift))
@@ -82,11 +82,11 @@ def dyadic_fixed(r: ArrayLike, shift: int = FIXED_SHIFT) -> tuple[Int32s, Int32s
 
 
 def dyadic_sum(rs: Sequence[ArrayLike], bounds: Sequence[ArrayLike]) -> tuple[tuple[Int32s, ...], Int32s]:
-    """(multipliers, shift) of a sum of terms: int32, all of the shape that rs broadcast to.
+    """(multipliers, shift) of a sum of terms: int32, all with the shape that rs broadcast to.
 
-    rs: a factor a term, scalar or per channel. bounds: integers ≥ |term_i|, likewise. For each channel the shift is the
+    rs: one factor per term, scalar or per channel. bounds: integers ≥ |term_i|, likewise. Per channel the shift is the
     largest with every b_i ≤ 2³¹ − 1 and Σ bound_i · b_i + 2^(c−1) < 2⁶³.
-    Raises NumericError for factors that `dyadic` refuses, or bounds that no shift serves.
+    Raises NumericError for factors that `dyadic` rejects, or if no shift fits the bounds.
     """
     ratios = np.broadcast_arrays(*(_checked(r) for r in rs))
     reach = [_integers(b) for b in bounds]
@@ -102,13 +102,13 @@ def dyadic_sum(rs: Sequence[ArrayLike], bounds: Sequence[ArrayLike]) -> tuple[tu
 
 
 def choose(rs: Sequence[ArrayLike], bounds: Sequence[ArrayLike], form: Form = "auto") -> Rescale:
-    """The rescale of one operator with a term (and a factor r) or more.
+    """The rescale of one operator with one or more terms, each with a factor r.
 
-    rs: a factor a term, scalar, per channel, or by position; bounds: integers ≥ |term_i|, likewise. Results have one
-    axis at least, as operators want it.
-    "fixed": c = 32 everywhere; raises NumericError where a multiplier or the sum does not fit.
-    "general": per channel the largest shift (`dyadic`, `dyadic_sum`).
-    "auto": fixed where it fits and its error, for results of 8 bits, is below FIXED_ERROR_MAX; else general.
+    rs: one factor per term, scalar, per channel, or by position; bounds: integers ≥ |term_i|, likewise. Results have at
+    least one axis, as operators require.
+    "fixed": c = 32 everywhere; raises NumericError if a multiplier or the sum does not fit.
+    "general": the largest shift per channel (`dyadic`, `dyadic_sum`).
+    "auto": fixed if it fits and its error, for 8-bit results, is below FIXED_ERROR_MAX; else general.
     """
     ratios = [np.atleast_1d(_checked(r)) for r in rs]
     reach = [_integers(b) for b in bounds]
@@ -119,7 +119,7 @@ def choose(rs: Sequence[ArrayLike], bounds: Sequence[ArrayLike], form: Form = "a
         multipliers, shift = _fixed_sum(ratios, reach)
         return Rescale(multipliers, shift, "fixed", _error(ratios, multipliers, shift, reach))
     if len(ratios) == 1 and int(np.max(reach[0], initial=0)) <= 1 << 31:
-        # |term| · b + 2^(c−1) ≤ 2³¹ · (2³¹ − 1) + 2⁶¹ < 2⁶³: the proof of dyadic_sum, once for all.
+        # |term| · b + 2^(c−1) ≤ 2³¹ · (2³¹ − 1) + 2⁶¹ < 2⁶³: no need for the search in dyadic_sum.
         alone, shift = dyadic(ratios[0])
         multipliers = (alone,)
     else:
@@ -128,9 +128,9 @@ def choose(rs: Sequence[ArrayLike], bounds: Sequence[ArrayLike], form: Form = "a
 
 
 def error_bound(r: ArrayLike, multiplier: ArrayLike, shift: ArrayLike) -> NDArray[np.float64]:
-    """|multiplier / 2^shift − r|, float64 and exact for pairs made here: what one unit of the term is off by.
+    """|multiplier / 2^shift − r|, float64, exact for pairs made here: the error per unit of the term.
 
-    Before its rounding a rescale of the term t is off by at most |t| times this, in steps of the result.
+    Before rounding, the rescale of a term t is off by at most |t| times this, in steps of the result.
     """
     b, c = np.asarray(multiplier), np.asarray(shift)
     return np.asarray(np.abs(np.ldexp(b.astype(np.float64), -c.astype(np.int32)) - np.asarray(r, np.float64)))
@@ -146,8 +146,8 @@ def rescale(
 ) -> NDArray[np.int64]:
     """sat(((Σ term_i · b_i + 2^(c−1)) >> c) + zero_point), int64; terms, multipliers and shift broadcast together.
 
-    terms: integers with their zero points already subtracted. Raises NumericError for a multiplier or shift out of
-    range, and when a sum does not fit 64 bits: kernels would wrap there, and lowering proves that it never happens.
+    terms: integers, zero points already subtracted. Raises NumericError for a multiplier or shift out of range, and if
+    a sum does not fit 64 bits: kernels would wrap there, and lowering proves that it never happens.
     """
     values = [np.asarray(t, np.int64) for t in terms]
     factors = [np.asarray(m, np.int64) for m in multipliers]
@@ -157,7 +157,7 @@ def rescale(
     largest = sum(_largest(t) * _largest(b) for t, b in zip(values, factors, strict=True))
     half = np.int64(1) << (c - 1)
     if largest + _largest(half) > SUM_MAX:
-        # Only an element by element look at unlimited integers can tell whether it really overflows.
+        # The bound is too coarse: compute each element with unlimited integers.
         products = [t.astype(object) * b for t, b in zip(values, factors, strict=True)]
         exact = np.asarray(sum(products) + half.astype(object))
         if np.any((exact > SUM_MAX) | (exact < -SUM_MAX - 1)):
@@ -169,17 +169,17 @@ def rescale(
 
 
 def accumulator_bound(bias: ArrayLike, reduction: int, max_abs_x: int, max_abs_w: int) -> NDArray[np.int64]:
-    """|bias| + reduction · max|x − zero_point| · max|w − w_zero_point|, int64 of bias's shape: bounds |accumulator|.
+    """|bias| + reduction · max|x − zero_point| · max|w − w_zero_point|, int64, shape of bias: bounds |accumulator|.
 
-    reduction: products a sum. Needs no look at the weights; `weighted_bound` is tighter.
+    reduction: products per sum. Independent of the weights; `weighted_bound` is tighter.
     """
     return np.abs(np.asarray(bias, np.int64)) + reduction * max_abs_x * max_abs_w
 
 
 def weighted_bound(w: NDArray, bias: ArrayLike, x_low: int, x_high: int, axis: int = 0) -> NDArray[np.int64]:
-    """The largest |accumulator| of each output channel that these weights can make, int64 (channels,). It is reached.
+    """The largest |accumulator| per output channel for these weights, int64 (channels,). The bound is attained.
 
-    w: integers with their zero point subtracted, output channels along `axis`. bias: (channels,).
+    w: integers, zero point already subtracted, output channels along `axis`. bias: (channels,).
     x_low ≤ 0 ≤ x_high: the range of x − zero_point; padding contributes 0.
     """
     rows = np.moveaxis(np.asarray(w, np.int64), axis, 0)
@@ -193,7 +193,7 @@ def weighted_bound(w: NDArray, bias: ArrayLike, x_low: int, x_high: int, axis: i
 
 
 def fits_accumulator(bound: ArrayLike) -> bool:
-    """Whether accumulators of these bounds fit int32."""
+    """Whether accumulators with these bounds fit int32."""
     return bool(np.all(np.asarray(bound) <= INT32_MAX))
 
 
@@ -205,13 +205,13 @@ def _checked(r: ArrayLike) -> NDArray[np.float64]:
 
 
 def _scaled(ratio: NDArray[np.float64], shift: NDArray) -> NDArray[np.int64]:
-    """round(r · 2^c) as int64, 2³¹ where it is that or more."""
+    """round(r · 2^c) as int64, at most 2³¹."""
     with np.errstate(over="ignore", under="ignore"):
         return np.rint(np.minimum(np.ldexp(ratio, shift.astype(np.int32)), 2.0**31)).astype(np.int64)
 
 
 def _largest_shift(ratio: NDArray[np.float64], shift_max: int) -> NDArray[np.int64]:
-    """The largest shift up to shift_max for which the multiplier of each r fits."""
+    """The largest shift up to shift_max for which each multiplier fits."""
     _, exponent = np.frexp(ratio)  # r = mantissa · 2^exponent with 1/2 ≤ mantissa < 1
     shift = np.minimum(31 - exponent.astype(np.int64), shift_max)
     shift = np.where(ratio == 0, shift_max, shift)
@@ -241,7 +241,7 @@ def _largest(values: NDArray[np.int64]) -> int:
 
 
 def _fixed_sum(ratios: Sequence[NDArray[np.float64]], bounds: Sequence[NDArray]) -> tuple[tuple[Int32s, ...], Int32s]:
-    """Multipliers for the fixed shift, each of its own factor's shape. Raises NumericError where it does not fit."""
+    """Multipliers for the fixed shift, each with the shape of its factor. Raises NumericError if they do not fit."""
     found = [_scaled(r, np.asarray(FIXED_SHIFT)) for r in ratios]
     shift = np.asarray([FIXED_SHIFT], np.int32)
     if any(np.any(b > MULTIPLIER_MAX) for b in found):

@@ -1,4 +1,4 @@
-"""Integer number formats: bits, sign, symmetry, scale form; and how ranges of weights are chosen by default."""
+"""Integer number formats: bits, sign, symmetry, scale form; and the default choice of weight ranges."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from onnxq.errors import ConfigError
 MIN_BITS = 2
 MAX_BITS = 8
 WeightRange = Literal["max", "mse"]
-DEFAULT_WEIGHT_RANGE = "max at 8 bits, mse below"  # what default_weight_range chooses, for people
+DEFAULT_WEIGHT_RANGE = "max at 8 bits, mse below"  # default_weight_range in words
 
 
 def default_weight_range(bits: int) -> WeightRange:
-    """The method of weight_qparams where the user chose none: clipping pays below 8 bits only."""
+    """The method of weight_qparams if the user chose none: clipping helps only below 8 bits."""
     return "max" if bits == 8 else "mse"
 
 
 @dataclass(frozen=True)
 class QuantFormat:
-    """How real numbers become integers: real = scale · (q − zero_point).
+    """How integers represent real numbers: real = scale · (q − zero_point).
 
-    bits: 2 to 8. A width without an ONNX type of its own is stored in the next wider one
+    bits: 2 to 8. A width without its own ONNX type is stored in the next wider type
     with a narrower [qmin, qmax].
     signed: two's complement or unsigned.
     symmetric: zero_point is 0.
-    narrow_range: leaves out the most negative code, so that −qmax … qmax is balanced.
+    narrow_range: omits the most negative code, so that −qmax … qmax is balanced.
     power_of_two: the scale is rounded up to 2^k.
     """
 

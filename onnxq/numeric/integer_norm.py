@@ -1,7 +1,7 @@
-"""Arithmetic of Softmax and LayerNorm in integers, after I-BERT (Kim et al., 2021), and the constants they take.
+"""Integer arithmetic of Softmax and LayerNorm, after I-BERT (Kim et al., 2021), and the constants of these operators.
 
-I-BERT approximates exp by a polynomial; an 8-bit input has a table instead. The integer square root, by Newton's
-iteration as there, is that of a number brought into [2⁶⁰, 2⁶²): a small variance is as exact as a large one.
+I-BERT approximates exp by a polynomial; for an 8-bit input a table is used instead. The integer square root uses
+Newton's iteration as in I-BERT, on a number shifted into [2⁶⁰, 2⁶²): a small variance is as exact as a large one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from onnxq.errors import NumericError
 from onnxq.numeric.dyadic import INT32_MAX, SHIFT_MAX, SHIFT_MIN, dyadic
 
-# exp(0) in the table of Softmax: 20 bits, so that sums of 2²⁵ of them and all that follows fit 64 bits.
+# exp(0) in the table of Softmax: 20 bits, so that sums of 2²⁵ entries and everything computed from them fit 64 bits.
 EXP_ONE = 1 << 20
 SOFTMAX_SHIFT_MAX = 16
-# LayerNorm: values of x are limited to 16 bits, rows to 2¹⁵ of them; then nothing below exceeds 63 bits.
+# LayerNorm: x is limited to 16 bits and rows to 2¹⁵ values, so that nothing exceeds 63 bits.
 LAYER_NORM_LIMIT = 1 << 15
 LAYER_NORM_LENGTH = 1 << 15
 EPSILON_MAX = 1 << 61
@@ -26,7 +26,7 @@ FRACTION_BITS = 20  # of a normalized value, which is at most sqrt(2¹⁵)
 
 
 def exp_table(x_scale: float) -> NDArray[np.int32]:
-    """int32 [256]: entry d is round(exp(−x_scale · d) · 2²⁰), what d steps below the largest value count."""
+    """int32 [256]: entry d is round(exp(−x_scale · d) · 2²⁰), for a value d steps below the largest."""
     return np.rint(np.exp(-float(x_scale) * np.arange(256)) * EXP_ONE).astype(np.int32)
 
 
@@ -48,8 +48,8 @@ def normalized(v: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int6
 def integer_sqrt(v: NDArray[np.int64]) -> NDArray[np.int64]:
     """floor(sqrt(v)) of integers 2⁶⁰ ≤ v < 2⁶², exact: three steps of Newton's iteration and a correction.
 
-    It starts from the tangent at 1.5 · 2³⁰, at most 8.4 % above the root. A step squares the relative error and halves
-    it, and never falls below floor(sqrt(v)); after three it is at most 1 above that.
+    The start is the tangent at 1.5 · 2³⁰, at most 8.4 % above the root. A step squares the relative error and halves
+    it, and never falls below floor(sqrt(v)); after three steps the value is at most 1 above that.
     """
     root = (3 << 28) + v // (3 << 30)
     for _ in range(3):
@@ -59,7 +59,7 @@ def integer_sqrt(v: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class LayerNormConstants:
-    """What LayerNorm takes besides x. gamma int32 [n] or [1], beta int64 likewise, shift int32 [1], epsilon an int."""
+    """Constants of LayerNorm. gamma: int32 [n] or [1]. beta: int64, likewise. shift: int32 [1]. epsilon: an int."""
 
     gamma: NDArray[np.int32]
     beta: NDArray[np.int64]
@@ -73,7 +73,7 @@ def layer_norm_constants(
     """The integers for y = gamma · (x − mean) / sqrt(variance + epsilon) + beta over rows of n values.
 
     gamma, beta: real, scalars or (n,). The shift is the largest with |gamma| ≤ 2³¹ − 1 and |beta| ≤ 2⁶².
-    Raises NumericError for rows that are too long and for numbers that do not fit.
+    Raises NumericError if rows are too long or a number does not fit.
     """
     g = np.atleast_1d(np.asarray(gamma, np.float64)) / y_scale / (1 << FRACTION_BITS)
     b = np.atleast_1d(np.asarray(beta, np.float64)) / y_scale

@@ -1,4 +1,4 @@
-"""Arithmetic that the integer operators share: zero points, accumulators, rescale, saturate, store."""
+"""Arithmetic shared by the integer operators: zero points, accumulators, rescale, saturate, store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxq.numeric.quantize import along_axis
 
 Integers = NDArray[Any]
 
-# `y_type`: ONNX's numbers of element types.
+# `y_type`: ONNX's element type numbers.
 TYPES: dict[int, type[np.integer[Any]]] = {2: np.uint8, 3: np.int8, 6: np.int32}
 
 
@@ -28,18 +28,18 @@ def rescaled(
     qmax: int,
     y_type: int,
 ) -> Integers:
-    """`dyadic.rescale` stored in y's type. Raises NumericError for a range that the type does not hold."""
+    """`dyadic.rescale` stored in y's type. Raises NumericError for a range outside the type."""
     dtype = result_type(qmin, qmax, y_type)
     return np.asarray(rescale(terms, multipliers, shift, y_zero_point, qmin, qmax)).astype(dtype)
 
 
 def saturated(values: NDArray[np.int64], *, y_zero_point: int, qmin: int, qmax: int, y_type: int) -> Integers:
-    """sat(values + y_zero_point) in y's type. Raises NumericError for a range that the type does not hold."""
+    """sat(values + y_zero_point) in y's type. Raises NumericError for a range outside the type."""
     return np.asarray(np.clip(values + y_zero_point, qmin, qmax)).astype(result_type(qmin, qmax, y_type))
 
 
 def result_type(qmin: int, qmax: int, y_type: int) -> type[np.integer[Any]]:
-    """The type of y. Raises NumericError if there is none or [qmin, qmax] is no range in it."""
+    """The type of y. Raises NumericError for an unknown type, or if [qmin, qmax] is not a range within it."""
     if y_type not in TYPES:
         raise NumericError(f"element type {y_type} of y: it can be 2 (uint8), 3 (int8) or 6 (int32)")
     limits = np.iinfo(TYPES[y_type])
@@ -49,7 +49,7 @@ def result_type(qmin: int, qmax: int, y_type: int) -> type[np.integer[Any]]:
 
 
 def accumulated(values: NDArray, what: str) -> NDArray[np.int64]:
-    """Exact sums as int64. Raises NumericError where one does not fit the int32 accumulator of the kernels."""
+    """Exact sums as int64. Raises NumericError if one does not fit the int32 accumulator of the kernels."""
     if values.size and (values.max() > np.iinfo(np.int32).max or values.min() < np.iinfo(np.int32).min):
         raise NumericError(f"{what} does not fit a 32-bit accumulator: {values.min():.0f} to {values.max():.0f}")
     return values.astype(np.int64)
@@ -61,5 +61,5 @@ def centred(x: Integers, zero_point: int) -> NDArray[np.int64]:
 
 
 def aligned(vector: Integers, axis: int, rank: int) -> Integers:
-    """A vector of [1] or [C], so that it broadcasts along `axis` of a tensor of this rank."""
+    """A vector [1] or [C], reshaped to broadcast along `axis` of a tensor of this rank."""
     return vector if vector.size == 1 else along_axis(vector, axis, rank)

@@ -1,4 +1,4 @@
-"""Distances between a tensor and its quantized twin."""
+"""Distances between a tensor and its quantized counterpart."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-# Elements summed at once: they stay in cache, and BLAS starts no threads for so few. Those would wait for the cores on
-# which onnxruntime's threads still spin (10 times slower, measured).
+# Elements summed at once: they stay in cache, and BLAS starts no threads for so few elements. Such threads would wait
+# for cores on which onnxruntime's threads still spin (measured: 10 times slower).
 BLOCK = 8192
 
 
 class ErrorSums:
-    """Running float64 sums from which SQNR, cosine and MSE follow; add any number of batches."""
+    """Running float64 sums for SQNR, cosine and MSE; add any number of batches."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -24,7 +24,7 @@ class ErrorSums:
         self.err_max = 0.0
 
     def add(self, reference: NDArray, test: NDArray) -> None:
-        """Add one pair of arrays; ValueError when their shapes differ. A NaN makes every figure NaN."""
+        """Add one pair of arrays; ValueError if their shapes differ. A NaN makes every metric NaN."""
         if reference.shape != test.shape:
             raise ValueError(f"{reference.shape} and {test.shape} are not the same shape")
         reference, test = np.ravel(reference), np.ravel(test)

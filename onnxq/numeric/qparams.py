@@ -12,7 +12,8 @@ from onnxq.numeric.formats import QuantFormat
 # Below the smallest normal float32, runtimes that flush denormals would divide by zero.
 SCALE_MIN = float(np.finfo(np.float32).tiny)
 SCALE_MAX = float(np.finfo(np.float32).max)
-# Beyond it the ends of the grid, scale · (q − zero_point), could be infinite in float32 (a power-of-two scale doubles).
+# Beyond this the ends of the grid, scale · (q − zero_point), could be infinite in float32 (rounding up to 2^k can
+# double a scale).
 RANGE_MAX = SCALE_MAX / 4
 
 
@@ -31,7 +32,7 @@ class QParams:
     axis: int | None = None
 
     def real_range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The smallest and largest representable reals, float64, shaped like scale."""
+        """The smallest and largest representable reals, float64, shape of scale."""
         scale = self.scale.astype(np.float64)
         return scale * (self.format.qmin - self.zero_point), scale * (self.format.qmax - self.zero_point)
 
@@ -39,12 +40,12 @@ class QParams:
 def qparams_from_range(low: ArrayLike, high: ArrayLike, fmt: QuantFormat, axis: int | None = None) -> QParams:
     """Scale and zero point that cover [low, high] and represent 0 exactly.
 
-    low, high: real bounds, scalars or arrays of shape (channels,); float64 inside.
+    low, high: real bounds, scalars or arrays of shape (channels,); computed in float64.
     Symmetric signed: scale = max(|low|, |high|) / qmax. Symmetric unsigned: scale = high / qmax
-    (what lies below 0 saturates). Affine: the range is widened to include 0, then
+    (values below 0 saturate). Affine: the range is widened to include 0, then
     scale = (high − low) / (qmax − qmin), zero_point = round(qmin − low / scale).
-    An empty range (all zeros) gives scale 1. The scale is always a finite normal float32 > 0, and every code stands
-    for a finite float32 (ranges end at RANGE_MAX).
+    An empty range (all zeros) gives scale 1. The scale is always a finite normal float32 > 0, and every code represents
+    a finite float32 (ranges end at RANGE_MAX).
     """
     lo = np.clip(np.asarray(low, np.float64), -RANGE_MAX, 0.0)
     hi = np.clip(np.asarray(high, np.float64), 0.0, RANGE_MAX)
@@ -61,7 +62,7 @@ def qparams_from_range(low: ArrayLike, high: ArrayLike, fmt: QuantFormat, axis: 
 
 
 def finite_scale(scale: ArrayLike, power_of_two: bool = False) -> NDArray[np.float32]:
-    """Make any non-negative scale usable: 0 becomes 1, the rest a normal float32, rounded up to 2^k if asked."""
+    """Make any non-negative scale usable: 0 becomes 1, the rest a normal float32, rounded up to 2^k if power_of_two."""
     s = np.asarray(scale, np.float64)
     found: NDArray[np.float32] = np.where(s == 0.0, 1.0, np.clip(s, SCALE_MIN, SCALE_MAX)).astype(np.float32)
     if power_of_two:

@@ -9,7 +9,7 @@ from onnxq.numeric.qparams import QParams
 
 
 def along_axis(values: NDArray, axis: int | None, ndim: int) -> NDArray:
-    """Shape per-channel values (channels,) so that they broadcast along `axis` of an ndim-dimensional array."""
+    """Reshape per-channel values (channels,) to broadcast along `axis` of an ndim-dimensional array."""
     if axis is None or values.ndim == 0:
         return values
     shape = [1] * ndim
@@ -40,5 +40,5 @@ def dequantize(q: NDArray, qparams: QParams) -> NDArray[np.float32]:
 
 
 def fake_quantize(x: NDArray, qparams: QParams) -> NDArray[np.float32]:
-    """Quantize then dequantize: what the integers stand for, float32."""
+    """Quantize then dequantize: the real values of the codes, float32."""
     return dequantize(quantize(x, qparams), qparams)

@@ -1,4 +1,4 @@
-"""Functions of one 8-bit value as tables of 256 codes: no approximation, whatever the function."""
+"""Functions of one 8-bit value as tables of 256 codes: exact for any function."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def table(
     qmin: int,
     qmax: int,
 ) -> NDArray:
-    """The codes of function(x) for every code of x, in order from the least: [256] of y_type, uint8 or int8.
+    """The codes of function(x) for every code of x in ascending order: [256] of y_type, uint8 or int8.
 
-    function: float64 [256] in and out, as `activations.activation` makes them. Its argument and its result are rounded
-    to float32 and the division by y_scale is one of float32, as in DequantizeLinear → operator → QuantizeLinear; so the
-    codes are onnxruntime's, except where its own float32 function falls on the other side of a tie.
+    function: float64 [256] in and out, as returned by `activations.activation`. Its argument and its result are rounded
+    to float32, and the division by y_scale is in float32, as in DequantizeLinear → operator → QuantizeLinear; so the
+    codes equal onnxruntime's, except where its own float32 function falls on the other side of a tie.
     Raises NumericError as `dequantized_codes` and `quantized` do.
     """
     reals = function(dequantized_codes(x_scale, x_zero_point, x_type))
@@ -36,16 +36,16 @@ def table(
 
 
 def dequantized_codes(x_scale: float, x_zero_point: int, x_type: DTypeLike) -> Reals:
-    """What the 256 codes of a type stand for, from the least on: float32 values in float64."""
+    """The real values of the 256 codes of a type in ascending order: float32 values stored as float64."""
     limits = np.iinfo(_eight_bit(x_type))
     codes = np.arange(limits.min, limits.max + 1)
     return ((codes - x_zero_point).astype(np.float32) * np.float32(x_scale)).astype(np.float64)
 
 
 def quantized(reals: NDArray, y_scale: float, y_zero_point: int, y_type: DTypeLike, qmin: int, qmax: int) -> NDArray:
-    """sat(round_half_even(real / y_scale) + y_zero_point) in y_type, of any shape; infinities saturate, NaN is qmin.
+    """sat(round_half_even(real / y_scale) + y_zero_point) in y_type, any shape; infinities saturate, NaN gives qmin.
 
-    Raises NumericError for a type that is not of 8 bits or does not hold [qmin, qmax].
+    Raises NumericError for a type that is not 8-bit, or for [qmin, qmax] outside the type.
     """
     dtype = _eight_bit(y_type)
     limits = np.iinfo(dtype)

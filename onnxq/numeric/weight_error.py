@@ -1,4 +1,4 @@
-"""Squared error of quantized weights at several widths, in one pass over them."""
+"""Squared error of quantized weights at several widths, in one pass over the weights."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from onnxq.numeric.formats import QuantFormat
 from onnxq.numeric.qparams import QParams, qparams_from_range
 
-# Elements of a block that stays in the second-level cache through all widths: longer ones are slower again.
+# Elements per block: a block stays in the second-level cache through all widths; longer ones are slower.
 BLOCK = 1 << 15
-# BLAS starts no threads for so few: they would wait for cores on which onnxruntime's still spin.
+# BLAS starts no threads for so few elements: they would wait for cores on which onnxruntime's threads still spin.
 BLAS = 1 << 13
-# Scales are float32: rows whose scales have one ratio in theory differ by this much.
+# Scales are float32: ratios that are equal in theory differ by this much.
 RATIO_TOLERANCE = 1e-6
 
 
 def weight_errors(w: NDArray, formats: Sequence[QuantFormat], axis: int | None = None) -> NDArray[np.float64]:
-    """Mean of (w − dequantize(quantize(w)))² for each format, ranges from minimum and maximum; (len(formats),).
+    """Mean of (w − dequantize(quantize(w)))² per format, ranges from minimum and maximum; (len(formats),).
 
-    w: floating point, any shape. axis: channel axis of the scales, None for one scale. What quantize and dequantize
-    give, but computed in steps of the grid with a reciprocal scale: relative differences of about 1e-5.
+    w: floating point, any shape. axis: channel axis of the scales, None for per-tensor. Same as with quantize and
+    dequantize, but computed in steps of the grid with a reciprocal scale: relative differences of about 1e-5.
     """
     if w.size == 0:
         return np.zeros(len(formats))
@@ -54,7 +54,7 @@ def weight_errors(w: NDArray, formats: Sequence[QuantFormat], axis: int | None =
 
 
 def _ratios(grids: Sequence[_Grid]) -> list[np.float32] | None:
-    """Reciprocal scales of each grid over the first one's where all rows have the same: a scalar multiplies faster."""
+    """Reciprocal scales relative to the first grid's, if equal in all rows: multiplying by a scalar is faster."""
     found = []
     for grid in grids:
         ratio = (grid.reciprocal / grids[0].reciprocal)[grids[0].used]
@@ -74,7 +74,7 @@ class _Grid:
         self.weight = scale**2
         self.qmin = (qparams.format.qmin - qparams.zero_point).astype(np.float32)[:, None]
         self.qmax = (qparams.format.qmax - qparams.zero_point).astype(np.float32)[:, None]
-        # Rounding keeps order: if the ends of a row are on the grid, so is all of it, and a pass is saved.
+        # Rounding is monotone: if the ends of a row are within the grid, so is the whole row, which saves a pass.
         ends = np.rint(np.stack([low, high]) * self.reciprocal[:, 0])
         self.saturates = bool((ends[0] < self.qmin[:, 0]).any() or (ends[1] > self.qmax[:, 0]).any())
 

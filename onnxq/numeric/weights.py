@@ -12,12 +12,13 @@ from onnxq.numeric.qparams import QParams, finite_scale, qparams_from_range
 from onnxq.numeric.quantize import along_axis
 
 INT32_MAX = (1 << 31) - 1
-# How far below the largest |w| the search for the least squared error goes, and in how many steps.
+# The least-squared-error search shrinks the range down to this part of the largest |w|, in this many steps.
 MSE_SHRINK_MIN = 0.1
 MSE_STEPS = 91
 MSE_BLOCK = 1 << 15
-# Rounding errors cancel in a sum of products, those of clipping all shrink the weights: their squares count more.
-# 3 as in AIMET's "TF-enhanced"; SqueezeNet at 5 and 4 bits: 21.3 and 13.4 dB at the logits, 15.7 and 8.3 dB with 1.
+# How much the squared error of a clipped weight counts: rounding errors cancel in a sum of products, while clipping
+# errors all shrink the weights. 3 as in AIMET's "TF-enhanced"; SqueezeNet at 5 and 4 bits: 21.3 and 13.4 dB at the
+# logits, 15.7 and 8.3 dB with 1.
 CLIPPED_COUNT = 3.0
 
 
@@ -26,9 +27,9 @@ def weight_qparams(w: NDArray, fmt: QuantFormat, axis: int | None, method: str =
 
     w: floating point. axis: channel axis, None for per-tensor. method: "max" covers the whole range of each
     channel (NVIDIA 2020, table 4: lossless in practice at 8 bits); "mse" shrinks it in steps to the least
-    squared error per channel, that of clipped weights counting CLIPPED_COUNT times.
-    A channel of zeros takes the smallest scale of the others: with one of its own choice the multiplier of its rescale
-    would be out of line.
+    squared error per channel, where clipped weights count CLIPPED_COUNT times.
+    A channel of zeros uses the smallest scale of the other channels: with an arbitrary scale the multiplier of its
+    rescale would be of a different magnitude.
     """
     other = None if axis is None else tuple(i for i in range(w.ndim) if i != axis % w.ndim)
     if w.size == 0:
@@ -45,7 +46,7 @@ def weight_qparams(w: NDArray, fmt: QuantFormat, axis: int | None, method: str =
 
 
 def _least_squared_error(w: NDArray, lo: NDArray, hi: NDArray, fmt: QuantFormat, axis: int | None) -> QParams:
-    """The shrunk range of each channel whose grid has the least error on w; the widest of equally good ones."""
+    """The shrunk range per channel whose grid has the least error on w; the widest of equally good ones."""
     channels = np.reshape(w, (1, -1)) if axis is None else np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1)
     trials = [qparams_from_range(lo * s, hi * s, fmt, axis) for s in np.linspace(1.0, MSE_SHRINK_MIN, MSE_STEPS)]
     scale = np.stack([t.scale.reshape(-1) for t in trials])
@@ -73,9 +74,9 @@ def _least_squared_error(w: NDArray, lo: NDArray, hi: NDArray, fmt: QuantFormat,
 
 @dataclass(frozen=True)
 class BiasFit:
-    """Weight parameters whose int32 bias provably fits, and the channels that had to be widened.
+    """Weight parameters for which the int32 bias provably fits, and the channels that had to be widened.
 
-    widened: indices of the channels whose weight scale grew (docs/arithmetic.md, bias).
+    widened: indices of the channels whose weight scale was increased (docs/arithmetic.md, bias).
     """
 
     weight: QParams
@@ -87,10 +88,10 @@ def fit_bias(
 ) -> BiasFit:
     """Widen weight scales until |bias| + reduction · max|x − zp| · max|w| ≤ 2³¹ − 1 for every channel.
 
-    bias: real values, (channels,). zero_channels: channels whose weights are all zero; their scale says nothing,
-    so it is taken from the bias. input_scale: scale of the input activations. reduction: products summed per
-    output (K). Widening loses a little weight resolution in that channel; saturating the bias would be wrong.
-    A product K · max|x| · max|w| that alone exceeds the bound cannot be mended here: the room is then all of int32.
+    bias: real values, (channels,). zero_channels: channels whose weights are all zero; their scale is arbitrary,
+    so it is derived from the bias. input_scale: scale of the input activations. reduction: products per
+    sum (K). Widening loses a little weight resolution in that channel; saturating the bias would be wrong.
+    If K · max|x| · max|w| alone exceeds the bound, this cannot be fixed here: the bias may then use all of int32.
     """
     fmt = weight.format
     max_abs_w = int(np.max(np.maximum(np.abs(fmt.qmax - weight.zero_point), np.abs(fmt.qmin - weight.zero_point))))
@@ -98,7 +99,7 @@ def fit_bias(
     if room <= 0:
         room = INT32_MAX
     magnitude = np.abs(bias.astype(np.float64))
-    # One code of slack for rounding, and a relative hair for the float32 scales that will be multiplied.
+    # One code of slack for rounding, and a small relative slack for the product of float32 scales.
     needed = magnitude / (input_scale * max(room - 1, 1)) * (1 + 1e-6)
     scale = np.broadcast_to(weight.scale, magnitude.shape).astype(np.float64)
     if weight.scale.ndim == 0:
@@ -118,8 +119,8 @@ def _with_scale(weight: QParams, scale: NDArray | float) -> QParams:
 def quantize_bias(bias: NDArray, input_scale: float, weight: QParams) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """int32 codes and float32 scales of a bias: scale = scale_x · scale_w[channel], zero point 0.
 
-    bias: real values, (channels,). Returns (codes, scale), both (channels,) for per-channel weights, and a
-    scalar scale for per-tensor ones.
+    bias: real values, (channels,). Returns (codes, scale), both (channels,) for per-channel weights; the scale is
+    a scalar for per-tensor weights.
     """
     scale = np.maximum(np.float32(input_scale) * weight.scale, np.float32(np.finfo(np.float32).tiny))
     q = np.rint(bias.astype(np.float64) / along_axis(scale, 0, 1).astype(np.float64))

@@ -18,10 +18,10 @@ def taps(
     dilations: Sequence[int],
     fill: float,
 ) -> Iterator[NDArray]:
-    """For each element of the window, row by row, what all windows see there: [N, OH, OW, C], views of the padded x.
+    """For each window element, row by row, its values in all windows: [N, OH, OW, C], views of the padded x.
 
-    x: [N, H, W, C]. pads: top, left, bottom, right, holding `fill`. OH and OW are as in ONNX without ceil_mode.
-    Raises NumericError where the window is larger than the padded image.
+    x: [N, H, W, C]. pads: top, left, bottom, right, filled with `fill`. OH and OW are as in ONNX without ceil_mode.
+    Raises NumericError if the window is larger than the padded image.
     """
     top, left, bottom, right = pads
     padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)

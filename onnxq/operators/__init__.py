@@ -1,11 +1,11 @@
-"""The operators of domain com.onnxq, a module each, found by their file names; base/ holds what they share.
+"""The operators of domain com.onnxq, one module per operator, found by file name; base/ is shared code.
 
 OPERATORS               every operator by name (base.spec.OperatorSpec)
 SCHEMAS                 their schemas
 compute(name, …)        the exact output of a node
-function(name)          its body in standard ONNX operators, which integer-only models carry
-attach_functions(model) make a ModelProto carry the bodies of the operators it uses
-check_node(node)        what is wrong with a node, held against its schema
+function(name)          the body in standard ONNX operators, which integer-only models contain
+attach_functions(model) add to a ModelProto the bodies of the operators it uses
+check_node(node)        the errors of a node according to its schema
 """
 
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What the registry has, loaded when first used: reading a float model needs no operator of ours."""
+    """Names of the registry, loaded on first use: reading a float model needs none of our operators."""
     if name not in ("OPERATORS", "OperatorSpec", "SCHEMAS", "compute"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from onnxq.operators.base import registry

@@ -39,7 +39,7 @@ def _schema(name: str, summary: str, sign: str) -> Schema:
         BROADCAST,
         (*A_AND_B, AXIS, *RESULT),
         f"y = saturate((((a − a_zero_point)·b_a {sign} (b − b_zero_point)·b_b + 2^(c−1)) >> c) + y_zero_point)\n"
-        "    b_a = a_multiplier, b_b = b_multiplier and c of the place along axis",
+        "    b_a = a_multiplier, b_b = b_multiplier and c of the index along axis",
         f"""
         {body.centred("a", "a_zero_point")}
         {body.centred("b", "b_zero_point")}
@@ -70,7 +70,7 @@ def add(
     axis: int,
     **result: int,
 ) -> Integers:
-    """a + b with a multiplier each, one shift and one rounding (HAWQ-V3, eq. 9).
+    """a + b, each with its own multiplier, one shift and one rounding (HAWQ-V3, eq. 9).
 
     a, b: 8-bit or int32, broadcast as in NumPy. a_multiplier, b_multiplier, shift: [1] or [C] along `axis` of y.
     """
@@ -90,7 +90,7 @@ def sub(
     axis: int,
     **result: int,
 ) -> Integers:
-    """a − b, else as `add`."""
+    """a − b, otherwise as `add`."""
     terms = [centred(a, a_zero_point), -centred(b, b_zero_point)]
     return _sum(terms, a_multiplier, b_multiplier, shift, axis, result)
 

@@ -20,7 +20,7 @@ AVERAGE_POOL = Schema(
     "AveragePool",
     "Average pooling, channels-last.",
     (Input("x", ANY_WIDTH, "[N, H, W, C]", "activations"), multiplier(BY_POSITION), shift(BY_POSITION)),
-    Output("y", ANY_WIDTH, "[N, OH, OW, C]", "the result; OH and OW as ONNX's AveragePool without ceil_mode has them"),
+    Output("y", ANY_WIDTH, "[N, OH, OW, C]", "the result; OH and OW as in ONNX's AveragePool without ceil_mode"),
     (*WINDOW, X_ZERO_POINT, *RESULT),
     "sum[n, i, j, c'] = sum over kh, kw of (x[n, row, column, c'] − x_zero_point), padding adds 0\n"
     f"{PLACES}\n"
@@ -35,8 +35,8 @@ AVERAGE_POOL = Schema(
     {body.times("sums", "multiplier", "term")}
     {body.rescaled("term", "shift", "y_shape")}""",
     (
-        "The divisor is in the multiplier. Where it varies with the position (padding that is not counted, ceil_mode), "
-        "multiplier and shift have a value for each; ceil_mode itself is lowered into pads.",
+        "The divisor is part of the multiplier. Where it varies with the position (padding that is not counted, "
+        "ceil_mode), multiplier and shift have one value per position; ceil_mode itself is lowered into pads.",
         "The sum is int32; lowering proves that it cannot overflow.",
         RESCALE_NOTE,
     ),

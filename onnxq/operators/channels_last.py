@@ -1,4 +1,4 @@
-"""ChannelsLast: what moves elements and computes nothing."""
+"""ChannelsLast: moves elements, computes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHANNELS_LAST = Schema(
     moved = Transpose <perm = [0, 2, 1]> (flat)
     y_shape = Concat <axis = 0> (batch, places, channels)
     y = Reshape <allowzero = 1> (moved, y_shape)""",
-    ("`layout-nhwc` makes it of such a Transpose where an operator of ours reads the result: its kernel is faster.",),
+    ("`layout-nhwc` creates it from such a Transpose if one of our operators reads the result: its kernel is faster.",),
 )
 
 

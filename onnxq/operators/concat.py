@@ -1,4 +1,4 @@
-"""Concat2 … Concat8: tensors of different scales one after the other, each rescaled on its own (HAWQ-V3, eq. 10)."""
+"""Concat2 … Concat8: concatenation of tensors of different scales, each rescaled separately (HAWQ-V3, eq. 10)."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def _schema(count: int) -> Schema:
         (
             multiplier(f"[{count}]"),
             shift(f"[{count}]"),
-            *(Input(f"x_{i}", ANY_WIDTH, "as y, but along axis", f"part {i}") for i in range(count)),
+            *(Input(f"x_{i}", ANY_WIDTH, "as y, except along axis", f"part {i}") for i in range(count)),
         ),
         Output("y", ANY_WIDTH, "that of ONNX's Concat", "the parts in order"),
         (
-            Attribute("axis", "the axis of y that they lie along; negative counts from the end"),
+            Attribute("axis", "the axis of y along which they are concatenated; negative counts from the end"),
             Attribute("zero_points", "zero points of the parts", is_list=True, length=count),
             *RESULT,
         ),
@@ -60,9 +60,9 @@ def concat(
     zero_points: Sequence[int],
     **result: int,
 ) -> Integers:
-    """Concat2 … Concat8: the parts, 8-bit or int32, each rescaled on its own (HAWQ-V3, eq. 10).
+    """Concat2 … Concat8: the parts, 8-bit or int32, each rescaled separately (HAWQ-V3, eq. 10).
 
-    multiplier, shift, zero_points: one value a part.
+    multiplier, shift, zero_points: one value per part.
     """
     found = [
         rescaled([centred(x, z)], [b], c, **result)

@@ -22,8 +22,8 @@ from onnxq.operators.base.spec import OperatorSpec
 
 WINDOW = "strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group"
 
-# ConvInteger takes one zero point for all weights, so it computes Σ (x − zp)·w, and zp_w[m]·Σ (x − zp) is taken off:
-# a second convolution, with one filter of ones a group.
+# ConvInteger has one zero point for all weights, so it computes Σ (x − zp)·w, and zp_w[m]·Σ (x − zp) is subtracted:
+# a second convolution, with one filter of ones per group.
 ACCUMULATOR = f"""
     {body.unsigned("x")}
     {body.UNSIGNED_WEIGHTS}
@@ -67,7 +67,7 @@ acc[n, i, j, m] = bias[m] + sum over kh, kw, k of
 
 NOTES = (
     "Channels-last; 1-D convolutions are lowered with H = 1.",
-    "Padding holds x_zero_point, so it adds nothing.",
+    "Padding is x_zero_point, so it adds nothing.",
     "acc is int32; lowering proves that it cannot overflow.",
     RESCALE_NOTE,
     "b = 2, c = 1 and y_type 6 give the raw accumulator.",
@@ -79,7 +79,7 @@ CONV = Schema(
     "Conv",
     "2-D convolution, channels-last, with bias, rescale and saturation.",
     INPUTS,
-    Output("y", ANY_WIDTH, "[N, OH, OW, M]", "the result; OH and OW as ONNX's Conv has them"),
+    Output("y", ANY_WIDTH, "[N, OH, OW, M]", "the result; OH and OW as in ONNX's Conv"),
     (*ATTRIBUTES, *RESULT),
     f"{ACC_FORMULA}\ny = saturate(((acc·b + 2^(c−1)) >> c) + y_zero_point)          b, c of channel m",
     ACCUMULATOR + body.ACC_RESCALED,
@@ -117,7 +117,7 @@ def conv(
 ) -> Integers:
     """Convolution, channels-last: x [N, H, W, C], w [M, kH, kW, C/group], y [N, OH, OW, M].
 
-    x 8-bit; w int8 (INT4 weights too); bias int32 [M]; multiplier, shift int32 and w_zero_point int8 [1] or [M].
+    x 8-bit; w int8 (also for INT4 weights); bias int32 [M]; multiplier, shift int32 and w_zero_point int8 [1] or [M].
     acc = Σ (x − x_zero_point)(w − w_zero_point[m]) + bias[m], padding adds 0. Raises NumericError if it exceeds int32.
     """
     acc = convolution(x, w, bias, w_zero_point, strides, pads, dilations, group, x_zero_point)
@@ -142,7 +142,7 @@ def conv_add(
     residual_zero_point: int,
     **result: int,
 ) -> Integers:
-    """`conv` plus residual, 8-bit or int32 [N, OH, OW, M], before the one rounding (HAWQ-V3, eq. 9)."""
+    """`conv` plus residual, 8-bit or int32 [N, OH, OW, M], added before the single rounding (HAWQ-V3, eq. 9)."""
     acc = convolution(x, w, bias, w_zero_point, strides, pads, dilations, group, x_zero_point)
     terms = [acc, centred(residual, residual_zero_point)]
     return rescaled(terms, [multiplier, residual_multiplier], shift, **result)

@@ -36,7 +36,7 @@ def _normalize() -> str:
 
 
 def _newton(step: int) -> str:
-    """A step of the integer square root of v_5, from root_{step - 1} to root_{step}."""
+    """One step of the integer square root of v_5, from root_{step - 1} to root_{step}."""
     return f"""
     ratio_{step} = Div (v_5, root_{step - 1})
     sum_{step} = Add (root_{step - 1}, ratio_{step})
@@ -49,13 +49,13 @@ LAYER_NORM = Schema(
     (
         Input("x", ANY_WIDTH, "[..., n], n at most 32768", "the values; x − x_zero_point is limited to 16 bits"),
         Input("gamma", ("int32",), "[1] or [n]", "factors, of either sign", constant=True),
-        Input("beta", ("int64",), "[1] or [n]", "added; at most 2⁶² in size", constant=True),
+        Input("beta", ("int64",), "[1] or [n]", "added; at most 2⁶² in magnitude", constant=True),
         shift("[1]"),
     ),
     Output("y", ANY_WIDTH, "the shape of x", "the result"),
     (
         Attribute("epsilon", "added to n² times the variance, 0 to 2⁶¹", least=0),
-        Attribute("center", "1: LayerNorm; 0: RMSNorm, which takes off no mean", 1, least=0),
+        Attribute("center", "1: LayerNorm; 0: RMSNorm, which subtracts no mean", 1, least=0),
         X_ZERO_POINT,
         *RESULT,
     ),
@@ -117,7 +117,7 @@ y  = saturate(((z·gamma + beta + 2^(shift−1)) >> shift) + y_zero_point)""",
         "Nothing exceeds 64 bits for any x. In a row of equal values z = 0.",
         "For y = γ·(x − mean)/sqrt(variance + ε) + β: gamma/2^shift = γ/(s_y·2²⁰), beta/2^shift = β/s_y, "
         "epsilon = ε·n²/s_x². Lowering transposes other axes to the last one.",
-        "The square root is I-BERT's (algorithm 4) of a number brought into [2⁶⁰, 2⁶²). `saturate` limits the 64-bit "
+        "The square root is I-BERT's (algorithm 4), on a number shifted into [2⁶⁰, 2⁶²). `saturate` limits the 64-bit "
         "value to [qmin, qmax].",
     ),
 )
@@ -137,8 +137,8 @@ def layer_norm(
     """Normalization of rows of n values along the last axis: LayerNorm, or with center = 0 RMSNorm.
 
     x: 8-bit or int32 [..., n], n ≤ 2¹⁵; x − x_zero_point saturates to 16 bits. gamma: int32, of either sign, [n] or
-    [1]. beta: int64, |beta| ≤ 2⁶², likewise. shift: int32 [1]. epsilon: 0 … 2⁶¹. `numeric.integer_norm` makes
-    them.
+    [1]. beta: int64, |beta| ≤ 2⁶², likewise. shift: int32 [1]. epsilon: 0 … 2⁶¹. `numeric.integer_norm` computes
+    these constants.
 
     S = Σ x (0 without center), d_i = n·x_i − S, V = max(n·Σx² − S² + epsilon, 1), which is n² times the variance;
     z_i = d_i / sqrt(V), rounded half up to 20 fraction bits, from the reciprocal of floor(sqrt(V · 4^h)) ≥ 2³⁰;

@@ -14,7 +14,7 @@ LOOKUP_TABLE = Schema(
     "Any function of one 8-bit value: Sigmoid, SiLU, HardSwish, GELU, Tanh, LeakyRelu and others, exact.",
     (
         Input("x", EIGHT_BIT, "any", "the values"),
-        Input("table", EIGHT_BIT, "[256]", "the results, for x from the least value of its type on", constant=True),
+        Input("table", EIGHT_BIT, "[256]", "the results, in ascending order of x over its type", constant=True),
     ),
     Output("y", EIGHT_BIT, "the shape of x", "the result, of the table's type"),
     (),
@@ -30,7 +30,7 @@ LOOKUP_TABLE = Schema(
 
 
 def lookup_table(x: Integers, table: Integers) -> Integers:
-    """table[x − least value of x's type]: x 8-bit of any shape, table 8-bit [256]; y has the table's type."""
+    """table[x − smallest value of x's type]: x 8-bit, any shape; table 8-bit [256]; y has the table's type."""
     return np.asarray(table[x.astype(np.int64) - np.iinfo(x.dtype).min])
 
 

@@ -19,7 +19,7 @@ MATMUL = Schema(
         multiplier("[1]"),
         shift("[1]"),
     ),
-    Output("y", ANY_WIDTH, "[..., M, N]", "the result; the leading axes broadcast as in numpy"),
+    Output("y", ANY_WIDTH, "[..., M, N]", "the result; the leading axes broadcast as in NumPy"),
     (
         Attribute("a_zero_point", "zero point of a, a value of its type", 0),
         Attribute("b_zero_point", "zero point of b, a value of its type", 0),
@@ -30,8 +30,8 @@ MATMUL = Schema(
     body.unsigned("a") + body.unsigned("b") + "\n    acc = MatMulInteger (a_u8, b_u8, a_zp, b_zp)" + body.ACC_RESCALED,
     (
         "Both factors have rank 2 or more.",
-        "acc is int32. Lowering proves that it cannot overflow where the length of the sums is known; else the kernel "
-        "refuses sums that could, at run time, and the function body wraps.",
+        "acc is int32. If the length of the sums is known, lowering proves that it cannot overflow; otherwise the "
+        "kernel rejects sums that could overflow at run time, and the function body wraps.",
         RESCALE_NOTE,
     ),
 )

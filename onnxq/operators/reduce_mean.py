@@ -20,7 +20,7 @@ REDUCE_MEAN = Schema(
     Output("y", ANY_WIDTH, "that of ONNX's ReduceMean", "the result"),
     (
         Attribute("axes", "the axes to average over: consecutive, not negative", is_list=True, least=0),
-        Attribute("keepdims", "1: they stay, with length 1; 0: they go", 1),
+        Attribute("keepdims", "1: they stay, with length 1; 0: they are removed", 1),
         X_ZERO_POINT,
         *RESULT,
     ),
@@ -32,7 +32,7 @@ REDUCE_MEAN = Schema(
     {body.times("sum", "multiplier", "term")}
     {body.rescaled("term", "shift", "y_shape")}""",
     (
-        "The divisor is in the multiplier. Over an axis of length 0 the sum is 0.",
+        "The divisor is part of the multiplier. Over an axis of length 0 the sum is 0.",
         "The sum is int32; lowering proves that it cannot overflow.",
         RESCALE_NOTE,
     ),
@@ -49,7 +49,7 @@ def reduce_mean(
     x_zero_point: int,
     **result: int,
 ) -> Integers:
-    """Rescaled sums over axes: x 8-bit or int32, multiplier and shift [1]. Raises NumericError if one exceeds int32."""
+    """Rescaled sums over axes: x 8-bit or int32; multiplier, shift [1]. Raises NumericError if a sum exceeds int32."""
     total = centred(x, x_zero_point).sum(axis=tuple(axes), keepdims=bool(keepdims))
     acc = accumulated(np.asarray(total), "the sum over the axes")
     y = rescaled([acc], [multiplier], shift, **result)

@@ -1,4 +1,4 @@
-"""Requantize: another scale, zero point or type."""
+"""Requantize: a change of scale, zero point or type."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REQUANTIZE = Schema(
     (Input("x", ANY_WIDTH, "any", "the values"), multiplier(CHANNELS), shift(CHANNELS)),
     Output("y", ANY_WIDTH, "the shape of x", "the result"),
     (X_ZERO_POINT, AXIS, *RESULT),
-    "y = saturate((((x − x_zero_point)·b + 2^(c−1)) >> c) + y_zero_point)          b, c of the place along axis",
+    "y = saturate((((x − x_zero_point)·b + 2^(c−1)) >> c) + y_zero_point)          b, c of the index along axis",
     f"""
     y_shape = Shape (x)
     {body.along_axis("multiplier", "shift")}
@@ -44,7 +44,7 @@ def requantize(
     axis: int,
     **result: int,
 ) -> Integers:
-    """Another scale, zero point or type: x 8-bit or int32 of any shape; multiplier, shift [1] or [C] along `axis`."""
+    """A new scale, zero point or type: x 8-bit or int32, any shape; multiplier, shift [1] or [C] along `axis`."""
     b, c = (aligned(v, axis, x.ndim) for v in (multiplier, shift))
     return rescaled([centred(x, x_zero_point)], [b], c, **result).reshape(x.shape)
 

@@ -60,7 +60,7 @@ def softmax(
     """Softmax along an axis: e = table[max − x], y = sat(floor(e·b / (S·2^c) + 1/2) + y_zero_point), S = Σ e.
 
     x: 8-bit, any shape. table: int32 [256], see `numeric.integer_norm.exp_table`. multiplier b, shift c ≤ 16: [1],
-    1/s_y ≈ b/2^c. It is one integer division, so one rounding, half up. Rows of up to 2²⁵ values.
+    1/s_y ≈ b/2^c. One integer division, so one rounding, half up. Rows have up to 2²⁵ values.
     """
     below = x.max(axis=axis, keepdims=True).astype(np.int64) - x
     e = table[below].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Text that function bodies share, see `schema` for its shorthands."""
+"""Text shared by function bodies; `schema` explains the shorthands."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from __future__ import annotations
 def unsigned(name: str) -> str:
     """{name}, 8-bit, as uint8 {name}_u8, with {name}_min, the least value of its type, and the zero point {name}_zp.
 
-    Both operands of every product are uint8: onnxruntime is exact with them on every CPU, also on those where its
-    kernels for uint8 times int8 saturate in 16 bits.
+    Both operands of every product are uint8: onnxruntime is exact with them on every CPU, including those where its
+    uint8 × int8 kernels saturate in 16 bits.
     """
     return f"""
     {name}_128 = CastLike (int32_128, {name})
@@ -42,7 +42,7 @@ def times(value: str, by: str, product: str) -> str:
 
 
 def floor_divided(numerator: str, divisor: str, quotient: str) -> str:
-    """quotient = floor(numerator / divisor), for divisors above 0. ONNX's Div cuts towards zero, its Mod floors."""
+    """quotient = floor(numerator / divisor), for divisors above 0. ONNX's Div truncates, its Mod floors."""
     return f"""
     {quotient}_rest = Mod ({numerator}, {divisor})
     {quotient}_whole = Sub ({numerator}, {quotient}_rest)
@@ -81,7 +81,7 @@ def saturated(value: str) -> str:
 
 
 def rescaled(total: str, by: str = "shift", shape: str = "") -> str:
-    """The end of every operator with a rescale. shape: the name of y's shape, if broadcasting can have added axes."""
+    """The end of every operator with a rescale. shape: the name of y's shape, if broadcasting may have added axes."""
     reshaped = f"\n    reshaped = Reshape <allowzero = 1> (quotient, {shape})" if shape else ""
     return shifted(total, by) + reshaped + saturated("reshaped" if shape else "quotient")
 
@@ -95,9 +95,9 @@ ACC_AND_RESIDUAL_RESCALED = f"""
 
 
 def along_axis(*vectors: str) -> str:
-    """{v}_shaped for each vector: with as many axes of length 1 after it as bring it onto `axis` of y_shape.
+    """{v}_shaped for each vector: reshaped with trailing axes of length 1 to broadcast along `axis` of y_shape.
 
-    Right for tensors of rank 0 too, which take vectors of one value.
+    Also correct for tensors of rank 0, which have vectors of one value.
     """
     lines = """
     rank = Size (y_shape)

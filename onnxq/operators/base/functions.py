@@ -1,4 +1,4 @@
-"""Function bodies as protos, and models that carry them."""
+"""Function bodies as protos, and adding them to models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxq.operators.base.schema import DOMAIN, OPSET, VERSION, Schema, function
 
 
 def function(name: str, opset: int = OPSET) -> onnx.FunctionProto:
-    """The body of an operator. opset: of the standard operators in it, the model's. Raises KeyError for other names."""
+    """The body of an operator. opset: that of the model, for its standard operators. Raises KeyError if unknown."""
     made = onnx.FunctionProto()
     made.CopyFrom(_parsed(name, opset))
     return made
@@ -31,11 +31,12 @@ def _parsed(name: str, opset: int) -> onnx.FunctionProto:
 
 
 def attach_functions(model: onnx.ModelProto) -> None:
-    """Make a model carry the current bodies of exactly the operators of com.onnxq that it uses, and import the domain.
+    """Give a model the current bodies of exactly the operators of com.onnxq that it uses, and import the domain.
 
-    Nodes get the defaults of attributes that they leave out: onnx's ReferenceEvaluator knows none for functions.
-    Functions of com.onnxq that are not in SCHEMAS stay while they are used; other domains are left alone. Idempotent.
-    Raises ModelError when the model's opset is too old for the bodies, or its com.onnxq is newer than this onnxq.
+    Omitted attributes of nodes are set to their defaults: onnx's ReferenceEvaluator does not know the defaults of
+    functions. Functions of com.onnxq that are not in SCHEMAS stay while they are used; other domains are unchanged.
+    Idempotent. Raises ModelError if the model's opset is too old for the bodies, or its com.onnxq is newer than this
+    onnxq.
     """
     others = [f for f in model.functions if f.domain != DOMAIN]
     nodes = [*_own_nodes(model.graph.node), *(n for f in others for n in _own_nodes(f.node))]
@@ -55,13 +56,13 @@ def attach_functions(model: onnx.ModelProto) -> None:
     bodies = [function(name, opset) for name in known]
     kept = [own[name] for name in used if name in own]
     del model.functions[:]
-    model.functions.extend([*bodies, *kept, *others])  # ReferenceEvaluator wants a function before those that use it
+    model.functions.extend([*bodies, *kept, *others])  # ReferenceEvaluator needs a function before those that use it
     if used and not any(o.domain == DOMAIN for o in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
 
 
 def _own_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """The nodes of com.onnxq, in subgraphs too."""
+    """The nodes of com.onnxq, including those in subgraphs."""
     for node in nodes:
         if node.domain == DOMAIN:
             yield node

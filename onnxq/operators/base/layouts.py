@@ -1,4 +1,4 @@
-"""What a Transpose in front of an operator does to it, as data: onnxq.layout moves Transposes by these.
+"""How an operator commutes with a Transpose of its input, as data: onnxq.layout moves Transposes by these rules.
 
 Names are those of the operator's inputs and attributes.
 """
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Elementwise:
-    """An element of y depends on the elements of the operands at its place; several operands broadcast as in numpy.
+    """An element of y depends on the operands' elements at the same index; several operands broadcast as in NumPy.
 
-    vectors: inputs of length 1, or with a value for each place along the attribute `axis`.
+    vectors: inputs of length 1, or with one value per index along the attribute `axis`.
     """
 
     operands: tuple[str, ...]
@@ -22,7 +22,7 @@ class Elementwise:
 
 @dataclass(frozen=True)
 class AlongAxis:
-    """It works along the dimension of its operand that the attribute `axis` names, in the same way in any order."""
+    """Works along the operand's dimension given by the attribute `axis`, independently of the dimension order."""
 
     operand: str
     axis: str = "axis"
@@ -30,7 +30,7 @@ class AlongAxis:
 
 @dataclass(frozen=True)
 class Joined:
-    """The operands, all of one rank, one after the other along the attribute `axis`."""
+    """Concatenates operands of equal rank along the attribute `axis`."""
 
     operands: tuple[str, ...]
     axis: str = "axis"
@@ -38,7 +38,7 @@ class Joined:
 
 @dataclass(frozen=True)
 class Reduction:
-    """It reduces consecutive dimensions, the attribute `axes`; they go unless the attribute `keepdims` is 1."""
+    """Reduces consecutive dimensions, the attribute `axes`; they are removed unless the attribute `keepdims` is 1."""
 
     operand: str
     axes: str = "axes"
@@ -47,14 +47,14 @@ class Reduction:
 
 @dataclass(frozen=True)
 class LastAxis:
-    """It works along the last dimension of its operand, and on the others in the same way in any order."""
+    """Works along the operand's last dimension, independently of the order of the others."""
 
     operand: str
 
 
 @dataclass(frozen=True)
 class WeightRows:
-    """It needs the order that its operands have; but rows of constant weights can follow the last dimension of data."""
+    """Needs its operands in their order, but the rows of constant weights can be permuted with the data's last axis."""
 
     data: str
     weights: str

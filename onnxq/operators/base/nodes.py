@@ -1,4 +1,4 @@
-"""Nodes of com.onnxq held against their schemas."""
+"""Checking nodes of com.onnxq against their schemas."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from onnx import TensorProto, helper
 from onnxq.operators.base.schema import DOMAIN, Attribute, Schema
 
 LIMITS = {TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127), TensorProto.INT32: (-(2**31), 2**31 - 1)}
-# The vectors of a rescale, by how their names end, and what their values may be.
+# The vectors of a rescale by the suffix of their names, and the range of their values.
 VALUES = {"multiplier": (0, 2**31 - 1), "shift": (1, 62)}
 
 
 def check_node(node: gs.Node | onnx.NodeProto) -> list[str]:
-    """What is wrong with a node of com.onnxq, one line each; empty when it is as its schema says.
+    """The errors of a node of com.onnxq, one line each; empty if it conforms to its schema.
 
-    Of an onnx-graphsurgeon node the element types and the values of its multipliers and shifts are seen too.
+    For an onnx-graphsurgeon node the element types and the values of multipliers and shifts are checked too.
     """
     from onnxq.operators.base.registry import SCHEMAS
 
@@ -91,7 +91,7 @@ def _check_attribute(attribute: Attribute, value: Any) -> str:
 
 
 def _check_range(schema: Schema, found: Mapping[str, Any]) -> list[str]:
-    """The range of y, when all attributes have the right types."""
+    """Errors in the range of y, once all attributes have the right types."""
     if schema.attribute("y_type") is None:
         return []
     y_type, qmin, qmax = (found[name] for name in ("y_type", "qmin", "qmax"))

@@ -1,4 +1,4 @@
-"""Every operator of com.onnxq: one module of onnxq/operators each, or a family of them, found by its file name."""
+"""Every operator of com.onnxq: each module of onnxq/operators defines one or a family of them, found by file name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGE, _, _ = __package__.rpartition(".")
 
 
 def _found() -> dict[str, OperatorSpec]:
-    """Every operator by name, in order of names."""
+    """Every operator by name, sorted."""
     found: dict[str, OperatorSpec] = {}
     for entry in pkgutil.iter_modules([str(Path(__file__).parents[1])]):
         if entry.ispkg:
@@ -39,7 +39,7 @@ SCHEMAS: Mapping[str, Schema] = {name: spec.schema for name, spec in OPERATORS.i
 
 
 def compute(op: str, inputs: Sequence[NDArray[Any]], attributes: Mapping[str, Any]) -> NDArray[Any]:
-    """The output of one node, exact. Raises NumericError for an unknown operator, and as the operators do."""
+    """The exact output of one node. Raises NumericError for an unknown operator, and as the operators do."""
     if op not in OPERATORS:
         raise NumericError(f"{DOMAIN} has no operator {op}")
     return OPERATORS[op].compute(*inputs, **attributes)

@@ -1,6 +1,6 @@
-"""What an operator of com.onnxq is: its schema, and its meaning in standard ONNX operators as function text.
+"""Schema of an operator of com.onnxq, and its definition in standard ONNX operators as function text.
 
-A body is written in ONNX's textual form with two shorthands that `function_text` spells out as Constant nodes:
+A body is in ONNX's textual form with two shorthands that `function_text` expands into Constant nodes:
 
 * a constant named by its type and value: `int64_2`, `int32_128`, `uint8_0` are scalars, `power_61` is the int64 2^61,
   `list_1_2` is int64 [1, 2];
@@ -27,9 +27,9 @@ CONSTANT = re.compile(r"\b(int32|int64|uint8|power|list)((?:_\d+)+)\b")
 
 @dataclass(frozen=True)
 class Input:
-    """An input. types: the element types it may have. shape: as the documentation shows it.
+    """An input. types: the allowed element types. shape: as shown in the documentation.
 
-    constant: it must be an initializer, because kernels prepare it once when the session is made.
+    constant: it must be an initializer, because kernels prepare it once when the session is created.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """The output; types are those that `y_type` may name, or the one that follows from the inputs."""
+    """The output. types: those that `y_type` may select, or the one that follows from the inputs."""
 
     name: str
     types: tuple[str, ...]
@@ -51,9 +51,9 @@ class Output:
 
 @dataclass(frozen=True)
 class Attribute:
-    """An attribute, an int or a list of ints. default: None means that it is required.
+    """An attribute, an int or a list of ints. default: None means required.
 
-    length: of a list, None if it may vary. least: the smallest value that makes sense, None for any.
+    length: of a list, None if variable. least: the smallest valid value, None for any.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Attribute:
 
     @property
     def required(self) -> bool:
-        """Whether every node must have it."""
+        """Whether every node must have this attribute."""
         return self.default is None
 
     @property
@@ -79,7 +79,7 @@ class Schema:
     """An operator of com.onnxq, version 1.
 
     semantics: the exact integers it computes, as a formula in plain text. body: the statements of its function, see the
-    module's text. notes: sentences for its page. page: the documentation page, where it shares one with others.
+    module docstring. notes: sentences for its page. page: the documentation page, if shared with other operators.
     """
 
     name: str
@@ -93,22 +93,22 @@ class Schema:
     page: str = ""
 
     def attribute(self, name: str) -> Attribute | None:
-        """The attribute of this name, if it has one."""
+        """The attribute with this name, or None."""
         return next((a for a in self.attributes if a.name == name), None)
 
     @property
     def defaults(self) -> dict[str, int | tuple[int, ...]]:
-        """The values of attributes that a node may leave out."""
+        """The default values of optional attributes."""
         return {a.name: a.default for a in self.attributes if a.default is not None}
 
     def places(self, names: Iterable[str]) -> tuple[int, ...]:
-        """Where these inputs stand. Raises ValueError for a name that no input has."""
+        """The positions of these inputs. Raises ValueError for a name that no input has."""
         order = [i.name for i in self.inputs]
         return tuple(order.index(name) for name in names)
 
 
 def function_text(schema: Schema, opset: int = OPSET) -> str:
-    """The function body of an operator as text for onnx.parser.parse_function. opset: of the operators in it."""
+    """The function body of an operator as text for onnx.parser.parse_function. opset: of its operators."""
     lines = [line.strip() for line in schema.body.strip().splitlines() if line.strip()]
     constants = [*_attribute_constants(schema, lines), *_named_constants(lines)]
     attributes = ", ".join(_declaration(a) for a in schema.attributes)
@@ -126,7 +126,7 @@ def _declaration(attribute: Attribute) -> str:
 
 
 def _attribute_constants(schema: Schema, lines: list[str]) -> list[str]:
-    """A Constant for each attribute that a statement has among its inputs (and not as its own attribute, `k = @k`)."""
+    """A Constant per attribute that a statement uses as an input (not as an attribute reference, `k = @k`)."""
     operands = {name for line in lines for name in re.findall(r"\w+", line[line.rindex("(") :])}
     return [
         f"{a.name} = Constant <value_{a.kind}: {a.kind} = @{a.name}> ()"

@@ -1,4 +1,4 @@
-"""All that onnxq knows of an operator of com.onnxq, but for its lowering and its kernel."""
+"""The description of an operator of com.onnxq, except for its lowering and its kernel."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class OperatorSpec:
     """An operator: a module of onnxq/operators exports one as OPERATOR, or several as OPERATORS.
 
     schema: inputs, attributes, function body and the text of its page.
-    reference: the exact integers in NumPy, which the kernels and the function body equal bit for bit. It takes the
-    inputs in order, INT4 weights as int8, and every attribute by its name; the schema alone has the defaults.
-    layout: what becomes of it when a Transpose moves through; None if it needs the order of dimensions that it has.
-    products: of a layer, its multiply-accumulates for one element of y: "filter", as many as a filter of input 1 has
-    weights, or "row", as many as a row of input 0 has values. None for operators that multiply no matrices.
+    reference: the exact integers in NumPy, which the kernels and the function body match bit for bit. Its arguments are
+    the inputs in order, INT4 weights as int8, and every attribute by name; only the schema defines the defaults.
+    layout: how it commutes with a Transpose; None if it needs its order of dimensions.
+    products: for a layer, the multiply-accumulates per element of y: "filter", the number of weights in a filter of
+    input 1, or "row", the number of values in a row of input 0. None for operators without matrix products.
     """
 
     schema: Schema
@@ -42,9 +42,9 @@ class OperatorSpec:
         return self.products is not None
 
     def compute(self, *inputs: NDArray[Any], **attributes: Any) -> NDArray[Any]:
-        """The output for these inputs, in order; attributes that are left out have the schema's defaults.
+        """The output for these inputs, in order; omitted attributes have the schema's defaults.
 
-        Raises NumericError for a result that y's type does not hold and for an accumulator beyond int32, which lowering
-        proves that there is none of.
+        Raises NumericError for a result outside y's type and for an accumulator beyond int32; lowering proves that
+        neither happens.
         """
         return self.reference(*inputs, **(self.schema.defaults | attributes))

@@ -1,4 +1,4 @@
-"""Text that the pools share: windows over channels-last images."""
+"""Text shared by the pooling operators: windows over channels-last images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ PLACES = """\
     row    = i·strides[0] − pads[0] + kh·dilations[0]
     column = j·strides[1] − pads[1] + kw·dilations[1]"""
 
-# Pads go through an Identity: onnxruntime 1.23 reads a constant before its attribute is known, and finds no pads.
-# The shape of y, [N, OH, OW, C]: a convolution of the first channel with zeros says how many windows there are.
+# Pads pass through an Identity: onnxruntime 1.23 reads a constant before its attribute is known, and finds no pads.
+# The shape of y, [N, OH, OW, C]: a convolution of the first channel with zeros gives the number of windows.
 Y_SHAPE = """
     first_channel = Gather <axis = 3> (x, list_0)
     first_plane = Transpose <perm = [0, 3, 1, 2]> (first_channel)
@@ -26,7 +26,7 @@ Y_SHAPE = """
 
 
 def over_windows(reduce: str, values: str, axis: int, result: str) -> str:
-    """A reduction over the windows along H (axis 1) or W (axis 2) of [N, H, W, C], gathered as an axis of their own."""
+    """A reduction over the windows along H (axis 1) or W (axis 2) of [N, H, W, C], gathered into a separate axis."""
     i, a = axis - 1, f"along_{axis}"
     return f"""
     {a}_count = Gather <axis = 0> (places, int64_{i})
