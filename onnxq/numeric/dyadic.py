@@ -200,7 +200,7 @@ def fits_accumulator(bound: ArrayLike) -> bool:
 def _checked(r: ArrayLike) -> NDArray[np.float64]:
     ratio = np.asarray(r, np.float64)
     if not np.all(np.isfinite(ratio) & (ratio >= 0)):
-        raise NumericError("a rescale by a factor that is negative or not finite: the scales of the model are broken")
+        raise NumericError("a rescale by a factor that is negative or not finite: the model's scales are invalid")
     return ratio
 
 

@@ -79,7 +79,9 @@ def layer_norm_constants(
     b = np.atleast_1d(np.asarray(beta, np.float64)) / y_scale
     ratio = epsilon / float(x_scale) ** 2 * n**2
     if not (np.isfinite(g).all() and np.isfinite(b).all() and 0 <= ratio <= EPSILON_MAX and n <= LAYER_NORM_LENGTH):
-        raise NumericError(f"a normalization over {n} values with epsilon {epsilon}, scales {x_scale} and {y_scale}")
+        raise NumericError(
+            f"a normalization over {n} values with epsilon {epsilon}, scales {x_scale} and {y_scale}: out of range"
+        )
     shift = SHIFT_MAX
     while np.rint(np.ldexp(np.abs(g).max(), shift)) > INT32_MAX or np.ldexp(np.abs(b).max(), shift) > BETA_MAX:
         shift -= 1

@@ -50,7 +50,7 @@ def quantized(reals: NDArray, y_scale: float, y_zero_point: int, y_type: DTypeLi
     dtype = _eight_bit(y_type)
     limits = np.iinfo(dtype)
     if not limits.min <= qmin <= qmax <= limits.max:
-        raise NumericError(f"the range [{qmin}, {qmax}] of a table is not one of {dtype}")
+        raise NumericError(f"the range [{qmin}, {qmax}] of a table is not a range within {dtype}")
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.rint(np.asarray(reals).astype(np.float32) / np.float32(y_scale))
     codes = np.clip(steps.astype(np.float64) + y_zero_point, qmin, qmax)
@@ -60,5 +60,5 @@ def quantized(reals: NDArray, y_scale: float, y_zero_point: int, y_type: DTypeLi
 def _eight_bit(kind: DTypeLike) -> np.dtype:
     dtype = np.dtype(kind)
     if dtype not in (np.dtype(np.uint8), np.dtype(np.int8)):
-        raise NumericError(f"tables are of uint8 and int8, not {dtype}")
+        raise NumericError(f"tables are uint8 or int8, not {dtype}")
     return dtype

@@ -27,7 +27,7 @@ def taps(
     padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
     spans = [d * (k - 1) for k, d in zip(kernel_shape, dilations, strict=True)]
     if spans[0] >= padded.shape[1] or spans[1] >= padded.shape[2]:
-        raise NumericError(f"a window of {spans[0] + 1} × {spans[1] + 1} over an image of {padded.shape[1:3]}")
+        raise NumericError(f"a window of {spans[0] + 1} × {spans[1] + 1} is larger than the image, {padded.shape[1:3]}")
     for i in range(kernel_shape[0]):
         row = i * dilations[0]
         rows = padded[:, row : padded.shape[1] - spans[0] + row : strides[0]]

@@ -129,7 +129,7 @@ def test_attach_keeps_functions_that_it_does_not_know() -> None:
     ("old", "new", "message"),
     [
         ('"": 21', '"": 17', "operators of com.onnxq (Add, Requantize) need opset 21, the model has 17: onnxq opt -p"),
-        ('"com.onnxq": 1', '"com.onnxq": 2', "has version 2 of com.onnxq, this onnxq knows version 1: update onnxq"),
+        ('"com.onnxq": 1', '"com.onnxq": 2', "has version 2 of com.onnxq, this onnxq supports version 1: update onnxq"),
     ],
 )
 def test_attach_refuses_versions_that_do_not_fit(old: str, new: str, message: str) -> None:

@@ -41,13 +41,13 @@ def test_nothing_is_wrong() -> None:
         ({"axis": 1}, "Conv has no attribute axis"),
         ({"group": 1.5}, "attribute group is 1.5, it must be an integer"),
         ({"group": [1]}, "attribute group is [1], it must be an integer"),
-        ({"group": 0}, "attribute group is 0, at least 1 makes sense"),
+        ({"group": 0}, "attribute group is 0, it must be at least 1"),
         ({"strides": 2}, "attribute strides is 2, it must be a list of integers"),
-        ({"strides": [1, 2, 3]}, "attribute strides has 3 values, it takes 2"),
-        ({"pads": [0, -1, 0, 0]}, "attribute pads is [0, -1, 0, 0], at least 0 makes sense"),
-        ({"y_type": 7}, "attribute y_type is 7, it may be 2 (uint8), 3 (int8) or 6 (int32)"),
+        ({"strides": [1, 2, 3]}, "attribute strides has 3 values instead of 2"),
+        ({"pads": [0, -1, 0, 0]}, "attribute pads is [0, -1, 0, 0], it must be at least 0"),
+        ({"y_type": 7}, "attribute y_type is 7, it must be 2 (uint8), 3 (int8) or 6 (int32)"),
         ({"qmin": -1, "y_type": 2}, "[qmin, qmax] is [-1, "),
-        ({"qmin": 9, "qmax": 8}, "[qmin, qmax] is [9, 8], no range within y's type, 0 to 255"),
+        ({"qmin": 9, "qmax": 8}, "[qmin, qmax] is [9, 8], not a range within y's type, 0 to 255"),
     ],
 )
 def test_attributes(changes: dict[str, Any], problem: str) -> None:
@@ -63,7 +63,7 @@ def test_tensors() -> None:
     made.inputs[4] = gs.Constant("s", np.array([1, 63], np.int32))
     made.inputs[5] = gs.Variable.empty()
     assert check_node(made) == [
-        "input x is float, it may be uint8 or int8",
+        "input x is float, it must be uint8 or int8",
         "input bias must be an initializer",
         "input multiplier has values outside 0 to 2147483647",
         "input shift has values outside 1 to 62",
@@ -76,8 +76,8 @@ def test_numbers_of_inputs_and_outputs() -> None:
     made.inputs.pop()
     made.outputs.append(gs.Variable("more"))
     assert check_node(made) == [
-        "Conv has 5 inputs, it takes 6: x, w, bias, multiplier, shift, w_zero_point",
-        "Conv has 2 outputs, it makes one",
+        "Conv has 5 inputs instead of 6: x, w, bias, multiplier, shift, w_zero_point",
+        "Conv has 2 outputs instead of one",
     ]
 
 

@@ -81,7 +81,7 @@ def _body_opset(model: onnx.ModelProto, used: list[str]) -> int:
         )
     if versions.get(DOMAIN, VERSION) > VERSION:
         raise ModelError(
-            f"the model has version {versions[DOMAIN]} of {DOMAIN}, this onnxq knows version {VERSION}: update onnxq"
+            f"the model has version {versions[DOMAIN]} of {DOMAIN}, this onnxq supports version {VERSION}: update onnxq"
         )
     return standard
 

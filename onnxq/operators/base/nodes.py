@@ -34,11 +34,11 @@ def check_node(node: gs.Node | onnx.NodeProto) -> list[str]:
     problems = []
     if len(inputs) != len(schema.inputs):
         names = ", ".join(i.name for i in schema.inputs)
-        problems.append(f"{op} has {len(inputs)} inputs, it takes {len(schema.inputs)}: {names}")
+        problems.append(f"{op} has {len(inputs)} inputs instead of {len(schema.inputs)}: {names}")
     elif not proto:
         problems += _check_tensors(schema, inputs)
     if len(outputs) != 1:
-        problems.append(f"{op} has {len(outputs)} outputs, it makes one")
+        problems.append(f"{op} has {len(outputs)} outputs instead of one")
     return problems + _check_attributes(schema, attributes)
 
 
@@ -50,7 +50,7 @@ def _check_tensors(schema: Schema, tensors: list[gs.Tensor]) -> list[str]:
             continue
         found = _type_name(tensor)
         if found and found not in slot.types:
-            problems.append(f"input {slot.name} is {found}, it may be {' or '.join(slot.types)}")
+            problems.append(f"input {slot.name} is {found}, it must be {' or '.join(slot.types)}")
         if slot.constant and not isinstance(tensor, gs.Constant):
             problems.append(f"input {slot.name} must be an initializer")
         limits = VALUES.get(slot.name.rpartition("_")[2])
@@ -84,9 +84,9 @@ def _check_attribute(attribute: Attribute, value: Any) -> str:
     if not isinstance(values, (list, tuple, np.ndarray)) or not all(isinstance(v, (int, np.integer)) for v in values):
         return f"is {value!r}, it must be {'a list of integers' if attribute.is_list else 'an integer'}"
     if attribute.length is not None and len(values) != attribute.length:
-        return f"has {len(values)} values, it takes {attribute.length}"
+        return f"has {len(values)} values instead of {attribute.length}"
     if attribute.least is not None and any(v < attribute.least for v in values):
-        return f"is {value!r}, at least {attribute.least} makes sense"
+        return f"is {value!r}, it must be at least {attribute.least}"
     return ""
 
 
@@ -96,8 +96,8 @@ def _check_range(schema: Schema, found: Mapping[str, Any]) -> list[str]:
         return []
     y_type, qmin, qmax = (found[name] for name in ("y_type", "qmin", "qmax"))
     if y_type not in LIMITS:
-        return [f"attribute y_type is {y_type}, it may be 2 (uint8), 3 (int8) or 6 (int32)"]
+        return [f"attribute y_type is {y_type}, it must be 2 (uint8), 3 (int8) or 6 (int32)"]
     low, high = LIMITS[y_type]
     if not low <= qmin <= qmax <= high:
-        return [f"[qmin, qmax] is [{qmin}, {qmax}], no range within y's type, {low} to {high}"]
+        return [f"[qmin, qmax] is [{qmin}, {qmax}], not a range within y's type, {low} to {high}"]
     return []
