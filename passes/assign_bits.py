@@ -16,9 +16,9 @@ from onnxq.placement.settings import DEFAULT_FIRST_LAST_BITS, QuantSettings, che
 
 @dataclass(frozen=True)
 class AssignBits(Pass):
-    """Set the bit-widths that the passes behind use: of all layers, of the first and last, and node by node.
+    """Set the bit-widths for the following passes: of all layers, of the first and last, and per node.
 
-    weights, activations: bits of every layer; none takes the profile's. first_last: bits of the first and last
+    weights, activations: bits of every layer; none uses the profile's. first_last: bits of the first and last
     layers; none treats them like the others. config: a TOML or JSON file of per-node overrides.
     """
 
@@ -29,7 +29,7 @@ class AssignBits(Pass):
     config: str = ""
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
-        """Put the widths into ctx.settings; the graph is not changed."""
+        """Write the widths to ctx.settings; the graph is not changed."""
         settings = ctx.settings or QuantSettings()
         overrides = dict(settings.overrides)
         if self.config:

@@ -1,4 +1,4 @@
-"""Observe activations with onnxruntime: the statistics every range chooser works from."""
+"""Observe activations with onnxruntime: the statistics for every range chooser."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from onnxq.pipeline import Pass, PassResult
 
 @dataclass(frozen=True)
 class Calibrate(Pass):
-    """Run the float model on the calibration data and keep statistics of the tensors the profile quantizes.
+    """Run the float model on the calibration data and collect statistics of the tensors the profile quantizes.
 
-    profile: name or path; empty takes the one the pipeline runs with. The graph is not changed. Nothing is run
-    when statistics that cover the tensors are there already.
+    profile: name or path; empty uses the pipeline's. The graph is not changed. Nothing is run if the existing
+    statistics cover the tensors.
     """
 
     name: ClassVar[str] = "calibrate"
     profile: str = ""
 
     def requires(self, graph: gs.Graph, ctx: PassContext) -> None:
-        """There must be data, or statistics already."""
+        """Data or statistics are required."""
         resolve(self.profile, ctx)
         if ctx.data is None and ctx.statistics is None:
             raise PreconditionError("no calibration data: give --data, --stats or --random-data")
@@ -35,7 +35,7 @@ class Calibrate(Pass):
         """Collect statistics into ctx.statistics."""
         wanted = planned(graph, ctx, self.profile).observed()
         if ctx.statistics is not None and all(name in ctx.statistics for name in wanted):
-            return PassResult(notes=(f"statistics of {len(wanted)} tensors were there already",))
+            return PassResult(notes=(f"used existing statistics of {len(wanted)} tensors",))
         if ctx.data is None:
             missing = next(name for name in wanted if name not in (ctx.statistics or ()))
             raise PreconditionError(

@@ -1,11 +1,11 @@
 """float16 and bfloat16 models computed in float32.
 
-Every tensor, constant and type attribute of the two types becomes float32. What keeps its type, with a Cast between:
+Every tensor, constant and type attribute of the two types becomes float32. These keep their type, with a Cast between:
 
 1. The model's inputs and outputs, unless keep_io is false.
-2. What operators of other domains read and make: their kernels may exist for that type only.
+2. Inputs and outputs of operators of other domains: their kernels may exist for that type only.
 
-A Cast that is such a border already is left alone. Numbers change by the roundings that float32 no longer makes.
+An existing Cast at such a border is left unchanged. Values change because float32 rounds less.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ConvertFloat32(Pass):
     keep_io: bool = True
 
     def __post_init__(self) -> None:
-        if not self.keep_io:  # the outputs are of another type then: there is nothing to compare
+        if not self.keep_io:  # the outputs then have another type and cannot be compared
             object.__setattr__(self, "preserves_values", False)
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
@@ -92,7 +92,7 @@ class _Run:
     def variable(self, tensor: gs.Variable) -> None:
         maker, readers = producer(tensor), consumers(tensor)
         fixed = [n for n in readers if _foreign(n)]
-        # A Cast reads any type: one that stands at the border already needs no other before it.
+        # A Cast reads any type: one that is at the border already needs no other upstream.
         free = [n for n in readers if not _foreign(n) and not is_op(n, "Cast")]
         handed_on = [g for g in self.bodies if any(t is tensor for t in g.outputs)]
         if tensor in self.inputs if maker is None else _foreign(maker):
@@ -120,7 +120,7 @@ class _Run:
         return copy
 
     def cast_to_output(self, tensor: gs.Variable, free: Iterable[gs.Node]) -> None:
-        """The node that makes an output makes a float32 tensor, which `free` read; a Cast makes the output from it."""
+        """Let the producer of an output return a float32 tensor, read by `free`; a Cast computes the output from it."""
         maker, home = tensor.inputs[0], self.home[tensor]
         wide = gs.Variable(self.names.fresh(f"{tensor.name}_float32"), np.dtype(np.float32), tensor.shape)
         for node in free:
@@ -149,5 +149,5 @@ class _Run:
 
 
 def _foreign(node: gs.Node) -> bool:
-    """Whether the node reads and makes values in their own types only."""
+    """Whether the node's inputs and outputs must keep their types."""
     return node.domain not in STANDARD_DOMAINS

@@ -1,15 +1,15 @@
 """Raise the version of the standard ONNX operators.
 
-The ONNX version converter does the work on a copy without the weights. Where it is wrong or clumsy (measured with onnx
-1.23 against onnxruntime), the node is kept from it and bridged here:
+The ONNX version converter does the work on a copy without the weights. Where its result is wrong or inefficient
+(measured with onnx 1.23 against onnxruntime), the node is hidden from it and converted here:
 
-1. Softmax, LogSoftmax and Hardmax before 13 work on the input flattened to a matrix at `axis`. When only one dimension
-   from there on is not 1, that is the new meaning with that axis. (The converter adds Flatten, Shape and Reshape; for
-   Hardmax its result is wrong.)
+1. Softmax, LogSoftmax and Hardmax before 13 work on the input flattened to a matrix at `axis`. If only one dimension
+   from there on is not 1, this equals the new definition with that axis. (The converter adds Flatten, Shape and
+   Reshape; for Hardmax its result is wrong.)
 2. Upsample, and Resize before 11, sample at x_out / scale: coordinate_transformation_mode is asymmetric, and nearest
    rounds down when enlarging and up when shrinking, as onnxruntime does. (The converter leaves half_pixel.)
-3. GroupNormalization before 21 has a scale and bias for each group, from then on for each channel. (The converter
-   leaves them as they are.)
+3. GroupNormalization has a scale and bias per group before 21, and per channel from 21 on. (The converter does not
+   change them.)
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from onnxq.graph.shapes import VALUES_MAX, element_type, infer
 from onnxq.graph.walk import all_graphs
 from onnxq.pipeline import Pass, PassResult
 
-OPSET_MIN = 7  # the oldest that onnxruntime promises to run
-ASIDE = "onnxq.aside"  # domain of the nodes that the converter must not see
+OPSET_MIN = 7  # the oldest that onnxruntime supports
+ASIDE = "onnxq.aside"  # domain of the nodes that are hidden from the converter
 INLINE_KINDS = "iufb"
 
 Bridge = Callable[[gs.Node, Names], None]
@@ -86,7 +86,7 @@ class ConvertOpset(Pass):
         if int(graph.opset) < self.version:
             raise PostconditionError(f"the opset is {graph.opset}, not {self.version}")
         if any(n.domain == ASIDE for g in all_graphs(graph) for n in g.nodes):
-            raise PostconditionError("a node that was put aside was not brought back")
+            raise PostconditionError("a node that was hidden from the converter was not restored")
 
 
 def _signature(node: gs.Node) -> tuple[str, int, str]:
@@ -95,7 +95,7 @@ def _signature(node: gs.Node) -> tuple[str, int, str]:
 
 
 def _plan(graph: gs.Graph, before: int, after: int) -> list[tuple[gs.Node, Bridge]]:
-    """The nodes to keep from the converter and what to do with each afterwards."""
+    """The nodes to hide from the converter and how to convert each one afterwards."""
     planned: list[tuple[gs.Node, Bridge]] = []
     for node in (n for g in all_graphs(graph) for n in g.nodes):
         bridge = None
@@ -104,7 +104,7 @@ def _plan(graph: gs.Graph, before: int, after: int) -> list[tuple[gs.Node, Bridg
         elif is_op(node, "Upsample", "Resize") and before < 11 <= after:
             bridge = _resize(node)
         elif is_op(node, "Scan") and before < 9 <= after:
-            raise PreconditionError(f"node {node.name} (Scan) has a batch dimension, which opset 9 did away with")
+            raise PreconditionError(f"node {node.name} (Scan) has a batch dimension, which opset 9 removed")
         elif is_op(node, "GroupNormalization") and before < 21 <= after:
             bridge = _group_norm(node)
         if bridge is not None:
@@ -134,7 +134,7 @@ def _softmax(node: gs.Node) -> Bridge | None:
 def _resize(node: gs.Node) -> Bridge:
     scales = np.asarray(node.attrs["scales"]) if "scales" in node.attrs else constant_values(node.inputs[1])
     if scales is None and node.op == "Resize":
-        raise PreconditionError(f"node {node.name} (Resize): whether it shrinks is known at run time only")
+        raise PreconditionError(f"node {node.name} (Resize): whether it shrinks is only known at run time")
     enlarges = scales is None or bool(np.all(scales >= 1))  # Upsample never shrinks
     if scales is not None and not enlarges and np.any(scales > 1):
         raise PreconditionError(f"node {node.name} ({node.op}) enlarges one axis and shrinks another")
@@ -146,7 +146,7 @@ def _resize(node: gs.Node) -> Bridge:
         else:
             source = gs.Constant(names.fresh(f"{twin.name}_scales"), np.asarray(values, np.float32))
         twin.op = "Resize"
-        # Opset 11 and 12 want a region of interest although only tf_crop_and_resize reads it; later it may be left out.
+        # Opsets 11 and 12 require a region of interest although only tf_crop_and_resize reads it; later it is optional.
         region = gs.Constant(names.fresh(f"{twin.name}_roi"), np.zeros(0, np.float32))
         twin.inputs = [twin.inputs[0], region, source]
         twin.attrs["coordinate_transformation_mode"] = "asymmetric"
@@ -161,8 +161,8 @@ def _group_norm(node: gs.Node) -> Bridge:
     values = [v for v in map(constant_values, node.inputs[1:3]) if v is not None]
     if len(values) < 2 or shape is None or not isinstance(shape[1], int):
         raise PreconditionError(
-            f"node {node.name} (GroupNormalization) cannot go to opset 21: its scale and bias must be constants and "
-            "its number of channels known"
+            f"node {node.name} (GroupNormalization) cannot be raised to opset 21: its scale and bias must be constants "
+            "and its number of channels known"
         )
     repeats = shape[1] // int(node.attrs["num_groups"])
 
@@ -174,7 +174,7 @@ def _group_norm(node: gs.Node) -> Bridge:
 
 
 def _convert(graph: gs.Graph, version: int) -> gs.Graph:
-    """The graph at another opset. Large and unusual constants stand aside as inputs and come back as they were."""
+    """The graph at another opset. Large and unusual constants are replaced by inputs meanwhile, then restored."""
     kept: dict[str, tuple[gs.Constant, str, object]] = {}
     try:
         for g in all_graphs(graph):
@@ -227,7 +227,7 @@ def _take_out(graph: onnx.GraphProto, found: dict[str, onnx.ValueInfoProto]) -> 
 
 
 def _carry_extras(old: gs.Graph, new: gs.Graph) -> None:
-    """Doc strings, metadata of nodes and shapes that inference would not find again."""
+    """Copy doc strings, node metadata, and types and shapes that inference did not find again."""
     nodes = {n.name: n for g in all_graphs(old) for n in g.nodes}
     for node in (n for g in all_graphs(new) for n in g.nodes):
         original = nodes.get(node.name)

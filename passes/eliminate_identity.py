@@ -1,13 +1,13 @@
 """Remove nodes that forward their input unchanged, where shape, type and values provably stay the same.
 
 Always: Identity; Dropout in inference; Concat, Sum, Max, Min and Mean of one input; Split into one output.
-By their parameters: Cast to the type the tensor has; Add and Sub of 0; Mul, Div and Pow by 1; Clip without bounds; Pad
-by nothing; Tile by 1; Resize and Upsample by 1; AveragePool and MaxPool of 1x1; Slice of everything; Expand to 1s.
-By shapes: Reshape, Flatten, Squeeze, Unsqueeze and Transpose that leave every dimension where it is; a global pool
+By parameters: Cast to the tensor's own type; Add and Sub of 0; Mul, Div and Pow by 1; Clip without bounds; Pad
+by 0; Tile by 1; Resize and Upsample by 1; AveragePool and MaxPool of 1x1; Slice of everything; Expand to 1s.
+By shapes: Reshape, Flatten, Squeeze, Unsqueeze and Transpose that leave every dimension in place; a global pool
 of 1x1.
 
-A node between a graph input and a graph output, between a constant and an output, or between two outputs stays: an
-output of a graph must be made by a node and have a name of its own.
+A node between a graph input and a graph output, between a constant and an output, or between two outputs stays: a
+graph output must be produced by a node and have its own name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from onnxq.graph.shapes import element_type, named_type, static_shape
 from onnxq.graph.sweep import sweep
 from onnxq.pipeline import Pass, PassResult
 
-# An end of a Slice beyond any dimension.
+# The end of a Slice is beyond any dimension from here on.
 UNBOUNDED = (1 << 31) - 1
 
 
@@ -61,7 +61,7 @@ def _eliminate(graph: gs.Graph, node: gs.Node, opset: int, outputs: set[int]) ->
 
 
 def unchanged_input(node: gs.Node, opset: int) -> gs.Tensor | None:
-    """The input that the node's first output always equals in values, shape and type; None if there is none."""
+    """The input that always equals the node's first output in values, shape and type; None if there is none."""
     if node.domain not in STANDARD_DOMAINS or not node.inputs or not node.outputs:
         return None
     if node.op in ("Add", "Mul", "Sub", "Div", "Pow"):
@@ -103,7 +103,7 @@ def _cast(node: gs.Node, opset: int) -> bool:
 
 def _neutral_operand(node: gs.Node) -> gs.Tensor | None:
     """The operand that adding 0 or multiplying by 1 forwards."""
-    if "broadcast" in node.attrs:  # before opset 7, with an alignment of its own
+    if "broadcast" in node.attrs:  # before opset 7, with a different alignment
         return None
     neutral = 0 if node.op in ("Add", "Sub") else 1
     pairs = [(0, 1)] if node.op in ("Sub", "Div", "Pow") else [(0, 1), (1, 0)]
@@ -135,7 +135,7 @@ def _clip(node: gs.Node, opset: int) -> bool:
 
 
 def _values(node: gs.Node, index: int, attribute: str) -> NDArray | None:
-    """A parameter that older opsets had as an attribute: its values, empty if it is left out, None if computed."""
+    """A parameter that is an attribute in older opsets: its values, empty if omitted, None if computed."""
     if attribute in node.attrs:
         return np.asarray(node.attrs[attribute])
     tensor = input_at(node, index)
@@ -216,7 +216,7 @@ def _reshape(node: gs.Node, opset: int) -> bool:
         for t, d in zip(target.tolist(), shape, strict=True)
         if not ((t == 0 and copies) or (isinstance(d, int) and t == d))
     ]
-    # When all other dimensions stay, the one that is worked out from the number of elements stays as well.
+    # If all other dimensions stay, so does the one that is inferred from the number of elements.
     return open_dims in ([], [-1])
 
 
@@ -225,7 +225,7 @@ def _flatten(node: gs.Node, opset: int) -> bool:
 
 
 def _squeeze(node: gs.Node, opset: int) -> bool:
-    # Empty axes mean all dimensions of size 1, as missing ones do.
+    # Empty axes mean all dimensions of size 1, like missing axes.
     axes, shape = _values(node, 1, "axes"), static_shape(node.inputs[0])
     return axes is not None and axes.size == 0 and shape is not None and 1 not in shape
 
@@ -244,7 +244,7 @@ def _transpose(node: gs.Node, opset: int) -> bool:
         return True
     if shape is None:
         return False
-    # Only dimensions of size 1 may change places: memory and shape are then the same.
+    # Only dimensions of size 1 may move: memory and shape are then unchanged.
     moved = [p for p in perm if shape[p] != 1]
     return moved == sorted(moved) and [shape[p] for p in perm] == list(shape)
 

@@ -1,17 +1,17 @@
 """BatchNormalization folding.
 
-In inference a BatchNormalization is y = a x + b for each channel, with
+In inference a BatchNormalization is y = a x + b per channel, with
 
     a = gamma / sqrt(var + epsilon)          b = beta - a * mean
 
 1. After a layer, x = W u + c:                a x + b = (a W) u + (a c + b)
 2. Before a layer, z = W y + c:               z = (W a) x + (c + sum(W b)); exact if b = 0 or the layer does not pad
-3. On its own:                                y = Mul(x, a) + b, a node less where a = 1 or b = 0
+3. Standalone:                                y = Mul(x, a) + b, one node fewer if a = 1 or b = 0
 
 Layers are Conv and ConvTranspose (with groups), Gemm (alpha, beta, transB) and MatMul with or without an Add of a
-constant. All of it is computed in float64 and stored in the type of the weight.
+constant. Everything is computed in float64 and stored in the type of the weight.
 
-Refused, with the reason: training mode; parameters computed at run time; a result of the layer that others read too;
+Refused, with the reason: training mode; parameters computed at run time; a layer result with other readers;
 weights shared with another node or computed at run time; values that would overflow the weight's type.
 """
 
@@ -48,10 +48,10 @@ from onnxq.pipeline import Pass, PassResult
 
 @dataclass(frozen=True)
 class FoldBatchNorm(Pass):
-    """Fold BatchNormalization into the layer before or after it; what is left becomes a scale and a shift.
+    """Fold BatchNormalization into the layer before or after it; the rest become a scale and a shift.
 
-    epsilon_floor: the least epsilon to divide by, for models whose variances are too small (changes their values).
-    standalone: turn what cannot be folded into Mul and Add; otherwise it stays as it is.
+    epsilon_floor: the smallest epsilon to use, for models whose variances are too small (changes their values).
+    standalone: turn what cannot be folded into Mul and Add; otherwise it stays unchanged.
     """
 
     name: ClassVar[str] = "fold-batchnorm"
@@ -101,7 +101,7 @@ class FoldBatchNorm(Pass):
         if any(t.outputs or id(t) in outputs for t in node.outputs[1:]):
             return Refused("its statistics are used")
         if not node.attrs.get("spatial", 1):
-            return Refused("normalizes each element on its own (spatial=0)")
+            return Refused("normalizes each element separately (spatial=0)")
         parameters = [p for p in map(constant_values, node.inputs[1:5]) if p is not None]
         if len(parameters) < 4:
             return Refused("its parameters are computed at run time")
@@ -119,7 +119,7 @@ def _into_layer_before(graph: gs.Graph, node: gs.Node, step: Affine, names: Name
     source = node.inputs[0]
     layer = layer_making(source, outputs)
     if layer is None or not belongs(graph, layer.node):
-        return Refused("no layer before it")
+        return Refused("no layer directly upstream")
     refused = also_read(source, node, layer.node, outputs)
     if refused:
         return refused
@@ -135,7 +135,7 @@ def _into_layer_after(graph: gs.Graph, node: gs.Node, step: Affine, names: Names
     result = node.outputs[0]
     reader = sole_consumer(result, outputs)
     if reader is None or not is_op(reader, *LINEAR_OPS) or not belongs(graph, reader):
-        return Refused("no layer after it alone")
+        return Refused("no layer as its only reader")
     if reader.inputs[0] is not result:
         return Refused(f"it is the weight or bias of {reader.name}")
     if any(t is result for t in reader.inputs[1:]):

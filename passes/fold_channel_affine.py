@@ -1,10 +1,10 @@
 """Scales and shifts by constants, folded into the layer before them or into one another.
 
-1. After a layer, W u + c: Mul, Div, Add and Sub with one number per channel (or one for all) go into W and c. This is
-   what is left of BatchNormalization in models that came from Caffe2 and the like.
-2. One after another: a chain of them becomes one Mul and one Add, fewer if a = 1 or b = 0.
+1. After a layer, W u + c: Mul, Div, Add and Sub with one number per channel (or one for all) are folded into W and c.
+   Models converted from Caffe2 and similar tools have these instead of BatchNormalization.
+2. A chain of them becomes one Mul and one Add, or only one of the two if a = 1 or b = 0.
 
-The Add that is a MatMul's bias stays: a MatMul has no other place for it. The algebra is in numeric/affine.py.
+The Add that is a MatMul's bias stays: a MatMul has no bias input. The algebra is in numeric/affine.py.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class FoldChannelAffine(Pass):
 
 
 def _step(node: gs.Node) -> tuple[gs.Tensor, Affine] | None:
-    """The input and the scale and shift of a node, if it is one by constants and keeps its input's shape."""
+    """The input and the affine function of a node that scales or shifts by constants and keeps its input's shape."""
     if not is_op(node, "Mul", "Div", "Add", "Sub") or len(node.inputs) != 2 or "broadcast" in node.attrs:
         return None
     index = 1 if is_constant(node.inputs[1]) else 0
@@ -131,7 +131,7 @@ def _merge_chain(graph: gs.Graph, node: gs.Node, names: Names, outputs: set[int]
             break
         combined = total.then(found[1])
         sizes.append(max(found[1].a.size, found[1].b.size))
-        # Operands along different axes would multiply out.
+        # Operands along different axes would be expanded to their product of sizes.
         if not combined.is_finite or max(combined.a.size, combined.b.size) > max(sizes):
             break
         total = combined

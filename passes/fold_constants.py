@@ -1,9 +1,10 @@
 """Constant folding.
 
-Not folded, on purpose: random operators, control flow, Quantize/DequantizeLinear (they carry the quantization of a
+Deliberately not folded: random operators, control flow, Quantize/DequantizeLinear (they are the quantization of a
 QDQ model), operators outside the standard domain, results that are not tensors or are strings, and results above
-`max_bytes` that are larger than what they are made of. Shape and Size of a tensor whose shape is known are folded
-although the tensor is not, and so are Gather and Slice that pick known dimensions from a partly known shape.
+`max_bytes` that are larger than the constants they are computed from. Shape and Size of a tensor of known shape are
+folded although the tensor is not constant, and so are Gather and Slice that pick known dimensions from a partly known
+shape.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ from onnxq.pipeline import Pass, PassResult
 
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 QUANTIZATION = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
-# A few numbers in, any number out: never evaluated before the size of the result is known.
+# Small inputs, results of any size: never evaluated before the size of the result is known.
 GROWING = ("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsample", "OneHot", "RandomNormal")
-# Evaluated at a time: a session holds its constants twice, and a protobuf message ends at 2 GiB.
+# Bytes evaluated at a time: a session has two copies of its constants, and a protobuf message is limited to 2 GiB.
 BATCH_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
-    """Replace nodes whose inputs are all known by their values."""
+    """Replace nodes whose inputs are all known with their values."""
 
     name: ClassVar[str] = "fold-constants"
     preserves_values: ClassVar[bool] = True
@@ -62,7 +63,7 @@ class FoldConstants(Pass):
 
 
 class _Run:
-    """State of one application: what was folded, what was refused and why (by node, so that each is named once)."""
+    """State of one application: what was folded, what was refused and why (by node, so that each is listed once)."""
 
     def __init__(self, graph: gs.Graph, max_bytes: int) -> None:
         self.graph = graph
@@ -77,13 +78,13 @@ class _Run:
     def notes(self) -> list[str]:
         if not self.by_reference:
             return []
-        return [f"onnxruntime cannot compute {', '.join(sorted(self.by_reference))}: the ONNX reference did"]
+        return [f"onnxruntime cannot compute {', '.join(sorted(self.by_reference))}: used the ONNX reference"]
 
     def skip(self, node: gs.Node, reason: str) -> None:
         self.skipped[node.name] = MatchFailure(reason, node.name)
 
     def fold(self, graph: gs.Graph) -> None:
-        """Sweep until nothing changes: a sweep can make shapes known that the next one needs."""
+        """Sweep until nothing changes: one sweep can determine shapes that the next one needs."""
         while True:
             before = self.changed
             self.fold_shapes(graph)
@@ -131,7 +132,7 @@ class _Run:
         return False
 
     def within_limit(self, nodes: list[gs.Node]) -> list[gs.Node]:
-        """Leave out what would be too large, and what has an unknown size until the nodes before it are folded."""
+        """Leave out results that would be too large, and those of unknown size until the upstream nodes are folded."""
         sizes = output_sizes(nodes, self.opset) if nodes else {}
         left_out: set[int] = set()
         kept = []
@@ -152,11 +153,11 @@ class _Run:
         return kept
 
     def limit(self, node: gs.Node) -> int:
-        """Largest result allowed: what is no larger than the constants it replaces always is."""
+        """Largest result allowed: at least the size of the constants it replaces."""
         return max(self.max_bytes, sum(t._values.nbytes for t in node.inputs if is_constant(t)))
 
     def fold_batch(self, graph: gs.Graph, nodes: list[gs.Node]) -> None:
-        nodes = _ready(nodes)  # a batch before this one may have failed to make what this one needs
+        nodes = _ready(nodes)  # an earlier batch may have failed to compute an input of this one
         inside = {id(n) for n in nodes}
         wanted = [
             t
@@ -180,11 +181,11 @@ class _Run:
                 return
             self.by_reference.add(nodes[0].op)
         found = {id(t): v for t, v in zip(wanted, values, strict=True)}
-        for node in reversed(nodes):  # so that a node is looked at when its consumers are gone already
+        for node in reversed(nodes):  # so that the consumers of a node are removed before it
             self.replace(graph, node, [found.get(id(t)) for t in node.outputs])
 
     def replace(self, graph: gs.Graph, node: gs.Node, values: Sequence[Any]) -> None:
-        """Put values in the place of a node; a value is None where nothing outside the batch reads the output."""
+        """Replace a node with values; a value is None if nothing outside the batch reads the output."""
         needed = [bool(t.outputs) or id(t) in self.outputs for t in node.outputs]
         results = [v for v, need in zip(values, needed, strict=True) if need and v is not None]
         if len(results) < sum(needed):  # a consumer in the batch was refused
@@ -199,7 +200,7 @@ class _Run:
 
     def to_constants(self, graph: gs.Graph, node: gs.Node, values: Sequence[Any]) -> None:
         tensors = list(node.outputs)
-        name: str | None = node.name  # the first Constant node takes it over
+        name: str | None = node.name  # the first Constant node inherits it
         remove_nodes(graph, [node])
         for tensor, value in zip(tensors, values, strict=True):
             if value is None or not (tensor.outputs or id(tensor) in self.outputs):
@@ -208,7 +209,7 @@ class _Run:
             if id(tensor) not in self.outputs:
                 tensor.to_constant(values_of)
                 continue
-            # An output must be made by a node; what else reads it gets a constant of its own.
+            # An output must be produced by a node; its other readers get a separate constant.
             if tensor.outputs:
                 own = gs.Constant(self.names.fresh(f"{tensor.name}_value"), values_of)
                 for node_reading in consumers(tensor):
@@ -254,7 +255,7 @@ def _trains(node: gs.Node, opset: int) -> bool:
 
 
 def _shape_values(node: gs.Node) -> np.ndarray | None:
-    """Values of a Shape or Size node, or of a Gather or Slice of a Shape node, as far as shapes are known."""
+    """Values of a Shape or Size node, or of a Gather or Slice of a Shape node, if the shapes are known."""
     if is_op(node, "Size"):
         shape = shapes.static_shape(node.inputs[0])
         return None if shape is None else np.asarray(np.prod(shape, dtype=np.int64), np.int64)
@@ -284,7 +285,7 @@ def _slice_of_vector(node: gs.Node) -> slice | None:
     if start is None or end is None or (step is None and input_at(node, 4) is not None):
         return None
     step = 1 if step is None else step
-    # A negative step runs down to and including 0 when the end lies before the first element.
+    # With a negative step, an end before the first element includes element 0.
     return slice(start, None if step < 0 and end < -(1 << 30) else end, step)
 
 

@@ -1,4 +1,4 @@
-"""MatMul of two matrices and Add of a bias: one Gemm, as targets and quantizers know it.
+"""MatMul of two matrices and Add of a bias become one Gemm, which targets and quantizers recognize.
 
 Y = A B + C    with A (M x K) and B (K x N) of rank 2 and C a constant that broadcasts to M x N
 """
@@ -32,7 +32,7 @@ class FuseMatMulAdd(Pass):
 
 
 def _fuse(graph: gs.Graph, add: gs.Node, outputs: set[int]) -> bool | Refused:
-    """Fuse an Add of a constant with the MatMul before it; False for other nodes."""
+    """Fuse an Add of a constant with the upstream MatMul; False for other nodes."""
     found = matmul_add(add)
     if found is None or not belongs(graph, found.product):
         return False
@@ -43,9 +43,9 @@ def _fuse(graph: gs.Graph, add: gs.Node, outputs: set[int]) -> bool | Refused:
         known = " and ".join("unknown" if r is None else str(r) for r in ranks)
         return Refused(f"{product.name} multiplies tensors of rank {known}")
     if not is_floating(values.dtype):
-        return Refused("Gemm is for floating point")
+        return Refused("Gemm requires floating point")
     if not broadcasts_into(values.shape, found.result):
-        return Refused("what it adds is larger than the product")
+        return Refused("the operand it adds is larger than the product")
     refused = also_read(found.result, add, product, outputs)
     if refused:
         return refused

@@ -1,9 +1,9 @@
-"""Add to a layer's accumulator before its rounding what would be added after it (HAWQ-V3, eq. 9).
+"""Add a residual to a layer's accumulator before its rounding instead of after it (HAWQ-V3, eq. 9).
 
-Case 1: Conv or Gemm gives its raw accumulator to an Add and to nothing else → ConvAdd, GemmAdd.
-Case 2: both inputs of the Add are such accumulators → the layer that comes last takes the other one's, int32.
+Case 1: an Add is the only reader of the raw accumulator of a Conv or Gemm → ConvAdd, GemmAdd.
+Case 2: both inputs of the Add are such accumulators → the later layer adds the other one's accumulator, int32.
 
-The integers stay the same: the Add's multipliers, shift and rounding become the layer's.
+The integers are unchanged: the Add's multipliers, shift and rounding become the layer's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WIDE_LOW, WIDE_HIGH = RANGES["int32"]
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer whose raw accumulator an Add takes as input `index`. through: the Transpose and Squeeze in between."""
+    """A layer whose raw accumulator is input `index` of an Add. through: the Transpose and Squeeze in between."""
 
     node: gs.Node
     through: tuple[gs.Node, ...]
@@ -74,7 +74,7 @@ class FuseResidual(Pass):
 
 
 def _layer(add: gs.Node, index: int, outputs: set[int]) -> Layer | None:
-    """The layer whose accumulator an input of the Add is, if nothing else reads it."""
+    """The layer whose accumulator is this input of the Add, if nothing else reads it."""
     tensor = add.inputs[index]
     through: list[gs.Node] = []
     node = producer(tensor)
@@ -96,7 +96,7 @@ def _layer(add: gs.Node, index: int, outputs: set[int]) -> Layer | None:
 
 
 def _is_raw(node: gs.Node) -> bool:
-    """Whether a layer's result is its accumulator as it is."""
+    """Whether a layer's result is its raw accumulator."""
     multiplier, shift = constant_values(node.inputs[3]), constant_values(node.inputs[4])
     if multiplier is None or shift is None or node.attrs["y_type"] != TYPE_NUMBERS["int32"]:
         return False
@@ -106,10 +106,10 @@ def _is_raw(node: gs.Node) -> bool:
 
 
 def _unfit(add: gs.Node, layer: Layer) -> Refused | None:
-    """Why the layer cannot take the Add in; None if it can."""
+    """Why the Add cannot be fused into the layer; None if it can."""
     residual, result = add.inputs[1 - layer.index], add.outputs[0]
     if residual.shape is None or result.shape is None or any(d is None for d in (*residual.shape, *result.shape)):
-        return Refused(f"the shape of {residual.name if residual.shape is None else result.name} is not known")
+        return Refused(f"the shape of {residual.name if residual.shape is None else result.name} is unknown")
     if list(residual.shape) != list(result.shape):
         return Refused(f"{residual.name} is broadcast")
     if any(constant_values(t) is None for t in add.inputs[2:5]):
@@ -118,12 +118,12 @@ def _unfit(add: gs.Node, layer: Layer) -> Refused | None:
     channels = rank - 1 if layer.spatial == 0 else 1
     vectors = any(t.shape[0] > 1 for t in add.inputs[2:5])
     if vectors and int(add.attrs["axis"]) % rank != channels:
-        return Refused("its multipliers run along another axis than the layer's channels")
+        return Refused("its multipliers are along a different axis from the layer's channels")
     return None
 
 
 def _fuse(emitter: Emitter, add: gs.Node, layer: Layer) -> None:
-    """The layer with the residual, at the place of the Add and in its name to the outside."""
+    """Replace the Add with the layer and its residual; the result keeps the Add's name."""
     emitter.current = add
     node, index, result = layer.node, layer.index, add.outputs[0]
     own, other = add.inputs[2 + index], add.inputs[3 - index]

@@ -1,20 +1,21 @@
-"""Channels-last between our operators: Transposes move through what can take them, and cancel.
+"""Channels-last between our operators: Transposes move through operators that allow it, and cancel.
 
-Lowering puts Transpose(0,2,3,1) before and Transpose(0,3,1,2) after each convolution and pool, which are channels-last
-always. Here every operator between them is looked at (onnxq.layout): may it compute the same on transposed operands,
-with its axes, pads and constants rewritten? Of all such choices the one is taken that leaves the fewest bytes to
-Transposes (where sizes are not known, the fewest Transposes), those between operators of ours counting half more:
+Lowering puts Transpose(0,2,3,1) before and Transpose(0,3,1,2) after each convolution and pool, which are always
+channels-last. For every operator in between, onnxq.layout decides whether it can compute the same on transposed
+operands, with its axes, pads and constants rewritten. Among all such choices the pass takes the one with the fewest
+bytes moved by Transposes (if sizes are unknown, the fewest Transposes), where those between our operators count half
+more:
 
 1. Conv → T → Add ← T ← Conv,  Add → T⁻¹ → Conv        Add computes channels-last; no Transpose is left
 2. x → T → QuantizeLinear                              x → QuantizeLinear → T: a quarter of the bytes
 3. T → Flatten → Gemm with constant weights            Flatten → Gemm with the rows of its weights permuted
-4. T of [N, 1, 1, C], T⁻¹ of [N, C, 1, 1]              a Reshape, which moves nothing, or nothing at all
-5. T of 8 bits that is left before an operator of ours ChannelsLast, which has a kernel of ours
+4. T of [N, 1, 1, C], T⁻¹ of [N, C, 1, 1]              a Reshape, which moves no data, or nothing at all
+5. remaining 8-bit T upstream of one of our operators  ChannelsLast, which has its own kernel
 
-Graph inputs and outputs keep their names, order and types. The tensor that a channels-last layer makes takes the name
-of its channels-first copy, and a node whose tensors are no longer in the order that their names stand for is marked:
-metadata `onnxq.layout` = "0,2,3,1" means transposed by this; `onnxq.flattened` = "8,6,6|1,2,0" means that the last
-dimension, which joins dimensions of sizes 8, 6, 6, joins them transposed by 1, 2, 0.
+Graph inputs and outputs keep their names, order and types. The output of a channels-last layer gets the name of its
+channels-first copy, and a node whose tensors are no longer in the order of the original tensors is marked:
+metadata `onnxq.layout` = "0,2,3,1" means transposed by this permutation; `onnxq.flattened` = "8,6,6|1,2,0" means that
+the last dimension, which joins dimensions of sizes 8, 6, 6, joins them transposed by 1, 2, 0.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ OPSET_MIN = 18  # from here on axes are inputs of all reductions
 
 @dataclass(frozen=True)
 class LayoutNhwc(Pass):
-    """Keep tensors channels-last between operators of ours: Transposes move to the borders of the integer part."""
+    """Keep tensors channels-last between our operators: Transposes move to the borders of the integer part."""
 
     name: ClassVar[str] = "layout-nhwc"
     preserves_values: ClassVar[bool] = True
@@ -51,11 +52,11 @@ class LayoutNhwc(Pass):
         """Opset 18 or later."""
         if int(graph.opset) < OPSET_MIN:
             raise PreconditionError(
-                f"opset {graph.opset}: this pass reads {OPSET_MIN} and later; run convert-opset{{version=21}} before it"
+                f"opset {graph.opset}: this pass needs {OPSET_MIN} or later; run convert-opset{{version=21}} first"
             )
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
-        """Until nothing is to be gained."""
+        """Repeat until nothing improves."""
         names = Names(graph)
         name_by_layer(Layouts(graph), names)
         changed = carry_out(graph, Layouts(graph), {}, names)
@@ -73,7 +74,7 @@ class LayoutNhwc(Pass):
 
 
 def _held(layouts: Layouts) -> list[MatchFailure]:
-    """Why Transposes between operators of ours stay."""
+    """Why the remaining Transposes between our operators stay."""
     found = []
     for value in layouts.values:
         for copy in value.copies[1:]:
@@ -90,6 +91,6 @@ def _holders(layouts: Layouts, value: Value, copy: Copy) -> list[str]:
     reasons = []
     for node, given in (maker, *readers):
         flip = propose(node, given)
-        reason = flip.reason if isinstance(flip, Refused) else "it could be moved, at a higher cost"
+        reason = flip.reason if isinstance(flip, Refused) else "movable, but at a higher cost"
         reasons.append(f"{node.op} {node.name}: {reason}")
     return reasons

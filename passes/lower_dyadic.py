@@ -1,8 +1,8 @@
-"""Replace Q/DQ and what lies between by integer operators of domain com.onnxq (HAWQ-V3, section III).
+"""Replace Q/DQ and the operators in between with integer operators of domain com.onnxq (HAWQ-V3, section III).
 
-Every QuantizeLinear point stays, under its name; the first QuantizeLinears and the last DequantizeLinears stay as they
-are. What cannot be computed in integers stays float between DequantizeLinear and QuantizeLinear, with its reason.
-The work is in onnxq/lowering.
+Every quantized tensor keeps its name; the first QuantizeLinears and the last DequantizeLinears stay unchanged. What
+cannot be computed in integers stays in float between DequantizeLinear and QuantizeLinear, with the reason.
+The implementation is in onnxq/lowering.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ OPSET = 21  # INT4 weights; the function bodies of the operators
 
 @dataclass(frozen=True)
 class LowerDyadic(Pass):
-    """Replace Q/DQ and the operators between by integer operators of com.onnxq.
+    """Replace Q/DQ and the operators in between with integer operators of com.onnxq.
 
-    rescale: form of the multipliers: fixed (shift 32 for all of a node), general (a shift each), or auto: fixed
-    wherever it is as exact.
+    rescale: form of the multipliers: fixed (shift 32 for the whole node), general (one shift per multiplier), or auto:
+    fixed wherever it is as exact.
     """
 
     name: ClassVar[str] = "lower-dyadic"
     rescale: Literal["auto", "fixed", "general"] = "auto"
 
     def requires(self, graph: gs.Graph, ctx: PassContext) -> None:
-        """There must be Q/DQ, and an opset that the operators' function bodies can be written in."""
+        """Q/DQ is required, and an opset in which the operators' function bodies can be expressed."""
         if not has_qdq(graph):
             raise PreconditionError("the model has no QuantizeLinear: quantize it first (onnxq quantize)")
         if graph.opset < OPSET:
-            raise PreconditionError(f"the model has opset {graph.opset}: run convert-opset{{version={OPSET}}} before")
+            raise PreconditionError(f"the model has opset {graph.opset}: run convert-opset{{version={OPSET}}} first")
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
-        """Lower what can be, and report why the rest cannot."""
+        """Lower what can be lowered, and report why the rest cannot."""
         work = lower_graph(graph, self.rescale)
         skipped = islands(graph, work)
         forms = ", ".join(f"{count} {form}" for form, count in sorted(work.forms().items()))
@@ -54,7 +54,7 @@ class LowerDyadic(Pass):
         return PassResult(work.lowered, tuple(skipped), tuple(notes))
 
     def ensures(self, graph: gs.Graph, ctx: PassContext) -> None:
-        """Every operator of com.onnxq is as its schema says."""
+        """Every operator of com.onnxq conforms to its schema."""
         for node in graph.nodes:
             if node.domain == DOMAIN:
                 problems = check_node(node)

@@ -61,7 +61,7 @@ def test_insert_qdq_from_statistics(folder: Path, tmp_path: Path) -> None:
     succeed("calibrate", "m.onnx", "--data", "d.npz", "-o", tmp_path / "s", cwd=folder)
     text = "fold-constants,eliminate-identity,fold-batchnorm,insert-qdq{profile=tensorrt}"
     done = succeed("opt", "m.onnx", "-o", tmp_path / "o.onnx", "-p", text, "--stats", tmp_path / "s", cwd=folder)
-    assert "RANDOM" not in done.err and "were there already" in done.out
+    assert "RANDOM" not in done.err and "used existing statistics" in done.out
     assert "QuantizeLinear" in ops(tmp_path / "o.onnx")
 
 

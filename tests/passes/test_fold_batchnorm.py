@@ -219,11 +219,12 @@ def test_on_its_own_it_becomes_scale_and_shift(shape):
     proof = prove(text, PASS, **values(4))
     assert proof.ops == {"Mul": 1, "Add": 1}
     assert proof.changed == 1
-    assert proof.report.notes == ("1 became Mul and Add: no layer before it; no layer after it alone: n",)
+    reason = "no layer directly upstream; no layer as its only reader"
+    assert proof.report.notes == (f"1 became Mul and Add: {reason}: n",)
     assert proof.reasons == {}
     kept = prove(text, FoldBatchNorm(standalone=False), **values(4))
     assert (kept.changed, kept.ops) == (0, {"BatchNormalization": 1})
-    assert kept.reasons == {"n": "no layer before it; no layer after it alone"}
+    assert kept.reasons == {"n": reason}
 
 
 def test_a_neutral_part_is_left_out():

@@ -36,7 +36,7 @@ def test_dynamic_rows_and_computed_factors():
         ),
         (
             "g (float[3,4] x) => (float[2,3,5] y) <float[4,5] w, float[2,1,1] c>",
-            "what it adds is larger than the product",
+            "the operand it adds is larger than the product",
         ),
         (
             "g (float[3,4] x) => (float[3,5] y, float[3,5] m) <float[4,5] w, float[5] c>",
@@ -44,7 +44,7 @@ def test_dynamic_rows_and_computed_factors():
         ),
         (
             "g (int32[3,4] x) => (int32[3,5] y) <int32[4,5] w, int32[5] c>",
-            "Gemm is for floating point",
+            "Gemm requires floating point",
         ),
     ],
 )

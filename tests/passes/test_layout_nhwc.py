@@ -291,7 +291,7 @@ def test_it_costs_more_elsewhere():
     proof = prove_exact(text, PASS)
     assert sorted(moves(proof)) == ["p -> p_transposed", "x -> c_x"]
     assert proof.node("pool").attrs["axes"] == [2]
-    assert "Tile wide: it could be moved, at a higher cost" in next(iter(proof.reasons.values()))
+    assert "Tile wide: movable, but at a higher cost" in next(iter(proof.reasons.values()))
 
 
 def test_subgraphs_read_the_order_they_know():
@@ -328,7 +328,7 @@ def test_the_runner_proves_it():
 
 def test_an_older_opset_is_refused():
     source = load(_old())
-    with pytest.raises(PreconditionError, match=r"run convert-opset\{version=21\} before it"):
+    with pytest.raises(PreconditionError, match=r"run convert-opset\{version=21\} first"):
         pipeline.run(source, [PASS], PassContext(source))
 
 
