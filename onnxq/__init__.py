@@ -1,6 +1,6 @@
-"""onnxq: from a float ONNX model to one that a target executes in low-precision integers, with proof of what it cost.
+"""onnxq: from a float ONNX model to one that a target executes in low-precision integers, with a record of the cost.
 
-A first run::
+Quick start::
 
     q = onnxq.quantize("m.onnx", data, profile="onnxruntime-cpu", calibration="mse")
     q.save("m.int8.onnx")
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from onnxq.search.measure import measure_sensitivity
     from onnxq.search.options import SensitivityOptions
 
-# Name → module it lives in: loaded when first used, so that `import onnxq` stays light.
+# Name → its module, loaded on first use, so that `import onnxq` stays fast.
 _PUBLIC = {
     "Card": "onnxq.card",
     "DataOptions": "onnxq.data.options",

@@ -1,4 +1,4 @@
-"""The main job in one call: float model in, calibrated QDQ or integer-only model and its card out."""
+"""Quantization in one call: float model in, calibrated QDQ or integer-only model and its card out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Quantized:
-    """A quantized model and what it cost. reports: one a pass, in order."""
+    """A quantized model and its card. reports: one per pass, in order."""
 
     graph_model: Model
     card: Card
@@ -58,13 +58,13 @@ class Quantized:
         return to_proto(self.graph_model)
 
     def save(self, path: str | Path) -> None:
-        """Validate and write the model, and its card beside it (`.card.json`). Raises ModelError or OutputError."""
+        """Validate and write the model, and its card next to it (`.card.json`). Raises ModelError or OutputError."""
         target = files.check_writable(path)
         card = files.check_writable(card_path(target))
         save.save(self.graph_model, target, beside={card.name: self.card.to_json()})
 
     def evaluate(self, against: Any, data: Any, **options: Any) -> Evaluation:
-        """Accuracy and agreement with the float model `against` on `data`, which also goes into the card."""
+        """Accuracy and agreement with the float model `against` on `data`; the result is also added to the card."""
         from onnxq.measure.accuracy import evaluate
 
         result = evaluate(self.graph_model, data, against=against, **options)
@@ -74,7 +74,7 @@ class Quantized:
 
 
 class QuantizeKeywords(SettingsKeywords, DataKeywords, RunKeywords, ReporterKeywords, total=False):
-    """Single options that quantize takes as keywords."""
+    """Options that quantize accepts as keywords."""
 
 
 def quantize(
@@ -98,20 +98,20 @@ def quantize(
     (images, .npz, test_data_set_*), an iterable of {input name: array}, an object with get_next(), an open DataSource,
     or DataOptions. profile: a built-in name, a .toml path or a Profile. settings: bits, calibration, overrides and
     exclusions. statistics: of an earlier calibration, instead of data. run: threads, batch size and the file to resume
-    from. reporter: whom to report to. requantize: strip Q/DQ first when the model has some. qdq: stop at the QDQ model
-    also where the profile goes on to an integer-only one. verify: prove every value-preserving pass on inputs.
+    from. reporter: callbacks for reports. requantize: strip existing Q/DQ first. qdq: stop at the QDQ model even if the
+    profile produces an integer-only one. verify: check every value-preserving pass on inputs.
     save_after: (pass name, path): save the model after that pass as well.
 
-    Any field of these objects can be given as a keyword instead, which beats the object:
-    * of QuantSettings: weight_bits and activation_bits (2 to 8; None takes the profile's), first_last_bits (of the
+    Any field of these objects can be given as a keyword instead, which overrides the object:
+    * of QuantSettings: weight_bits and activation_bits (2 to 8; None uses the profile's), first_last_bits (of the
       first and last layers), calibration ("max", "percentile:P", "entropy" or "mse"), weight_range ("max" or "mse";
       None is default_weight_range), overrides ({"node or regex": {"weight_bits": 4, "activation_bits": 8} | "float"},
-      or a .toml/.json file of them), exclude (nodes left float, names or regular expressions), op_types (the only
+      or a .toml/.json file of them), exclude (nodes left in float, names or regular expressions), op_types (the only
       operators to quantize).
     * of DataOptions: preprocess, limit, random_data (N random samples instead of data), seed, shapes.
     * of RunOptions: threads, batch_size, resume.
     * of Reporter: say, on_report, progress.
-    Raises an OnnxqError that says what is wrong.
+    Raises an OnnxqError that describes the problem.
     """
     started = time.perf_counter()
     check_keywords("quantize", keywords, QuantizeKeywords)
@@ -124,7 +124,7 @@ def quantize(
     _check_quantized(model, requantize)
     samples = _open(model, samples_from, statistics)
     if samples is not None and samples.kind == "random":
-        reporter.say("warning: calibrating on RANDOM data: the ranges mean nothing for real inputs; the card says so")
+        reporter.say("warning: calibrating on RANDOM data: ranges are useless for real inputs; the card warns of it")
     known = load_statistics(statistics, model.sha256) if isinstance(statistics, (str, Path)) else statistics
     ctx = PassContext(model, target, settings, samples, known, run=run, reporter=reporter)
     for note in (*model.notes, *(samples.notes if samples is not None else ())):
@@ -155,7 +155,7 @@ def quantize(
 def _settings(
     model: Model, target: Profile, settings: QuantSettings, keywords: Mapping[str, Any]
 ) -> tuple[QuantSettings, dict[str, Any] | None]:
-    """The settings with their keywords, checked against model and profile; and how `onnxq search` chose the widths."""
+    """The settings with the keywords applied, checked against model and profile; and the search record, if any."""
     where, record = "overrides", None
     if "overrides" in keywords:
         overrides = keywords["overrides"] or {}
@@ -173,7 +173,7 @@ def _settings(
 
 
 def _placement(ctx: PassContext) -> Placement:
-    """Where insert-qdq put Q/DQ. Raises ModelError when that is nowhere."""
+    """Where insert-qdq put Q/DQ. Raises ModelError if nothing was quantized."""
     found = ctx.placement
     if found is not None and (found.layers or found.points):
         return found
@@ -189,7 +189,7 @@ def peak_memory() -> int:
 
 
 def _check_bits(target: Profile, settings: QuantSettings) -> None:
-    """What was asked for by number must be there, even where no layer of this model would show it."""
+    """The target must support the requested widths, even if no layer of this model uses them."""
     if settings.weight_bits is not None:
         target.check_bits("weights", settings.weight_bits, "weight_bits")
     if settings.activation_bits is not None:
@@ -205,7 +205,7 @@ def _check_quantized(model: Model, requantize: bool) -> None:
     quantized = next((n for n in model.graph.nodes if n.op == "DequantizeLinear"), None)
     if quantized is not None:
         raise ModelError(
-            f"{model.name} is quantized already (node {quantized.name}); quantize the float model, or strip this one "
+            f"{model.name} is already quantized (node {quantized.name}); quantize the float model, or strip this one "
             "first (--requantize, pass strip-qdq)"
         )
 
@@ -214,7 +214,7 @@ def _open(model: Model, data: DataOptions, statistics: Any) -> DataSource | None
     if isinstance(data.data, DataSource):
         return data.data
     if data.data is not None and data.random_data is not None:
-        raise ConfigError("give data or random_data, not both")
+        raise ConfigError("give either data or random_data, not both")
     if data.data is None and data.random_data is None:
         if statistics is None:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""What passes share while a pipeline runs: the model, the settings, the data, and what earlier passes found out."""
+"""State shared by the passes of a pipeline: the model, the settings, the data, and results of earlier passes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class PassContext:
     """State of one pipeline run.
 
-    model: the model whose graph the passes edit. profile, settings: the target and what the user asked for.
-    data: samples for calibration and verification. statistics: of activations, once the calibrate pass ran or a
-    file was loaded. plans: the placement of the graph as it now is. placement: what insert-qdq put where, for the card.
+    model: the model whose graph the passes edit. profile, settings: the target and the user's settings.
+    data: samples for calibration and verification. statistics: of activations, after the calibrate pass or loaded
+    from a file. plans: the placement for the current graph. placement: the Q/DQ placement of insert-qdq, for the card.
     run: how calibration runs its samples. reporter: notified of each pass and of the progress of calibration.
     """
 

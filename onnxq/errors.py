@@ -2,7 +2,7 @@
 
 
 class OnnxqError(Exception):
-    """Root of the tree: says what is wrong, where, and what to do about it."""
+    """Base class. The message states what is wrong, where, and how to fix it."""
 
     exit_code = 1
 
@@ -12,7 +12,7 @@ class ModelError(OnnxqError):
 
 
 class OutputError(OnnxqError):
-    """An output that could not be written; what stood there before is untouched."""
+    """An output that could not be written; an existing file is unchanged."""
 
 
 class DataError(OnnxqError):
@@ -20,11 +20,11 @@ class DataError(OnnxqError):
 
 
 class ProfileError(OnnxqError):
-    """A hardware profile that does not exist or does not validate."""
+    """A hardware profile that does not exist or is invalid."""
 
 
 class ConfigError(OnnxqError):
-    """A setting (bits, overrides, calibration method, configuration file) that makes no sense."""
+    """An invalid setting (bits, overrides, calibration method, configuration file)."""
 
 
 class CalibrationError(OnnxqError):
@@ -32,25 +32,25 @@ class CalibrationError(OnnxqError):
 
 
 class NumericError(OnnxqError):
-    """Integers that cannot hold a value: a rescale out of range, or a sum that could overflow."""
+    """Values that do not fit their integers: a rescale out of range, or a sum that could overflow."""
 
 
 class InterruptedRun(OnnxqError):
-    """Long work stopped by the user; the message says what was kept and how to resume."""
+    """Long work interrupted by the user; the message states what was kept and how to resume."""
 
     exit_code = 130
 
 
 class MissingDependencyError(OnnxqError):
-    """A package of an extra is not installed; the message names the extra."""
+    """An optional package is not installed; the message names the extra."""
 
 
 class PipelineError(OnnxqError):
-    """A pipeline text that does not parse: unknown pass, unknown option, bad value."""
+    """Invalid pipeline text: unknown pass, unknown option, bad value."""
 
 
 class PassError(OnnxqError):
-    """A pass failed; the message names it and the passes that ran before."""
+    """A pass failed; the message names it and the passes that ran earlier."""
 
 
 class PreconditionError(PassError):
@@ -58,7 +58,7 @@ class PreconditionError(PassError):
 
 
 class PostconditionError(PassError):
-    """The pass left a graph that is not what it promises."""
+    """The graph after a pass is not what the pass guarantees."""
 
 
 class VerificationError(PassError):
@@ -66,5 +66,5 @@ class VerificationError(PassError):
 
 
 def first_line(err: BaseException) -> str:
-    """The first line of an error's message that is not blank, stripped; the name of its class where there is none."""
+    """The first non-blank line of an error's message, stripped; the name of its class if there is none."""
     return next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)

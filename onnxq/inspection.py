@@ -1,4 +1,4 @@
-"""What is in a model: layers with their cost and widths, operators, and how much of a QDQ model runs in integers."""
+"""Inspecting a model: layers with their cost and widths, operators, and how much of a QDQ model runs in integers."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ KINDS = ("integer", "fused", "in_float", "index", "constant", "qdq")
 
 @dataclass(frozen=True)
 class OperatorUse:
-    """Number of nodes of one operator, subgraphs included, by how they run.
+    """Number of nodes of one operator, including subgraphs, by how they run.
 
     integer: on quantized inputs. fused: inside the upstream integer node. in_float: on floats. index: on shapes and
-    other integers. constant: on constants alone, ahead of any run. qdq: part of a Q/DQ pair.
+    other integers. constant: on constants only, before any run. qdq: part of a Q/DQ pair.
     """
 
     op: str
@@ -68,8 +68,8 @@ class ValueInfo:
 class Inspection:
     """A model at a glance.
 
-    domains: {operator domain: version}. file_bytes: of the file with its external data. nodes: subgraphs included.
-    profile: of the card, "" without one. feature_maps: None where shapes are unknown. bodies: subgraphs, each counted
+    domains: {operator domain: version}. file_bytes: of the file with its external data. nodes: including subgraphs.
+    profile: of the card, "" without one. feature_maps: None if shapes are unknown. bodies: subgraphs, each counted
     as executed once. assumed: shapes that were assumed. notes: remarks from loading.
     """
 
@@ -145,7 +145,7 @@ def inspect_model(model: Model, input_shapes: Mapping[str, Sequence[int]] | None
 
 
 def classify(graph: gs.Graph) -> dict[int, str]:
-    """{id of a node: how it runs, one of KINDS (see OperatorUse)}, according to the Q/DQ around it."""
+    """{id of a node: how it runs, one of KINDS (see OperatorUse)}, based on the Q/DQ around it."""
     known = known_tensors(graph)
     kinds: dict[int, str] = {}
     for _, node in walk(graph):
@@ -202,7 +202,7 @@ def _requantized(node: gs.Node) -> bool:
 
 
 def _with_card(cost: LayerCost, card: Card | None) -> LayerCost:
-    """Widths below the storage type are taken from the card, in case the marks in the graph were lost."""
+    """The cost with widths below the storage type taken from the card, in case the marks in the graph were lost."""
     recorded = next((r for r in card.layers if r.name == cost.name), None) if card is not None else None
     if recorded is None or cost.weight_bits is None or cost.weight_bits >= FLOAT_MIN or cost.activation_bits is None:
         return cost

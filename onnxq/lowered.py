@@ -39,8 +39,8 @@ FORMS = ("auto", "fixed", "general")
 class Lowered:
     """An integer-only model, or one with islands of float operators.
 
-    reports: one a pass. islands: nodes that stayed float, each with its reason, also before and behind the integer
-    part. card: that of the QDQ model, updated; None without one.
+    reports: one per pass. islands: nodes that stayed in float, each with its reason, including those upstream and
+    downstream of the integer part. card: that of the QDQ model, updated; None without one.
     """
 
     graph_model: Model
@@ -55,12 +55,12 @@ class Lowered:
 
     @property
     def operators(self) -> dict[str, int]:
-        """How many of each operator of com.onnxq."""
+        """Number of nodes per operator of com.onnxq."""
         return dict(sorted(Counter(n.op for n in self.graph_model.graph.nodes if n.domain == DOMAIN).items()))
 
     @property
     def rescales(self) -> dict[str, int]:
-        """How many operators have multipliers of each form: fixed, general, or identity (none)."""
+        """Number of nodes per form of multipliers: fixed, general, or identity (none)."""
         forms = (marks.RESCALE.get(n) for n in self.graph_model.graph.nodes)
         return dict(sorted(Counter(f for f in forms if f).items()))
 
@@ -70,7 +70,7 @@ class Lowered:
         return check_integer(self.graph_model, reasons)
 
     def save(self, path: str | Path) -> None:
-        """Validate and write the model, and its card beside it where it has one. Raises ModelError or OutputError."""
+        """Validate and write the model, and its card, if any, next to it. Raises ModelError or OutputError."""
         target = files.check_writable(path)
         beside = {}
         if self.card is not None:
@@ -79,7 +79,7 @@ class Lowered:
 
 
 class LowerKeywords(TypedDict, total=False):
-    """Fields of Reporter that lower takes as keywords."""
+    """Fields of Reporter that lower accepts as keywords."""
 
     say: Callable[[str], None]
     on_report: Callable[[PassReport], None] | None
@@ -94,19 +94,19 @@ def lower(
     reporter: Reporter | None = None,
     **keywords: Unpack[LowerKeywords],
 ) -> Lowered:
-    """Lower a QDQ model, of onnxq or of another tool, to integer operators.
+    """Lower a QDQ model, made by onnxq or another tool, to integer operators.
 
     source: path, bytes, ModelProto, or a loaded Model, which is changed in place. rescale: form of the multipliers,
     "fixed" (shift 32), "general", or "auto": fixed where it is as exact. shapes: fixes free dimensions of
-    inputs, {name: dims}: means and products need to know how much they add up. verify: prove that the passes after
-    lower-dyadic keep every value. reporter: whom to report to; its say and on_report are keywords as well. What cannot
-    be lowered stays float, with its reason in `islands`.
+    inputs, {name: dims}: means and products need the length of their sums. verify: check that the passes after
+    lower-dyadic preserve every value. reporter: callbacks for reports; say and on_report are also keywords. What cannot
+    be lowered stays in float, with the reason in `islands`.
     Raises ModelError for a model that is not QDQ, and ConfigError for an unknown form.
     """
     check_keywords("lower", keywords, LowerKeywords)
     reporter = refined(reporter or Reporter(), keywords)
     if rescale not in FORMS:
-        raise ConfigError(f"rescale {rescale!r}: {', '.join(FORMS)} are possible")
+        raise ConfigError(f"rescale {rescale!r} is not one of {', '.join(FORMS)}")
     model = load(source)
     _check_quantized(model)
     _fix_shapes(model, shapes or {})
@@ -126,7 +126,7 @@ def lower(
 
 
 def _fix_shapes(model: Model, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Give inputs fixed dimensions, and all that follows from them. Raises ConfigError where they contradict."""
+    """Fix the dimensions of inputs and infer shapes again. Raises ConfigError where they contradict."""
     if not shapes:
         return
     fixed = {spec.name: spec.shape for spec in apply_shapes(input_specs(model.graph), shapes)}
@@ -135,7 +135,7 @@ def _fix_shapes(model: Model, shapes: Mapping[str, Sequence[int]]) -> None:
     borders = {id(t) for t in (*model.graph.inputs, *model.graph.outputs)}
     for tensor in model.graph.tensors().values():
         if isinstance(tensor, gs.Variable) and id(tensor) not in borders:
-            tensor.shape = None  # what is known would win over what follows
+            tensor.shape = None  # a known shape would override the inferred one
     infer(model.graph)
 
 
@@ -145,11 +145,11 @@ def _check_quantized(model: Model) -> None:
     integer = next((n for g in all_graphs(model.graph) for n in g.nodes if n.op in INTEGER_OPS), None)
     if integer is not None:
         raise ModelError(
-            f"{model.name}: its operators hold integers themselves (node {integer.name}, {integer.op}); what is "
-            "lowered is the QDQ form, with QuantizeLinear and DequantizeLinear around operators in float"
+            f"{model.name} already contains integer operators (node {integer.name}, {integer.op}); only the QDQ form "
+            "can be lowered, with QuantizeLinear and DequantizeLinear around float operators"
         )
     raise ModelError(
-        f"{model.name} is a float model, there is nothing to lower: quantize it first (onnxq quantize --profile onnxq)"
+        f"{model.name} is a float model, nothing to lower: quantize it first (onnxq quantize --profile onnxq)"
     )
 
 

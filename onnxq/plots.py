@@ -1,4 +1,4 @@
-"""Plots of results. matplotlib is loaded when the first one is drawn."""
+"""Plots of results. matplotlib is loaded on first use."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from onnxq.measure.comparison import Comparison
 
 FORMATS = ("png", "svg", "pdf")
-WORST = 5  # activations named in the plot
+WORST = 5  # activations labelled in the plot
 RED = "#a02020"
 
 
 def plot_comparison(comparison: Comparison, path: str | Path) -> None:
     """SQNR and cosine of every activation over the depth of the network, written as .png, .svg or .pdf.
 
-    Raises ConfigError for another suffix, MissingDependencyError without matplotlib, OutputError when it cannot be
+    Raises ConfigError for another suffix, MissingDependencyError without matplotlib, OutputError if it cannot be
     written.
     """
     kind = check_plot(path)
@@ -63,7 +63,7 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> None:
 
 
 def check_plot(path: str | Path) -> str:
-    """The format that a plot's file name selects; to fail early, ahead of long work. Raises as plot_comparison does."""
+    """The format given by a plot's file name; call it to fail early, before long work. Raises as plot_comparison."""
     kind = Path(path).suffix.lower().lstrip(".")
     if kind not in FORMATS:
         raise ConfigError(f"{path}: a plot is written as {', '.join('.' + f for f in FORMATS)}")
@@ -85,7 +85,7 @@ def _figure() -> Any:
 
 
 def _name_worst(axes: Any, below: Any, rows: list[Any]) -> None:
-    """Numbers at the worst points, and their names in a list: in the plot the names would overlap."""
+    """Number the worst points and list their names below: in the plot the names would overlap."""
     finite = [(i, r) for i, r in enumerate(rows) if math.isfinite(r.sqnr_db)]
     lines = []
     for place, (i, row) in enumerate(sorted(finite, key=lambda item: item[1].sqnr_db)[:WORST], 1):

@@ -1,4 +1,4 @@
-"""Plug-ins found by file name: each module of a folder defines one class, named as the file is."""
+"""Plug-ins found by file name: each module of a folder defines one class with the name of the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxq.errors import OnnxqError
 
 
 class Named(Protocol):
-    """A plug-in's class. name: that of its file, with - for _; empty for base classes."""
+    """A plug-in class. name: that of its file, with - for _; empty for base classes."""
 
     name: ClassVar[str]
 
@@ -22,9 +22,9 @@ T = TypeVar("T", bound=Named)
 
 @functools.cache
 def find(package: str, base: type[T], error: type[OnnxqError] = OnnxqError) -> dict[str, type[T]]:
-    """The plug-ins of a package by name, in the order of their files; modules that start with _ are none.
+    """The plug-ins of a package by name, in the order of their files; modules that start with _ are skipped.
 
-    package: its dotted name, as text: what finds plug-ins must not import them, since they import it.
+    package: its dotted name, as text: the code that finds plug-ins must not import them, since they import it.
     Raises `error` for a module that does not define exactly one subclass of `base`, or names it differently.
     """
     found: dict[str, type[T]] = {}
@@ -51,7 +51,7 @@ def _only_class(module: types.ModuleType, base: type[T], error: type[OnnxqError]
 
 
 def _kind(base: type) -> str:
-    """RangeChooser to "range chooser"."""
+    """RangeChooser → "range chooser"."""
     return "".join(f" {c.lower()}" if c.isupper() else c for c in base.__name__).strip()
 
 

@@ -29,7 +29,7 @@ OPSET = 21
 
 
 def prepare_pipeline(opset: int, fold_batchnorm: bool = True) -> tuple[Pass, ...]:
-    """The float passes that come before quantization: types, opset, constants, no-ops, batch normalization."""
+    """The float passes before quantization: types, opset, constants, no-ops, batch normalization."""
     fold = (FoldBatchNorm(), FoldChannelAffine(), FuseMatMulAdd()) if fold_batchnorm else ()
     tidy = (FoldConstants(), EliminateIdentity())
     return (ConvertFloat32(), *tidy, ConvertOpset(version=opset), *tidy, *fold)
@@ -38,7 +38,7 @@ def prepare_pipeline(opset: int, fold_batchnorm: bool = True) -> tuple[Pass, ...
 def quantize_pipeline(
     target: Profile, settings: QuantSettings, profile: str | Path | Profile, strip: bool = False
 ) -> tuple[Pass, ...]:
-    """The passes that `quantize` runs. profile: the target as the user gave it. strip: the model has Q/DQ already."""
+    """The passes that `quantize` runs. profile: the target as given by the user. strip: remove existing Q/DQ first."""
     asked = (settings.weight_bits, settings.first_last_bits, *(o.weight_bits for o in settings.overrides.values()))
     narrowest = min(bits for bits in (*asked, target.weights.bits[0]) if bits is not None)
     opset = max(target.limits.opset_min, 21 if narrowest <= INT4_BITS else 13)

@@ -1,7 +1,7 @@
-"""Tables to frozen dataclasses and back: every key known, every value of its field's type.
+"""Tables to frozen dataclasses and back, with every key and type checked.
 
-One engine for whatever comes as a table: hardware profiles (TOML), quantization cards (JSON), the options of passes and
-plug-ins (text). It knows fields and types; who calls it knows the file, and turns a BadRecord into an error of its own.
+Used for everything in table form: hardware profiles (TOML), quantization cards (JSON), the options of passes and
+plug-ins (text). It only knows fields and types; the caller knows the file and turns a BadRecord into its own error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Path = tuple[str | int, ...]
 
 
 class BadRecord(ValueError):
-    """What is wrong with a table. path: keys and list positions that lead to the place. reason: without the path."""
+    """An error in a table. path: keys and list indices that lead to it. reason: the message without the path."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{dotted(path)}: {reason}" if path else reason)
@@ -39,9 +39,9 @@ def build(cls: type[T], table: object) -> T:
 
 
 def parse_options(cls: type[T], texts: Mapping[str, str]) -> T:
-    """A flat dataclass from {option: text}; print_options gives the texts back.
+    """A flat dataclass from {option: text}; the inverse of print_options.
 
-    none, true and false are words, the items of a tuple are separated by commas, and an option may be spelled with -
+    none, true and false are keywords, the items of a tuple are separated by commas, and an option may be written with -
     for _. Raises BadRecord as `build` does.
     """
     fields = _fields(cls)
@@ -53,13 +53,13 @@ def parse_options(cls: type[T], texts: Mapping[str, str]) -> T:
 
 
 def print_options(instance: Any) -> dict[str, str]:
-    """{option: text} of the fields that differ from their defaults, in order of definition."""
+    """{option: text} for the fields that differ from their defaults, in order of definition."""
     values = {name: (getattr(instance, name), default(f)) for name, (f, _) in _fields(type(instance)).items()}
     return {name: _encode(value) for name, (value, usual) in values.items() if value != usual}
 
 
 def refined(base: T, keywords: Mapping[str, Any]) -> T:
-    """A dataclass with the keywords that are fields of it instead of its own values; other keywords are ignored."""
+    """A copy of a dataclass with the keywords that are its fields replaced; other keywords are ignored."""
     given = {name: keywords[name] for name in _fields(type(base)) if name in keywords}
     return dataclasses.replace(typing.cast(Any, base), **given)
 
@@ -73,7 +73,7 @@ def check_keywords(function: str, keywords: Mapping[str, Any], known: type) -> N
 
 
 def plain(value: Any) -> Any:
-    """A dataclass, or whatever is inside one, as JSON types. NaN and infinity are null: JSON has no word for them."""
+    """A dataclass, or any value inside one, as JSON types. NaN and infinity become null: JSON cannot express them."""
     if dataclasses.is_dataclass(value):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, (tuple, list)):
@@ -84,24 +84,24 @@ def plain(value: Any) -> Any:
 
 
 def default(field: dataclasses.Field[Any]) -> Any:
-    """A field's default value; dataclasses.MISSING where it has none."""
+    """A field's default value, or dataclasses.MISSING."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def dotted(path: Path) -> str:
-    """A path as people write it: layers[0].macs."""
+    """A path in dotted form: layers[0].macs."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
 def suggest(name: str, known: Iterable[str], listed: str = "known") -> str:
-    """What to append to "no such name": the closest of the known ones, or all of them."""
+    """A suffix for "no such name" errors: the closest known name, or all of them."""
     names = list(known)
     close = difflib.get_close_matches(name, names, 1)
     return f"; did you mean {close[0]}?" if close else f" ({listed}: {', '.join(names) or 'none'})"
 
 
 def toml_line(text: str, path: Path) -> int | None:
-    """The line of a TOML text where a key stands; tomllib keeps no positions, so the text is searched by table."""
+    """The line of a key in TOML text; tomllib keeps no positions, so the text is searched by table."""
     wanted = tuple(part for part in path if isinstance(part, str))
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
@@ -150,7 +150,7 @@ def _convert(hint: Any, value: Any, path: Path) -> Any:
         return _build(typing.cast(type, hint), value, path, "key")
     if origin is typing.Literal:
         if not any(value == choice and type(value) is type(choice) for choice in args):
-            raise BadRecord(path, f"{value!r} is none of {', '.join(map(repr, args))}")
+            raise BadRecord(path, f"{value!r} is not one of {', '.join(map(repr, args))}")
         return value
     if origin is tuple:
         return _tuple(args, value, path)
@@ -184,7 +184,7 @@ def _present(hint: types.UnionType) -> Any:
 
 
 def _decode(hint: Any, text: str, option: str) -> Any:
-    """What a TOML file would hold instead of this text."""
+    """The value that a TOML file would have for this text."""
     if isinstance(hint, types.UnionType):
         return None if text == "none" else _decode(_present(hint), text, option)
     args = typing.get_args(hint)
@@ -192,7 +192,7 @@ def _decode(hint: Any, text: str, option: str) -> Any:
         return [_decode(args[0], part, option) for part in text.split(",") if part]
     if typing.get_origin(hint) is typing.Literal:
         choices = {_encode(choice): choice for choice in args}
-        return _looked_up(choices, text, option, f"none of {', '.join(choices)}")
+        return _looked_up(choices, text, option, f"not one of {', '.join(choices)}")
     if hint is bool:
         return _looked_up({"true": True, "false": False}, text, option, "neither true nor false")
     if hint is int or hint is float:

@@ -1,4 +1,4 @@
-"""How long work reports to whoever started it: lines of information, reports of passes, progress."""
+"""Reporting from long work: lines of information, reports of passes, progress."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TypedDict
 
 from onnxq.graph.match import MatchFailure
 
-Progress = Callable[[int, int | None], None]  # units done, units in all (None: unknown)
+Progress = Callable[[int, int | None], None]  # units done, total units (None: unknown)
 
 
 @dataclass(frozen=True)
 class PassReport:
-    """One line of the pass runner's report. differences: largest |after − before| per output, when verified."""
+    """The report on one pass. differences: largest |after − before| per output, if verified."""
 
     text: str
     changed: int
@@ -24,7 +24,7 @@ class PassReport:
 
 
 def describe(report: PassReport) -> str:
-    """A report as text: one line, then what was skipped grouped by reason, the notes, and verified differences."""
+    """A report as text: one line, then the skipped nodes grouped by reason, the notes, and verified differences."""
     lines = [f"{report.text}: {report.changed} changed, {report.seconds:.2f} s"]
     by_reason: dict[str, list[str]] = {}
     for failure in report.skipped:
@@ -43,10 +43,10 @@ def silent(_message: str) -> None:
 
 @dataclass(frozen=True)
 class Reporter:
-    """Whom to report to; by default nobody.
+    """Callbacks for reports; by default there are none.
 
-    say: one line of information for the user. on_report: called after each pass. progress: called with (units done,
-    units in all, None if unknown) during long work.
+    say: called with one line of information for the user. on_report: called after each pass. progress: called with
+    (units done, total units or None if unknown) during long work.
     """
 
     say: Callable[[str], None] = silent

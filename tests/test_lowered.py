@@ -85,7 +85,7 @@ def test_forms(qdq_model: onnx.ModelProto) -> None:
     assert set(onnxq.lower(qdq_model, rescale="general").rescales) <= {"general", "identity"}
     fixed = onnxq.lower(qdq_model, rescale="fixed").rescales
     assert fixed["fixed"] >= onnxq.lower(qdq_model).rescales["fixed"] > 0
-    with pytest.raises(ConfigError, match="auto, fixed, general are possible"):
+    with pytest.raises(ConfigError, match="is not one of auto, fixed, general"):
         onnxq.lower(qdq_model, rescale="halved")  # type: ignore[arg-type]
 
 
@@ -99,11 +99,11 @@ def test_lowering_what_is_lowered_changes_nothing(qdq_model: onnx.ModelProto) ->
 
 
 def test_models_that_are_not_qdq_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"is a float model, there is nothing to lower: quantize it first"):
+    with pytest.raises(ModelError, match=r"is a float model, nothing to lower: quantize it first"):
         onnxq.lower(demo.model_path())
     text = """<ir_version: 10, opset_import: ["": 21]>
     g (uint8[1,4] x, int8[4,3] w) => (int32[1,3] y) { [mm] y = MatMulInteger(x, w) }"""
-    with pytest.raises(ModelError, match="hold integers themselves"):
+    with pytest.raises(ModelError, match="already contains integer operators"):
         onnxq.lower(onnx.parser.parse_model(text))
 
 

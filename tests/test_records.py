@@ -55,7 +55,7 @@ def test_a_table_is_built_and_printed_back() -> None:
         ({"name": 1}, "name: must be of type str, not 1"),
         ({"name": "x", "knid": "a"}, "knid: unknown key 'knid'; did you mean kind?"),
         ({"name": "x", "zz": 1}, "zz: unknown key 'zz' (known: name, kind, pair, inner, named, extra)"),
-        ({"name": "x", "kind": "c"}, "kind: 'c' is none of 'a', 'b'"),
+        ({"name": "x", "kind": "c"}, "kind: 'c' is not one of 'a', 'b'"),
         ({"name": "x", "pair": [1]}, "pair: must be a list of 2"),
         ({"name": "x", "inner": {}}, "inner: must be a list"),
         ({"name": "x", "inner": [{"count": 1}, {"count": True}]}, "inner[1].count: must be of type int, not True"),
@@ -102,7 +102,7 @@ def test_options_in_text() -> None:
         ({"bits": "x"}, "bits: 'x' is not an integer"),
         ({"percent": "x"}, "percent: 'x' is not a number"),
         ({"keep-float": "yes"}, "keep-float: 'yes' is neither true nor false"),
-        ({"form": "c"}, "form: 'c' is none of auto, fixed"),
+        ({"form": "c"}, "form: 'c' is not one of auto, fixed"),
         ({"bit": "4"}, "unknown option 'bit'; did you mean bits?"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Passes (base), their text form (text), and the runner that checks the graph between them (runner)."""
+"""Passes (base), their text form (text), and the runner, which checks the graph between passes (runner)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pass is: a frozen dataclass whose fields are its options."""
+"""The base class of passes: a frozen dataclass whose fields are its options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxq.records import print_options
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass did: how many rewrites, what it could not rewrite and why, and remarks for the user."""
+    """The result of a pass: number of rewrites, what it could not rewrite and why, and remarks for the user."""
 
     changed: int = 0
     skipped: tuple[MatchFailure, ...] = ()
@@ -27,22 +27,22 @@ class Pass:
     """One rewrite of a graph. Subclasses are frozen dataclasses: their fields are the pass's options.
 
     name: as in pipeline text; equals the file name with - for _.
-    preserves_values: the outputs do not change beyond float rounding, which the runner can prove on inputs.
-    Idempotent: run twice, the second run changes nothing. str(pass) is its text form.
+    preserves_values: the outputs do not change beyond float rounding, which the runner can verify on inputs.
+    Passes are idempotent: a second run changes nothing. str(pass) is the text form.
     """
 
     name: ClassVar[str] = ""
     preserves_values: ClassVar[bool] = False
 
     def requires(self, graph: gs.Graph, ctx: PassContext) -> None:
-        """Raise PreconditionError when the graph or the context is not what the pass needs."""
+        """Raise PreconditionError if the graph or the context is not what the pass needs."""
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
         """Edit the graph in place."""
         raise NotImplementedError(f"pass {self.name} has no apply")
 
     def ensures(self, graph: gs.Graph, ctx: PassContext) -> None:
-        """Raise PostconditionError when the result is not what the pass promises."""
+        """Raise PostconditionError if the result is not what the pass guarantees."""
 
     def __str__(self) -> str:
         options = " ".join(f"{name}={_quote(text)}" for name, text in print_options(self).items())

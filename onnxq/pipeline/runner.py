@@ -1,4 +1,4 @@
-"""Running passes over a model: the graph is sorted, cleared and checked between them, and failures name the pass."""
+"""Running passes over a model: the graph is sorted, cleaned and checked after each pass, and errors name the pass."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def run(
 ) -> list[PassReport]:
     """Run passes over a model in place and report on each, also to ctx.reporter.
 
-    verify: prove every value-preserving pass on inputs (ctx.data, else random ones) with onnxruntime.
+    verify: check every value-preserving pass on inputs (ctx.data, else random ones) with onnxruntime.
     save_after: (pass name, path): save the model after that pass as well.
-    Between passes the graph is sorted, cleared of dead nodes and checked. Raises PassError (or the user's error
-    inside it) naming the pass and those before it.
+    After each pass the graph is sorted, cleared of dead nodes and checked. Raises PassError, naming the pass and the
+    earlier ones, or the OnnxqError that a pass raised.
     """
     reports: list[PassReport] = []
     ctx.plans.clear()
@@ -53,12 +53,12 @@ def run(
             raise type(err)(f"pass {p.name}{_after(reports)}: {err}") from err
         except OnnxqError:
             raise
-        except Exception as err:  # a bug in the pass: name it, keep the cause for --debug
+        except Exception as err:  # a bug in the pass: name the pass, keep the cause for --debug
             raise PassError(f"pass {p.name}{_after(reports)} failed: {type(err).__name__}: {err}") from err
         seconds = time.perf_counter() - started
         differences = verification.compare(p.name, before, verification.outputs(model, ctx)) if before else {}
         if unproven:
-            verification.outputs(model, ctx)  # a model that cannot be run after the pass either is an error
+            verification.outputs(model, ctx)  # raises if the model cannot be run after the pass either
         notes = (*result.notes, *unproven)
         report = PassReport(str(p), result.changed, result.skipped, notes, seconds, differences)
         reports.append(report)
@@ -70,7 +70,7 @@ def run(
 
 
 def _before(model: Model, ctx: PassContext) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """Outputs before a pass, or a remark on why there are none: passes make models run that did not (bfloat16)."""
+    """Outputs before a pass, or a remark on why there are none: some models can only be run after it (bfloat16)."""
     try:
         return verification.outputs(model, ctx), ()
     except ModelError as err:

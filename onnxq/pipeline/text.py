@@ -1,7 +1,7 @@
 """Pipelines as text: `fold-constants,fold-batchnorm,insert-qdq{profile=tensorrt}`.
 
-Pass names are separated by commas, options in braces are key=value separated by spaces. Parsing and printing are
-inverse: options equal to their default are left out.
+Pass names are separated by commas, options in braces are key=value separated by spaces. Parsing is the inverse of
+printing, which omits options that equal their defaults.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from onnxq.errors import PipelineError
 from onnxq.pipeline.base import Pass
 from onnxq.records import BadRecord, dotted, parse_options, suggest
 
-_QUOTED = r'"(?:[^"\\]|\\.)*"'  # \" and \\ stand for " and \
+_QUOTED = r'"(?:[^"\\]|\\.)*"'  # \" and \\ are escapes for " and \
 _ITEM = re.compile(rf"\s*([A-Za-z0-9_-]+)\s*(?:\{{((?:[^{{}}\"]|{_QUOTED})*)\}})?\s*")
 _OPTION = re.compile(rf"\s*([A-Za-z0-9_-]+)\s*=\s*({_QUOTED}|[^\s\"]+)\s*")
 
 
 def available() -> dict[str, type[Pass]]:
-    """Every pass by name: one module in passes/ each, found by its file name."""
+    """Every pass by name: each is one module in passes/, found by file name."""
     return plugins.find("onnxq.passes", Pass, PipelineError)
 
 
 def parse(text: str) -> tuple[Pass, ...]:
-    """Pipeline text to passes; raises PipelineError that shows the offending place."""
+    """Pipeline text to passes; raises PipelineError with the column of the error."""
     if not text.strip():
         raise PipelineError("the pipeline is empty: name at least one pass, as `onnxq passes` lists them")
     passes: list[Pass] = []

@@ -1,4 +1,4 @@
-"""Hardware profiles: one TOML file a target, validated when loaded (docs/profiles.md)."""
+"""Hardware profiles: one TOML file per target, validated when loaded (docs/profiles.md)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from onnxq.graph.model import OPSET_MAX
 from onnxq.numeric.formats import MAX_BITS, MIN_BITS, QuantFormat
 from onnxq.records import BadRecord, build, suggest, toml_line
 
-OPSET_QDQ = 13  # Q/DQ per channel
+OPSET_QDQ = 13  # per-channel Q/DQ
 
 Granularity = Literal["per-tensor", "per-channel"]
 Sign = Literal["signed", "unsigned", "auto"]
@@ -27,7 +27,7 @@ Sign = Literal["signed", "unsigned", "auto"]
 
 @dataclass(frozen=True)
 class WeightRule:
-    """Number format of weights. bits: the widths the target takes, its default first."""
+    """Number format of weights. bits: the widths the target supports, the default first."""
 
     bits: tuple[int, ...] = (8,)
     signed: bool = True
@@ -43,7 +43,7 @@ class WeightRule:
 
 @dataclass(frozen=True)
 class ActivationRule:
-    """Number format of activations, always per tensor. sign "auto": unsigned where known to be non-negative."""
+    """Number format of activations, always per-tensor. sign "auto": unsigned where known to be non-negative."""
 
     bits: tuple[int, ...] = (8,)
     sign: Sign = "signed"
@@ -52,7 +52,7 @@ class ActivationRule:
     power_of_two: bool = False
 
     def format(self, bits: int, nonnegative: bool) -> QuantFormat:
-        """The format at one width; nonnegative: the tensor is known to have no value below 0."""
+        """The format at one width. nonnegative: the tensor is known to be non-negative."""
         signed = self.sign == "signed" or (self.sign == "auto" and not nonnegative)
         return QuantFormat(bits, signed, self.symmetric, self.narrow_range and signed, self.power_of_two)
 
@@ -61,18 +61,18 @@ class ActivationRule:
 class GraphRule:
     """Where Q/DQ goes between layers.
 
-    scheme: MQBench's graph schemes for elementwise adds. 1: adds stay float. 2: exactly one input is quantized, the
+    scheme: MQBench's graph schemes for elementwise adds. 1: adds stay in float. 2: exactly one input is quantized, the
     shortcut; the residual convolution's output enters wide. 3: every input is quantized.
-    concat: "float" (no Q/DQ for its sake), "per-input" (each input has its own scale) or "shared" (one scale for the
+    concat: "float" (no Q/DQ for it), "per-input" (each input has its own scale) or "shared" (one scale for the
     inputs and the output).
-    tie_passthrough: an op that only moves or picks values (pooling, reshape…) has Q/DQ on both sides with one scale;
-    if not, only what its consumer asks for.
+    tie_passthrough: an op that only moves or selects values (pooling, reshape…) has Q/DQ on both sides with one scale;
+    otherwise only where its consumer needs it.
     fold_batchnorm: batch normalizations are folded into layers before quantizing.
-    fused_activations: run inside the layer before them, so no Q/DQ in between. fused_after: those layers.
-    absorb_activations: a Relu or Clip is dropped where the following QuantizeLinear saturates alike.
-    matmul_bias: an Add of one constant a channel behind a MatMul is that layer's bias: no Q/DQ in between, int32.
-    residual_kept: what the residual sum is kept in when lowered to integers.
-    lowered: the target runs integer-only models, so quantizing goes on to one.
+    fused_activations: run inside the upstream layer, so no Q/DQ in between. fused_after: those layers.
+    absorb_activations: a Relu or Clip is dropped where the following QuantizeLinear saturates identically.
+    matmul_bias: a per-channel constant added to the result of a MatMul is that layer's int32 bias: no Q/DQ in between.
+    residual_kept: type of residual sums when lowered to integers.
+    lowered: the target runs integer-only models, so quantizing produces one.
     """
 
     scheme: Literal[1, 2, 3]
@@ -92,10 +92,10 @@ class OpRule:
     """What the target does with one operator.
 
     action: "quantized" (inputs, and weights if any, in integers), "passthrough" (moves integers unchanged) or "float".
-    output: "always" puts Q/DQ after it whatever reads it; "on-demand" only where a reader wants integers.
+    output: "always" puts Q/DQ on its output in any case; "on-demand" only if a consumer runs in integers.
     dynamic: matrix products of two activations are quantized too. constants: a constant operand is quantized,
-    or (float_constants) stays as it is. inner: only where a layer is behind it; at the end of a model it stays float.
-    note: what a user should know, shown by `onnxq check`.
+    or (float_constants) stays in float. inner: quantized only if a layer is downstream; at the end of a model it stays
+    in float. note: a remark for the user, shown by `onnxq check`.
     """
 
     action: Literal["quantized", "passthrough", "float"] = "quantized"
@@ -109,10 +109,10 @@ class OpRule:
 
 @dataclass(frozen=True)
 class LimitRule:
-    """Limits of the model file. opset_max 0: none.
+    """Limits of the model file. opset_max 0: no limit.
 
-    nonzero_zero_points, bias_dequantize: whether the target takes them. contrib_ops: whether it takes onnxruntime's own
-    operators (domain com.microsoft) and those with integers inside (QLinearConv, MatMulInteger) beside Q/DQ.
+    nonzero_zero_points, bias_dequantize: whether the target accepts them. contrib_ops: whether it accepts, besides
+    Q/DQ, onnxruntime's own operators (domain com.microsoft) and integer operators (QLinearConv, MatMulInteger).
     """
 
     opset_min: int = 13
@@ -127,7 +127,7 @@ class Profile:
     """One hardware target.
 
     bias: "int32" (quantized with scale_x · scale_w) or "float32" where the target rejects quantized biases.
-    ops: operator → OpRule; operators not named stay in float.
+    ops: operator → OpRule; operators that are not listed stay in float.
     """
 
     name: str
@@ -141,28 +141,27 @@ class Profile:
     ops: Mapping[str, OpRule] = dataclasses.field(default_factory=dict)
 
     def rule(self, op: str) -> OpRule:
-        """The rule for an operator of the standard domain; float when the profile does not name it."""
+        """The rule for an operator of the standard domain; float if the profile does not list it."""
         return self.ops.get(op, _FLOAT)
 
     def check_bits(self, kind: Literal["weights", "activations"], bits: int, where: str) -> None:
-        """Raise ConfigError when the target does not take this width."""
+        """Raise ConfigError if the target does not support this width."""
         allowed = getattr(self, kind).bits
         if bits not in allowed:
-            raise ConfigError(
-                f"{where}: profile {self.name} takes {kind} of {', '.join(map(str, sorted(allowed)))} bits, not {bits}"
-            )
+            widths = ", ".join(map(str, sorted(allowed)))
+            raise ConfigError(f"{where}: profile {self.name} supports {kind} of {widths} bits, not {bits}")
 
 
 _FLOAT = OpRule(action="float")
 
 
 def builtin_names() -> list[str]:
-    """Names of the profiles that come with onnxq."""
+    """Names of the built-in profiles."""
     return sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml"))
 
 
 def load_profile(name_or_path: str | Path | Profile) -> Profile:
-    """A built-in profile by name, or one of the user's own by path. Raises ProfileError."""
+    """A built-in profile by name, or a user's profile by path. Raises ProfileError."""
     if isinstance(name_or_path, Profile):
         return name_or_path
     text = str(name_or_path)
@@ -171,7 +170,7 @@ def load_profile(name_or_path: str | Path | Profile) -> Profile:
     path = Path(text)
     if path.suffix != ".toml" and not path.exists():
         hint = suggest(text, builtin_names(), "there are")
-        raise ProfileError(f"no profile is called {text!r}{hint}; a file of your own must end in .toml")
+        raise ProfileError(f"no profile is called {text!r}{hint}; the name of a profile file must end in .toml")
     try:
         return parse_profile(path.read_text(encoding="utf-8"), str(path))
     except OSError as err:
@@ -181,7 +180,7 @@ def load_profile(name_or_path: str | Path | Profile) -> Profile:
 
 
 def parse_profile(text: str, where: str) -> Profile:
-    """TOML text to a Profile; ProfileError names the file, the line and the key of whatever is wrong."""
+    """TOML text to a Profile. Raises ProfileError, naming the file, the line and the key."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as err:
@@ -201,25 +200,25 @@ def _builtin(name: str) -> Profile:
     file = _folder() / f"{name}.toml"
     profile = parse_profile(file.read_text(encoding="utf-8"), f"{name}.toml")
     if profile.name != name:
-        raise ProfileError(f"{name}.toml: its name is {profile.name!r}, it must be that of the file")
+        raise ProfileError(f"{name}.toml: its name is {profile.name!r}, it must match the file name")
     return profile
 
 
 def _contradictions(profile: Profile) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What is well-formed but makes no sense, as (key, message)."""
+    """Well-formed but contradictory values, as (key, message)."""
     for part in ("weights", "activations"):
         bits = getattr(profile, part).bits
         if not bits:
-            yield (part, "bits"), "must be a list of one width at least"
+            yield (part, "bits"), "must be a list of at least one width"
         wrong = next((b for b in bits if not MIN_BITS <= b <= MAX_BITS), None)
         if wrong is not None:
             yield (part, "bits"), f"{wrong} is not a width of {MIN_BITS} to {MAX_BITS} bits"
         if len(set(bits)) < len(bits):
-            yield (part, "bits"), "a width is named twice"
+            yield (part, "bits"), "a width is listed twice"
     if profile.weights.symmetric and not profile.weights.signed:
         yield ("weights", "signed"), "symmetric weights must be signed: without a zero point nothing is negative"
     if profile.activations.symmetric and profile.activations.sign == "unsigned":
-        yield ("activations", "sign"), 'symmetric activations cannot all be unsigned: "auto" is where none is negative'
+        yield ("activations", "sign"), 'symmetric activations cannot all be unsigned: use "auto"'
     limits = profile.limits
     if not limits.nonzero_zero_points:
         for part in ("weights", "activations"):
@@ -228,10 +227,10 @@ def _contradictions(profile: Profile) -> Iterator[tuple[tuple[str, ...], str]]:
     if not limits.bias_dequantize and profile.bias == "int32":
         yield ("limits", "bias_dequantize"), 'rules out an int32 bias: bias = "float32" is needed'
     if not 1 <= limits.opset_min <= OPSET_MAX:
-        yield ("limits", "opset_min"), f"onnxruntime takes opset 1 to {OPSET_MAX}"
+        yield ("limits", "opset_min"), f"onnxruntime supports opset 1 to {OPSET_MAX}"
     lowest = max(limits.opset_min, OPSET_QDQ)
     if limits.opset_max and limits.opset_max < lowest:
-        yield ("limits", "opset_max"), f"is below {lowest}, the lowest opset that is needed"
+        yield ("limits", "opset_max"), f"is below {lowest}, the lowest opset needed"
     named = [(("ops", op), op) for op in profile.ops]
     for key in ("fused_activations", "fused_after"):
         named += [(("graph", key), op) for op in getattr(profile.graph, key)]

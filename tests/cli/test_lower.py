@@ -55,7 +55,7 @@ def test_quiet_says_nothing(folder: Path, tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "float": (("digits.onnx",), "is a float model, there is nothing to lower: quantize it first"),
+    "float": (("digits.onnx",), "is a float model, nothing to lower: quantize it first"),
     "missing": (("none.onnx",), "no such file"),
     "shape": (("digits.qdq.onnx", "--input-shape", "image:1x3"), "does not fit"),
     "form": (("digits.qdq.onnx", "--rescale", "half"), "'half' is not one of"),

@@ -137,7 +137,7 @@ def test_printing_and_parsing_are_inverse(count, factor, quick, label, limit, ki
         ("probe{count=x}", "pass probe, option count: 'x' is not an integer"),
         ("probe{factor=x}", "'x' is not a number"),
         ("probe{quick=yes}", "'yes' is neither true nor false"),
-        ("probe{kind=c}", "'c' is none of a, b"),
+        ("probe{kind=c}", "'c' is not one of a, b"),
         ("probe{colour=1}", r"pass probe: unknown option 'colour' \(known: count, factor"),
         ("probe{count=1 count=2}", "column 15: option count is given twice"),
         ("needy", "column 1: pass needy: option 'version' is missing"),

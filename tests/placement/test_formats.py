@@ -46,9 +46,9 @@ def test_a_tied_tensor_follows_the_reader_behind_the_passthrough() -> None:
 
 def test_bits_that_the_target_does_not_take() -> None:
     model = qdq.model(DEEP)
-    with pytest.raises(ConfigError, match="node b: profile tensorrt takes weights of 8 bits, not 4"):
+    with pytest.raises(ConfigError, match="node b: profile tensorrt supports weights of 8 bits, not 4"):
         planned(model, "tensorrt", weight_bits=4)
-    with pytest.raises(ConfigError, match="tensor p: profile tensorrt takes activations of 8 bits, not 6"):
+    with pytest.raises(ConfigError, match="tensor p: profile tensorrt supports activations of 8 bits, not 6"):
         planned(model, "tensorrt", activation_bits=6)
 
 

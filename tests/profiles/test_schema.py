@@ -97,9 +97,9 @@ def test_unnamed_operators_stay_float() -> None:
 def test_check_bits() -> None:
     profile = load_profile("openvino")
     profile.check_bits("weights", 4, "here")
-    with pytest.raises(ConfigError, match="node a: profile openvino takes weights of 4, 8 bits, not 5"):
+    with pytest.raises(ConfigError, match="node a: profile openvino supports weights of 4, 8 bits, not 5"):
         profile.check_bits("weights", 5, "node a")
-    with pytest.raises(ConfigError, match="takes activations of 8 bits, not 4"):
+    with pytest.raises(ConfigError, match="supports activations of 8 bits, not 4"):
         profile.check_bits("activations", 4, "t")
 
 
@@ -163,10 +163,10 @@ MISTAKES = {
     "key of an operator": (MINIMAL + "[ops]\nAdd = {}\nConv = { outptu = 1 }\n", 9, "'outptu'; did you mean output?"),
     "operator as a table": (MINIMAL + "[ops.Conv]\noutptu = 1\n", 8, "ops.Conv.outptu: unknown key"),
     "dotted key": (MINIMAL + "[ops]\nConv.outptu = 1\n", 8, "ops.Conv.outptu: unknown key"),
-    "bad choice": (MINIMAL + '[weights]\ngranularity = "channel"\n', 8, "'channel' is none of 'per-tensor', "),
-    "bad number": (MINIMAL.replace("2", "4"), 6, "graph.scheme: 4 is none of 1, 2, 3"),
-    "a float is no scheme": (MINIMAL.replace("2", "2.0"), 6, "graph.scheme: 2.0 is none of 1, 2, 3"),
-    "a bool is no scheme": (MINIMAL.replace("2", "true"), 6, "graph.scheme: True is none of 1, 2, 3"),
+    "bad choice": (MINIMAL + '[weights]\ngranularity = "channel"\n', 8, "'channel' is not one of 'per-tensor', "),
+    "bad number": (MINIMAL.replace("2", "4"), 6, "graph.scheme: 4 is not one of 1, 2, 3"),
+    "a float is no scheme": (MINIMAL.replace("2", "2.0"), 6, "graph.scheme: 2.0 is not one of 1, 2, 3"),
+    "a bool is no scheme": (MINIMAL.replace("2", "true"), 6, "graph.scheme: True is not one of 1, 2, 3"),
     "bool wanted": (MINIMAL + "[weights]\n\nsigned = 1\n", 9, "weights.signed: must be of type bool, not 1"),
     "string wanted": (MINIMAL.replace('"s"', "3", 1), 2, "summary: must be of type str, not 3"),
     "list wanted": (MINIMAL + "[weights]\nbits = 8\n", 8, "weights.bits: must be a list"),
@@ -177,7 +177,7 @@ MISTAKES = {
     "operator no table": (MINIMAL + "[ops]\nConv = true\n", 8, "ops.Conv: must be a table"),
     "missing scheme": (MINIMAL.replace("scheme = 2", ""), 5, "graph: key 'scheme' is missing"),
     "width": (MINIMAL + "[weights]\nbits = [8, 16]\n", 8, "weights.bits: 16 is not a width of 2 to 8 bits"),
-    "width twice": (MINIMAL + "[activations]\nbits = [8, 8]\n", 8, "activations.bits: a width is named twice"),
+    "width twice": (MINIMAL + "[activations]\nbits = [8, 8]\n", 8, "activations.bits: a width is listed twice"),
     "unsigned weights": (MINIMAL + "[weights]\nsigned = false\n", 8, "weights.signed: symmetric weights must be"),
     "unsigned": (MINIMAL + '[activations]\nsign = "unsigned"\n', 8, "activations.sign: symmetric activations cannot"),
     "zero points": (
@@ -186,7 +186,7 @@ MISTAKES = {
         "activations.symmetric: affine formats have zero points",
     ),
     "bias": (MINIMAL + "[limits]\nbias_dequantize = false\n", 8, "limits.bias_dequantize: rules out an int32 bias"),
-    "opset": (MINIMAL + "[limits]\nopset_min = 40\n", 8, "limits.opset_min: onnxruntime takes opset 1 to 26"),
+    "opset": (MINIMAL + "[limits]\nopset_min = 40\n", 8, "limits.opset_min: onnxruntime supports opset 1 to 26"),
     "opsets": (MINIMAL + "[limits]\nopset_min = 19\nopset_max = 17\n", 9, "limits.opset_max: is below 19"),
     "operator": (MINIMAL + "[ops]\nConvv = {}\n", 8, "ops.Convv: ONNX has no operator 'Convv'; did you mean Conv?"),
     "fused": (MINIMAL + 'fused_activations = ["Relu6"]\n', 7, "ONNX has no operator 'Relu6'; did you mean Relu?"),

@@ -282,7 +282,7 @@ def test_mistakes():
         make_space(model(), fixed={"conv1": 4, "conv.*": 8})
     with pytest.raises(ConfigError, match="stem is fixed to 4 bits and head to 8, but the two must share"):
         make_space(model(), fixed={"stem": 4, "head": 8}, ties=[("stem", "head")])
-    with pytest.raises(ConfigError, match="takes weights of 8 bits, not 4"):
+    with pytest.raises(ConfigError, match="supports weights of 8 bits, not 4"):
         make_space(model(), profile="fbgemm", bits=(4, 8))
     with pytest.raises(ConfigError, match="chooses weight widths only"):
         search_bits(model(), "mixquant", activation_bits=(4, 8))

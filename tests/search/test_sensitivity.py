@@ -233,7 +233,7 @@ def test_refused():
         measure_sensitivity(model, data, metric="loud")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="weight-error looks at weights only"):
         measure_sensitivity(model, method="weight-error", activation_bits=[8])
-    with pytest.raises(ConfigError, match="takes weights of 8 bits, not 4"):
+    with pytest.raises(ConfigError, match="supports weights of 8 bits, not 4"):
         measure_sensitivity(model, method="weight-error", profile="tensorrt", bits=[4])
     with pytest.raises(DataError, match="no samples"):
         measure_sensitivity(model, iter(()), options=FAST)
