@@ -124,7 +124,7 @@ def quantize(
     _check_quantized(model, requantize)
     samples = _open(model, samples_from, statistics)
     if samples is not None and samples.kind == "random":
-        reporter.say("warning: calibrating on RANDOM data: ranges are useless for real inputs; the card warns of it")
+        reporter.say("warning: calibrating on RANDOM data: the ranges mean nothing for real inputs; the card says so")
     known = load_statistics(statistics, model.sha256) if isinstance(statistics, (str, Path)) else statistics
     ctx = PassContext(model, target, settings, samples, known, run=run, reporter=reporter)
     for note in (*model.notes, *(samples.notes if samples is not None else ())):

@@ -103,7 +103,7 @@ def test_operators_of_other_domains():
 
 def test_notes_of_the_profile_never_fail():
     notes = [f for f in check(qdq.model(CONV), "onnxruntime-cpu") if f.severity == "note"]
-    assert any("Conv: without Q behind it" in f.problem for f in notes)
+    assert any("Conv: without a QuantizeLinear on its output" in f.problem for f in notes)
 
 
 def test_findings_print_on_one_line():

@@ -16,19 +16,18 @@ INDEX = f"""\
 {WRITTEN}
 # Operators of `{DOMAIN}`, version {VERSION}
 
-Integer-only models compute with these between the first QuantizeLinear and the last DequantizeLinear; what only moves
-integers (Reshape, Transpose, Slice and the like) stays a standard ONNX operator, except ChannelsLast.
+Integer-only models use these operators between the first QuantizeLinear and the last DequantizeLinear; operators that
+only move integers (Reshape, Transpose, Slice and the like) stay standard ONNX operators, except ChannelsLast.
 
-* Values are integers with a scale that only the compiler of the model knows: real = scale · (q − zero_point). An
-  *8-bit* tensor is uint8 or int8, also for activations of 2 to 7 bits, which `qmin` and `qmax` keep in their range. A
+* Values are integers with a scale known only to the compiler of the model: real = scale · (q − zero_point). An
+  *8-bit* tensor is uint8 or int8, also for activations of 2 to 7 bits, which `qmin` and `qmax` keep in range. A
   *wide* tensor is int32.
 * Scalars are attributes, vectors are inputs. Inputs marked *constant* are initializers.
 * A rescale multiplies by b/2^c: y = saturate(((sum + 2^(c−1)) >> c) + y_zero_point), in 64-bit integers with an
-  arithmetic shift, with one rounding (half up), limited to [qmin, qmax] before it is narrowed to the type of y.
-* A saved model carries for each of them a function of the same name in standard ONNX operators (opset 21, and the same
-  in later ones), which gives the same integers. onnxruntime takes the kernel where onnxq's library is registered and
-  the function where it is not; other runtimes take the function. Functions run in onnxruntime from 1.20 on, those with
-  INT4 weights from 1.23 on.
+  arithmetic shift and one rounding (half up), limited to [qmin, qmax] before conversion to the type of y.
+* A saved model contains for each of them a function of the same name in standard ONNX operators (opset 21 or later),
+  which gives the same integers. onnxruntime uses the kernel if onnxq's library is registered, otherwise the function;
+  other runtimes use the function. Functions run in onnxruntime from 1.20 on, those with INT4 weights from 1.23 on.
 
 | operator | |
 |---|---|
