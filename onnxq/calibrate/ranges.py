@@ -14,7 +14,7 @@ from onnxq import plugins
 from onnxq.calibrate.statistics import TensorStatistics
 from onnxq.errors import ConfigError
 from onnxq.numeric.formats import QuantFormat
-from onnxq.records import BadRecord, parse_options
+from onnxq.records import BadRecord, default, parse_options
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,13 @@ def available() -> dict[str, type[RangeChooser]]:
 
 
 def usage() -> str:
-    """All text forms, as help texts list them: "max, percentile:P, entropy, mse"."""
-    return ", ".join(
-        ":".join([name, *(f.name[0].upper() for f in dataclasses.fields(cls))]) for name, cls in available().items()
-    )
+    """All text forms, as help texts list them, with what may be left out: "max, percentile[:P], entropy, mse"."""
+    return ", ".join(_form(cls) for cls in available().values())
+
+
+def _form(cls: type[RangeChooser]) -> str:
+    values = ((f.name[0].upper(), default(f) is not dataclasses.MISSING) for f in dataclasses.fields(cls))
+    return cls.name + "".join(f"[:{letter}]" if optional else f":{letter}" for letter, optional in values)
 
 
 def parse_chooser(text: str) -> RangeChooser:

@@ -39,8 +39,9 @@ def search_bits(
     source: float model. method: a search method that needs no data: "mixquant", "ilp". sensitivity: for "ilp", of the
     same model. bits: weight widths to choose from; None is the method's own, 2 to 8 for mixquant, 4 and 8 for ilp.
     limits: {"size" | "bops" | "latency" | "peak" | "average": "3MB" or "60%" of int8, or several}. qem, quantizer,
-    reading: of mixquant; with limits and no qem the least QEM that meets them. options: of other methods; and of the
-    space: profile, activation_bits, first_last_bits, fixed, ties, tie_blocks, exclude, latency, shapes (make_space).
+    reading: of mixquant, ignored by other methods; with limits and no qem the least QEM that meets them. options: of
+    other methods; and of the space: profile, activation_bits, first_last_bits, fixed, ties, tie_blocks, exclude,
+    latency, shapes (make_space).
     Raises ConfigError for limits that cannot be met, naming the one at fault, for an option of another method, and for
     whatever contradicts the model.
     """
@@ -49,7 +50,8 @@ def search_bits(
         raise ConfigError(f"method {method!r}: choose {' or '.join(methods)}; search_partial takes data")
     cls = methods[method]
     require(cls, {"sensitivity": sensitivity, "limits": limits, "latency": options.get("latency")})
-    chosen, space = make(cls, {"qem": qem, "quantizer": quantizer, "reading": reading} | options)
+    own = {"qem": qem, "quantizer": quantizer, "reading": reading} if cls is MixQuant else {}
+    chosen, space = make(cls, own | options)
     inputs = SearchInputs(source, cls.widths if bits is None else bits, limits or {}, sensitivity, space)
     result = chosen.run(inputs)
     for _table in chosen.extras(inputs, [result]):

@@ -70,7 +70,7 @@ def test_the_default_percentile() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kl", "choose max, percentile"),
+        ("kl", r"choose max, percentile\[:P\], entropy, mse"),
         ("", "choose max, percentile"),
         ("MAX", "choose max, percentile"),
         ("max:3", "max takes no value"),

@@ -288,6 +288,16 @@ def test_mistakes():
         search_bits(model(), "mixquant", activation_bits=(4, 8))
 
 
+def test_ilp_ignores_what_only_mixquant_looks_at():
+    known = sensitivities(make_space(model(), profile="onnxq"))
+    plain = search_bits(model(), "ilp", sensitivity=known, profile="onnxq")
+    found = search_bits(
+        model(), "ilp", sensitivity=known, profile="onnxq", qem=3.0, quantizer="symmetric", reading="least-error"
+    )
+    assert found.method == "ilp"
+    assert found.assignment == plain.assignment
+
+
 def test_a_sensitivity_file_that_lacks_a_layer_or_a_width():
     space = make_space(model(), profile="onnxq", bits=(2, 8))
     known = sensitivities(space)
