@@ -60,7 +60,7 @@ def _itemsize(elem_type: int) -> int:
 
 
 def evaluate(nodes: Sequence[gs.Node], wanted: Sequence[gs.Tensor], opset: int) -> list[Any]:
-    """Values of the `wanted` outputs of the nodes, computed by onnxruntime in one session. All outer inputs are constant.
+    """Values of the `wanted` outputs of the nodes, computed by onnxruntime in one session. Outer inputs are constants.
 
     The nodes are in topological order and in the standard domain. Raises what onnxruntime raises.
     """

@@ -94,7 +94,7 @@ def item_size(tensor: gs.Tensor) -> int:
 
 
 def perm_of(node: gs.Node) -> Perm | None:
-    """The permutation of a Transpose or ChannelsLast of a computed tensor; None for other nodes and if it is unknown."""
+    """The permutation of a Transpose or ChannelsLast of a computed tensor; None for other nodes or if unknown."""
     ours = is_channels_last(node)
     if not (ours or is_op(node, "Transpose")) or not isinstance(node.inputs[0], gs.Variable):
         return None

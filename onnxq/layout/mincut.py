@@ -1,4 +1,4 @@
-"""The minimum cut of a small flow network (Edmonds-Karp): which nodes are on the source side, which on the sink side."""
+"""The minimum cut of a small flow network (Edmonds-Karp): which nodes are on the source side and which on the sink's."""
 
 from __future__ import annotations
 

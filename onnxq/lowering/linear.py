@@ -39,7 +39,7 @@ def lower_gemm(work: Work, node: gs.Node) -> None:
 
 
 def lower_matmul(work: Work, node: gs.Node) -> None:
-    """A MatMul: a layer if the second factor is a constant matrix, else a product of activations. Raises RefusedError."""
+    """A MatMul by a constant matrix (a layer), or of two activations. Raises RefusedError."""
     second = node.inputs[1]
     if is_constant(second) or is_quantized_constant(second):
         weight = weight_of(second)

@@ -35,7 +35,7 @@ def lower_transposed(work: Work, node: gs.Node) -> None:
     pads, extra = list(node.attrs.get("pads") or [0] * 4), list(node.attrs.get("output_padding") or [0, 0])
     stride = strides[0]
     if strides[1] != stride or (stride > 1 and dilations != [1, 1]):
-        raise RefusedError(f"strides {strides} with dilations {dilations} cannot be expressed as a convolution and DepthToSpace")
+        raise RefusedError(f"strides {strides} with dilations {dilations} do not map to a convolution and DepthToSpace")
     each = weight.codes.shape[1]
     scale, zero = per_channel(weight, 1, each)
     codes, zero_codes, kind = weight.signed()

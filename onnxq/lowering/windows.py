@@ -98,7 +98,7 @@ def _ceil_end(size: int | None, length: int, stride: int, begin: int, end: int) 
 
 
 def valid_counts(size: int, length: int, step: int, stride: int, begin: int, end: int) -> NDArray[np.int64]:
-    """Number of elements of each window along an axis that are not padding. length: of the kernel; step: its dilation."""
+    """Number of non-padding elements of each window along an axis. length: of the kernel; step: its dilation."""
     count = outputs(size, (length - 1) * step + 1, stride, begin, end)
     places = np.arange(count)[:, None] * stride - begin + np.arange(length)[None, :] * step
     found: NDArray[np.int64] = ((places >= 0) & (places < size)).sum(axis=1)
