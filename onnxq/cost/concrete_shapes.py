@@ -69,7 +69,7 @@ def _input_dims(
     by_name = {t.name: t for t in graph.inputs}
     for name in given:
         if name not in by_name:
-            raise ConfigError(f"a shape is given for {name!r}, which is not an input of the model: {', '.join(by_name)}")
+            raise ConfigError(f"a shape is given for {name!r}, which is not a model input: {', '.join(by_name)}")
     dims: dict[str, list[int | str | None]] = {}
     symbols: dict[str, int] = {}
     assumed = []

@@ -40,7 +40,7 @@ def library_path() -> Path:
     path = _find_library()
     if path is None:
         raise OnnxqError(
-            "the kernel library is not installed: no working C++17 compiler was found when onnxq was installed. Integer-only "
+            "the kernel library is not installed: onnxq was installed without a working C++17 compiler. Integer-only "
             "models run on their function bodies, with the same results but slower. For the kernels, install g++ 11 or "
             "clang 14 (or later), then reinstall onnxq with `pip install -v --force-reinstall --no-deps`"
         )

@@ -52,7 +52,7 @@ def session(
     threads: intra-op threads; 0 lets onnxruntime choose.
     provider: cpu, cuda, or any name that onnxruntime lists.
     optimize: all (or True), extended, basic, none (or False).
-    profile: write onnxruntime's profile, under this prefix if it is a string; `session.end_profiling()` returns the file.
+    profile: write onnxruntime's profile, under this prefix if a string; `session.end_profiling()` returns the file.
     optimized: write the executed graph to this path, its weights next to it (`.weights`), without its functions.
     kernels: False leaves the library out, so that operators of com.onnxq run on their function bodies.
 
@@ -70,7 +70,7 @@ def session(
             options.profile_file_prefix = str(profile)
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
-        options.add_session_config_entry(WEIGHTS_ENTRY, f"{Path(optimized).name}.weights")  # a protobuf message is limited to 2 GiB
+        options.add_session_config_entry(WEIGHTS_ENTRY, f"{Path(optimized).name}.weights")  # 2 GiB limit
     if kernels and library.has_library():
         _register(options, library.library_path())
     providers = [_provider(provider, ort.get_available_providers())]

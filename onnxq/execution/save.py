@@ -37,7 +37,7 @@ def save(model: Model, path: str | Path, beside: Mapping[str, str] | None = None
     if external:
         _check_source(proto, target, model_dir(model))
     try:
-        # A folder, because the model contains the name of its external file: both have their final names from the start.
+        # A folder, because the model contains the name of its external file: both get their final names right away.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             staged = Path(folder) / target.name
             write_proto(proto, staged, base_dir=model_dir(model), external=external)
@@ -59,7 +59,7 @@ def _check_source(proto: onnx.ModelProto, target: Path, base_dir: Path) -> None:
             source = base_dir / external_data_helper.ExternalDataInfo(tensor).location
             if data.exists() and source.exists() and data.samefile(source):
                 raise OutputError(
-                    f"{target}: its weights would overwrite {source.name}, from which they are read; choose another name"
+                    f"{target}: its weights would replace their own source, {source.name}; choose another name"
                 )
 
 

@@ -1,4 +1,4 @@
-"""The minimum cut of a small flow network (Edmonds-Karp): which nodes are on the source side and which on the sink's."""
+"""The minimum cut of a small flow network (Edmonds-Karp): its nodes on the source side and on the sink side."""
 
 from __future__ import annotations
 

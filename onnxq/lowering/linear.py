@@ -117,9 +117,7 @@ def _lower_product(work: Work, node: gs.Node) -> None:
     # Sums of unknown length are assumed to be the longest that fit: the kernel rejects longer ones.
     length = max(lengths, default=most)
     if length > most:
-        raise RefusedError(
-            f"its accumulator could reach {length * a.reach * b.reach}, beyond int32 ({ACC_MAX})"
-        )
+        raise RefusedError(f"its accumulator could reach {length * a.reach * b.reach}, beyond int32 ({ACC_MAX})")
     scale, reach = np.asarray(a.scale * b.scale), length * a.reach * b.reach
     made = output.plan(work, node.outputs[0], scale, None, np.asarray(-reach), np.asarray(reach), may_be_raw=True)
     how = IDENTITY if made.raw else rescale(work.form, [scale / made.unit], [reach])

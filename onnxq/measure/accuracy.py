@@ -136,7 +136,7 @@ def _wanted(model: Model, reference: Model | None, output: str | None) -> list[s
     for m in models[1:]:
         missing = [n for n in wanted if n not in {t.name for t in m.graph.outputs}]
         if missing:
-            raise ConfigError(f"output {missing[0]} of {model.name} is not an output of {m.name}; choose one with --output")
+            raise ConfigError(f"{m.name} has no output {missing[0]}, as {model.name} has; choose one with --output")
     if not wanted:
         raise ConfigError(f"{model.name} has no floating-point output to evaluate; choose a tensor with --output")
     return wanted
