@@ -55,7 +55,7 @@ def search_bits(
     inputs = SearchInputs(source, cls.widths if bits is None else bits, limits or {}, sensitivity, space)
     result = chosen.run(inputs)
     for _table in chosen.extras(inputs, [result]):
-        pass  # tables() also writes files
+        pass  # extras() also writes files
     return result
 
 

@@ -40,7 +40,7 @@ COSTS = {
 
 
 def parse_limit(cost: str, text: str | float, baseline: Mapping[str, float]) -> Limit:
-    """Parse a limit. text: "60%" of `baseline` (int8), an amount with a unit, or a number of bytes, operations, seconds.
+    """Parse a limit. text: "60%" of `baseline` (int8), an amount with a unit, or bytes, operations, seconds.
 
     Raises ConfigError if it cannot be parsed, is not positive, or the model's cost is unknown.
     """

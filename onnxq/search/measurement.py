@@ -199,7 +199,7 @@ class Measurement:
         return activation_feeds(qparams)
 
     def _readers(self, points: Sequence[Point]) -> tuple[str, tuple[str, ...]]:
-        """The node under which an entry is listed, and all that read the activations quantized, in topological order."""
+        """The node under which an entry is listed, and all that read the activations quantized, in graph order."""
         order = {id(node): i for i, node in enumerate(self.ready.model.graph.nodes)}
         nodes = {id(node): node for point in points for node, _ in point.edges}
         found = [node.name for node in sorted(nodes.values(), key=lambda n: order.get(id(n), -1))]

@@ -49,7 +49,7 @@ class SearchMethod:
     sweeps: ClassVar[str] = ""
 
     def run(self, inputs: SearchInputs) -> SearchResult:
-        """Choose widths. Raises ConfigError for limits that cannot be met and for anything that contradicts the model."""
+        """Choose widths. Raises ConfigError for limits that cannot be met or inputs that contradict the model."""
         raise NotImplementedError(f"search method {self.name} has no run")
 
     def extras(self, inputs: SearchInputs, results: Sequence[SearchResult]) -> Iterator[Table]:

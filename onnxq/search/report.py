@@ -61,7 +61,7 @@ def rows(result: SearchResult) -> tuple[list[str], list[list[str]]]:
 def plot_layers(result: SearchResult, path: str | Path) -> None:
     """Sensitivity difference, latency gain where measured, and chosen bits of every layer, as .png, .svg or .pdf.
 
-    Raises ConfigError for another suffix, MissingDependencyError without matplotlib, OutputError if it cannot be written.
+    Raises ConfigError for another suffix, MissingDependencyError without matplotlib, OutputError if not writable.
     """
     kind = check_plot(path)
     known = [differences(layer) for layer in result.layers]

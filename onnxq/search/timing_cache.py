@@ -50,7 +50,7 @@ class TimingCache:
             return None
 
     def write(self, key: str, timed: Timed) -> None:
-        """Store a measurement. Raises OnnxqError if the folder is not writable."""
+        """Store a measurement. Raises ConfigError if the folder is not writable."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as err:
