@@ -24,7 +24,7 @@ NAMED = 2  # nodes named per row
 @click.option("--strict", is_flag=True, help="Also exit with code 1 for remarks.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, one per node.")
 def command(model: str, profile: str | None, integer_only: bool, strict: bool, as_json: bool) -> None:
-    """Check whether a target would accept MODEL (float or QDQ): what it rejects, leaves in float or unfused, and the fix.
+    """Check whether a target accepts MODEL (float or QDQ): what it rejects, leaves in float or unfused, and the fix.
 
     Exit code 1 if the target would reject something or, with --integer-only, if there is a float operator between the
     first QuantizeLinear and the last DequantizeLinear.

@@ -85,7 +85,7 @@ class RandomData(DataSource):
             for i in free:
                 dims[i] = IMAGE_SIDE
             self.notes += (
-                f"input {spec.name!r}: unknown height or width assumed to be {IMAGE_SIDE}; {_how(spec.name)} changes it",
+                f"input {spec.name!r}: unknown height or width assumed to be {IMAGE_SIDE}; {_how(spec.name)} sets it",
             )
         elif free:
             raise ConfigError(

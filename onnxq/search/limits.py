@@ -31,11 +31,11 @@ class Cost(NamedTuple):
 
 
 COSTS = {
-    "size": Cost("bytes", "size", "--max-size", "of weights, scales, zero points and biases, packed"),
+    "size": Cost("bytes", "size", "--max-size", "size of weights, scales, zero points and biases, packed"),
     "bops": Cost("operations", "bit operations", "--max-bops", "bit operations, b_w · b_a · MACs"),
-    "latency": Cost("seconds", "latency", "--max-latency", "seconds of a run, with --latency", "80% of int8, 5ms"),
-    "peak": Cost("bytes", "peak feature-map memory", "--max-peak", "feature maps alive at once"),
-    "average": Cost("bytes", "average feature map", "--max-average", "mean feature map"),
+    "latency": Cost("seconds", "latency", "--max-latency", "time of a run, with --latency", "80% of int8, 5ms"),
+    "peak": Cost("bytes", "peak feature-map memory", "--max-peak", "bytes of feature maps alive at a time"),
+    "average": Cost("bytes", "average feature map", "--max-average", "mean bytes of a feature map"),
 }
 
 

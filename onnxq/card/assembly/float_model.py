@@ -85,7 +85,7 @@ def cost(before: FloatInfo, model: Model, after: Totals) -> Cost:
 
 
 def quantized_file_bytes(model: Model, total: Totals) -> int:
-    """Bytes of the file to be written, without its card; includes constants that go to a separate file."""
+    """Bytes of the file to be written, without its card; of its constants if those go to a separate file."""
     return total.size if model.external or total.size > INLINE_LIMIT else file_bytes(model)
 
 
