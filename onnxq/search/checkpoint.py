@@ -66,5 +66,5 @@ class State:
         found = table["identity"] if isinstance(table.get("identity"), dict) else {}
         if found != self.identity:
             other = sorted(k for k in {**found, **self.identity} if found.get(k) != self.identity.get(k))
-            raise ConfigError(f"{path}: was started with a different {', '.join(other)}; remove it to start over")
+            raise ConfigError(f"{path}: was started with different {', '.join(other)}; remove it to start over")
         self.sections = table["sections"]
