@@ -1,4 +1,4 @@
-"""The buckets of calibration statistics as intervals of the real line, and what follows from them alone."""
+"""The buckets of calibration statistics as intervals of the real line, and functions of the buckets alone."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 # A bucket is (sign, exponent, 10 mantissa bits) of a float32: its bits shifted right by 13.
 MANTISSA_SHIFT = 13
-# A page holds the buckets of one sign and exponent, and is numbered sign · 256 + biased exponent.
+# A page contains the buckets of one sign and exponent; its number is sign · 256 + biased exponent.
 PAGE_SIZE = 1024
 NEGATIVE_PAGE = 256
 PAGES = 512
 
 
 class Counts(Protocol):
-    """What is counted of a tensor; onnxq.calibrate.statistics.TensorStatistics is one."""
+    """Counts of a tensor's values; implemented by onnxq.calibrate.statistics.TensorStatistics."""
 
     minimum: float
     maximum: float
@@ -43,13 +43,13 @@ class Buckets:
 
     @property
     def centre(self) -> NDArray[np.float64]:
-        """The value that stands for those of a bucket, (n,) float64."""
+        """The representative value of each bucket, (n,) float64."""
         return self.low + (self.high - self.low) / 2
 
     def quantile(self, fraction: Fraction) -> float:
-        """The value below which `fraction` (0 to 1) of the values lie, linear inside a bucket.
+        """The value below which `fraction` (0 to 1) of the values are, linear inside a bucket.
 
-        It lies in the bucket of the ceil(fraction · n)-th smallest value (the inverted CDF). Not for empty buckets.
+        It is in the bucket of the ceil(fraction · n)-th smallest value (the inverted CDF). Not for empty buckets.
         """
         rank = fraction * int(self.count.sum())
         cumulative = np.cumsum(self.count)
@@ -60,7 +60,7 @@ class Buckets:
 
 
 def value_buckets(stats: Counts) -> Buckets:
-    """The buckets of x, cut to [minimum, maximum]; the zero bucket is the point 0."""
+    """The buckets of x, clipped to [minimum, maximum]; the zero bucket is the point 0."""
     n_low, n_high, n_count = _edges(
         {page - NEGATIVE_PAGE: c for page, c in stats.pages.items() if page > NEGATIVE_PAGE}
     )
@@ -75,7 +75,7 @@ def value_buckets(stats: Counts) -> Buckets:
 
 
 def magnitude_buckets(stats: Counts, with_zeros: bool = True) -> Buckets:
-    """The buckets of |x|, both signs added up, cut to the extremes of |x| as far as they are known."""
+    """The buckets of |x|, both signs added, clipped to the extremes of |x| as far as they are known."""
     pages: dict[int, NDArray[np.int64]] = {}
     for page, counts in stats.pages.items():
         exponent = page % NEGATIVE_PAGE
@@ -102,12 +102,12 @@ def _edges(
     first = np.array(exponents, np.uint32) * np.uint32(PAGE_SIZE)
     keys: NDArray[np.uint32] = np.add.outer(first, np.arange(PAGE_SIZE, dtype=np.uint32)).ravel()
     occupied = np.flatnonzero(counts)
-    # The bucket above the largest float32 ends at infinity; the caller cuts it to the maximum.
+    # The bucket above the largest float32 ends at infinity; the caller clips it to the maximum.
     return _starts(keys[occupied]), _starts(keys[occupied] + np.uint32(1)), counts[occupied]
 
 
 def page_starts(exponent: int) -> NDArray[np.float64]:
-    """Least |x| of each bucket of a page, (1024,) float64. exponent: biased."""
+    """Smallest |x| of each bucket of a page, (1024,) float64. exponent: biased."""
     return _starts(np.uint32(exponent * PAGE_SIZE) + np.arange(PAGE_SIZE, dtype=np.uint32))
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from onnxq.calibrate import native
 from onnxq.calibrate.buckets import MANTISSA_SHIFT, NEGATIVE_PAGE, PAGE_SIZE, PAGES
 
-# One step of the histogram: small enough for the keys to stay in the cache.
+# Values per histogram step: few enough for the keys to stay in the cache.
 CHUNK = 1 << 15
-# Smaller arrays are gathered up to this size before they are counted: emptying the scratch costs about 0.1 ms.
+# Smaller arrays are collected up to this size before counting: emptying the scratch costs about 0.1 ms.
 PENDING = 1 << 16
 
 
@@ -23,21 +23,21 @@ class Counter(Protocol):
     """Counts of one tensor, not yet added to its pages. At most 2^31 values between two calls of drain."""
 
     def add(self, values: NDArray[np.float32]) -> tuple[float, float] | None:
-        """Count values, (n,), n ≥ 1, and return their minimum and maximum; None, with nothing counted, when some are
-        not finite. −0 may come back as a minimum or maximum of 0."""
+        """Count values, (n,), n ≥ 1, and return their minimum and maximum; None, with nothing counted, if some are not
+        finite. A minimum or maximum of 0 may be returned as −0."""
 
     def drain(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yield the pages that hold counts since the last call, as (page, counts (1024,)), and forget them."""
+        """Yield the non-empty pages since the last call, as (page, counts (1024,)), and clear them."""
 
 
 def make_counter() -> Counter:
-    """A counter in the kernel library when there is one, else in NumPy: the same counts."""
+    """A counter in the kernel library if there is one, else in NumPy: the same counts."""
     count = native.count_function()
     return NumpyCounter() if count is None else native.NativeCounter(count)
 
 
 class NumpyCounter:
-    """The definition. It holds the GIL."""
+    """The reference implementation. It holds the GIL."""
 
     def __init__(self) -> None:
         self._pages: dict[int, NDArray[np.int64]] = {}
@@ -76,14 +76,14 @@ class NumpyCounter:
                 if page in self._pages:
                     self._pages[page] += counts
                 else:
-                    self._pages[page] = counts.copy()  # a view would keep all pages that came with it
+                    self._pages[page] = counts.copy()  # a view would keep all pages of the array alive
         except BaseException:
             _scratch.clear()  # an interrupt here must not leak counts into the next tensor
             raise
 
 
 class _Scratch(threading.local):
-    """Buffers that each thread keeps: 2 MiB of counts, all zero between calls, and one chunk of keys."""
+    """Per-thread buffers: 2 MiB of counts, all zero between calls, and one chunk of keys."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(PAGES * PAGE_SIZE, np.int32)
@@ -101,7 +101,7 @@ class _Scratch(threading.local):
             np.add.at(self._counts, index, np.int32(1))
 
     def take(self, low: float, high: float) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yield the pages that hold counts, as (page, counts), and empty them; low, high bound what was counted."""
+        """Yield the non-empty pages, as (page, counts), and clear them; low, high: bounds of the counted values."""
         all_pages = self._counts.reshape(PAGES, PAGE_SIZE)
         # The bounds exclude exponents that cannot occur: half of the scratch or more.
         for first, magnitude in ((0, high), (NEGATIVE_PAGE, -low)):
@@ -112,7 +112,7 @@ class _Scratch(threading.local):
             yield from zip((occupied + first).tolist(), counts, strict=True)
 
     def clear(self) -> None:
-        """Forget all counts."""
+        """Clear all counts."""
         self._counts.fill(0)
 
 
@@ -120,5 +120,5 @@ _scratch = _Scratch()
 
 
 def _exponent(value: float) -> int:
-    """Biased exponent of a float32, whatever its sign (there is −0); 0 for zero and denormals."""
+    """Biased exponent of a float32 of either sign; 0 for zero (also −0) and denormals."""
     return (int(np.float32(value).view(np.uint32)) >> 23) & 0xFF

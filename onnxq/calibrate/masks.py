@@ -1,8 +1,8 @@
 """Ranges of attention scores and masks whose integers keep masked and unmasked scores apart.
 
-A mask lowers scores so far that Softmax maps them to 0. How far does not matter: integers need only reach far enough
-below the unmasked scores; deeper values saturate there. Masks that the calibration data never uses (no padding in it)
-are covered as well.
+A mask lowers scores so far that Softmax maps them to 0. How far does not matter: integers need only extend far enough
+below the unmasked scores; lower values saturate there. Masks that the calibration data never uses (data without
+padding) are covered as well.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from onnxq.graph.match import constant_values, consumers, is_constant, is_op, pr
 from onnxq.numeric.formats import QuantFormat
 from onnxq.patterns.attention import feeds_softmax, from_integers, masked_tensors
 
-# Values are masked when they lie below −DEEP and nothing lies in the GAP above them; where a mask is added, those below
-# −SHALLOW are too. Swin's masks are −100.
+# Values count as masked if they are below −DEEP and the GAP above them is empty; where a mask is added, also those
+# below −SHALLOW. Swin's masks are −100.
 DEEP = 4096.0
 SHALLOW = 64.0
 GAP = 32.0
-# How far below every unmasked score a masked one must stay. 512 of them weigh 512 · e^-16 = 6e-5 of the largest.
+# Required distance of a masked score below every unmasked one: 512 masked ones weigh 512 · e^-16 = 6e-5 of the largest.
 MARGIN = 16.0
 
 
 def mask_bound(stats: TensorStatistics, deep: float = DEEP) -> float | None:
-    """A value with every masked value below it and every other above; None where nothing is masked."""
+    """A value with every masked value below it and every other above; None if nothing is masked."""
     if stats.count == 0 or stats.minimum > -deep:
         return None
     buckets = value_buckets(stats)
@@ -37,7 +37,7 @@ def mask_bound(stats: TensorStatistics, deep: float = DEEP) -> float | None:
 
 
 class ScoreRanges:
-    """Ranges for tensors that feed Softmax nodes. Query it before the graph is edited."""
+    """Ranges for tensors that feed Softmax nodes. Must be queried before the graph is edited."""
 
     def __init__(self, graph: gs.Graph, statistics: Statistics) -> None:
         self._nodes = feeds_softmax(graph)
@@ -47,7 +47,7 @@ class ScoreRanges:
         self._lowest: dict[int, float] = {}
 
     def holds(self, tensor: gs.Tensor) -> bool:
-        """Whether masks may be in the tensor."""
+        """Whether the tensor may contain masks."""
         return tensor.name in self._tensors
 
     def choose(
@@ -77,14 +77,14 @@ class ScoreRanges:
         )
 
     def lowest(self, tensor: gs.Tensor) -> float:
-        """How low the tensor's integers must reach for what is masked to stay masked."""
+        """The lower bound that the tensor's integers must reach for masked values to stay masked."""
         if id(tensor) not in self._lowest:
             found = [self._needed_by(reader, tensor) for reader in consumers(tensor)]
             self._lowest[id(tensor)] = min(found, default=self._extremes(tensor)[0] - MARGIN)
         return self._lowest[id(tensor)]
 
     def constant(self, node: gs.Node, tensor: gs.Constant) -> float | None:
-        """How low a constant mask that `node` reads must reach; None where it holds no mask."""
+        """The lower bound that a constant mask read by `node` must reach; None if the constant is not a mask."""
         if id(node) not in self._nodes or not _is_mask(tensor):
             return None
         values = constant_values(tensor)
@@ -106,7 +106,7 @@ class ScoreRanges:
         return below
 
     def _extremes(self, tensor: gs.Tensor) -> tuple[float, float]:
-        """The unmasked extremes, (0, 0) where nothing is known."""
+        """The unmasked extremes, (0, 0) if nothing is known."""
         if tensor.name not in self._statistics:
             return 0.0, 0.0
         stats = self._statistics[tensor.name]
@@ -116,6 +116,6 @@ class ScoreRanges:
 
 
 def _is_mask(tensor: gs.Tensor) -> bool:
-    """Whether a constant holds masks: some values far below the others, or nothing else."""
+    """Whether a constant contains masks: some values far below the others, or only such values."""
     values = constant_values(tensor)
     return values is not None and values.size > 0 and values.dtype.kind == "f" and bool(values.min() <= -SHALLOW)

@@ -1,4 +1,4 @@
-"""Counting in the kernel library: about 1.2 ns a value on one core, without the GIL."""
+"""Counting in the kernel library: about 1.2 ns per value on one core, without the GIL."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TAKE_BACK = 2**32 - 1  # −1, modulo 2^32
 def count_function() -> CountFunction | None:
     """`onnxq_count` of kernels/cpu/calibrate/count.hpp, pointers as integers. None without a kernel library.
 
-    Raises OnnxqError when there is a library that cannot be loaded.
+    Raises OnnxqError if there is a library that cannot be loaded.
     """
     from onnxq.execution import library
 
     if not library.has_library():
         return None
-    function = getattr(library.load(), "onnxq_count", None)  # an older build, which ONNXQ_LIBRARY may name, has none
+    function = getattr(library.load(), "onnxq_count", None)  # missing in an older build, which ONNXQ_LIBRARY may select
     if function is not None:
         function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
         function.restype = ctypes.c_size_t
@@ -34,7 +34,7 @@ def count_function() -> CountFunction | None:
 
 
 class NativeCounter:
-    """Counts of one tensor, straight into uint32 pages of its own (see onnxq.calibrate.counting.Counter)."""
+    """Counts of one tensor, directly in its own uint32 pages (see onnxq.calibrate.counting.Counter)."""
 
     def __init__(self, count: CountFunction) -> None:
         self._count = count
@@ -58,7 +58,7 @@ class NativeCounter:
         pages = self._pages
         self._clear()
         for page, (even, odd) in pages.items():
-            # Modulo 2^32, as taking back may have moved counts from one to the other.
+            # Modulo 2^32, since undoing may have moved counts from one to the other.
             counts = even if even is odd else even + odd
             if counts.any():
                 yield page, counts.astype(np.int64)
@@ -74,7 +74,7 @@ class NativeCounter:
     def _add_page(self, page: int) -> None:
         even = odd = np.zeros(PAGE_SIZE, np.uint32)
         if page % NEGATIVE_PAGE == 0:
-            # Zeros come in runs: two counts in turn, as an increment waits for the store of the one before.
+            # Zeros come in runs: two alternating counts, since an increment waits for the previous store.
             odd = np.zeros_like(even)
         self._pages[page] = even, odd
         self._table[0, page] = even.ctypes.data

@@ -21,16 +21,16 @@ from onnxq.records import BadRecord, default, parse_options
 class RangeChooser:
     """One way to choose ranges. Subclasses are frozen dataclasses: the fields are the options, the docstring the help.
 
-    name: as in text; equals the file name. clips: whether values may be left outside the range.
+    name: in text form; equals the file name. clips: whether values may be outside the range.
     """
 
     name: ClassVar[str] = ""
     clips: ClassVar[bool] = True
 
     def choose(self, stats: TensorStatistics, fmt: QuantFormat) -> tuple[float, float]:
-        """(low, high) for a tensor that has values other than zeros and denormals; the caller cuts it to the extremes.
+        """(low, high) for a tensor with values other than zeros and denormals; the caller clips it to the extremes.
 
-        In symmetric unsigned formats, choosers that clip get the statistics of max(x, 0).
+        In symmetric unsigned formats, choosers that clip receive the statistics of max(x, 0).
         """
         raise NotImplementedError(f"range chooser {self.name} has no choose")
 
@@ -46,6 +46,7 @@ def available() -> dict[str, type[RangeChooser]]:
 
 
 def usage() -> str:
+<<<<<<< HEAD
     """All text forms, as help texts list them, with what may be left out: "max, percentile[:P], entropy, mse"."""
     return ", ".join(_form(cls) for cls in available().values())
 
@@ -53,10 +54,16 @@ def usage() -> str:
 def _form(cls: type[RangeChooser]) -> str:
     values = ((f.name[0].upper(), default(f) is not dataclasses.MISSING) for f in dataclasses.fields(cls))
     return cls.name + "".join(f"[:{letter}]" if optional else f":{letter}" for letter, optional in values)
+=======
+    """All text forms, for help texts: "max, percentile:P, entropy, mse"."""
+    return ", ".join(
+        ":".join([name, *(f.name[0].upper() for f in dataclasses.fields(cls))]) for name, cls in available().items()
+    )
+>>>>>>> eng2
 
 
 def parse_chooser(text: str) -> RangeChooser:
-    """Read "max" or "percentile:99.99"; options that are left out keep their defaults. Raises ConfigError."""
+    """Parse "max" or "percentile:99.99"; omitted options keep their defaults. Raises ConfigError."""
     name, *values = text.strip().split(":")
     cls = available().get(name)
     if cls is None:
@@ -75,8 +82,8 @@ def parse_chooser(text: str) -> RangeChooser:
 def choose_range(stats: TensorStatistics, chooser: RangeChooser | str, fmt: QuantFormat) -> tuple[float, float]:
     """The real clipping range (low, high) for a tensor quantized in `fmt`.
 
-    Finite, low ≤ high, inside [stats.minimum, stats.maximum]; it need not hold 0 (qparams_from_range widens it so
-    that it does). A tensor with nothing but zeros and denormals gets its own extremes, one without any value (0, 0).
+    Finite, low ≤ high, inside [stats.minimum, stats.maximum]; it need not contain 0 (qparams_from_range widens it to
+    do so). A tensor with only zeros and denormals gets its own extremes, one without values (0, 0).
     What each chooser minimises is documented in its module.
     """
     if isinstance(chooser, str):

@@ -1,4 +1,4 @@
-"""Run the float model with onnxruntime and count what its tensors hold: as they appear, never kept."""
+"""Run the float model with onnxruntime and count its tensors' values as they are computed, without keeping them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from onnxq.graph.model import Model
 from onnxq.patterns.attention import from_integers, masked_tensors
 from onnxq.reporting import Progress
 
-# Batches at the same time unless the caller says; each holds activations of its own.
+# Default number of concurrent batches; each has its own activations.
 MAX_WORKERS = 4
 SAVE_EVERY = 30.0  # seconds between writes of the resume file
 AUTOMATIC = RunOptions()
@@ -45,12 +45,12 @@ def collect(
     """Statistics of the named tensors over all samples of `data`.
 
     tensors: names of graph inputs or activations of the top-level graph. run.batch_size: samples per run (models whose
-    batch is fixed keep theirs); None is 1, larger ones only take more memory. run.threads: batches at the same time,
-    0 for one per CPU and 4 at most; the result does not depend on it. run.resume: a statistics file that is continued
-    if it exists and kept up to date; after Ctrl-C (InterruptedRun) the same call continues from there.
-    progress: called with (samples done, samples in all or None).
-    Raises CalibrationError for NaN or infinity (naming tensor and sample) and for a resume file of other data,
-    DataError when the samples do not fit or there are none.
+    batch is fixed keep theirs); None is 1, larger ones only need more memory. run.threads: concurrent batches, 0 for
+    one per CPU and at most 4; the result does not depend on it. run.resume: a statistics file that is continued if it
+    exists and kept up to date; after Ctrl-C (InterruptedRun) the same call continues from there.
+    progress: called with (samples done, total samples or None).
+    Raises CalibrationError for NaN or infinity (naming tensor and sample) and for a resume file of different data,
+    DataError if the samples do not fit or there are none.
     """
     resume = run.resume
     stats = _resumed(resume, model, tensors, data) or Statistics(
@@ -67,8 +67,8 @@ def collect(
     workers = run.threads or min(cpus(), MAX_WORKERS)
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(runnable(observed_model(model, outputs), model_dir(model)))
-        # Threads that take whole batches keep busier than threads that share operators, and an operator's result can
-        # depend on how many share it (a convolution's last bits do).
+        # Threads that process whole batches are better utilized than threads that share operators, and an operator's
+        # result can depend on the number of threads that share it (a convolution's last bits do).
         session = runtime.session(opened, threads=1)
         counter = _BatchCounter(stats, tensors, masked_tensors(model.graph), Fetcher(session, outputs, workers))
         pool = stack.enter_context(ThreadPoolExecutor(workers))
@@ -86,7 +86,7 @@ def collect(
         saved = time.monotonic()
         for batch in batches(data, inputs, run.batch_size, start=done):
             running.append(pool.submit(counter.count, batch))
-            finish(workers)  # this many go on while the next batch is read
+            finish(workers)  # this many continue while the next batch is read
             if stop.is_set():
                 break
             if resume and time.monotonic() - saved > SAVE_EVERY:
@@ -108,8 +108,8 @@ def collect(
 def observable(model: Model) -> list[str]:
     """Every float32 activation of the top-level graph that a profile could quantize, inputs first.
 
-    Those that compute positions from integers are left out, unless something else reads them: T5 takes the logarithm
-    of distances, 0 among them.
+    Those that compute positions from integers are excluded, unless something else reads them: T5 takes the logarithm
+    of distances, including 0.
     """
     counted = from_integers(model.graph)
     nodes = (
@@ -122,7 +122,7 @@ def observable(model: Model) -> list[str]:
 
 
 class _BatchCounter:
-    """Counts what a batch makes of the tensors. Threads may count batches at the same time."""
+    """Counts the tensors' values batch by batch. Threads may count batches concurrently."""
 
     def __init__(self, stats: Statistics, tensors: Sequence[str], masked: Set[str], fetch: Fetcher) -> None:
         self._stats = stats
@@ -132,7 +132,7 @@ class _BatchCounter:
         self._locks = {name: threading.Lock() for name in tensors}
 
     def count(self, batch: Batch) -> int:
-        """Run a batch, count its tensors and return the number of its samples."""
+        """Run a batch, count its tensors and return the number of samples."""
         self._add({name: batch.feeds[name] for name in self._tensors if name in batch.feeds}, batch)
         for found in self._fetch.run(batch):
             self._add(found, batch)
@@ -151,7 +151,7 @@ class _BatchCounter:
 
 
 def _broken_samples(values: NDArray, batch: Batch) -> str:
-    """Names of the samples that are not finite, of all where they cannot be told apart."""
+    """Names of the samples that are not finite, or of all if they cannot be distinguished."""
     if values.ndim == 0 or len(values) != batch.count:
         return sample_names(batch.names)
     with np.errstate(over="ignore"):
@@ -169,25 +169,25 @@ def _resumed(path: str | Path | None, model: Model, tensors: Sequence[str], data
         return None
     stats = load_statistics(path, model.sha256)
     if set(stats) != set(tensors):
-        raise CalibrationError(f"{path}: was made for other tensors (another profile?); remove it to start anew")
+        raise CalibrationError(f"{path}: was made for different tensors (another profile?); remove it to start over")
     _check_data(stats, data, path)
     return stats
 
 
 def _check_data(stats: Statistics, data: DataSource, path: str | Path | None) -> None:
-    """Refuse to count data beside other data. What is not known of either (samples that a function makes) is let by."""
+    """Raise CalibrationError for data other than in the file. Unknown data (samples from a function) is accepted."""
     kept, given = stats.provenance.get("data"), data.describe()
     if (
         not isinstance(kept, dict)
         or kept.keys() != given.keys()
         or any(kept[k] != given[k] for k in given if kept[k] is not None and given[k] is not None)
     ):
-        raise CalibrationError(f"{path}: was made from other data or preprocessing; remove it to start anew")
+        raise CalibrationError(f"{path}: was made from different data or preprocessing; remove it to start over")
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, so that a batch is counted whole or not at all; the second stops at once."""
+    """The first Ctrl-C sets the event, so that a batch is counted whole or not at all; the second stops immediately."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -209,5 +209,5 @@ def interruptible() -> Iterator[threading.Event]:
 def _interrupted(done: int, total: int | None, resume: str | Path | None) -> str:
     of = f" of {total}" if total is not None else ""
     if resume is None:
-        return f"interrupted after {done}{of} samples; nothing was kept (use a resume file to continue later)"
-    return f"interrupted after {done}{of} samples; kept in {resume}, the same command continues from there"
+        return f"interrupted after {done}{of} samples; nothing was saved (use a resume file to continue later)"
+    return f"interrupted after {done}{of} samples; saved in {resume}, the same command continues from there"

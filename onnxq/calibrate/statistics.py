@@ -1,4 +1,4 @@
-"""Statistics of activations: mergeable, independent of order and batch size, bounded in memory."""
+"""Statistics of activations: mergeable, independent of order and batch size, with bounded memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from onnxq.calibrate.buckets import NEGATIVE_PAGE, page_starts, value_buckets
 from onnxq.calibrate.counting import Counter, make_counter
 from onnxq.errors import CalibrationError
 
-# A counter holds fewer than 2^31 values; it is emptied into the pages before that.
+# A counter can count fewer than 2^31 values; it is emptied into the pages before that.
 SLAB = 1 << 30
 
 
 class TensorStatistics:
-    """Counts of the values of one activation tensor, taken as float32.
+    """Counts of the values of one activation tensor, as float32.
 
     count: values seen. minimum, maximum: exact; +inf and −inf before the first value. −0 counts as 0.
-    zeros: the zero bucket, which holds ±0 and the denormals (|x| < 2^−126).
+    zeros: the zero bucket, with ±0 and the denormals (|x| < 2^−126).
     pages: {sign · 256 + biased exponent (1 to 254): int64 counts of the 1024 buckets (10 mantissa bits)}. Only
     pages with a count in them exist: 8 KiB each, at most 508, typically under 50. Treat them as read-only.
 
@@ -45,7 +45,7 @@ class TensorStatistics:
         self._zeros = zeros
         self._pages: dict[int, NDArray[np.int64]] = dict(pages or {})
         self._counter: Counter | None = None
-        self._waiting = 0  # values that the counter holds
+        self._waiting = 0  # values in the counter
 
     @property
     def zeros(self) -> int:
@@ -55,15 +55,15 @@ class TensorStatistics:
 
     @property
     def pages(self) -> dict[int, NDArray[np.int64]]:
-        """The other buckets, see the class."""
+        """The other buckets; see the class."""
         self._flush()
         return self._pages
 
     def update(self, x: NDArray) -> None:
         """Count the values of x: any shape (zero-size too), any real dtype; float64 and integers round to float32.
 
-        Raises CalibrationError, with nothing counted, when x holds NaN, infinity or values beyond float32, or is
-        not numeric. Threads may update different objects at the same time.
+        Raises CalibrationError, with nothing counted, if x contains NaN, infinity or values beyond float32, or is not
+        numeric. Threads may update different objects concurrently.
         """
         values = _as_float32(x)
         if values.size > SLAB and not (math.isfinite(values.min()) and math.isfinite(values.max())):
@@ -100,8 +100,8 @@ class TensorStatistics:
         self._pages[page] = self._pages[page] + counts if page in self._pages else counts
 
     def merge(self, other: TensorStatistics) -> None:
-        """Add the counts of `other`; the result equals one run over the values of both, exactly."""
-        zeros, pages = other.zeros, other.pages  # read first: they empty what waits, and other may be self
+        """Add the counts of `other`; the result exactly equals one run over the values of both."""
+        zeros, pages = other.zeros, other.pages  # read first: this drains the counter, and other may be self
         self.count += other.count
         self.minimum = min(self.minimum, other.minimum)
         self.maximum = max(self.maximum, other.maximum)
@@ -110,13 +110,13 @@ class TensorStatistics:
             self._add_page(page, counts)
 
     def positive_part(self) -> TensorStatistics:
-        """The statistics of max(x, 0), what an unsigned format without a zero point can hold; not for empty ones."""
+        """The statistics of max(x, 0), the range of an unsigned format without a zero point; not for empty ones."""
         pages = {page: counts for page, counts in self.pages.items() if page < NEGATIVE_PAGE}
         zeros = self.count - sum(int(counts.sum()) for counts in pages.values())
         return TensorStatistics(self.count, zeros, max(self.minimum, 0.0), max(self.maximum, 0.0), pages)
 
     def above(self, bound: float) -> TensorStatistics:
-        """The statistics of the values in buckets above a bound below 0, where a bucket ends."""
+        """The statistics of the values in buckets above a negative bound, which must be a bucket edge."""
         pages: dict[int, NDArray[np.int64]] = {}
         for page, counts in self.pages.items():
             kept = counts
@@ -142,7 +142,7 @@ class TensorStatistics:
 
     @property
     def sum_sq(self) -> float:
-        """Sum of the squares, float64, from the bucket centres: within about 2^−10 of it, relatively."""
+        """Sum of the squares, float64, from the bucket centres: relative error about 2^−10."""
         buckets = value_buckets(self)
         return float((buckets.centre**2 * buckets.count).sum())
 
@@ -166,11 +166,11 @@ class TensorStatistics:
 
 
 class Statistics(Mapping[str, TensorStatistics]):
-    """Statistics of a model's activations by tensor name, and where they come from.
+    """Statistics of a model's activations by tensor name, with their provenance.
 
-    provenance: JSON values. Known keys: "model_sha256" (of the model file), "samples" (how many were seen),
-    "data" (list of descriptions of the data). Merging combines them so that the order does not matter: samples add
-    up, equal values stay, differing values become a sorted list of all.
+    provenance: JSON values. Known keys: "model_sha256" (of the model file), "samples" (number seen), "data" (list of
+    descriptions of the data). Merging is independent of order: samples are added, equal values are kept, differing
+    values become a sorted list of all.
     """
 
     def __init__(
@@ -189,18 +189,18 @@ class Statistics(Mapping[str, TensorStatistics]):
         return len(self._tensors)
 
     def tensor(self, name: str) -> TensorStatistics:
-        """The statistics of a tensor, made empty when it is new."""
+        """The statistics of a tensor, created empty if it is new."""
         return self._tensors.setdefault(name, TensorStatistics())
 
     def merge(self, other: Statistics) -> None:
-        """Add another run; tensors that only one run saw are kept. Raises CalibrationError for another model's."""
+        """Add another run; tensors seen by only one run are kept. Raises CalibrationError for a different model."""
         self.require_model(other.provenance.get("model_sha256"))
         self.provenance = _merge_provenance(self.provenance, other.provenance)
         for name, tensor in other.items():
             self.tensor(name).merge(tensor)
 
     def require_model(self, sha256: str | None) -> None:
-        """Raise CalibrationError when both are known and these statistics were taken from another model."""
+        """Raise CalibrationError if both hashes are known and these statistics are from another model."""
         mine = self.provenance.get("model_sha256")
         if mine and sha256 and mine != sha256:
             raise CalibrationError(
@@ -218,11 +218,11 @@ class Statistics(Mapping[str, TensorStatistics]):
 
 def _as_float32(x: NDArray) -> NDArray[np.float32]:
     x = np.asarray(x)
-    if x.dtype == np.float32:  # nothing to check; the checks take longer than counting a small tensor
+    if x.dtype == np.float32:  # nothing to check; the checks would take longer than counting a small tensor
         return np.ascontiguousarray(x, np.float32).reshape(-1)
     if not np.can_cast(x.dtype, np.float32, "same_kind"):
         raise CalibrationError(f"values of type {x.dtype} have no range: only real numbers can be calibrated")
-    with np.errstate(over="ignore"):  # what overflows is reported as infinite
+    with np.errstate(over="ignore"):  # overflow is reported as infinite
         return np.ascontiguousarray(x, np.float32).reshape(-1)
 
 

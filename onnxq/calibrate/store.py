@@ -21,16 +21,16 @@ from onnxq.graph.files import write_bytes
 
 FORMAT = "onnxq calibration statistics"
 VERSION = 1
-# The smallest time a zip entry can carry: files must not depend on when they were written.
+# The earliest time a zip entry can have: files must not depend on when they were written.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def save_statistics(stats: Statistics, path: str | Path) -> None:
-    """Write a statistics file, whole or not at all. Raises OutputError.
+    """Write a statistics file atomically. Raises OutputError.
 
     Entries, T tensors in the order of their names, P pages: header (UTF-8 JSON as uint8: format, version, names,
     provenance); values (T, 3) int64: count, zeros, pages; extremes (T, 2) float64: minimum, maximum; page (P,)
-    uint16; counts (P, 1024), the smallest unsigned integers that hold them.
+    uint16; counts (P, 1024), in the smallest unsigned integer type that fits.
     """
     names = sorted(stats)
     tensors = [stats[name] for name in names]
@@ -48,7 +48,7 @@ def save_statistics(stats: Statistics, path: str | Path) -> None:
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy", EPOCH)
-            entry.create_system = 3  # else the file would depend on the operating system
+            entry.create_system = 3  # otherwise the file would depend on the operating system
             npy = io.BytesIO()
             np.lib.format.write_array(npy, array, version=(1, 0), allow_pickle=False)
             archive.writestr(entry, npy.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=1)
@@ -56,9 +56,9 @@ def save_statistics(stats: Statistics, path: str | Path) -> None:
 
 
 def load_statistics(path: str | Path, model_sha256: str | None = None) -> Statistics:
-    """Read a statistics file; with `model_sha256`, one that was taken from that model.
+    """Read a statistics file; with `model_sha256`, only one from that model.
 
-    Raises CalibrationError when the file is missing, damaged, of another version, or of another model.
+    Raises CalibrationError if the file is missing, damaged, of a different version, or from a different model.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -71,7 +71,7 @@ def load_statistics(path: str | Path, model_sha256: str | None = None) -> Statis
                 )
             stats = _unpack(header, {name: archive[name] for name in ("values", "extremes", "page", "counts")})
     except FileNotFoundError:
-        raise CalibrationError(f"{path}: there is no such file") from None
+        raise CalibrationError(f"{path}: no such file") from None
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as err:
         raise CalibrationError(
             f"{path}: not a statistics file, or a damaged one ({type(err).__name__}): make it again with "
@@ -85,7 +85,7 @@ def load_statistics(path: str | Path, model_sha256: str | None = None) -> Statis
 
 
 def merge_files(paths: Iterable[str | Path]) -> Statistics:
-    """The statistics of several shards as if one run had seen them all. Raises CalibrationError as load does."""
+    """The statistics of several shards, as of one run over all of them. Raises CalibrationError as load does."""
     total: Statistics | None = None
     for path in paths:
         shard = load_statistics(path)
@@ -102,7 +102,7 @@ def merge_files(paths: Iterable[str | Path]) -> Statistics:
 
 
 def _unpack(header: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> Statistics:
-    """Statistics from the entries of a file; ValueError when they contradict each other."""
+    """Statistics from the entries of a file; ValueError if they contradict each other."""
     values, extremes, page = arrays["values"], arrays["extremes"], arrays["page"]
     counts = arrays["counts"].astype(np.int64)
     names, provenance = header["names"], header["provenance"]

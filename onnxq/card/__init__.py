@@ -1,9 +1,9 @@
-"""The quantization card: what was traded for the accuracy, for people and for machines.
+"""The quantization card: the tradeoffs of a quantized model, readable by people and machines.
 
-schema, parts: the data. build: from a quantization run. render: as Markdown, HTML, text. store: where it is kept.
+schema, parts: the data. assembly: from a quantization run. render: as Markdown, HTML, text. store: reading and writing.
 After Garg et al., "Confounding Tradeoffs for Neural Network Quantization" (2021), tables 1, 3 and 4: quantization
-method, quantized operations, mixed precision, resource complexity, pretrained model; and beyond them the profile, the
-pipeline, the bits of every layer and every node left in float with the reason.
+method, quantized operations, mixed precision, resource complexity, pretrained model; in addition the profile, the
+pipeline, the bits of every layer, and every node left in float with the reason.
 """
 
 from onnxq.card.assembly.card import build_card

@@ -1,4 +1,4 @@
-"""The parts of a quantization card. Every field is of a JSON type; its name is the key in the card's JSON."""
+"""The parts of a quantization card. Every field has a JSON type; its name is the key in the card's JSON."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Operations:
 
 @dataclass(frozen=True)
 class WidthCount:
-    """Layers, or activation tensors (parameters and macs are 0 for those), of one width in bits; 32 is float."""
+    """Layers, or activation tensors (with parameters and macs 0), of one width in bits; 32 is float."""
 
     bits: int
     count: int
@@ -96,7 +96,7 @@ class Change:
 
 @dataclass(frozen=True)
 class FeatureMapBytes:
-    """Memory of feature maps in bytes: the largest, the peak of all alive at once, the average. count: of maps."""
+    """Feature-map memory in bytes: the largest map, the peak of all alive at a time, the average. count: of maps."""
 
     largest: Change
     peak: Change
@@ -108,8 +108,8 @@ class FeatureMapBytes:
 class Precision:
     """Section 3, mixed precision.
 
-    weight_bits, activation_bits, first_last_bits: as requested. overrides: nodes with widths of their own. weights,
-    activations: widths in use. feature_maps: None where the model leaves shapes open.
+    weight_bits, activation_bits, first_last_bits: as requested. overrides: number of nodes with individual widths.
+    weights, activations: widths in use. feature_maps: None if the model leaves shapes open.
     """
 
     weight_bits: int
@@ -123,7 +123,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class DataUse:
-    """Calibration data. samples: number seen, None unknown. sha256: of its content. random: noise instead of data."""
+    """Calibration data. samples: number seen, None if unknown. sha256: of its content. random: not real data."""
 
     kind: str
     name: str
@@ -136,7 +136,7 @@ class DataUse:
 
 @dataclass(frozen=True)
 class PassRecord:
-    """One pass as it ran. text: with its options. changed: number of rewrites. seconds: measured."""
+    """One executed pass. text: with its options. changed: number of rewrites. seconds: measured."""
 
     text: str
     changed: int
@@ -176,7 +176,7 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of the model. file_bytes: without this card. constant_bytes: weights, scales… bops: bit operations."""
+    """Costs of the model. file_bytes: without this card. constant_bytes: weights, scales… bops: bit operations."""
 
     file_bytes: Change
     constant_bytes: Change
@@ -187,8 +187,7 @@ class Cost:
 class LayerRecord:
     """One layer. action: quantized, passthrough, fused, or float for the given reason. 32 bits is float.
 
-    weight_scale: smallest and largest scale of its channels. macs, bops: None where unknown. size: bytes of its
-    constants.
+    weight_scale: smallest and largest scale of its channels. macs, bops: None if unknown. size: bytes of its constants.
     """
 
     name: str
@@ -219,7 +218,7 @@ class FloatNode:
 
 @dataclass(frozen=True)
 class Remark:
-    """A remark of a pass (source) about one node or, with an empty node, in general."""
+    """A remark of a pass (source) about a node, or a general one if node is empty."""
 
     source: str
     node: str
@@ -228,7 +227,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class ProfileRecord:
-    """The hardware profile the model was made for."""
+    """The hardware profile for which the model was made."""
 
     name: str
     summary: str
@@ -240,8 +239,8 @@ class ProfileRecord:
 class Lowering:
     """The integer-only form.
 
-    operators: {operator of com.onnxq: nodes}. rescales: {form of the multipliers: operators}. islands: float operators
-    between integers.
+    operators: {operator of com.onnxq: node count}. rescales: {form of the multipliers: operator count}. islands: float
+    operators between integers.
     """
 
     operators: dict[str, int]

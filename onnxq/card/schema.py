@@ -29,10 +29,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class CardData:
-    """The contents of a card. Equal inputs give equal ones, except for what `without_measurements` blanks.
+    """The contents of a card. Equal inputs give equal cards, except for the fields blanked by `without_measurements`.
 
     versions: {package: version}. pipeline: the passes in text form. widened_biases: {layer: channels whose weight scale
-    was widened to fit the bias}. lowering: only for a model lowered to integer operators. search: only where a search
+    was widened to fit the bias}. lowering: only for a model lowered to integer operators. search: only if a search
     chose the widths. evaluation: None until the model is evaluated. schema: version of this format.
     """
 

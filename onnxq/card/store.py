@@ -1,4 +1,4 @@
-"""Where cards are kept: in the model's metadata, and in a .card.json file beside it."""
+"""Reading and writing cards: in the model's metadata, and in a .card.json file next to it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ SUFFIX = ".card.json"
 
 
 def card_path(model_path: str | Path) -> Path:
-    """The file that holds the card of a model file: m.int8.onnx → m.int8.card.json, in the same folder."""
+    """The card file of a model file: m.int8.onnx → m.int8.card.json, in the same folder."""
     path = Path(model_path)
     return path.with_name((path.stem if path.suffix == ".onnx" else path.name) + SUFFIX)
 
 
 def embed(model: Model, card: Card) -> None:
-    """Put the card into the model's metadata (key onnxq.card, compact JSON), replacing an earlier one."""
+    """Store the card in the model's metadata (key onnxq.card, compact JSON), replacing an earlier one."""
     model.set_metadata(CARD_KEY, card.to_json(compact=True))
 
 
 def read_card(source: str | Path | onnx.ModelProto | Model) -> Card:
-    """The card of a model: the one in its metadata, else the .card.json beside it; or a .card.json itself.
+    """The card of a model: the one in its metadata, else the .card.json next to it; or a .card.json itself.
 
-    Raises ModelError when the file cannot be read, has no card, or the card is malformed.
+    Raises ModelError if the file cannot be read, has no card, or the card is malformed.
     """
     if isinstance(source, Model):
         text = source.metadata.get(CARD_KEY)
@@ -46,7 +46,7 @@ def read_card(source: str | Path | onnx.ModelProto | Model) -> Card:
 
 
 def find_card(model: Model) -> Card | None:
-    """read_card of a loaded model; None where there is no card, or none that can be read."""
+    """Like read_card for a loaded model; None if there is no readable card."""
     try:
         return read_card(model)
     except ModelError:
@@ -65,8 +65,8 @@ def _beside(path: Path | None, where: str) -> Card:
     if path is not None and card_path(path).is_file():
         file = card_path(path)
         return Card.from_json(_read(file), str(file))
-    beside = f" and there is no {card_path(path).name} beside it" if path is not None else ""
-    raise ModelError(f"{where}: no quantization card in it{beside}; `onnxq quantize` makes cards")
+    beside = f" and there is no {card_path(path).name} next to it" if path is not None else ""
+    raise ModelError(f"{where}: no quantization card in it{beside}; `onnxq quantize` writes cards")
 
 
 def _read(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Figures as people read them. Prefixes are decimal: 1 kB is 1000 bytes."""
+"""Human-readable figures. Prefixes are decimal: 1 kB is 1000 bytes."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def milliseconds(value: float) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """25.8 %; – without a whole."""
+    """A ratio as a percentage, e.g. 25.8 %; – if the whole is 0."""
     return f"{100 * part / whole:.1f} %" if whole else "–"
 
 
 def percent(value: float | None) -> str:
-    """A share between 0 and 1 as 88.33 %; – for None."""
+    """A share between 0 and 1 as a percentage, e.g. 88.33 %; – for None."""
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
 def bits(value: int | None) -> str:
-    """A width; float for 32, – without one."""
+    """A width in bits; "float" for 32, – for None."""
     return "–" if value is None else f"float{value}" if value >= 16 else str(value)
 
 
 def _short(value: float) -> str:
-    """Four significant digits at most."""
+    """At most four significant digits."""
     text = f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

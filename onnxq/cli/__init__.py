@@ -1,1 +1,1 @@
-"""The `onnxq` command: one module per subcommand, loaded when it is called."""
+"""The `onnxq` command: one module per subcommand, loaded on demand."""

@@ -17,22 +17,26 @@ if TYPE_CHECKING:
 
 @click.command("bench")
 @click.argument("model")
-@click.option("--against", multiple=True, metavar="MODEL", help="Also time this one; openvino:FILE runs in OpenVINO.")
+@click.option(
+    "--against", multiple=True, metavar="MODEL", help="Also time this model; openvino:FILE runs it in OpenVINO."
+)
 @click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 = each runtime's default.")
 @click.option("--batch", "--batch-size", "batch_size", type=click.IntRange(1), help="Samples per run.")
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input.")
-@click.option("--data", metavar="PATH|module:callable", help="Samples to run on; random ones by default.")
-@click.option("--preprocess", metavar="PRESET|FILE.toml", help="How images become the model's input.")
+@click.option("--data", metavar="PATH|module:callable", help="Samples to run on.  [default: random]")
+@click.option("--preprocess", metavar="PRESET|FILE.toml", help="How to convert images to the model's input.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True, help="Per model.")
-@click.option("--repeats", type=click.IntRange(1), help="Timed runs of each model, instead of seconds.")
-@click.option("--per-layer", is_flag=True, help="Also show where the time of MODEL goes, node by node.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True, help="Time per model."
+)
+@click.option("--repeats", type=click.IntRange(1), help="Number of timed runs per model, instead of --seconds.")
+@click.option("--per-layer", is_flag=True, help="Also show the time of MODEL per node.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the figures as JSON; - prints them instead.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors and results.")
 def command(model: str, against: tuple[str, ...], json_file: str | None, quiet: bool, **options: Any) -> None:
-    """Latency of MODEL, side by side with other models on the same inputs.
+    """Measure the latency of MODEL, side by side with other models on the same inputs.
 
-    The models take turns in one process. A ratio is relative to MODEL: 2.00× is twice its time.
+    The models run alternately in one process. Ratios are relative to MODEL: 2.00× is twice its time.
     """
     from onnxq.execution.benchmark import bench
 
@@ -46,7 +50,7 @@ def command(model: str, against: tuple[str, ...], json_file: str | None, quiet: 
 
 
 def _show(result: Benchmark) -> None:
-    """Print the latencies, and the layers when they were measured."""
+    """Print the latencies, and the layers if measured."""
     heads = ("model", "runtime", "median ms", "p10", "p90", "ratio", "runs")
     rows = [
         [
@@ -69,7 +73,7 @@ def _show(result: Benchmark) -> None:
 
 
 def _show_layers(times: LayerTimes) -> None:
-    """Every node in order of execution, the operators, and the nodes that lose the most time."""
+    """Print every node in execution order, the operators, and the nodes that lose the most time."""
     heads = ("node", "op", "ms", "share", "MMAC", "GOP/s", "of ceiling", "KB moved", "GB/s")
     rows = []
     for layer in times.layers:
@@ -89,14 +93,14 @@ def _show_layers(times: LayerTimes) -> None:
     click.echo(
         f"\nnodes {_milliseconds(nodes)} ms, whole run {_milliseconds(times.run_ms)} ms, both under the profiler, "
         f"{times.runs} runs\n"
-        f"ceiling {times.ceiling_gops:.0f} GOP/s ({times.ceiling}); these lose most against it:"
+        f"ceiling {times.ceiling_gops:.0f} GOP/s ({times.ceiling}); largest losses against it:"
     )
     for layer in times.worst():
         click.echo(f"  {_lost(layer)}")
 
 
 def _lost(layer: LayerTime) -> str:
-    """One line about a layer that loses time."""
+    """One line about a layer's lost time."""
     work = f"{layer.gops:.0f} GOP/s" if layer.macs else "no products"
     return (
         f"{layer.node} ({layer.op}): {_milliseconds(layer.lost_ms)} of its {_milliseconds(layer.ms)} ms, "
@@ -105,5 +109,5 @@ def _lost(layer: LayerTime) -> str:
 
 
 def _milliseconds(value: float) -> str:
-    """With a resolution of one microsecond."""
+    """Milliseconds with a resolution of one microsecond."""
     return f"{value:.3f}"

@@ -12,21 +12,21 @@ from onnxq.cli.common import data_options, open_source, output_path, progress, r
 @click.command("calibrate")
 @click.argument("model", required=False)
 @click.option("-o", "--output", required=True, help="Statistics file; an interrupted run continues from it.")
-@click.option("--profile", help="Observe what this profile quantizes.  [default: every float activation]")
+@click.option("--profile", help="Observe the tensors that this profile quantizes.  [default: every float activation]")
 @click.option("--merge", "shards", multiple=True, metavar="STATS", help="Merge statistics files instead of collecting.")
-@click.option("--start", type=click.IntRange(0), default=0, help="Skip this many samples (a shard of the data).")
-@click.option("--config", help="Per-node overrides, as for quantize.")
+@click.option("--start", type=click.IntRange(0), default=0, help="Skip this many samples (to process a shard).")
+@click.option("--config", help="Per-node overrides (.toml or .json), as for quantize.")
 @data_options
 @click.argument("more_shards", nargs=-1)
 def command(
     model: str | None, output: str, shards: tuple[str, ...], more_shards: tuple[str, ...], **options: Any
 ) -> None:
-    """Collect activation statistics of MODEL for `quantize --stats`, or merge those of several shards.
+    """Collect activation statistics of MODEL for `quantize --stats`, or merge the statistics of several shards.
 
     \b
     onnxq calibrate m.onnx -o stats --data images/ --profile tensorrt
     onnxq calibrate --merge a --merge b -o stats      (or: --merge a b c)
-    One file serves every calibration method and number format.
+    The same file serves every calibration method and number format.
     """
     from onnxq.calibrate.store import merge_files, save_statistics
     from onnxq.errors import ConfigError
@@ -39,7 +39,7 @@ def command(
         click.echo(f"merged {len(files)} files: {len(merged)} tensors, {merged.provenance.get('samples', 0)} samples")
         return
     if model is None or more_shards:
-        raise ConfigError("one model is needed (or --merge FILE FILE …)")
+        raise ConfigError("give one model (or --merge FILE FILE …)")
     from onnxq import pipeline, recipes
     from onnxq.calibrate.runner import collect, observable
     from onnxq.context import PassContext
@@ -52,7 +52,7 @@ def command(
 
     loaded = load(model)
     if options["limit"]:
-        options["limit"] += options["start"]  # the data's own limit counts from its first sample
+        options["limit"] += options["start"]  # a source's limit counts from its first sample
     source = open_source(loaded, samples_of(options), "calibration")
     assert source is not None
     if options["start"]:
@@ -66,4 +66,4 @@ def command(
     tensors = plan(loaded.graph, profile, settings).observed() if profile else observable(loaded)
     with progress("calibrating") as bar:
         stats = collect(loaded, tensors, source, run_of(options, resume=target), bar)
-    click.echo(f"{len(stats)} tensors on {stats.provenance['samples']} samples, kept in {target}")
+    click.echo(f"{len(stats)} tensors on {stats.provenance['samples']} samples, saved in {target}")

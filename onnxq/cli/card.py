@@ -10,7 +10,7 @@ import click
 @click.command("card")
 @click.argument("model")
 @click.option("--format", "form", type=click.Choice(["md", "json", "html"]), default="md", show_default=True)
-@click.option("-o", "--output", help="File to write, instead of the terminal.")
+@click.option("-o", "--output", help="Write to this file instead of the terminal.")
 def command(model: str, form: str, output: str | None) -> None:
     """Show the quantization card of MODEL: a quantized .onnx file, or a .card.json."""
     from onnxq.card import read_card

@@ -12,22 +12,22 @@ from onnxq.cli.output import first_of, json_text, print_table
 if TYPE_CHECKING:
     from onnxq.check.findings import Finding
 
-NAMED = 2  # nodes named in one row
+NAMED = 2  # nodes named per row
 
 
 @click.command("check")
 @click.argument("model")
 @click.option("--profile", help="Hardware profile: a name or a .toml file.")
 @click.option(
-    "--integer-only", is_flag=True, help="Prove that no float operator lies between the first Q and the last DQ."
+    "--integer-only", is_flag=True, help="Check that there is no float operator between the first Q and the last DQ."
 )
-@click.option("--strict", is_flag=True, help="Exit with code 1 for remarks too.")
+@click.option("--strict", is_flag=True, help="Also exit with code 1 for remarks.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, one per node.")
 def command(model: str, profile: str | None, integer_only: bool, strict: bool, as_json: bool) -> None:
-    """Would this target accept MODEL (float or QDQ)? What it rejects, leaves in float or unfused, and the fix.
+    """Check whether a target accepts MODEL (float or QDQ): what it rejects, leaves in float or unfused, and the fix.
 
-    Exit code 1 when the target would reject something, or with --integer-only when there is a float operator between
-    the first QuantizeLinear and the last DequantizeLinear.
+    Exit code 1 if the target would reject something or, with --integer-only, if there is a float operator between the
+    first QuantizeLinear and the last DequantizeLinear.
     """
     if integer_only == (profile is not None):
         raise click.UsageError("give --profile NAME or --integer-only")
@@ -95,7 +95,7 @@ def _integer_only(model: str, as_json: bool) -> None:
 
 
 def _rows(findings: list[Finding]) -> list[list[str]]:
-    """One row per problem, with the nodes that share it."""
+    """One row per problem, with the nodes affected."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for f in findings:
         groups.setdefault((f.severity, f.problem, f.fix), []).append(f.node)

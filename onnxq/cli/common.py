@@ -1,4 +1,4 @@
-"""What several subcommands share: data options, progress with ETA, tables."""
+"""Shared by several subcommands: data options, progress with ETA, tables."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ if TYPE_CHECKING:
     from onnxq.reporting import Progress, Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
-PLAIN_EVERY = 10.0  # seconds between progress lines when stderr is no terminal
+PLAIN_EVERY = 10.0  # seconds between progress lines if stderr is not a terminal
 
 
 def data_options(command: F) -> F:
     """--data, --preprocess, --limit, --random-data, --seed, --input-shape, --batch-size, --threads."""
     for option in (
         click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 = automatic."),
-        click.option("--batch-size", type=click.IntRange(1), help="Samples a run, where the model's batch is dynamic."),
+        click.option("--batch-size", type=click.IntRange(1), help="Samples per run, for a dynamic batch."),
         click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input."),
         click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random data."),
-        click.option("--random-data", type=click.IntRange(1), metavar="N", help="N random samples instead of data."),
+        click.option(
+            "--random-data", type=click.IntRange(1), metavar="N", help="Use N random samples instead of data."
+        ),
         click.option("--limit", type=click.IntRange(1), help="Use at most this many samples."),
-        click.option("--preprocess", metavar="PRESET|FILE.toml", help="How images become the model's input."),
-        click.option("--data", metavar="PATH|module:callable", help="Images, .npz, test_data_set_*, Python callable."),
+        click.option("--preprocess", metavar="PRESET|FILE.toml", help="How to convert images to the model's input."),
+        click.option(
+            "--data", metavar="PATH|module:callable", help="Images, .npz, test_data_set_* or a Python callable."
+        ),
     ):
         command = option(command)
     return command
@@ -57,23 +61,23 @@ def samples_of(options: Mapping[str, Any]) -> DataOptions:
 
 
 def run_of(options: Mapping[str, Any], resume: str | Path | None = None) -> RunOptions:
-    """--threads and --batch-size; resume: the file to continue from."""
+    """--threads and --batch-size. resume: the file to continue from."""
     from onnxq.data.options import RunOptions
 
     return RunOptions(options["threads"], options["batch_size"], resume)
 
 
 def reporter(bar: Progress | None = None, quiet: bool = False) -> Reporter:
-    """Reports to stderr, of passes too, and to a progress bar; nothing with quiet."""
+    """Reports messages and pass reports to stderr, and progress to a bar; nothing if quiet."""
     from onnxq.reporting import Reporter, describe
 
     return Reporter() if quiet else Reporter(say, lambda report: say(describe(report)), bar)
 
 
 def open_source(model: Model, samples: DataOptions, required: str = "") -> DataSource | None:
-    """Open the samples and print the source's notes; None where no data is given.
+    """Open the samples and print the source's notes; None if no data is given.
 
-    required: what needs it; ConfigError when there is none.
+    required: what needs the data, for the message; ConfigError if there is none.
     """
     from onnxq.data.source import input_specs, open_data
 
@@ -90,13 +94,13 @@ def open_source(model: Model, samples: DataOptions, required: str = "") -> DataS
 
 
 def say(message: str) -> None:
-    """One line of information on stderr, so that stdout stays for results."""
+    """Print one line of information on stderr; stdout is reserved for results."""
     click.echo(message, err=True)
 
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Progress]:
-    """A function (done, total) that draws a bar with ETA on a terminal, and a line now and then elsewhere."""
+    """A function (done, total) that draws a bar with ETA on a terminal, and prints occasional lines elsewhere."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -114,7 +118,7 @@ def progress(title: str) -> Iterator[Progress]:
 
 def _plain_progress(title: str) -> Progress:
     started = last = time.monotonic()
-    first: int | None = None  # what a resumed run had done before
+    first: int | None = None  # already done by the run that was resumed
 
     def update(done: int, total: int | None) -> None:
         nonlocal first, last
@@ -132,7 +136,7 @@ def _plain_progress(title: str) -> Progress:
 
 
 def output_path(path: str) -> Path:
-    """Fail before any work when the output could not be written."""
+    """Fail before any work if the output cannot be written."""
     from onnxq.graph.files import check_writable
 
     return check_writable(path)
@@ -145,7 +149,7 @@ def table(title: str, columns: list[tuple[str, str]], rows: list[list[str]]) -> 
     from rich.text import Text
 
     console = Console()
-    # Piped output is read by programs and diffed: give it the width it needs instead of wrapping.
+    # Piped output is read by programs and diffed: use the width it needs instead of wrapping.
     if not console.is_terminal:
         console = Console(width=240)
     out = Table(title=title or None, title_justify="left", show_edge=False, pad_edge=False, box=None)

@@ -13,13 +13,15 @@ from onnxq.cli.common import data_options, open_source, output_path, progress, s
 @click.command("compare")
 @click.argument("float_model", metavar="FLOAT")
 @click.argument("quantized", metavar="QUANT")
-@click.option("--isolated", is_flag=True, help="Also the error each layer adds by itself (one more run a batch).")
+@click.option(
+    "--isolated", is_flag=True, help="Also show the error that each layer adds by itself (one more run per batch)."
+)
 @click.option("--top", type=click.IntRange(0), default=20, show_default=True, help="Rows to print; 0 prints all.")
 @click.option("--csv", "csv_file", metavar="FILE", help="Write all rows as CSV, worst first; - prints them instead.")
 @click.option(
-    "--plot", metavar="FILE.png", help="Draw SQNR and cosine over the depth of the network (.png, .svg, .pdf)."
+    "--plot", metavar="FILE.png", help="Plot SQNR and cosine over the depth of the network (.png, .svg, .pdf)."
 )
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and results.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors and results.")
 @data_options
 def command(
     float_model: str,
@@ -31,7 +33,7 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Where QUANT differs from FLOAT: SQNR and cosine of every activation on the same samples, worst first."""
+    """Show where QUANT differs from FLOAT: SQNR and cosine of every activation on the same samples, worst first."""
     from onnxq.graph.files import write_text
     from onnxq.graph.model import load
     from onnxq.measure.compare import compare
@@ -82,7 +84,7 @@ def command(
 
 
 def decibels(value: float | None) -> str:
-    """An SQNR for a table: "equal" without error, empty when not measured."""
+    """An SQNR for a table: "equal" without error, empty if not measured."""
     if value is None:
         return ""
     return "equal" if value == math.inf else f"{value:.2f}"

@@ -22,12 +22,14 @@ VARIANTS = (("int8", 8), ("int4 weights", 4))
 
 
 @click.command("demo")
-@click.option("-o", "--output", "folder", help="Keep models, cards and data here, to try the other commands on.")
+@click.option(
+    "-o", "--output", "folder", help="Save models, cards and data in this folder, for trying the other commands."
+)
 @click.option("--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile.")
 def command(folder: str | None, profile: str) -> None:
-    """Quantize a bundled network for handwritten digits to int8 and to int4 weights, and show the cost in accuracy.
+    """Quantize a bundled handwritten-digit network to int8 and to int4 weights, and show the loss of accuracy.
 
-    The network (batch normalization, residuals, depthwise convolution) and the UCI digits are part of onnxq.
+    The network (batch normalization, residuals, depthwise convolution) and the UCI digits come with onnxq.
     """
     from onnxq import api, demo
     from onnxq.measure.accuracy import evaluate
@@ -61,7 +63,7 @@ def command(folder: str | None, profile: str) -> None:
         click.echo("")
         click.echo(results[0].card.summary())
         if folder:
-            say(f"models, cards and data are in {folder}; look at one: onnxq card {where / 'digits.int8.onnx'}")
+            say(f"models, cards and data are in {folder}; to view a card: onnxq card {where / 'digits.int8.onnx'}")
 
 
 def _keep_inputs(folder: Path) -> None:
@@ -73,7 +75,7 @@ def _keep_inputs(folder: Path) -> None:
     write_bytes(folder / "digits.onnx", demo.model_path().read_bytes())
     for name, arrays in (("calibration", demo.calibration_data()), ("validation", demo.validation_data())):
         content = io.BytesIO()
-        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for flags
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy's stub mistakes the names for flags
         write_bytes(folder / f"{name}.npz", content.getvalue())
 
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @click.command("eval")
 @click.argument("model")
-@click.option("--against", metavar="FLOAT", help="The float model: agreement, and the error of the outputs.")
-@click.option("--output", metavar="TENSOR", help="What to look at: any tensor that both models have.")
+@click.option("--against", metavar="FLOAT", help="Float model: also report agreement and output errors.")
+@click.option("--output", metavar="TENSOR", help="Tensor to evaluate: any that both models have.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the figures as JSON; - prints them instead.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and results.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors and results.")
 @data_options
 def command(
     model: str, against: str | None, output: str | None, json_file: str | None, quiet: bool, **options: Any
 ) -> None:
-    """Accuracy and speed of MODEL on samples, and how far it is from the float model."""
+    """Measure accuracy and speed of MODEL on samples, and its distance from the float model."""
     from onnxq.graph.files import write_text
     from onnxq.graph.model import load
     from onnxq.measure.accuracy import evaluate
@@ -52,7 +52,7 @@ def command(
 
 
 def show(result: Evaluation) -> None:
-    """Print the figures as a table, the float model beside the quantized one."""
+    """Print the figures as a table, the float model next to the quantized one."""
     other = result.against
     heads = [("", "left"), (result.model, "right")] + ([(other.model, "right")] if other else [])
 
@@ -70,9 +70,9 @@ def show(result: Evaluation) -> None:
         row("samples/s", f"{result.samples_per_second:.1f}", f"{other.samples_per_second:.1f}" if other else None)
     )
     each = f"{1000 / other.samples_per_second:.2f}" if other else None
-    rows.append(row("ms a sample", f"{result.ms_per_sample:.2f}", each))
+    rows.append(row("ms per sample", f"{result.ms_per_sample:.2f}", each))
     table("", heads, rows)
-    threads = f"{result.threads} thread(s)" if result.threads else "onnxruntime's default of threads"
+    threads = f"{result.threads} thread(s)" if result.threads else "onnxruntime's default number of threads"
     click.echo(f"\nbatch {result.batch_size}, {threads}; ± is one standard error")
     if other is None:
         return

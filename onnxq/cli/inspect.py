@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input.")
 def command(model: str, as_json: bool, shapes: tuple[str, ...]) -> None:
-    """Show the layers of MODEL with their cost and bits, and which operators run in integers."""
+    """Show the layers of MODEL with their costs and bits, and which operators run in integers."""
     from onnxq.graph.model import load
     from onnxq.inspection import inspect_model
 
@@ -77,7 +77,7 @@ def _layers(found: Inspection) -> None:
     print_table(("layer", "op", "weight", "MACs", "params", "w bits", "a bits", "size", "BOPS"), rows, left=3)
     if total.unknown:
         shown = first_of(total.unknown)
-        click.echo(f"\nunknown and not in the totals: MACs of {len(total.unknown)} layer(s), {shown}")
+        click.echo(f"\nunknown and excluded from the totals: MACs of {len(total.unknown)} layer(s), {shown}")
         if any("?" in v.shape or not v.shape.replace("×", "").isdecimal() for v in found.inputs):
             click.echo("give the shapes that the model leaves open: --input-shape NAME:1x3x224x224")
     maps = found.feature_maps

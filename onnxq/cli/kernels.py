@@ -12,11 +12,13 @@ CEILING_SECONDS = 0.1
 
 
 @click.command("kernels")
-@click.option("--ceiling", is_flag=True, help="Also measure the chosen tier's inner loop, for a tenth of a second.")
+@click.option(
+    "--ceiling", is_flag=True, help="Also measure the inner loop of the selected tier, for a tenth of a second."
+)
 def command(ceiling: bool) -> None:
-    """What is built into the kernel library, what this CPU has, and which kernels a session would use.
+    """Show the kernel tiers in this build, the features of this CPU, and which kernels a session would use.
 
-    The environment variable ONNXQ_ISA makes sessions use another tier than the best.
+    The environment variable ONNXQ_ISA selects a tier other than the best.
     """
     from onnxq.execution import library
     from onnxq.execution.benchmark import cpu_name
@@ -24,15 +26,15 @@ def command(ceiling: bool) -> None:
     if not library.has_library():
         click.echo(
             f"CPU      {cpu_name()}\n"
-            "library  none: there was no working C++17 compiler when onnxq was installed\n\n"
-            "Integer-only models run on their function bodies: the same results, only slower. For the kernels install\n"
-            "g++ 11 or clang 14 (or later), then: pip install -v --force-reinstall --no-deps"
+            "library  none: onnxq was installed without a working C++17 compiler\n\n"
+            "Integer-only models run on their function bodies, with the same results but slower. For the kernels,\n"
+            "install g++ 11 or clang 14 (or later), then: pip install -v --force-reinstall --no-deps"
         )
         return
     features, built, chosen = library.cpu_features(), library.kernel_tiers(), library.kernel_isa()
-    tiers = sorted(library.tier_table(), key=lambda tier: tier.name not in built)  # those that were not built last
+    tiers = sorted(library.tier_table(), key=lambda tier: tier.name not in built)  # tiers not in this build last
     click.echo(f"CPU      {cpu_name()}")
-    click.echo(f"has      {', '.join(features) or 'none of the instruction sets that kernels are written for'}")
+    click.echo(f"has      {', '.join(features) or 'no instruction set for which there are kernels'}")
     click.echo(f"library  {library.library_path()}\n")
     rows = []
     for tier in tiers:
@@ -41,14 +43,14 @@ def command(ceiling: bool) -> None:
     table("", [(h, "left") for h in ("tier", "built", "this CPU", "", "inner loop")], rows)
     asked = os.environ.get(library.ISA_VARIABLE)
     click.echo(
-        f"\nONNXQ_ISA={asked} asks for {chosen}"
+        f"\nONNXQ_ISA={asked} selects {chosen}"
         if asked
-        else f"\nthe best that is built and can run is chosen; ONNXQ_ISA=TIER chooses another, such as {built[-1]}"
+        else f"\nthe best available tier is selected; ONNXQ_ISA=TIER selects another, such as {built[-1]}"
     )
     if ceiling:
         peak = library.peak_macs(CEILING_SECONDS)
         click.echo(
-            f"inner loop of {chosen}, one thread: {2e-9 * peak:.0f} GOP/s (two operations a multiply-accumulate)"
+            f"inner loop of {chosen}, one thread: {2e-9 * peak:.0f} GOP/s (two operations per multiply-accumulate)"
         )
 
 

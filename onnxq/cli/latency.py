@@ -10,20 +10,24 @@ from onnxq.cli.values import parse_shapes, parse_widths
 
 @click.command("latency")
 @click.argument("model")
-@click.option("-o", "--output", required=True, help="Where the latencies go, as JSON, for `onnxq search --latency`.")
+@click.option("-o", "--output", required=True, help="Latency file to write (JSON), for `onnxq search --latency`.")
 @click.option("--bits", default="4,8", show_default=True, help="Weight widths to measure.")
-@click.option("--profile", default="onnxq", show_default=True, help="Must lower to our operators.")
-@click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 is onnxruntime's choice.")
+@click.option("--profile", default="onnxq", show_default=True, help="Profile; must lower to com.onnxq operators.")
+@click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 = onnxruntime's default.")
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input.")
 @click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), default=0.3, show_default=True, help="A layer and width."
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=0.3,
+    show_default=True,
+    help="Time per layer and width.",
 )
-@click.option("--cache", metavar="FOLDER", help="Where measurements are kept.  [default: ~/.cache/onnxq/latency]")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--cache", metavar="FOLDER", help="Folder of cached measurements.  [default: ~/.cache/onnxq/latency]")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(model: str, output: str, quiet: bool, bits: str, shapes: tuple[str, ...], **options: object) -> None:
     """Measure every layer of the float MODEL at each weight width with our kernels, on this machine.
 
-    What was measured before (same operator, shapes, instruction set, threads and kernels) is not measured again.
+    Cached measurements (same operator, shapes, instruction set, threads and kernels) are reused.
     """
     from onnxq.search.latency import measure_latency
 
@@ -46,7 +50,7 @@ def command(model: str, output: str, quiet: bool, bits: str, shapes: tuple[str, 
     ]
     table("", heads, lines)
     whole = ", ".join(f"{1e3 * seconds:.3f} ms at {b} bits" for b, seconds in found.whole.items())
-    click.echo(f"\nwhole model: {whole}; beyond the layers {1e3 * found.overhead:.3f} ms")
+    click.echo(f"\nwhole model: {whole}; outside the layers {1e3 * found.overhead:.3f} ms")
     click.echo(
         f"{found.machine['cpu']}; kernels: {found.machine['isa']}; {found.machine['threads'] or 'default'} threads"
     )

@@ -10,21 +10,21 @@ from onnxq.cli.values import parse_shapes
 
 @click.command("lower")
 @click.argument("model")
-@click.option("-o", "--output", required=True, help="Where the integer-only model goes.")
+@click.option("-o", "--output", required=True, help="Integer-only model to write.")
 @click.option(
     "--rescale",
     type=click.Choice(["auto", "fixed", "general"]),
     default="auto",
     show_default=True,
-    help="Form of the multipliers: shift 32, one shift each, or shift 32 where it is as exact.",
+    help="Form of the multipliers: fixed = shift 32, general = individual shifts, auto = fixed where equally exact.",
 )
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Fix the shape of an input.")
-@click.option("--verify", is_flag=True, help="Prove on inputs that the passes after the lowering keep every value.")
+@click.option("--verify", is_flag=True, help="Check on inputs that the passes after lowering preserve all values.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(model: str, output: str, rescale: str, shapes: tuple[str, ...], verify: bool, quiet: bool) -> None:
-    """Make MODEL, a QDQ model of any tool, integer-only: no float operator between its first Q and its last DQ.
+    """Lower MODEL, a QDQ model from any tool, to integer-only form: no float operator between the first Q and last DQ.
 
-    Operators that cannot be lowered stay in float between integers and are listed with the reason; the exit code is 0.
+    Operators that cannot be lowered stay in float and are listed with the reason; the exit code is still 0.
     """
     from onnxq.card import card_path
     from onnxq.lowered import lower
@@ -46,7 +46,7 @@ def command(model: str, output: str, rescale: str, shapes: tuple[str, ...], veri
 
 
 def _describe(operators: dict[str, int], rescales: dict[str, int], inside: list[str]) -> list[str]:
-    """The result for the terminal: operators, forms of multipliers, and the float operators that remain."""
+    """The result for the terminal: operators, forms of multipliers, and the remaining float operators."""
     counts = ", ".join(f"{count} {op}" for op, count in operators.items())
     lines = [f"{sum(operators.values())} integer operators: {counts}"]
     if rescales:

@@ -1,4 +1,4 @@
-"""The `onnxq` command: a thin layer over the library, one module a subcommand."""
+"""The `onnxq` command: a thin layer over the library, one module per subcommand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from onnxq.errors import InterruptedRun, OnnxqError
 
-# Subcommand → module in onnxq.cli that defines `command`. Loaded when asked for, so that each starts fast.
+# Subcommand → module in onnxq.cli that defines `command`. Loaded on demand, so that each starts fast.
 COMMANDS = (
     "bench", "calibrate", "card", "check", "compare", "demo", "eval", "inspect", "kernels", "latency", "lower", "opt",
     "passes", "profiles", "quantize", "search", "sensitivity", "verify",
@@ -40,20 +40,20 @@ class Commands(click.Group):
             raise InterruptedRun("interrupted") from None
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run; never lets a user's mistake end in a traceback."""
+        """Run the subcommand; a user's mistake never ends in a traceback."""
         if os.environ.get("ONNXQ_DEBUG"):
             return super().main(*args, **kwargs)
         try:
             code = super().main(*args, **(kwargs | {"standalone_mode": False}))
         except OnnxqError as err:
             fail(str(err), err.exit_code)
-        except click.ClickException as err:  # click's own report takes three lines
+        except click.ClickException as err:  # click's own report has three lines
             fail(err.format_message() + _see_help(err), err.exit_code)
         except OSError as err:
             fail(f"{err.filename or 'file system'}: {err.strerror or err}", 1)
         except MemoryError:
             fail("out of memory; a smaller --batch-size needs less", 1)
-        except Exception as err:  # our bug: still one line, and how to see more
+        except Exception as err:  # a bug in onnxq: still one line, with a hint how to see more
             fail(f"internal error: {type(err).__name__}: {err} (ONNXQ_DEBUG=1 shows where; please report it)", 70)
         else:
             sys.exit(code if isinstance(code, int) else 0)

@@ -14,17 +14,19 @@ RANDOM_SAMPLES = 4
 
 @click.command("opt")
 @click.argument("model")
-@click.option("-o", "--output", required=True, help="Where the model goes.")
-@click.option("-p", "--passes", "text", required=True, help="For example 'fold-constants,insert-qdq{profile=fbgemm}'.")
-@click.option("--stats", help="Statistics of `onnxq calibrate`, for insert-qdq.")
-@click.option("--verify", is_flag=True, help="Prove every value-preserving pass on the data, or on random inputs.")
-@click.option("--save-after", metavar="PASS=FILE", help="Save the model after this pass as well.")
+@click.option("-o", "--output", required=True, help="Model to write.")
+@click.option(
+    "-p", "--passes", "text", required=True, help="Passes to run, e.g. 'fold-constants,insert-qdq{profile=fbgemm}'."
+)
+@click.option("--stats", help="Statistics from `onnxq calibrate`, for insert-qdq.")
+@click.option("--verify", is_flag=True, help="Check every value-preserving pass on the data, or on random inputs.")
+@click.option("--save-after", metavar="PASS=FILE", help="Also save the model after this pass.")
 @data_options
 def command(model: str, output: str, text: str, **options: Any) -> None:
-    """Run graph passes over MODEL and report what each did, what it could not do, and why.
+    """Run graph passes on MODEL and report what each one did, what it could not do, and why.
 
-    A pipeline with insert-qdq calibrates by itself where it has no calibrate pass; without --data or --stats
-    it does so on random data, and says so.
+    A pipeline with insert-qdq but no calibrate pass calibrates automatically; without --data or --stats it uses random
+    data and prints a warning.
     """
     from onnxq import pipeline
     from onnxq.calibrate.store import load_statistics
@@ -46,7 +48,7 @@ def command(model: str, output: str, text: str, **options: Any) -> None:
         at = passes.index(insert)
         passes = (*passes[:at], Calibrate(insert.profile), *passes[at:])
     if insert is not None and statistics is None and not options["data"] and not options["random_data"]:
-        say("warning: no --data and no --stats: calibrating on RANDOM data; the ranges mean nothing for real inputs")
+        say("warning: no --data and no --stats: calibrating on RANDOM data; the ranges are meaningless for real inputs")
         options["random_data"] = RANDOM_SAMPLES
     with progress("calibrating") as bar:
         ctx = PassContext(

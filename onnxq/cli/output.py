@@ -1,4 +1,4 @@
-"""Results on their way out: JSON, tables, and files that "-" replaces with stdout."""
+"""Output of results: JSON, tables, and files, where "-" stands for stdout."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ STDOUT = "-"
 
 
 def check_outputs(*paths: str | None) -> None:
-    """Fail before any work where one of these files could not be written. None and "-" are no files."""
+    """Fail before any work if one of these files cannot be written. None and "-" are ignored."""
     for path in paths:
         if path not in (None, STDOUT):
             output_path(str(path))
 
 
 def json_text(report: Any) -> str:
-    """JSON types as indented text."""
+    """A value of JSON types as indented text."""
     return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
 
 
 def deliver(show: Callable[[], None], *outputs: tuple[str | None, Callable[[], str]]) -> None:
-    """Print the result and write its files. outputs: (path, text) each; a text whose path is "-" is printed instead."""
+    """Print the result and write its files. outputs: (path, text) pairs; for path "-" the text is printed instead."""
     from onnxq.graph.files import write_text
 
     printed = next((text for path, text in outputs if path == STDOUT), None)
@@ -41,12 +41,12 @@ def deliver(show: Callable[[], None], *outputs: tuple[str | None, Callable[[], s
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
-    """A table on stdout. left: how many columns, the first ones, hold text; the others hold numbers."""
+    """Print a table on stdout. left: number of leading text columns, left-aligned; the others are numbers."""
     columns = [(head, "left" if i < left else "right") for i, head in enumerate(heads)]
     table("", columns, [list(row) for row in rows])
 
 
 def first_of(names: Sequence[str], count: int = 3) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of further ones."""
     more = len(names) - count
     return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")

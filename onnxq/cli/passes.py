@@ -22,10 +22,10 @@ def command(name: str | None) -> None:
         rows = [
             [n, "yes" if c.preserves_values else "", (c.__doc__ or "").splitlines()[0]] for n, c in registry.items()
         ]
-        print_table(("pass", "keeps values", "what it does"), rows, left=3)
+        print_table(("pass", "preserves values", "what it does"), rows, left=3)
         return
     if name not in registry:
-        raise PipelineError(f"no pass is called {name!r} (there are: {', '.join(registry)})")
+        raise PipelineError(f"there is no pass {name!r} (available: {', '.join(registry)})")
     cls = registry[name]
     click.echo(f"{name}: {cls.__doc__}")
     hints = typing.get_type_hints(cls)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command("profiles")
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
-    """List the hardware profiles, or print one (a name or a .toml file of your own) after validating it."""
+    """List the hardware profiles, or validate and print one (a name or your own .toml file)."""
     from onnxq.profiles.schema import builtin_names, load_profile
 
     if name is None:

@@ -26,29 +26,38 @@ from onnxq.errors import InterruptedRun
 
 @click.command("quantize")
 @click.argument("model")
-@click.option("-o", "--output", required=True, help="Where the model goes; its card is written beside it.")
-@click.option("--profile", default="onnxruntime-cpu", show_default=True, help="A name or a .toml file.")
+@click.option("-o", "--output", required=True, help="Model to write; its card is written next to it.")
+@click.option(
+    "--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile: a name or a .toml file."
+)
 @calibration_option
 @click.option("--weight-bits", type=int, help="2 to 8, for every layer.  [default: the profile's]")
 @click.option("--activation-bits", type=int, help="2 to 8, for every layer.  [default: the profile's]")
-@click.option("--first-last-bits", default="8", show_default=True, help="Of the first and last layers, or none.")
+@click.option(
+    "--first-last-bits",
+    default="8",
+    show_default=True,
+    help="Width of the first and last layers; none = like the others.",
+)
 @weight_range_option
 @click.option("--config", help="Per-node overrides: a .toml or .json file.")
 @click.option("--exclude", multiple=True, metavar="NODE|REGEX", help="Leave these nodes in float.")
 @click.option("--op-types", help="Quantize only these operators, separated by commas.")
-@click.option("--stats", help="Statistics of `onnxq calibrate` instead of data.")
-@click.option("--resume", help="Statistics file to continue from.  [default: OUTPUT.calibration, gone on success]")
-@click.option("--requantize", is_flag=True, help="Strip the Q/DQ of a quantized model first.")
-@click.option("--qdq", is_flag=True, help="Stop at the QDQ model where the profile goes on to an integer-only one.")
-@click.option("--verify", is_flag=True, help="Prove every value-preserving pass on inputs.")
-@click.option("--save-after", metavar="PASS=FILE", help="Save the model after this pass as well.")
-@click.option("--eval-data", help="Labelled or unlabelled samples; accuracy and agreement go into the card.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--stats", help="Statistics from `onnxq calibrate`, instead of data.")
+@click.option("--resume", help="Statistics file to continue from.  [default: OUTPUT.calibration, removed on success]")
+@click.option("--requantize", is_flag=True, help="First strip the Q/DQ of a quantized model.")
+@click.option(
+    "--qdq", is_flag=True, help="Stop at the QDQ model, with profiles that continue to an integer-only model."
+)
+@click.option("--verify", is_flag=True, help="Check every value-preserving pass on inputs.")
+@click.option("--save-after", metavar="PASS=FILE", help="Also save the model after this pass.")
+@click.option("--eval-data", help="Labelled or unlabelled samples for accuracy and agreement in the card.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @data_options
 def command(model: str, output: str, quiet: bool, **options: Any) -> None:
-    """Quantize MODEL for a hardware profile: calibrate, insert Q/DQ, validate, write it with its card.
+    """Quantize MODEL for a hardware profile: calibrate, insert Q/DQ, validate, and write the model with its card.
 
-    Profile onnxq goes on to an integer-only model, as `onnxq lower` makes it.
+    Profile onnxq continues to an integer-only model, as with `onnxq lower`.
     """
     from onnxq import api
     from onnxq.card import card_path
@@ -60,7 +69,7 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
     output_path(str(card_path(target)))
     source = load(model)
     evaluation = None
-    if options["eval_data"]:  # opened first: a wrong path must not cost a calibration
+    if options["eval_data"]:  # opened first: a wrong path must not waste a calibration
         evaluation = open_source(source, DataOptions(options["eval_data"], options["preprocess"]))
     with progress("calibrating") as bar, interim(target, options) as resume:
         settings = QuantSettings(
@@ -97,7 +106,7 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
 
 @contextlib.contextmanager
 def interim(target: Path, options: Mapping[str, Any]) -> Iterator[Path | str | None]:
-    """The statistics file to continue from: the user's own, or one beside the output that only Ctrl-C leaves behind."""
+    """The statistics file to continue from: the user's, or one next to the output that remains only after Ctrl-C."""
     if options["resume"] or options["stats"]:
         yield options["resume"]
         return

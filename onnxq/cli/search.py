@@ -1,4 +1,4 @@
-"""`onnxq search`. Its methods, their options and what they may be combined with come from the plug-ins."""
+"""`onnxq search`. Its methods, their options and valid combinations come from the plug-ins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnxq.search.result import SearchResult
 
 LIMITS = tuple(f"max_{cost}" for cost in COSTS)
-# Options that give a search an input which not every method looks at.
+# Options for search inputs that not every method uses.
 GIVE = {"limits": LIMITS, "latency": ("latency",), "sensitivity": ("sensitivity",), "data": ("data", "random_data")}
 
 
@@ -27,7 +27,7 @@ def limit_options(command: Any) -> Any:
     """--max-size and the others; each may be given more than once."""
     for cost, (_, _, option, counted, example) in reversed(COSTS.items()):
         command = click.option(
-            option, f"max_{cost}", multiple=True, metavar="LIMIT", help=f"Most {counted}; e.g. {example}."
+            option, f"max_{cost}", multiple=True, metavar="LIMIT", help=f"Limit on {counted}; e.g. {example}."
         )(command)
     return command
 
@@ -59,7 +59,7 @@ def _method_option(name: str, field: dataclasses.Field[Any]) -> Any:
 
 
 def default_widths() -> str:
-    """The widths that each method chooses from by default."""
+    """The default widths of each method."""
     common = _numbers(SearchMethod.widths)
     others = [(n, _numbers(cls.widths)) for n, cls in available().items()]
     return "; ".join([common, *(f"{name} {widths}" for name, widths in others if widths != common)])
@@ -81,16 +81,19 @@ def _of(name: str) -> str:
 
 @click.command("search", help=_help())
 @click.argument("model")
-@click.option("--method", type=click.Choice(list(available())), required=True, help="How to choose.")
-@click.option("-o", "--output", help="Where the widths go: a config for `onnxq quantize --config`.")
-@click.option("--profile", default="onnxruntime-cpu", show_default=True, help="A name or a .toml file.")
+@click.option("--method", type=click.Choice(list(available())), required=True, help="Search method.")
+@click.option("-o", "--output", help="Config to write, for `onnxq quantize --config`.")
+@click.option(
+    "--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile: a name or a .toml file."
+)
 @click.option("--bits", help=f"Weight widths to choose from.  [default: {default_widths()}]")
 @click.option(
-    "--activation-bits", default="8", show_default=True, help="Widths of activations, or same (as the weights')."
+    "--activation-bits",
+    default="8",
+    show_default=True,
+    help="Activation widths to choose from, or `same` as the weights'.",
 )
-@click.option(
-    "--first-last-bits", default="none", show_default=True, help="Fix the first and last layers to this width."
-)
+@click.option("--first-last-bits", default="none", show_default=True, help="Fixed width of the first and last layers.")
 @click.option("--fix", multiple=True, metavar="NODE=BITS", help="Fix a layer (name or regular expression) to a width.")
 @click.option("--tie", multiple=True, metavar="NODE,NODE", help="Layers that must share a width.")
 @click.option("--tie-blocks", is_flag=True, help="Tie layers that read one tensor or meet in a sum, as HAWQ-V3 does.")
@@ -99,9 +102,9 @@ def _of(name: str) -> str:
 @click.option("--latency", metavar="FILE", help=_of("latency"))
 @limit_options
 @method_options
-@click.option("--plot", metavar="FILE.png", help="Every layer: sensitivity, latency gain, chosen bits.")
+@click.option("--plot", metavar="FILE.png", help="Plot sensitivity, latency gain and chosen bits of every layer.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @data_options
 def command(model: str, method: str, output: str | None, quiet: bool, **options: Any) -> None:
     from onnxq.plots import check_plot
@@ -151,7 +154,7 @@ def _write(result: SearchResult, target: Any, options: dict[str, Any], tell: Any
 
 
 def show(results: list[SearchResult], swept: str) -> None:
-    """Print every layer of the result, and its predicted costs; of several, one line for each. swept: what varies."""
+    """Print every layer of the result and its predicted costs; of several, one line each. swept: the option varied."""
     from onnxq.search.report import rows
 
     if len(results) > 1:
@@ -171,7 +174,7 @@ def show(results: list[SearchResult], swept: str) -> None:
 
 
 def check(cls: type[SearchMethod], options: dict[str, Any]) -> None:
-    """Raise ConfigError for an input or option of other methods, which would be ignored, and for a missing one."""
+    """Raise ConfigError for an input or option of other methods, which would be ignored, or for a missing one."""
     from onnxq.errors import ConfigError
 
     given = {flag: name for name, flags in GIVE.items() for flag in flags}
@@ -182,14 +185,14 @@ def check(cls: type[SearchMethod], options: dict[str, Any]) -> None:
         if cls.name not in methods and options[flag] and (flag in given or options[flag] != owned[flag].default):
             raise ConfigError(f"{_flag(flag)} is for --method {listed(methods)}, not {cls.name}")
     for name in cls.needs:
-        flags = [flag for flag in GIVE.get(name, (name,)) if flag != "random_data"]  # no method makes do with it
+        flags = [flag for flag in GIVE.get(name, (name,)) if flag != "random_data"]  # no method works with it alone
         if not any(options[flag] for flag in flags):
             what = f", {INPUTS[name][1]}" if name in INPUTS else ""
             raise ConfigError(f"--method {cls.name} needs {_flag(flags[0])}{what}")
 
 
 def methods_of(cls: type[SearchMethod], options: dict[str, Any]) -> list[SearchMethod]:
-    """The searches that the options ask for: one, or one for each value of an option that takes several."""
+    """The searches requested by the options: one, or one per value of an option that accepts several."""
     values = {name: options[name] for name in options_of(cls) if options[name] is not None}
     texts = values.pop(cls.sweeps, None)
     one = {name: _read(cls, name, value) for name, value in values.items()}
@@ -239,10 +242,10 @@ def _inputs(model: str, cls: type[SearchMethod], options: dict[str, Any], tell: 
 
 
 def parse_fixed(text: str) -> tuple[str, int]:
-    """'conv1=8' to its parts; ConfigError otherwise."""
+    """Parse 'conv1=8'. Raises ConfigError."""
     from onnxq.errors import ConfigError
 
     name, separator, bits = text.rpartition("=")
     if not (name and separator and bits.isdecimal()):
-        raise ConfigError(f"--fix {text!r}: NODE=BITS is needed, e.g. conv1=8")
+        raise ConfigError(f"--fix {text!r}: expected NODE=BITS, e.g. conv1=8")
     return name, int(bits)

@@ -27,33 +27,43 @@ METHODS = ("hessian", "one-at-a-time", "weight-error", "output-error")
 
 @click.command("sensitivity")
 @click.argument("model")
-@click.option("-o", "--output", "target", required=True, help="Sensitivity file (JSON), for `onnxq search`.")
+@click.option("-o", "--output", "target", required=True, help="Sensitivity file to write (JSON), for `onnxq search`.")
 @click.option("--method", type=click.Choice(METHODS), default="hessian", show_default=True)
-@click.option("--profile", default="onnxruntime-cpu", show_default=True, help="A name or a .toml file.")
-@click.option("--bits", metavar="8,6,4", help="Widths of weights.  [default: all of the profile]")
 @click.option(
-    "--activation-bits", metavar="8,6,4", help="Widths of activations, measured one at a time.  [default: none]"
+    "--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile: a name or a .toml file."
 )
+@click.option("--bits", metavar="8,6,4", help="Weight widths.  [default: all of the profile's]")
+@click.option("--activation-bits", metavar="8,6,4", help="Activation widths, measured one at a time.  [default: none]")
 @click.option("--loss", type=click.Choice(["auto", "cross-entropy", "mse"]), default="auto", show_default=True)
-@click.option("--output-tensor", metavar="TENSOR", help="What the loss looks at.  [default: the model's outputs]")
+@click.option(
+    "--output-tensor", metavar="TENSOR", help="Tensor on which the loss is computed.  [default: the model's outputs]"
+)
 @click.option("--metric", type=click.Choice(["loss", "accuracy", "output-error"]), default="loss", show_default=True,
-              help="What one-at-a-time measures.")  # fmt: skip
-@click.option("--labels", is_flag=True, help="Loss on labels instead of the float model's own outputs.")
+              help="Metric of one-at-a-time.")  # fmt: skip
+@click.option("--labels", is_flag=True, help="Compute the loss on labels instead of the float model's own outputs.")
 @click.option("--tolerance", default=0.05, show_default=True, help="Relative standard error to reach (hessian).")
-@click.option("--probes", default=64, show_default=True, help="Probes a layer and batch at most (hessian).")
-@click.option("--epsilon", default=1e-2, show_default=True, help="Step of the differences, in rms of the weights.")
-@click.option("--budget", default="120", show_default=True, metavar="SECONDS|none", help="Time for probes (hessian).")
-@click.option("--second-differences", is_flag=True, help="Of the loss, instead of Gauss–Newton: wrong at ReLU kinks.")
+@click.option("--probes", default=64, show_default=True, help="Most probes per layer and batch (hessian).")
+@click.option(
+    "--epsilon", default=1e-2, show_default=True, help="Step of the differences, as a fraction of the weights' rms."
+)
+@click.option(
+    "--budget", default="120", show_default=True, metavar="SECONDS|none", help="Time limit for probes (hessian)."
+)
+@click.option(
+    "--second-differences",
+    is_flag=True,
+    help="Second differences of the loss instead of Gauss–Newton: inaccurate at ReLU kinks.",
+)
 @weight_range_option
 @calibration_option
 @click.option("--exclude", multiple=True, metavar="NODE|REGEX", help="Leave these nodes in float.")
-@click.option("--resume", metavar="FILE", help="State to continue from, kept up to date.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--resume", metavar="FILE", help="State file to continue from; it is kept up to date.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @data_options
 def command(model: str, target: str, method: str, quiet: bool, **options: Any) -> None:
-    """How much quantizing each layer of MODEL costs, at each width: what `onnxq search --method ilp` minimises.
+    """Measure how much quantizing each layer of MODEL costs at each width, for `onnxq search --method ilp`.
 
-    The first 64 samples are used unless --limit says otherwise. --seed is that of the probes and of random data.
+    Uses the first 64 samples by default (see --limit). --seed applies to the probes and to random data.
     """
     from onnxq.graph.model import load
     from onnxq.search.hessian import HutchinsonOptions
@@ -106,7 +116,7 @@ def command(model: str, target: str, method: str, quiet: bool, **options: Any) -
 
 
 def show(found: Sensitivity) -> None:
-    """The layers, most sensitive first: by the value at the narrowest width that all have."""
+    """Print the layers, most sensitive first: by the value at the narrowest width that all have."""
     for kind, entries in (("weights", found.of("weights")), ("activations", found.of("activations"))):
         if not entries:
             continue
@@ -126,17 +136,17 @@ def show(found: Sensitivity) -> None:
 
 
 def _widths(text: str | None, option: str) -> list[int]:
-    """'8,6,4' to numbers; nothing to an empty list. Raises ConfigError."""
+    """Parse '8,6,4'; an empty or missing text is an empty list. Raises ConfigError."""
     from onnxq.errors import ConfigError
 
     parts = [part.strip() for part in (text or "").split(",") if part.strip()]
     if any(not part.isdecimal() for part in parts) or (text is not None and not parts):
-        raise ConfigError(f"{option} {text!r}: widths separated by commas are needed, such as 8,6,4")
+        raise ConfigError(f"{option} {text!r}: expected widths separated by commas, such as 8,6,4")
     return [int(part) for part in parts]
 
 
 def _seconds(text: str) -> float | None:
-    """'none' or a number of seconds. Raises ConfigError."""
+    """Parse 'none' or a number of seconds. Raises ConfigError."""
     from onnxq.errors import ConfigError
 
     if text == "none":
@@ -144,4 +154,4 @@ def _seconds(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"--budget {text!r}: a number of seconds or 'none' is needed") from None
+        raise ConfigError(f"--budget {text!r}: expected a number of seconds or 'none'") from None

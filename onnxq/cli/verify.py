@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("verify")
 @click.argument("qdq", metavar="QDQ")
 @click.argument("integer", metavar="INT")
-@click.option("--bodies", is_flag=True, help="Run INT on its function bodies even when the kernels are installed.")
+@click.option("--bodies", is_flag=True, help="Run INT on its function bodies even if the kernels are installed.")
 @click.option("--top", type=click.IntRange(0), default=20, show_default=True, help="Rows to print; 0 prints all.")
 @click.option("--csv", "csv_file", metavar="FILE", help="Write all layers as CSV, worst first; - prints them instead.")
 @click.option("--json", "json_file", metavar="FILE", help="Write everything as JSON; - prints it instead.")
@@ -33,9 +33,9 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Does the integer model INT compute what the model QDQ specifies? Layer by layer, fed QDQ's own codes.
+    """Check that the integer model INT computes what the model QDQ specifies, layer by layer on QDQ's own codes.
 
-    Exit code 1 when a layer differs by more than 1 LSB, or in more than 0.1 % of its elements.
+    Exit code 1 if a layer differs by more than 1 LSB, or in more than 0.1 % of its elements.
     """
     from onnxq.graph.model import load
     from onnxq.measure.layerwise import verify

@@ -1,9 +1,9 @@
-"""Which nodes and tensors must share an activation width, and which layers a weight width.
+"""Groups of nodes and tensors that must share an activation width, and of layers that must share a weight width.
 
-A tensor is quantized once for all its readers, and a node takes all its inputs at one width (placement, T5). So the
+A tensor is quantized once for all its readers, and a node reads all its inputs at one width (placement, T5). So the
 tensors that one node reads, the nodes that read one tensor, and the tensors that share a scale (concatenations and
-moved values, as the profile has it) form one group: both inputs of a sum where the profile quantizes both, a
-downsampling convolution and the block beside it.
+moved values, depending on the profile) form one group: both inputs of a sum where the profile quantizes both, a
+downsampling convolution and the parallel block.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnxq.placement.plan import Placement
 
 @dataclass(frozen=True)
 class ActivationGroup:
-    """Nodes that must ask for one width, and the tensors that get it. name: that of its first layer, else first node.
+    """Nodes that must use the same width, and the tensors that get it. name: of its first layer, or else first node.
 
     layers: those of the nodes that have weights.
     """
@@ -34,27 +34,27 @@ class ActivationGroup:
 
 
 class Union:
-    """Disjoint sets of hashable things, in the order they were first seen."""
+    """Disjoint sets of hashable items, in the order they were first seen."""
 
     def __init__(self) -> None:
         self.parent: dict[object, object] = {}
 
     def root(self, key: object) -> object:
-        """The representative of the set that key is in; a new set if it is in none."""
+        """The representative of the set that contains key; a new set if none does."""
         self.parent.setdefault(key, key)
         while self.parent[key] != key:
             key = self.parent[key]
         return key
 
     def join(self, a: object, b: object) -> None:
-        """Make one set of two."""
+        """Merge two sets."""
         self.parent[self.root(b)] = self.root(a)
 
 
 def activation_groups(placement: Placement, same_buffer: Iterable[Sequence[str]] = ()) -> list[ActivationGroup]:
-    """Groups in graph order. same_buffer: tensors to be kept at one width besides.
+    """Groups in graph order. same_buffer: further tensors that must have one width.
 
-    Tensors that no quantized node reads (the model's outputs, say) have the profile's width and are in no group.
+    Tensors that no quantized node reads (such as the model's outputs) have the profile's width and are in no group.
     """
     union = Union()
     order: dict[str, None] = {}
@@ -95,8 +95,8 @@ def weight_ties(
 ) -> dict[str, str]:
     """{layer: the first layer of those that share its weight width}.
 
-    Layers with one weight tensor always share it. blocks: also layers that read one tensor and layers that meet in a
-    sum (a downsample with its block, both branches into an add), as HAWQ-V3 ties them. same: widths of weights and
+    Layers with the same weight tensor always share it. blocks: also layers that read one tensor and layers that meet in
+    a sum (a downsample with its block, both branches into an add), as HAWQ-V3 ties them. same: widths of weights and
     activations are equal, so activation groups tie weights too. ties: further sets of layers, by name.
     Raises ConfigError for a name in ties that is not a layer.
     """

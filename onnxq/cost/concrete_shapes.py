@@ -15,20 +15,20 @@ from onnxq.graph.shapes import light, static_shape
 
 @dataclass(frozen=True)
 class Shapes:
-    """What `concrete_shapes` found. assumed: one sentence for every input whose shape the model leaves open."""
+    """Result of `concrete_shapes`. assumed: one sentence per input whose shape the model leaves open."""
 
-    graph: gs.Graph  # keeps the tensors alive that are known by id
+    graph: gs.Graph  # keeps alive the tensors identified by id
     known: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
 
     def of(self, tensor: gs.Tensor) -> tuple[int, ...] | None:
-        """The tensor's shape; None where it depends on dimensions that are not known."""
+        """The tensor's shape; None if it depends on unknown dimensions."""
         found = self.known.get(id(tensor))
         return static_shape(tensor) if found is None else found
 
 
 def concrete_shapes(graph: gs.Graph, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Shapes:
-    """Infer shapes, in subgraphs too, with the inputs' shapes given or, failing that, an unknown batch of 1.
+    """Infer shapes, in subgraphs too, from the given input shapes; an unknown batch size is assumed to be 1.
 
     input_shapes: {input name: dims} for inputs with unknown dimensions. An input's first dimension is its batch.
     Raises ConfigError for an input that does not exist or a shape that contradicts the model's.
@@ -39,14 +39,14 @@ def concrete_shapes(graph: gs.Graph, input_shapes: Mapping[str, Sequence[int]] |
     try:
         with light(graph):
             proto = gs.export_onnx(graph, do_type_check=False)
-        proto.ir_version = max(proto.ir_version, IR_MIN)  # below 4, initializers that are no inputs have no type
-        # Declared shapes would win over inferred ones, symbolic dimensions and all.
+        proto.ir_version = max(proto.ir_version, IR_MIN)  # below 4, initializers that are not inputs have no type
+        # Declared shapes, with their symbolic dimensions, would override inferred ones.
         _forget(proto.graph)
         for value in proto.graph.input:
             if value.name in dims and value.type.HasField("tensor_type"):
                 _set_dims(value, dims[value.name])
         _collect(graph, onnx.shape_inference.infer_shapes(proto, data_prop=True).graph, found)
-    except Exception:  # inference is a help: what is declared in the model still counts
+    except Exception:  # inference is optional: the shapes declared in the model remain
         found.clear()
     for tensor in graph.inputs:
         shape = dims.get(tensor.name)
@@ -57,7 +57,7 @@ def concrete_shapes(graph: gs.Graph, input_shapes: Mapping[str, Sequence[int]] |
 
 
 def format_shape(shape: Sequence[object] | None) -> str:
-    """1×3×224×224; ? for an unknown dimension, `scalar` without any."""
+    """For example 1×3×224×224; ? for an unknown dimension, `scalar` for no dimensions."""
     if shape is None:
         return "?"
     return "×".join(str(d) if d not in (None, "") else "?" for d in shape) or "scalar"
@@ -69,7 +69,7 @@ def _input_dims(
     by_name = {t.name: t for t in graph.inputs}
     for name in given:
         if name not in by_name:
-            raise ConfigError(f"a shape is given for {name!r}, which is no input of the model: {', '.join(by_name)}")
+            raise ConfigError(f"a shape is given for {name!r}, which is not a model input: {', '.join(by_name)}")
     dims: dict[str, list[int | str | None]] = {}
     symbols: dict[str, int] = {}
     assumed = []
@@ -90,13 +90,13 @@ def _input_dims(
         symbols.update({d: int(w) for d, w in zip(shape or (), wanted, strict=False) if isinstance(d, str) and d})
         dims[name] = [int(w) for w in wanted]
         if shape is None or list(wanted) != shape:
-            assumed.append(f"{name} ({format_shape(shape)}) is taken as {format_shape(wanted)}")
+            assumed.append(f"{name} ({format_shape(shape)}) is assumed to be {format_shape(wanted)}")
     for name, shape in dims.items():
         known = [symbols.get(d, d) if isinstance(d, str) else d for d in shape]
         if known and not (isinstance(known[0], int) and known[0] >= 0):
             if isinstance(known[0], str):
                 symbols[known[0]] = 1
-            assumed.append(f"the batch of {name} ({format_shape(shape)}) is taken as 1")
+            assumed.append(f"the batch of {name} ({format_shape(shape)}) is assumed to be 1")
             known[0] = 1
         dims[name] = known
     return dims, assumed

@@ -1,9 +1,9 @@
 """Feature-map memory of a model, in float and as quantized (Garg et al., section 2.3: peak and average constraints).
 
-A feature map is a tensor between operators that has to be stored. Not stored apart are: what runs in place on a tensor
-nothing else reads (activations, batch normalization), what only changes the shape, Q/DQ and the Clip before it, and a
-sum that a layer's output enters directly, which accumulates in that layer's buffer. A map whose readers all read it
-quantized takes its quantized width (packed, below 8 bits), one read in float as well takes both.
+A feature map is a tensor between operators that has to be stored. Not stored separately are: results of in-place
+operators on a tensor that nothing else reads (activations, batch normalization), reshapes, Q/DQ and the grid Clip, and
+a sum that directly adds a layer's output, which accumulates in that layer's buffer. A map that is only read quantized
+is stored at its quantized width (packed, below 8 bits); one that is also read in float is stored at both.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ VIEWS = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout")
 
 @dataclass(frozen=True)
 class FeatureMaps:
-    """Bytes of feature maps: (float, quantized). largest: one map. peak: all maps alive at once, in the graph's order.
+    """Bytes of feature maps: (float, quantized). largest: one map. peak: all maps alive at a time, in graph order.
 
-    average: mean over the maps. count: how many maps. For subgraphs nothing is counted.
+    average: mean over the maps. count: number of maps. Subgraphs are not counted.
     """
 
     largest: tuple[int, int]
@@ -61,9 +61,9 @@ class _Buffer:
 
 @dataclass(frozen=True)
 class PlannedMap:
-    """A feature map of a float model that is going to be quantized: alive from step `first` to `last`.
+    """A feature map of a float model that will be quantized: alive from step `first` to `last`.
 
-    tensor: one that lives in it and is read quantized, None where every reader reads it in float. in_float: some do.
+    tensor: one stored in it that is read quantized, None if every reader reads it in float. in_float: some do.
     """
 
     elements: int
@@ -74,16 +74,16 @@ class PlannedMap:
     in_float: bool
 
     def bytes(self, bits: int) -> int:
-        """Bytes with the quantized readers' width."""
+        """Bytes at the quantized readers' width."""
         kept = self.float_bits if self.in_float or self.tensor is None else 0
         return (self.elements * (kept + (bits if self.tensor is not None else 0)) + 7) // 8
 
 
 @dataclass(frozen=True)
 class PlannedMaps:
-    """Feature maps of a model to be quantized. steps: indices of the maps alive at once, only the largest such sets.
+    """Feature maps of a model to be quantized. steps: indices of the maps alive at a time, only the maximal sets.
 
-    groups: tensor → activation group. same_width: tensors that live in one map and so take its width.
+    groups: tensor → activation group. same_width: tensors stored in one map, which therefore share its width.
     """
 
     maps: tuple[PlannedMap, ...]
@@ -92,15 +92,15 @@ class PlannedMaps:
     groups: Mapping[str, str] = field(default_factory=dict)
 
     def group_of(self, index: int) -> str:
-        """The activation group whose width map `index` has; "" where it is always 8 bits or float."""
+        """The activation group whose width map `index` has; "" if it is always 8 bits or float."""
         return self.groups.get(self.maps[index].tensor or "", "")
 
     def sizes(self, widths: Mapping[str, int]) -> list[int]:
-        """Bytes of every map. widths: {group: bits}, 8 where not said."""
+        """Bytes of every map. widths: {group: bits}, 8 by default."""
         return [m.bytes(widths.get(self.group_of(i), 8)) for i, m in enumerate(self.maps)]
 
     def peak(self, widths: Mapping[str, int]) -> int:
-        """Bytes of all maps alive at once, the most over the run."""
+        """Largest number of bytes of all maps alive at a time."""
         sizes = self.sizes(widths)
         return max(sum(sizes[i] for i in step) for step in self.steps)
 
@@ -111,7 +111,7 @@ class PlannedMaps:
 
 
 def feature_maps(graph: gs.Graph, shapes: Shapes) -> FeatureMaps | None:
-    """Feature-map memory of the top-level graph; None when a shape is unknown or there is no map.
+    """Feature-map memory of the top-level graph; None if a shape is unknown or there is no map.
 
     graph: float or QDQ, nodes sorted. shapes: of the same graph (concrete_shapes).
     """
@@ -128,9 +128,9 @@ def feature_maps(graph: gs.Graph, shapes: Shapes) -> FeatureMaps | None:
 
 
 def planned_maps(graph: gs.Graph, shapes: Shapes, placement: Placement) -> PlannedMaps | None:
-    """The feature maps of a float graph once it is quantized as planned; None as in feature_maps.
+    """The feature maps that a float graph will have when quantized as planned; None as in feature_maps.
 
-    What feature_maps finds in the QDQ model of the same placement.
+    The same as feature_maps finds in the QDQ model with this placement.
     """
     points = {id(p.tensor): p for p in placement.points}
     quantized = {(id(n), id(p.tensor)) for p in placement.points for n, _ in p.edges}
@@ -155,7 +155,7 @@ def planned_maps(graph: gs.Graph, shapes: Shapes, placement: Placement) -> Plann
 
 
 def _steps(buffers: list[_Buffer]) -> tuple[tuple[int, ...], ...]:
-    """Sets of buffers alive at once, without those inside another: one whenever a buffer dies after one was born."""
+    """Maximal sets of buffers alive at a time: one whenever a buffer is freed after one was allocated."""
     births = sorted({b.first for b in buffers})
     sets = [frozenset(i for i, b in enumerate(buffers) if b.first <= step <= b.last) for step in births]
     kept = [
@@ -170,14 +170,14 @@ def _buffers(
     read: Callable[[_Buffer, gs.Tensor, gs.Node | None], None],
     quantized: set[tuple[int, int]],
 ) -> list[_Buffer]:
-    """Every feature map with who reads it; empty when a shape is unknown.
+    """Every feature map with its readers; empty if a shape is unknown.
 
-    read: called for each read that is not in place, the reader None for the model's outputs. quantized: (node, tensor)
-    by id where Q/DQ are going to stand between.
+    read: called for each read that is not in place, with reader None for the model's outputs. quantized: (node, tensor)
+    ids between which Q/DQ will be inserted.
     """
     known = known_tensors(graph)
     outputs = output_ids(graph)
-    home: dict[int, _Buffer] = {}  # tensor → the buffer it lives in
+    home: dict[int, _Buffer] = {}  # tensor → the buffer that stores it
     buffers: list[_Buffer] = []
 
     def place(tensor: gs.Tensor, step: int) -> bool:
@@ -216,7 +216,7 @@ def _buffers(
 def _same_buffer(
     node: gs.Node, outputs: set[int], home: dict[int, _Buffer], quantized: set[tuple[int, int]]
 ) -> _Buffer | None:
-    """The buffer of an input that the node's output lives in, if any."""
+    """The input buffer in which the node's output is stored, if any."""
     if not node.inputs or node.domain not in STANDARD_DOMAINS:
         return None
     data = node.inputs[0]

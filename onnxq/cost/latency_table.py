@@ -1,4 +1,4 @@
-"""The file of `onnxq latency`: the time of every layer at every width, and the overhead of a run beyond its layers."""
+"""The file of `onnxq latency`: the time of every layer at every width, and the overhead of a run outside layers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FORMAT = "onnxq-latency-1"
 
 @dataclass(frozen=True)
 class LayerLatency:
-    """One layer. seconds, error: by weight width, less the time of an empty call. operator: what runs it, "" where it
-    stays float and so costs the same at every width. measured: now, rather than taken from the cache.
+    """One layer. seconds, error: by weight width, minus the time of an empty call. operator: what runs it, "" if it
+    stays float and so costs the same at every width. measured: in this run, not taken from the cache.
     """
 
     node: str
@@ -32,7 +32,7 @@ class LayerLatency:
 
 @dataclass(frozen=True)
 class Latencies:
-    """What `onnxq latency` measured.
+    """Results of `onnxq latency`.
 
     whole: seconds of a run of the model lowered at one width throughout, by width. overhead: seconds outside the
     layers; negative where layers run faster in sequence than alone. call: of an empty call. machine: cpu, isa,
@@ -51,15 +51,15 @@ class Latencies:
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     def predict(self, weights: Mapping[str, int]) -> float:
-        """Seconds of a run with these weight widths by layer."""
+        """Estimated seconds of a run. weights: {layer: bits}."""
         return self.overhead + sum(e.seconds[weights[e.node]] for e in self.layers)
 
     def join(self, costs: ModelCosts, prepared: Prepared, widths: Iterable[int]) -> ModelCosts:
-        """The costs with latencies. Raises ConfigError for another model, and layers or widths not measured."""
+        """The costs with latencies. Raises ConfigError for a different model, and for layers or widths not measured."""
         model = prepared.model
         if model.sha256 != self.model_sha256:
             raise ConfigError(
-                f"the latencies are of another model ({self.model_name}, SHA-256 {self.model_sha256[:12]}…), not of "
+                f"the latencies are for another model ({self.model_name}, SHA-256 {self.model_sha256[:12]}…), not of "
                 f"{model.name} ({model.sha256[:12]}…): run `onnxq latency` on this one"
             )
         known = {e.node: e.seconds for e in self.layers}
@@ -77,16 +77,16 @@ class Latencies:
         return replace(costs, layers=layers, overhead=self.overhead)
 
     def to_json(self) -> str:
-        """The file's text."""
+        """The file's text (JSON)."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
 
     def save(self, path: str | Path) -> None:
-        """Write the file, whole or not at all. Raises OutputError."""
+        """Write the file atomically. Raises OutputError."""
         write_text(path, self.to_json())
 
 
 def load_latencies(path: str | Path) -> Latencies:
-    """Read the file of `onnxq latency`. Raises ConfigError when it is missing, another kind of file, or damaged."""
+    """Read the file of `onnxq latency`. Raises ConfigError if it is missing, not such a file, or damaged."""
     file = Path(path)
     table = read_json(file, "a latency file")
     if not isinstance(table, dict) or table.get("format") != FORMAT:

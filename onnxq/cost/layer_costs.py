@@ -1,9 +1,9 @@
-"""What each layer costs: multiply-accumulates, parameters, bytes and bit operations, in float and in QDQ models.
+"""Costs of each layer: multiply-accumulates, parameters, bytes and bit operations, in float and in QDQ models.
 
-Counted are matrix products (convolutions, Gemm, MatMul, Einsum, recurrent layers); elementwise operators, pooling and
-normalizations have 0 multiply-accumulates as is customary in the literature. BOPS = b_w · b_a · MACs (HAWQ-V3, section
-3.4); a product with one operand in float is computed in float, so both count with the float's width. Weights are read
-through DequantizeLinear and whatever else is computed from constants alone.
+Only matrix products are counted (convolutions, Gemm, MatMul, Einsum, recurrent layers); elementwise operators, pooling
+and normalizations have 0 multiply-accumulates, as is customary in the literature. BOPS = b_w · b_a · MACs (HAWQ-V3,
+section 3.4); a product with one float operand is computed in float, so both operands count at the float width. Weights
+are found through DequantizeLinear and any other computation on constants alone.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from onnxq.graph.shapes import element_type
 from onnxq.layout.rules import is_channels_last
 
 FLOAT_BITS = 32
-FLOAT_MIN = 16  # widths from here on are floating point
+FLOAT_MIN = 16  # widths from this up are floating point
 
-# Operators whose constants configure them and take no part in their arithmetic.
+# Operators whose constants configure them and are not part of their arithmetic.
 NO_PARAMETERS = ("Clip", "Resize", "Upsample", "Pad", "Range", "NonMaxSuppression", "OneHot", "QuantizeLinear")
 RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
-# Operators that forward values unchanged: what they write has the width of what they read.
+# Operators that forward values unchanged: their output has the width of their input.
 MOVERS = (
     "Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "GlobalMaxPool", "Slice",
     "Split", "DepthToSpace", "SpaceToDepth", "Expand", "Tile", "Dropout",
@@ -39,13 +39,13 @@ MOVERS = (
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one node costs for the shapes it was counted with.
+    """Costs of one node, for the shapes it was counted with.
 
-    body: where it is, "" for the top level, else "node name.attribute" of the subgraph. weight_shape: of its weight,
-    None without one. macs: multiply-accumulates in one execution; None where shapes or the operator are unknown.
-    parameters: number of constants it computes with (weights, biases, statistics). weight_bits, activation_bits:
-    widths of the weight and of the data input, 32 in float; weight_bits is None without a weight. size: bytes those
-    constants take in the file, with their scales and zero points. bops: bit_operations of these, None where macs is.
+    body: location, "" for the top level, else "node name.attribute" of the subgraph. weight_shape: of its weight, None
+    without one. macs: multiply-accumulates per execution; None if shapes or the operator are unknown. parameters:
+    number of constant elements it computes with (weights, biases, statistics). weight_bits, activation_bits: widths of
+    the weight and of the data input, 32 in float; weight_bits is None without a weight. size: bytes of those constants
+    in the file, with their scales and zero points. bops: bit_operations of these, None if macs is.
     """
 
     name: str
@@ -62,7 +62,7 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over layers. macs and bops leave out the `unknown` layers. size, parameters: shared constants once."""
+    """Sums over layers. macs and bops exclude the `unknown` layers. size, parameters: shared constants count once."""
 
     macs: int
     bops: int
@@ -72,10 +72,10 @@ class Totals:
 
 
 def layer_costs(graph: gs.Graph, input_shapes: Mapping[str, Sequence[int]] | Shapes | None = None) -> list[LayerCost]:
-    """Costs of the layers of a graph and its subgraphs, in order: every matrix product, every node with parameters.
+    """Costs of the layers of a graph and its subgraphs, in order: every matrix product and every node with parameters.
 
-    graph: float or QDQ; left as it is. input_shapes: {input name: dims} where the model leaves dimensions open, or
-    shapes that were worked out before; an open batch is taken as 1. A subgraph counts as executed once.
+    graph: float or QDQ; not modified. input_shapes: {input name: dims} where the model leaves dimensions open, or
+    already inferred shapes; an open batch is assumed to be 1. A subgraph counts as executed once.
     Raises ConfigError for shapes that do not fit the model's inputs.
     """
     shapes = input_shapes if isinstance(input_shapes, Shapes) else concrete_shapes(graph, input_shapes)
@@ -113,7 +113,7 @@ def totals(graph: gs.Graph, costs: Iterable[LayerCost]) -> Totals:
 
 
 def walk(graph: gs.Graph, body: str = "") -> Iterator[tuple[str, gs.Node]]:
-    """Every node with the subgraph it is in ("" for the top level), those of subgraphs after the node that has them."""
+    """Every node with its subgraph ("" for the top level); nodes of a subgraph follow the node that contains it."""
     for node in graph.nodes:
         yield body, node
         for name, attr in node.attrs.items():
@@ -122,7 +122,7 @@ def walk(graph: gs.Graph, body: str = "") -> Iterator[tuple[str, gs.Node]]:
 
 
 def known_tensors(graph: gs.Graph) -> set[int]:
-    """ids of the tensors that depend on constants alone, and of the nodes that make them."""
+    """ids of the tensors that depend on constants alone, and of the nodes that produce them."""
     known: set[int] = set()
     for _, node in walk(graph):
         present = [t for t in node.inputs if not t.is_empty()]
@@ -143,7 +143,7 @@ def bit_operations(macs: int | None, weight_bits: int | None, activation_bits: i
 
 
 def tensor_bits(tensor: gs.Tensor) -> int:
-    """Width of a tensor's values: that of the integers it was dequantized from, else of its own type; 32 if unknown."""
+    """Width of a tensor's values in bits: of the integers it was dequantized from, else its type; 32 if unknown."""
     origin, node = tensor, producer(tensor)
     while node is not None and _moves(node):
         origin = node.inputs[0]
@@ -166,7 +166,7 @@ def _moves(node: gs.Node) -> bool:
 
 
 def type_bits(tensor: gs.Tensor) -> int:
-    """Width of a tensor's element type, 32 if it is unknown."""
+    """Width of a tensor's element type in bits, 32 if unknown."""
     return ELEMENT_BITS.get(element_type(tensor), FLOAT_BITS)
 
 
@@ -177,7 +177,7 @@ def stored_bytes(constant: gs.Constant) -> int:
 
 
 def operands(node: gs.Node, known: set[int]) -> tuple[gs.Tensor | None, gs.Tensor | None]:
-    """(data, weight) of a node; weight None when it has none that is known before running (known_tensors)."""
+    """(data, weight) of a node; weight is None if there is none that depends on constants alone (known_tensors)."""
 
     def fixed(tensor: gs.Tensor | None) -> bool:
         return tensor is not None and (isinstance(tensor, gs.Constant) or id(tensor) in known)
@@ -240,7 +240,7 @@ def _parameter_tensors(node: gs.Node, known: set[int]) -> list[gs.Tensor]:
 
 
 def _constants_behind(tensor: gs.Tensor) -> list[gs.Constant]:
-    """The constants that a known tensor is computed from."""
+    """The constants from which a known tensor is computed."""
     found, seen, pending = [], set(), [tensor]
     while pending:
         t = pending.pop()

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxq.cost.concrete_shapes import Shapes
 from onnxq.graph.match import STANDARD_DOMAINS, input_at
 
-# Operator → (index of the data, index of the weight). The others of these are at fixed places by the standard.
+# Operator → (index of the data, index of the weight). The standard fixes the positions of the others.
 OPERANDS = {
     "Conv": (0, 1), "ConvTranspose": (0, 1), "Gemm": (0, 1), "MatMul": (0, 1), "ConvInteger": (0, 1),
     "MatMulInteger": (0, 1), "QLinearConv": (0, 3), "QLinearMatMul": (0, 3), "DeformConv": (0, 1),
@@ -18,12 +18,12 @@ OPERANDS = {
     "BatchNormalization": (0, 1), "InstanceNormalization": (0, 1), "LayerNormalization": (0, 1),
 }  # fmt: skip
 INTEGER_PRODUCTS = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
-# Products of standard operators that are not counted here: their cost is unknown rather than 0.
+# Standard operators whose products are not counted here: their cost is unknown, not 0.
 UNCOUNTED = ("Attention", "LinearAttention", "DFT", "STFT")
 
 
 def multiply_accumulates(node: gs.Node, shapes: Shapes) -> int | None:
-    """Multiply-accumulates of one execution; 0 for operators that multiply no matrices, None if unknown."""
+    """Multiply-accumulates per execution; 0 for operators without matrix products, None if unknown."""
     if node.domain not in STANDARD_DOMAINS:
         return None
     if node.op in UNCOUNTED:

@@ -1,4 +1,4 @@
-"""What a search chooses widths for: the layers that quantizing for a profile would quantize."""
+"""The layers for which a search chooses widths: those that quantizing for a profile would quantize."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Source = str | Path | bytes | onnx.ModelProto | Model
 
 @dataclass(frozen=True)
 class Prepared:
-    """A float model as insert-qdq receives it, and where the profile wants Q/DQ.
+    """A float model as insert-qdq receives it, and where the profile requires Q/DQ.
 
-    names: every node of the model as it was read, whose names a config may use.
+    names: every node of the original model; a config may use these names.
     """
 
     model: Model
@@ -52,14 +52,14 @@ class Prepared:
 
 
 def prepare(source: Source, profile: str | Path | Profile, exclude: Sequence[str] = ()) -> Prepared:
-    """Run the float passes of `quantize` and place Q/DQ; a Model given is changed in place.
+    """Run the float passes of `quantize` and place Q/DQ; a given Model is changed in place.
 
     exclude: node names or regular expressions left in float. Raises ModelError for a quantized model or one without
     layers to quantize, ConfigError for an exclude that matches no node.
     """
     model = load(source)
     if any(has_qdq(g) for g in all_graphs(model.graph)):
-        raise ModelError(f"{model.name} is quantized already; search widths on the float model")
+        raise ModelError(f"{model.name} is already quantized; search widths on the float model")
     target = load_profile(profile)
     names = frozenset(n.name for g in all_graphs(model.graph) for n in g.nodes)
     check_patterns(exclude, names, "exclude")
@@ -69,7 +69,7 @@ def prepare(source: Source, profile: str | Path | Profile, exclude: Sequence[str
     placement = plan(model.graph, target, QuantSettings(exclude=tuple(exclude)))
     if not placement.layers:
         raise ModelError(
-            f"{model.name}: profile {target.name} quantizes none of its layers, there are no widths to choose"
+            f"{model.name}: profile {target.name} quantizes none of its layers; there are no widths to choose"
         )
     return Prepared(model, target, placement, names)
 
@@ -88,7 +88,7 @@ def check_layers(given: Iterable[str], prepared: Prepared, where: str) -> None:
 
 
 def check_bits(bits: Sequence[int], profile: Profile, kind: str, where: str) -> tuple[int, ...]:
-    """The widths, descending and without repeats. Raises ConfigError for one the profile does not take, or none."""
+    """The widths, descending and without duplicates. Raises ConfigError for an unsupported width, or for none."""
     if not bits:
         raise ConfigError(f"{where}: give at least one width")
     for b in bits:
@@ -97,7 +97,7 @@ def check_bits(bits: Sequence[int], profile: Profile, kind: str, where: str) -> 
 
 
 def overrides_of(weights: Mapping[str, int], activations: Mapping[str, int] | None = None) -> dict[str, Override]:
-    """Overrides of `quantize --config` from {node: bits}; activations may name nodes that have no weights."""
+    """Overrides of `quantize --config` from {node: bits}; activations may name nodes without weights."""
     found = {name: Override(weight_bits=bits) for name, bits in weights.items()}
     for name, bits in (activations or {}).items():
         found[name] = Override(found[name].weight_bits if name in found else None, bits)

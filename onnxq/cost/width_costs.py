@@ -1,8 +1,9 @@
-"""What each width costs, layer by layer: bytes, bit operations, measured seconds; and the whole model's feature maps.
+"""Costs of each width, layer by layer: bytes, bit operations, measured seconds; and the model's feature maps.
 
 * size: weights packed at their width, with their scales (float32), zero points (affine formats only) and int32 biases.
-  The first and the last layer count like the others (Garg et al., observation 4), constants outside the layers as they
-  are. Files are larger: ONNX stores 5- to 7-bit weights in a byte each, 2- and 3-bit ones in INT4 (`stored_bytes`).
+  The first and the last layer count like the others (Garg et al., observation 4), constants outside the layers at
+  their stored size. Files are larger: ONNX stores 5- to 7-bit weights in a byte each, 2- and 3-bit ones in INT4
+  (`stored_bytes`).
 * BOPS: b_w · b_a · MACs (HAWQ-V3, section 3.4).
 * feature maps: peak and average, with the activations packed at their width (Garg et al., section 2.3).
 """
@@ -30,10 +31,10 @@ BASE_BITS = 8
 class LayerAtWidths:
     """One layer.
 
-    parameters: weights. scales: how many they have; zero_points: how many that are not always 0. biases: how many;
-    bias_scales: how many those have. macs: multiply-accumulates, None where shapes are unknown. shared: an earlier
-    layer has the same weight tensor, so these weights cost nothing extra. group: its activation group, "" without one.
-    seconds: measured, by weight width.
+    parameters: number of weights. scales: number of their scales; zero_points: number of zero points that are not
+    always 0. biases: number of biases; bias_scales: number of their scales. macs: multiply-accumulates, None if shapes
+    are unknown. shared: an earlier layer has the same weight tensor, so these weights cost nothing extra. group: its
+    activation group, "" without one. seconds: measured, by weight width.
     """
 
     node: str
@@ -63,7 +64,7 @@ class LayerAtWidths:
         return bias + _bytes(self.parameters, stored) + _bytes(self.scales, stored) + SCALE_BYTES * self.scales
 
     def bops(self, weight_bits: int, activation_bits: int) -> int | None:
-        """b_w · b_a · MACs; None where the latter are unknown."""
+        """b_w · b_a · MACs; None if the MACs are unknown."""
         return bit_operations(self.macs, weight_bits, activation_bits)
 
 
@@ -89,7 +90,7 @@ class ModelCosts:
     def of(self, weights: Mapping[str, int], activations: Mapping[str, int] | None = None) -> dict[str, float]:
         """Totals of an assignment: size, stored (bytes), bops, peak, average (bytes of maps), latency (seconds).
 
-        weights: {layer: bits}; activations: {group: bits}, 8 by default. What is unknown is left out.
+        weights: {layer: bits}; activations: {group: bits}, 8 by default. Unknown costs are omitted.
         """
         widths = activations or {}
         found: dict[str, float] = {
@@ -106,14 +107,14 @@ class ModelCosts:
         return found
 
     def baseline(self) -> dict[str, float]:
-        """Totals at int8 weights and activations, which relative limits are relative to."""
+        """Totals with int8 weights and activations, the reference of relative limits."""
         return self.of({c.node: BASE_BITS for c in self.layers})
 
 
 def model_costs(prepared: Prepared, input_shapes: Mapping[str, Sequence[int]] | None = None) -> ModelCosts:
-    """Costs of the layers of a prepared model, latency not included.
+    """Costs of the layers of a prepared model, without latency.
 
-    input_shapes: {input name: dims} where the model leaves them open; an open batch is taken as 1.
+    input_shapes: {input name: dims} where the model leaves them open; an open batch is assumed to be 1.
     """
     graph, placement = prepared.model.graph, prepared.placement
     shapes: Shapes = concrete_shapes(graph, input_shapes)
@@ -124,7 +125,7 @@ def model_costs(prepared: Prepared, input_shapes: Mapping[str, Sequence[int]] | 
     group_of = {node: g.name for g in groups for node in g.nodes}
     counted = {c.name: c for c in layer_costs(graph, shapes) if not c.body}
     layers, seen = [], set()
-    inside = 0  # float bytes of what the layers take with them
+    inside = 0  # float bytes of the layers' constants
     for layer in placement.layers:
         name, shape = layer.node.name, tuple(int(d) for d in layer.weight.shape)
         axis = channel_axis(layer.node) if layer.per_channel else None

@@ -1,1 +1,1 @@
-"""Where calibration and evaluation samples come from (see onnxq.data.source)."""
+"""Sources of calibration and evaluation samples (see onnxq.data.source)."""

@@ -24,14 +24,14 @@ Mode = Literal["rows", "whole", "shared"]
 
 
 class Table(Protocol):
-    """Named arrays that can be read from any row on. where: prefix of error messages."""
+    """Named arrays that can be read from any row. where: prefix of error messages."""
 
     where: str
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, np.dtype]
 
     def rows(self, key: str, start: int) -> Iterator[np.ndarray]:
-        """Arrays [start], [start + 1], … of one key."""
+        """Rows start, start + 1, … of one array."""
         ...
 
     def load(self, key: str) -> np.ndarray:
@@ -56,7 +56,7 @@ class MemoryTable:
 
 
 class NpzTable:
-    """Arrays of an .npz file. Rows are decompressed on demand, so a large file takes little memory."""
+    """Arrays of an .npz file. Rows are decompressed on demand, so a large file needs little memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,7 +70,7 @@ class NpzTable:
                 with file.open(member) as stream:
                     shape, fortran, dtype = _header(stream)
                 if dtype.hasobject:
-                    raise DataError(f"{path}: array {key!r} holds Python objects, which are not read")
+                    raise DataError(f"{path}: array {key!r} contains Python objects, which are not supported")
                 self.shapes[key], self.dtypes[key] = shape, dtype
                 if fortran and len(shape) > 1:
                     self._fortran.add(key)
@@ -107,8 +107,8 @@ class NpzTable:
 class ArraySource(DataSource):
     """Samples from arrays keyed by input name, with optional `labels`.
 
-    Per input, by rank: with the input's number of axes, axis 0 counts samples; with one more, every [i] is a whole
-    feed; an array of the exact shape of an input without a batch axis (a scalar, a table) is shared by all samples.
+    Per input, by rank: with the input's rank, axis 0 counts samples; with one more axis, every [i] is a complete feed;
+    an array of the exact shape of an input without a batch axis (a scalar, a table) is shared by all samples.
     With a preprocessing spec, uint8 `images` (or the input's own name), N×H×W or N×H×W×channels, become the only input.
     """
 
@@ -133,7 +133,7 @@ class ArraySource(DataSource):
             self._labels = np.atleast_1d(table.load(LABELS))
             if len(self._labels) != self._rows:
                 raise DataError(f"{table.where}: {len(self._labels)} labels for {self._rows} samples")
-        # samples per row: 1, or the batch of a whole feed
+        # samples per row: 1, or the batch size of a complete feed
         self._per_row = next(self._sample_rows(0)).count if self._rows else 1
         if not self._rows:
             raise DataError(f"{table.where}: no samples, the arrays have no rows")

@@ -1,4 +1,4 @@
-"""The protocol of every source of samples, and what one sample is."""
+"""The interface of sources of samples, and the sample type."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LABELS = "labels"
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample, or one feed that came batched. Arrays have the rank and dtype of the model's inputs.
+    """One sample, or one batched feed. Arrays have the rank and dtype of the model's inputs.
 
-    count: number of samples, the length of axis 0 where axis 0 counts samples. names: one per sample, for messages.
+    count: number of samples, the length of axis 0 if that counts samples. names: one per sample, for messages.
     labels: int64 of shape (count,). mergeable: a single sample that may share a batch with others.
     """
 
@@ -33,11 +33,11 @@ class Sample:
     mergeable: bool
 
     def rows(self, plan: BatchPlan) -> int | None:
-        """The length of axis 0 where it counts samples, else None (see BatchPlan.rows)."""
+        """The length of axis 0 if it counts samples, else None (see BatchPlan.rows)."""
         return plan.rows({name: array.shape for name, array in self.feeds.items()})
 
     def part(self, low: int, high: int, plan: BatchPlan) -> Sample:
-        """Samples low to high, high excluded, of a batched feed; requires rows(plan) == count."""
+        """Samples low to high (exclusive) of a batched feed; requires rows(plan) == count."""
         if (low, high) == (0, self.count):
             return self
         feeds = {name: a[low:high] if name in plan.carriers else a for name, a in self.feeds.items()}
@@ -48,7 +48,7 @@ class Sample:
 class DataSource(ABC):
     """Samples for calibration and evaluation: read lazily, in a fixed order, any number of times.
 
-    kind: of the source, for the card. notes: sentences that the user should see (assumptions that were made).
+    kind: of the source, for the card. notes: sentences for the user (assumptions made).
     """
 
     kind: str
@@ -68,13 +68,13 @@ class DataSource(ABC):
         return total if total is None or self.limit is None else min(total, self.limit)
 
     def samples(self, start: int = 0) -> Iterator[Sample]:
-        """Samples from number `start` on; a batched feed is cut there. Raises DataError."""
+        """Samples from index `start` on; a batched feed is split there. Raises DataError."""
         return self._limited(self._read(start), start)
 
     def describe(self) -> dict[str, Any]:
         """For the quantization card, JSON types only: kind, name, samples, labelled, sha256, preprocess.
 
-        name: the last part of the location, never a path. sha256: of the content in order, without labels:
+        name: the last component of the location, never a path. sha256: of the content in order, without labels:
         for folders (images, .npz, .pb) of the concatenated files; otherwise of names, types, shapes and bytes of the
         arrays; None when the data cannot be read again.
         """
@@ -92,7 +92,7 @@ class DataSource(ABC):
     @property
     @abstractmethod
     def labels_available(self) -> bool:
-        """Whether samples come with labels."""
+        """Whether samples have labels."""
 
     @abstractmethod
     def _total(self) -> int | None:
@@ -100,7 +100,7 @@ class DataSource(ABC):
 
     @abstractmethod
     def _read(self, start: int) -> Iterator[Sample]:
-        """Samples from number `start` on, without the limit."""
+        """Samples from index `start` on, without the limit."""
 
     def _name(self) -> str | None:
         return None
@@ -127,7 +127,7 @@ class DataSource(ABC):
 
 
 class Shard(DataSource):
-    """The samples of another source from number `first` on. Its sha256 is that of the whole other source."""
+    """The samples of another source from index `first` on. Its sha256 is that of the whole other source."""
 
     def __init__(self, source: DataSource, first: int) -> None:
         super().__init__(source.inputs)
@@ -184,12 +184,12 @@ def make_sample(
 
 
 def count_samples(rows: int | None, labels: int | None) -> int:
-    """Samples in a feed: 1 where axis 0 does not count them (rows None) or where one label covers all of it."""
+    """Samples in a feed: 1 if axis 0 does not count them (rows None) or if one label covers all of it."""
     return 1 if rows is None or labels == 1 else rows
 
 
 def skip_samples(samples: Iterable[Sample], start: int, plan: BatchPlan) -> Iterator[Sample]:
-    """Samples from number `start` on, cutting the feed it falls into."""
+    """Samples from index `start` on; the feed that contains it is split."""
     for sample in samples:
         if start >= sample.count > 0 or (start > 0 and sample.count == 0):
             start -= sample.count
@@ -199,7 +199,7 @@ def skip_samples(samples: Iterable[Sample], start: int, plan: BatchPlan) -> Iter
 
 
 def split_labels(feed: Mapping[str, Any], inputs: Sequence[InputSpec]) -> tuple[dict[str, Any], Any]:
-    """A feed without its `labels`, and the labels; `labels` is kept where the model has an input of that name."""
+    """A feed without its `labels`, and the labels; `labels` is kept if the model has an input of that name."""
     if LABELS not in feed or any(spec.name == LABELS for spec in inputs):
         return dict(feed), None
     return {name: value for name, value in feed.items() if name != LABELS}, feed[LABELS]

@@ -16,7 +16,7 @@ from onnxq.errors import ConfigError
 class Batch:
     """One feed for a session.
 
-    count: number of real samples; where the model's batch is fixed, the rows after them repeat the last one. labels:
+    count: number of real samples; if the model's batch is fixed, the remaining rows repeat the last one. labels:
     int64 of shape (count,), or None. names: one per real sample.
     """
 
@@ -27,14 +27,14 @@ class Batch:
 
 
 def batches(source: DataSource, inputs: Sequence[InputSpec], batch_size: int | None, start: int = 0) -> Iterator[Batch]:
-    """Batches from sample `start` on.
+    """Batches from sample index `start` on.
 
-    * First axes free: single samples are joined, at most batch_size of them (None: 1); the last batch may be smaller.
-      A batched feed, from an iterable or a file of its own, is passed on unchanged.
-    * First axes all fixed to k: k samples per feed, regardless of batch_size and of how the data is batched; the last
+    * First axes free: up to batch_size single samples (None: 1) are combined; the last batch may be smaller.
+      A batched feed, from an iterable or from its own file, is forwarded unchanged.
+    * First axes all fixed to k: k samples per feed, regardless of batch_size and of the batching of the data; the last
       feed is padded by repeating its last sample.
-    * A batch ends early where the samples cannot share one: different sizes of free axes, or a different value of a
-      scalar or of an input without a batch axis.
+    * A batch ends early if samples cannot share it: different sizes of free axes, or a different value of a scalar or
+      of an input without a batch axis.
 
     Raises DataError for bad samples, ConfigError for a batch_size below 1.
     """

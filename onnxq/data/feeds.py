@@ -1,4 +1,4 @@
-"""Samples from files that hold one feed each: a folder of .npz, or ONNX test_data_set_*/input_N.pb."""
+"""Samples from files with one feed each: a folder of .npz, or ONNX test_data_set_*/input_N.pb."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SET_PREFIX = "test_data_set_"
 
 
 class FeedFiles(DataSource):
-    """Feeds in files, in natural order (…_2 comes before …_10), passed on unchanged."""
+    """Feeds in files, in natural order (…_2 before …_10), forwarded unchanged."""
 
     def __init__(self, root: Path, feeds: Sequence[Path], inputs: Sequence[InputSpec], limit: int | None) -> None:
         super().__init__(inputs, limit)
@@ -53,7 +53,7 @@ class FeedFiles(DataSource):
         return make_sample(feed, labels, self.plan, str(path), path.name).count
 
     def _used(self) -> list[Path]:
-        """Feeds within the limit."""
+        """Number of feeds within the limit."""
         left = self.count() or 0
         used = []
         for path, count in zip(self._feeds, self._all_counts(), strict=True):
@@ -99,9 +99,9 @@ class NpzFolder(FeedFiles):
 
 
 class TestDataSets(FeedFiles):
-    """ONNX test data: each test_data_set_*/ holds input_0.pb, input_1.pb… for the model's inputs, in order."""
+    """ONNX test data: each test_data_set_*/ contains input_0.pb, input_1.pb… for the model's inputs, in order."""
 
-    __test__ = False  # not a test case, in spite of its name
+    __test__ = False  # not a test case, despite its name
     kind = "ONNX test data"
 
     @property
@@ -133,7 +133,7 @@ def input_files(folder: Path) -> list[Path]:
 
 
 def load_tensor(file: Path) -> np.ndarray:
-    """The array of a serialized TensorProto. Raises DataError that names the file."""
+    """The array of a serialized TensorProto. Raises DataError naming the file."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -150,7 +150,7 @@ def load_tensor(file: Path) -> np.ndarray:
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key under which numbers in names count as numbers."""
+    """Sort key for natural order: digits in names compare as numbers."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 

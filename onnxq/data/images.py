@@ -17,15 +17,15 @@ from onnxq.errors import DataError, OnnxqError
 
 SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
 LABELS_FILE = "labels.csv"
-HINT = "; size, crop, channels and layout of the preprocessing decide this"
+HINT = "; size, crop, channels and layout of the preprocessing determine this"
 
 
 class ImageFolder(DataSource):
-    """Images of a folder, with the labels of labels.csv (columns file,label), or of its class subfolders.
+    """Images of a folder, with labels from labels.csv (columns file,label) or from class subfolders.
 
-    Order: that of labels.csv; by name; or, from class subfolders, the first image of every class, then the second…
-    so that any limit covers all classes equally. The label of a subfolder is its number if all have numbers for names,
-    else its position among the sorted names. labels.csv must list every image.
+    Order: as in labels.csv; by name; or, for class subfolders, the first image of every class, then the second… so that
+    any limit covers all classes equally. The label of a subfolder is its number if all names are numbers, else its
+    index among the sorted names. labels.csv must list every image.
     """
 
     kind = "image folder"
@@ -71,7 +71,7 @@ def image_sample(tensor: np.ndarray, labels: np.ndarray | None, plan: BatchPlan,
     """A Sample from one preprocessed image; a batch axis is added unless the model has none."""
     spec = plan.inputs[0]
     array = tensor[None] if spec.shape is None or len(spec.shape) == 4 else tensor
-    # a single grey channel can serve as the batch axis; three channels cannot
+    # a single gray channel can serve as the batch axis; three channels cannot
     free = plan.carriers if plan.fixed and len(array) == 1 else ()
     arrays = conform({spec.name: array}, plan.inputs, where, free, HINT)
     found = None if labels is None else as_labels(labels, where)
@@ -81,7 +81,7 @@ def image_sample(tensor: np.ndarray, labels: np.ndarray | None, plan: BatchPlan,
 
 
 def read_pixels(file: Path, preprocess: Preprocess) -> np.ndarray:
-    """The pixels of an image file after resizing and cropping, uint8 H×W×channels. DataError names the file."""
+    """The pixels of an image file after resizing and cropping, uint8 H×W×channels. Raises DataError naming the file."""
     try:
         with pillow().open(file) as image:
             return preprocess.pixels(image)
@@ -97,7 +97,9 @@ def list_images(root: Path) -> tuple[list[str], list[int] | None]:
     """Image files relative to the folder, and their labels if there are any. Raises DataError."""
     top, classes = find_images(root)
     if top and classes:
-        raise DataError(f"{root}: images lie both in it and in its subfolders ({classes[0][0]}, …); use one of the two")
+        raise DataError(
+            f"{root}: there are images both in it and in its subfolders ({classes[0][0]}, …); use one of the two"
+        )
     found = top or [name for _, names in classes for name in names]
     if (root / LABELS_FILE).exists():
         files, labels = _read_labels(root)
@@ -119,7 +121,7 @@ def list_images(root: Path) -> tuple[list[str], list[int] | None]:
 
 
 def find_images(root: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Images directly in a folder, and those of each subfolder that has any; hidden files left out, sorted."""
+    """Images directly in a folder, and those of each subfolder with any; sorted, without hidden files."""
     top: list[str] = []
     classes: list[tuple[str, list[str]]] = []
     for entry in sorted(root.iterdir()):

@@ -1,4 +1,4 @@
-"""Which samples to use, and how to run them through a model: options that many functions and commands share."""
+"""Options shared by many functions and commands: which samples to use, and how to run them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from onnxq.records import refined
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Samples that are yet to be opened; accepted wherever data is.
+    """Samples that are not yet opened; accepted wherever data is.
 
     data: a path (images, .npz, test_data_set_*), "module:callable", a dict of arrays, an iterable of
     {input name: array}, an object with get_next(), or an open DataSource. preprocess: preset, TOML file or Preprocess,
-    for images only. limit: use at most that many samples, the first ones. random_data: that many random samples, in
-    place of data; seed: theirs. shapes: {input name: dims} fixes free axes.
+    for images only. limit: use at most the first `limit` samples. random_data: number of random samples to use instead
+    of data; seed: of the random samples. shapes: {input name: dims} fixes free axes.
     """
 
     data: Any = None
@@ -30,7 +30,7 @@ class DataOptions:
 
 
 def data_options(data: Any, keywords: Mapping[str, Any]) -> DataOptions:
-    """What a function was given as data (anything, or DataOptions), with its keywords."""
+    """A function's data argument (anything, or DataOptions) combined with its keywords."""
     return refined(data if isinstance(data, DataOptions) else DataOptions(data), keywords)
 
 
@@ -38,8 +38,9 @@ def data_options(data: Any, keywords: Mapping[str, Any]) -> DataOptions:
 class RunOptions:
     """How samples are run.
 
-    threads: CPU threads; 0 is automatic. batch_size: samples per run, where the model's batch is dynamic; None is
-    automatic. resume: a file that interrupted work continues from and keeps up to date (calibration, sensitivities).
+    threads: CPU threads; 0 is automatic. batch_size: samples per run, if the model's batch is dynamic; None is
+    automatic. resume: a file from which interrupted work continues and which it keeps up to date (calibration,
+    sensitivities).
     """
 
     threads: int = 0
@@ -48,14 +49,14 @@ class RunOptions:
 
 
 class SampleKeywords(TypedDict, total=False):
-    """What every function that takes data accepts as keywords."""
+    """Keywords of every function that accepts data."""
 
     preprocess: Preprocess | str | Path | None
     limit: int | None
 
 
 class DataKeywords(SampleKeywords, total=False):
-    """The fields of DataOptions, less data, as keywords."""
+    """The fields of DataOptions, except data, as keywords."""
 
     random_data: int | None
     seed: int

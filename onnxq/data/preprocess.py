@@ -28,17 +28,17 @@ Channels = Literal["rgb", "bgr", "gray"]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes an input. The order is: turn upright (EXIF) → convert to RGB or grey → resize → crop
+    """Conversion of an image to an input. The order is: rotate upright (EXIF) → convert to RGB or gray → resize → crop
     → reorder channels → (x · scale − mean) / std, with x in 0…255 → layout and dtype.
 
-    resize: length of the short side, the other keeps the aspect ratio. size: exact (height, width) instead.
-    crop: (height, width) from the centre. An image that already has the size of the crop is used as it is, and one
-    whose short side (or size) is already right is not resampled.
+    resize: length of the short side, keeping the aspect ratio. size: exact (height, width) instead.
+    crop: (height, width) from the centre. An image that already has the crop size is used unchanged, and one whose
+    short side (or size) is already right is not resampled.
     interpolation: Pillow's, with antialiasing when shrinking, as in torchvision on Pillow images.
-    layout: "auto" is nhwc for an input whose last axis, and not its second, has the number of channels; else nchw.
+    layout: "auto" is nhwc if the input's last axis, and not its second, equals the number of channels; else nchw.
     channels: "gray" is one channel, 0.299 R + 0.587 G + 0.114 B. Transparency is dropped, not blended.
     mean, std: one number, or one per channel in the order of `channels` (blue first for bgr), in units of x · scale.
-    dtype: None is that of the model's input; integers are rounded. input: name of the input; None is the only one.
+    dtype: None is that of the model's input; integers are rounded. input: name of the input; None if there is only one.
     Sizes may be given as one number, scale also as text such as "1/127.5". Raises ConfigError for a bad value.
     """
 
@@ -77,9 +77,7 @@ class Preprocess:
         if self.resize is not None and self.size is not None:
             raise ConfigError("resize and size exclude each other: short side, or exact size")
         if self.crop and self.resize is not None and min(self.crop) > self.resize:
-            raise ConfigError(
-                f"crop: {_text(self.crop)} is larger than the short side that resize leaves, {self.resize}"
-            )
+            raise ConfigError(f"crop: {_text(self.crop)} is larger than the short side after resize, {self.resize}")
         if self.crop and self.size and (self.crop[0] > self.size[0] or self.crop[1] > self.size[1]):
             raise ConfigError(f"crop: {_text(self.crop)} is larger than size, {_text(self.size)}")
 
@@ -94,12 +92,12 @@ class Preprocess:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in items if v is not None and v != ""}
 
     def for_input(self, inputs: tuple[InputSpec, ...]) -> Preprocess:
-        """With input, layout and dtype resolved for a model. Raises ConfigError or DataError if it takes no image."""
+        """With input, layout and dtype resolved for a model. Raises ConfigError, or DataError if no input fits."""
         spec = self._pick(inputs)
         if spec.shape is not None and len(spec.shape) not in (3, 4):
-            raise DataError(f"input {spec.name!r} of shape {format_shape(spec.shape)} does not take an image")
+            raise DataError(f"input {spec.name!r} of shape {format_shape(spec.shape)} does not accept an image")
         if not _is_number_type(self.dtype or spec.dtype.name):
-            raise DataError(f"input {spec.name!r} of type {spec.dtype.name} does not take an image")
+            raise DataError(f"input {spec.name!r} of type {spec.dtype.name} does not accept an image")
         layout = self.layout
         if layout == "auto":
             dims = None if spec.shape is None else spec.shape[-3:]
@@ -109,7 +107,7 @@ class Preprocess:
         return ready
 
     def pixels(self, image: Image.Image) -> np.ndarray:
-        """uint8, H×W×channels: upright, converted, resized, cropped, channels in order. DataError if too small."""
+        """uint8, H×W×channels: upright, converted, resized, cropped, reordered. Raises DataError if too small."""
         from PIL import ImageOps
 
         image = self._fit(_convert(ImageOps.exif_transpose(image), "L" if self.channels == "gray" else "RGB"))
@@ -117,7 +115,7 @@ class Preprocess:
         return array[..., ::-1] if self.channels == "bgr" else array
 
     def array_pixels(self, array: np.ndarray) -> np.ndarray:
-        """The same from an image held as uint8, H×W (grey), H×W×1, H×W×3 (RGB) or H×W×4 (RGBA)."""
+        """The same from a uint8 array, H×W (gray), H×W×1, H×W×3 (RGB) or H×W×4 (RGBA)."""
         if array.ndim == 3 and array.shape[2] == 1:
             array = array[..., 0]
         depth = 1 if array.ndim == 2 else array.shape[2]
@@ -127,7 +125,7 @@ class Preprocess:
         return self.pixels(pillow().fromarray(np.ascontiguousarray(array)))
 
     def tensor(self, pixels: np.ndarray) -> np.ndarray:
-        """pixels uint8 H×W×channels to channels×H×W or H×W×channels in dtype, scaled. Needs for_input first.
+        """Convert uint8 H×W×channels to channels×H×W or H×W×channels in dtype, scaled. Requires for_input first.
 
         Every value is computed once per channel in float64 and rounded once to dtype.
         """
@@ -153,7 +151,7 @@ class Preprocess:
         return inputs[0]
 
     def _resized(self, height: int, width: int) -> tuple[int, int] | None:
-        """(height, width) to resample to; None where the image stays as it is."""
+        """(height, width) to resample to; None if the image is not resampled."""
         if self.crop == (height, width):
             return None
         target = self.size or (height, width)
@@ -184,7 +182,7 @@ class Preprocess:
 
 
 def pillow() -> Any:
-    """PIL.Image, or MissingDependencyError."""
+    """PIL.Image. Raises MissingDependencyError."""
     try:
         from PIL import Image
     except ImportError:
@@ -194,7 +192,7 @@ def pillow() -> Any:
 
 @lru_cache(maxsize=8)
 def _table(p: Preprocess) -> np.ndarray:
-    """(channels, 256): the result for every pixel value, in dtype."""
+    """(channels, 256): the result for every pixel value, in dtype. Raises ConfigError if the type does not fit."""
     dtype = _dtype(p.dtype or "float32")
     x = np.arange(256, dtype=np.float64)
     mean, std = (np.broadcast_to(np.array(v), (p.depth,))[:, None] for v in (p.mean, p.std))
@@ -208,8 +206,8 @@ def _table(p: Preprocess) -> np.ndarray:
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
-    """To "RGB" or "L" from any mode."""
-    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would saturate at 255
+    """Convert any mode to "RGB" or "L"."""
+    if image.mode.startswith("I"):  # 16-bit grayscale, which Pillow would saturate at 255
         wide = np.asarray(image)
         if wide.min(initial=0) < 0 or wide.max(initial=0) > 0xFFFF:
             raise DataError("images of 32-bit pixels are not supported; use .npz")
@@ -305,7 +303,7 @@ PRESETS: Mapping[str, Preprocess] = {
 def load_preprocess(spec: str | Path | Preprocess) -> Preprocess:
     """A preset by name, or a TOML file whose keys are the fields of Preprocess; `preset = "imagenet"` starts from one.
 
-    Raises ConfigError that names the file and the key.
+    Raises ConfigError naming the file and the key.
     """
     if isinstance(spec, Preprocess):
         return spec
@@ -314,8 +312,8 @@ def load_preprocess(spec: str | Path | Preprocess) -> Preprocess:
     path = Path(spec)
     if path.suffix != ".toml" and not path.exists():
         raise ConfigError(
-            f"no preprocessing preset is called {str(spec)!r}{suggest(str(spec), PRESETS)} (there are:"
-            f" {', '.join(PRESETS)}); a file of your own must end in .toml"
+            f"there is no preprocessing preset {str(spec)!r}{suggest(str(spec), PRESETS)} (available:"
+            f" {', '.join(PRESETS)}); your own file must end in .toml"
         )
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -337,7 +335,7 @@ def _parse(table: dict[str, Any], path: Path) -> Preprocess:
     base, values = Preprocess(), dict(table)
     preset = values.pop("preset", None)
     if preset is not None:
-        if preset not in list(PRESETS):  # which may be of any TOML type
+        if preset not in list(PRESETS):  # may be of any TOML type
             raise ConfigError(f"{path}: preset: {preset!r} is none of {', '.join(PRESETS)}")
         base = PRESETS[preset]
         if "size" in values:  # an exact size replaces the preset's short side and crop
@@ -345,7 +343,7 @@ def _parse(table: dict[str, Any], path: Path) -> Preprocess:
         if (base.channels, values.get("channels")) in (
             ("rgb", "bgr"),
             ("bgr", "rgb"),
-        ):  # its numbers follow their channels
+        ):  # per-channel numbers follow the channel order
             base = dataclasses.replace(base, mean=base.mean[::-1], std=base.std[::-1])
     try:
         return dataclasses.replace(base, name=path.name, **values)

@@ -14,15 +14,16 @@ from onnxq.data.base import LABELS, DataSource, Sample, hash_feeds, make_sample,
 from onnxq.data.spec import BatchPlan, InputSpec, first_line
 from onnxq.errors import DataError, OnnxqError
 
-CACHE_BYTES = 256 << 20  # of a one-shot iterator's feeds kept for another pass
+CACHE_BYTES = 256 << 20  # of a one-shot iterator's feeds cached for another pass
 
 
 class PythonSource(DataSource):
-    """Feeds {input name: array}, with optional `labels`, from Python; each is passed on unchanged.
+    """Feeds {input name: array}, with optional `labels`, from Python; each is forwarded unchanged.
 
     A repeatable source (a list, a callable, an object with rewind()) is read again in every pass and must yield the
     same number of samples. A one-shot source (a generator, a reader without rewind) is read once, as far as needed, and
-    kept for later passes up to CACHE_BYTES; beyond that it streams in bounded memory and a second pass is a DataError.
+    cached for later passes up to CACHE_BYTES; beyond that it streams in bounded memory, and a second pass raises
+    DataError.
     """
 
     kind = "iterable"
@@ -52,7 +53,7 @@ class PythonSource(DataSource):
         return skip_samples(self._pass(), start, self.plan)
 
     def _pass(self) -> Iterator[Sample]:
-        """All samples; the first complete pass finds their number and hash."""
+        """All samples; the first complete pass determines their number and hash."""
         digest = hashlib.sha256() if self._digest is None else None
         total = 0
         for sample in self._limited(self._feeds()):
@@ -85,7 +86,7 @@ class PythonSource(DataSource):
         return self._origin
 
     def _sha256(self) -> str | None:
-        # Only lists are read for their hash; other sources may be slow to recompute, so a pass finds theirs.
+        # Only lists are read just for the hash; other sources may be slow, so theirs is computed during a pass.
         if self._known is not None:
             for _ in self._pass():
                 pass
@@ -106,7 +107,7 @@ def open_object(value: Any, inputs: Sequence[InputSpec], limit: int | None = Non
 
 
 def open_callable(text: str, inputs: Sequence[InputSpec], limit: int | None = None) -> CallableSource:
-    """A source over "module:callable"; the module may lie in the current folder. Raises DataError."""
+    """A source over "module:callable"; the module may be in the current folder. Raises DataError."""
     return CallableSource(_calling(_import(text), text, inputs), text, inputs, limit, None)
 
 
@@ -139,7 +140,7 @@ def _samples(feeds: Iterator[Any], name: str, inputs: Sequence[InputSpec]) -> It
 
 
 def _feeds(value: Any, name: str) -> Iterator[Any]:
-    """Feeds of a reader or an iterable; what the user's code raises becomes a DataError with that as its cause."""
+    """Feeds of a reader or an iterable; an exception in the user's code becomes the cause of a DataError."""
     feeds = _until_none(value) if hasattr(value, "get_next") else _iterator(value, name)
     try:
         yield from feeds
@@ -169,7 +170,7 @@ def _call(function: Callable[[], Any], name: str) -> Any:
 
 
 class _Rewound:
-    """Passes over a reader with rewind(); a pass that another one has overtaken is an error, not silent loss."""
+    """Passes over a reader with rewind(); an overlapping pass is an error instead of a silent loss of samples."""
 
     def __init__(self, reader: Any, name: str) -> None:
         self._reader, self._name, self._passes = reader, name, 0
@@ -186,7 +187,7 @@ class _Rewound:
 
 
 class _Once:
-    """Passes over a one-shot iterator, whose samples are kept as long as they fit in CACHE_BYTES."""
+    """Passes over a one-shot iterator, whose samples are cached as long as they fit in CACHE_BYTES."""
 
     def __init__(self, samples: Iterator[Sample], name: str) -> None:
         self._samples, self._name = samples, name
@@ -238,7 +239,7 @@ def _until_none(reader: Any) -> Iterator[Any]:
 
 
 def _announced(feeds: Sequence[Any], plan: BatchPlan) -> int | None:
-    """Samples in a list of feeds according to their shapes; None where the shapes do not suffice."""
+    """Number of samples in a list of feeds, from their shapes; None if the shapes are insufficient."""
     total = 0
     for feed in feeds:
         if not isinstance(feed, Mapping) or LABELS in feed:

@@ -1,4 +1,4 @@
-"""Random samples, for trying a model out without data. The card marks them."""
+"""Random samples, for trying a model without data. The card marks them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ IMAGE_SIDE = 224
 
 
 class RandomData(DataSource):
-    """N seeded samples: floats standard normal, integers 0 or 1 (valid in any lookup table of two rows or more),
-    uint8 0 to 255, booleans even. Sample i depends on seed and i only.
+    """N seeded samples: standard normal floats, integers 0 or 1 (valid in any lookup table with two or more rows),
+    uint8 0 to 255, booleans with probability 1/2. Sample i depends only on seed and i.
 
-    Free first axes are 1. Other free axes take their length from `shapes`; height and width of what looks like an image
-    (rank 4, 1 or 3 channels) default to 224, which `notes` records. Raises ConfigError for the others. A first
-    axis given in `shapes` makes whole feeds of that length.
+    Free first axes are 1. Other free axes get their length from `shapes`; height and width of an apparent image (rank
+    4, 1 or 3 channels) default to 224, which `notes` records. Raises ConfigError for other free axes. A first axis
+    given in `shapes` produces batched feeds of that length.
     """
 
     kind = "random"
@@ -85,7 +85,7 @@ class RandomData(DataSource):
             for i in free:
                 dims[i] = IMAGE_SIDE
             self.notes += (
-                f"input {spec.name!r}: unknown height or width taken as {IMAGE_SIDE}; {_how(spec.name)} sets another",
+                f"input {spec.name!r}: unknown height or width assumed to be {IMAGE_SIDE}; {_how(spec.name)} sets it",
             )
         elif free:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Where samples come from: open_data recognizes the kind of data, batches groups its samples."""
+"""Opening data: open_data recognizes the kind of data and returns its source."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def open_data(
     seed: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> DataSource:
-    """A DataSource for the data that a user gives.
+    """A DataSource for a user's data.
 
     spec: a folder of images (labels.csv or class subfolders), an .npz file, a folder of .npz, a folder of ONNX
     test_data_set_*; "module:callable"; a dict of arrays with a leading sample axis; an iterable of feeds
     {input name: array}, an object with get_next(), a callable returning either; DataOptions, which the other arguments
     refine; or an open DataSource.
-    preprocess: preset, TOML file or Preprocess, for images only. limit: use at most that many samples, the first ones.
-    random: that many random samples, in place of spec. shapes: fixes free axes; data of another shape is refused.
+    preprocess: preset, TOML file or Preprocess, for images only. limit: use at most the first `limit` samples.
+    random: number of random samples, instead of spec. shapes: fixes free axes; data of other shapes is rejected.
     Raises DataError, ConfigError, MissingDependencyError.
     """
     if isinstance(spec, DataOptions):
@@ -56,7 +56,9 @@ def open_data(
         )
     if isinstance(spec, DataSource):
         if preprocess is not None or limit is not None or random is not None or shapes:
-            raise ConfigError("an open data source takes no preprocess, limit, random or shapes; open it with them")
+            raise ConfigError(
+                "preprocess, limit, random and shapes do not apply to an open data source; open it with them"
+            )
         return spec
     if random is not None:
         if spec is not None:
@@ -79,7 +81,7 @@ def open_data(
 
 
 def skip(source: DataSource, first: int) -> DataSource:
-    """The samples from number `first` on: a shard. A limit given to open_data counts from the start of the data."""
+    """The samples from index `first` on: a shard. A limit given to open_data counts from the start of the data."""
     return Shard(source, first) if first else source
 
 
@@ -110,7 +112,7 @@ def _open_folder(
     npz = [f for f in path.iterdir() if f.suffix.lower() == ".npz" and f.is_file() and not f.name.startswith(".")]
     top, classes = find_images(path)
     if npz and (top or classes):
-        raise DataError(f"{path}: holds both .npz files and images; keep one kind in a folder")
+        raise DataError(f"{path}: contains both .npz files and images; keep one kind per folder")
     if npz:
         return NpzFolder(path, npz, inputs, limit)
     if top or classes or (path / LABELS_FILE).exists():
@@ -127,7 +129,7 @@ def _open_folder(
 
 
 def _with_shapes(inputs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]] | None) -> tuple[InputSpec, ...]:
-    """Free axes fixed as given, except the first: how many samples a feed has is the data's."""
+    """Free axes fixed as given, except the first: the data determines the number of samples per feed."""
     fixed = apply_shapes(inputs, shapes or {})
     return tuple(
         InputSpec(new.name, (old.shape[0], *new.shape[1:]) if old.shape and new.shape else new.shape, new.dtype)

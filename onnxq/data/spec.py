@@ -1,4 +1,4 @@
-"""Names, shapes and types of a model's inputs, and the checks of a feed against them."""
+"""Names, shapes and types of a model's inputs, and checks of a feed against them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Shape = tuple[int | str | None, ...]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One model input. shape: int fixed, str or None free, () a scalar; None when even the rank is unknown."""
+    """One model input. shape: int fixed, str or None free, () a scalar; None if even the rank is unknown."""
 
     name: str
     shape: Shape | None
@@ -29,10 +29,10 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which inputs carry the samples on axis 0, and how many samples a feed must have (fixed; None: any number).
+    """Which inputs have the samples on axis 0, and how many samples a feed must have (fixed; None: any number).
 
-    Free first axes carry the samples. Without any, the inputs agree on one fixed length, which is the batch.
-    The other inputs (scalars, tables of a fixed length beside a free batch) belong to the feed as a whole.
+    Free first axes count samples. Without any, the inputs share one fixed length, which is the batch.
+    The other inputs (scalars, tables of fixed length next to a free batch) belong to the feed as a whole.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -52,13 +52,13 @@ class BatchPlan:
         return cls(tuple(inputs), (), None)
 
     def rows(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-        """Samples in a feed of these shapes: the length of axis 0 that all carriers share; None if there is none."""
+        """Samples in a feed of these shapes: the length of axis 0 shared by those inputs; None if there is none."""
         lengths = {shapes[name][0] for name in self.carriers}
         return lengths.pop() if len(lengths) == 1 else None
 
 
 def input_specs(graph: Any) -> tuple[InputSpec, ...]:
-    """Inputs of an onnx_graphsurgeon Graph; DataError for one that is no tensor (a sequence, an optional)."""
+    """Inputs of an onnx_graphsurgeon Graph. Raises DataError for a non-tensor input (a sequence, an optional)."""
     import onnx
 
     specs = []
@@ -79,7 +79,7 @@ def _dimension(dim: Any) -> int | str | None:
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """ "name:1x3x224x224" to (name, dims); the name may contain ':'. Raises ConfigError."""
+    """Parse "name:1x3x224x224" to (name, dims); the name may contain ':'. Raises ConfigError."""
     name, colon, dims = text.rpartition(":")
     if not colon or not name or not re.fullmatch(r"\d+([xX]\d+)*", dims):
         raise ConfigError(f"{text!r} is not an input shape; write NAME:DIMS, for example input:1x3x224x224")
@@ -92,7 +92,7 @@ def apply_shapes(inputs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]
     for name, dims in shapes.items():
         if name not in known:
             raise ConfigError(
-                f"a shape is given for {name!r}, which is no input of the model{suggest(name, known)};"
+                f"a shape is given for {name!r}, which is not an input of the model{suggest(name, known)};"
                 f" its inputs: {', '.join(known)}"
             )
         shape = known[name].shape
@@ -110,7 +110,7 @@ def fits(dims: Sequence[int], shape: Shape) -> bool:
 
 
 def check_names(given: Collection[str], inputs: Sequence[InputSpec], where: str) -> None:
-    """DataError unless exactly the model's inputs are given; a close match is suggested."""
+    """Raise DataError unless exactly the model's inputs are given; a close match is suggested."""
     names = [spec.name for spec in inputs]
     if set(given) == set(names):
         return
@@ -125,7 +125,7 @@ def check_names(given: Collection[str], inputs: Sequence[InputSpec], where: str)
 
 
 def check_shape(dims: Sequence[int], spec: InputSpec, where: str, free_rows: bool = False, hint: str = "") -> None:
-    """DataError unless the dimensions fit. free_rows: axis 0 counts samples, which are regrouped later."""
+    """Raise DataError unless the dimensions fit. free_rows: axis 0 counts samples, which are regrouped later."""
     shape = spec.shape
     if shape is None or fits(dims, (None, *shape[1:]) if free_rows and shape else shape):
         return
@@ -142,7 +142,7 @@ def check_shape(dims: Sequence[int], spec: InputSpec, where: str, free_rows: boo
 
 
 def check_dtype(dtype: np.dtype, spec: InputSpec, where: str) -> None:
-    """DataError unless values of `dtype` can become spec.dtype without changing their kind (float, integer, bool…)."""
+    """Raise DataError unless `dtype` can be cast to spec.dtype within its kind (float, integer, bool…)."""
     if _family(dtype) != _family(spec.dtype):
         hint = ""
         if dtype == np.uint8 and _family(spec.dtype) == "float":
@@ -151,13 +151,13 @@ def check_dtype(dtype: np.dtype, spec: InputSpec, where: str) -> None:
 
 
 def cast(array: np.ndarray, spec: InputSpec, where: str) -> np.ndarray:
-    """A C-contiguous copy in spec.dtype. DataError for NaN, and for a value that the type cannot hold."""
+    """A C-contiguous copy in spec.dtype. Raises DataError for NaN and for a value out of the type's range."""
     check_dtype(array.dtype, spec, where)
     if _family(spec.dtype) == "integer" and array.size and not np.can_cast(array.dtype, spec.dtype, "safe"):
         info, low, high = np.iinfo(spec.dtype), array.min(), array.max()
         if low < info.min or high > info.max:
             value = low if low < info.min else high
-            raise DataError(f"{where}: input {spec.name!r} holds {value}, too large for {spec.dtype.name}")
+            raise DataError(f"{where}: input {spec.name!r} contains {value}, too large for {spec.dtype.name}")
     if _family(spec.dtype) == "float" and np.isnan(array).any():
         raise DataError(f"{where}: input {spec.name!r} contains NaN")
     with np.errstate(over="ignore"):
@@ -165,7 +165,7 @@ def cast(array: np.ndarray, spec: InputSpec, where: str) -> np.ndarray:
         out = np.array(array, dtype=spec.dtype, order="C", copy=True)
     narrowed = _family(spec.dtype) == "float" and array.dtype.itemsize > spec.dtype.itemsize
     if narrowed and (np.isinf(out) & ~np.isinf(array)).any():
-        raise DataError(f"{where}: input {spec.name!r} holds values too large for {spec.dtype.name}")
+        raise DataError(f"{where}: input {spec.name!r} contains values too large for {spec.dtype.name}")
     return out
 
 
@@ -176,10 +176,10 @@ def conform(
     free_rows: Collection[str] = (),
     hint: str = "",
 ) -> dict[str, np.ndarray]:
-    """A feed as the model takes it: names, ranks, dimensions and types checked, values copied and safely cast.
+    """A feed in the model's format: names, ranks, dimensions and types checked, values copied and safely cast.
 
-    Casts within integers and within floats are done when every value survives (float64 → float32, int32 → int64);
-    everything else is refused. free_rows: inputs whose axis 0 may have any length. Raises DataError.
+    Casts within integers and within floats are done if every value fits (float64 → float32, int32 → int64); everything
+    else is rejected. free_rows: inputs whose axis 0 may have any length. Raises DataError.
     """
     check_names(feeds.keys(), inputs, where)
     arrays = {}
@@ -191,11 +191,11 @@ def conform(
 
 
 def as_array(value: Any, what: str) -> np.ndarray:
-    """np.asarray; any error (of a ragged list, a tensor on a device) becomes a DataError."""
+    """np.asarray; any error (ragged list, tensor on a device) is raised as DataError."""
     try:
         return np.asarray(value)
     except Exception as err:
-        raise DataError(f"{what} cannot be turned into an array: {first_line(err)}") from err
+        raise DataError(f"{what} cannot be converted to an array: {first_line(err)}") from err
 
 
 def as_labels(value: Any, where: str) -> np.ndarray:
@@ -216,13 +216,13 @@ def format_shape(dims: Sequence[int | str | None] | None) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'x'?" or nothing."""
+    """The text "; did you mean 'x'?", or nothing."""
     close = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def first_line(err: BaseException) -> str:
-    """An exception's message on one line; its class when the message is empty."""
+    """An exception's message on one line; its class if the message is empty."""
     lines = str(err).strip().splitlines()
     return lines[0] if lines else type(err).__name__
 

@@ -1,9 +1,9 @@
-"""The bundled demo model and its data: a small CNN that reads handwritten digits.
+"""The bundled demo model and its data: a small CNN for handwritten digits.
 
-The model is float32 with its BatchNormalization nodes unfolded, opset 17; input `image`, N x 1 x 8 x 8, grey values
+The model is float32 with unfolded BatchNormalization nodes, opset 17; input `image`, N x 1 x 8 x 8, gray values
 0..16 divided by 16; output `logits`, N x 10. Images: Optical Recognition of Handwritten Digits, E. Alpaydin and
 C. Kaynak, UCI Machine Learning Repository, 1998 (CC BY 4.0, see ATTRIBUTION.md here), as copied by scikit-learn.
-tools/generators/train_demo.py makes both files.
+tools/generators/train_demo.py generates both files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 INPUT = "image"
 LABELS = "labels"
-# The grey value that becomes 1.0; a power of two, so the division is exact.
+# The gray value that maps to 1.0; a power of two, so that the division is exact.
 GREY_MAX = 16.0
 
 

@@ -1,8 +1,8 @@
-"""Latency of models side by side: one process, the same inputs, taking turns.
+"""Latency of models side by side: one process, the same inputs, in alternation.
 
-Machines drift, so the models take turns, in reverse order every other round, and ratios are taken between neighbours
-in time: the median over the rounds of the quotient of the round's medians. Inputs and outputs are bound once, so that
-no runtime is charged for copies between its memory and Python's.
+Machine speed drifts, so the models alternate, in reverse order every other round, and ratios are computed between
+measurements adjacent in time: the median over the rounds of the quotient of the round's medians. Inputs and outputs
+are bound once, so that copies between a runtime's memory and Python's are not timed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from onnxq.reporting import Progress
 ROUNDS = 15
 RUNS_MIN, RUNS_MAX = 2 * ROUNDS, 100_000
 SECONDS = 2.0
-# onnxruntime's threads spin for some 30 ms after a run, which would take the next one's CPUs at the start of its turn.
+# onnxruntime's threads spin for about 30 ms after a run and would occupy CPUs at the start of the next model's turn.
 SETTLE = 0.05
 
 
@@ -35,8 +35,8 @@ SETTLE = 0.05
 class Timing:
     """Latency of one model, in ms per run of the whole batch.
 
-    runtime: onnxruntime or openvino; version: its. runs: the timed ones. p10_ms, p90_ms: quantiles. ratio: to the first
-    model, above 1 is slower (the median over rounds of the quotients of the rounds' medians).
+    runtime: onnxruntime or openvino; version: of the runtime. runs: number of timed runs. p10_ms, p90_ms: quantiles.
+    ratio: to the first model, above 1 is slower (median over rounds of the quotients of the rounds' medians).
     """
 
     model: str
@@ -86,16 +86,16 @@ def bench(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Benchmark:
-    """Time a model, and others on the same inputs, taking turns in this process.
+    """Time a model, and others on the same inputs, in alternation in this process.
 
     against: further models; the text "openvino:m.onnx" runs m.onnx in OpenVINO (hint LATENCY, one stream, `threads`
     threads). data: samples (see open_data), of which the first batch is fed; random ones of the model's types by
     default. batch_size: samples per run, where the model's batch is dynamic. shapes: of inputs with free dimensions,
     {name: dims}. threads: 0 is each runtime's default. seconds: of timed runs per model; repeats: number of runs
-    instead. per_layer: also where the first model's time goes. seed: of the random samples. progress: called with
-    (rounds done, rounds in all). Raises ConfigError where the models do not take the same inputs or a dimension is
-    unknown, ModelError where a runtime refuses a model, DataError where the data does not fit, MissingDependencyError
-    when OpenVINO is requested but not installed.
+    instead. per_layer: also times per layer of the first model. seed: of the random samples. progress: called with
+    (rounds done, total rounds). Raises ConfigError if the models do not have the same inputs or a dimension is unknown,
+    ModelError if a runtime rejects a model, DataError if the data does not fit, MissingDependencyError if OpenVINO is
+    requested but not installed.
     """
     if repeats is not None and repeats < 1:
         raise ConfigError(f"{repeats} repeats: at least one run is needed")
@@ -103,7 +103,7 @@ def bench(
         raise ConfigError(f"{seconds} seconds: a positive number is needed")
     kind, measured = _split(model)
     if per_layer and kind == OPENVINO:
-        raise ConfigError("times per layer are onnxruntime's: give a first model that runs in it")
+        raise ConfigError("times per layer come from onnxruntime: the first model must run in it")
     feeds, count, notes = bench_feeds(load(measured), data, preprocess, batch_size, shapes, seed)
     names = _names([model, *against])
     competitors = [
@@ -136,8 +136,8 @@ def measure(
 ) -> list[list[list[float]]]:
     """Seconds of every timed run, by candidate and round. The first run of a turn fills the caches and is not timed.
 
-    seconds: approximate time per candidate; repeats: timed runs per candidate instead. settle: seconds of rest ahead of
-    each turn when there are several candidates.
+    seconds: approximate time per candidate; repeats: timed runs per candidate instead. settle: seconds of pause before
+    each turn if there are several candidates.
     """
     rest = settle if len(runs) > 1 else 0.0
     counts = []
@@ -165,7 +165,7 @@ def measure(
 
 
 def settle(threads: int) -> float:
-    """Seconds of rest ahead of a turn: candidates on one thread leave no spinning threads."""
+    """Seconds of pause before a turn; 0 on one thread, which leaves no spinning threads."""
     return 0.0 if threads == 1 else SETTLE
 
 
@@ -189,7 +189,7 @@ def paired_ratio(rounds: Sequence[Sequence[float]], reference: Sequence[Sequence
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which this share of the values lies (the nearest of them)."""
+    """The quantile of the values at this share (nearest value)."""
     return sorted(values)[round(share * (len(values) - 1))]
 
 
@@ -226,7 +226,7 @@ def _split(source: Source) -> tuple[str, Source]:
 
 
 def _names(sources: Sequence[Source]) -> list[str]:
-    """File names; whole paths where two models in one runtime have the same one."""
+    """File names; full paths if two models in one runtime have the same name."""
     split = [_split(s) for s in sources]
     short = [(kind, Path(s).name if isinstance(s, (str, Path)) else _made_name(s)) for kind, s in split]
     return [

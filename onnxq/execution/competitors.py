@@ -1,4 +1,4 @@
-"""Models that are loaded, fed and ready to be timed, in onnxruntime or OpenVINO."""
+"""Models with inputs bound, ready to be timed in onnxruntime or OpenVINO."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ Run = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Competitor:
-    """A model that is loaded, fed and ready: `run()` is one inference.
+    """A loaded model with bound inputs: `run()` is one inference.
 
-    runtime: onnxruntime or openvino; version: its. request: OpenVINO's inference request, for openvino_times.
+    runtime: onnxruntime or openvino; version: of the runtime. request: OpenVINO's inference request, for
+    openvino_times.
     """
 
     name: str
@@ -46,8 +47,8 @@ def open_competitor(
     """Load a model, bind its inputs and run it once.
 
     threads: 0 is the runtime's default. openvino: use OpenVINO (CPU, hint LATENCY, one stream) instead of onnxruntime.
-    profile: let OpenVINO record times per node. Raises ModelError when the runtime refuses the model, ConfigError for
-    other inputs than `feeds`, DataError when the model cannot run on them, MissingDependencyError without OpenVINO.
+    profile: make OpenVINO record times per node. Raises ModelError if the runtime rejects the model, ConfigError for
+    inputs other than `feeds`, DataError if the model cannot run on them, MissingDependencyError without OpenVINO.
     """
     opened = _openvino(model, feeds, threads, name, profile) if openvino else _onnxruntime(model, feeds, threads, name)
     try:
@@ -60,7 +61,7 @@ def open_competitor(
 def openvino_times(competitor: Competitor) -> list[tuple[str, str, float]]:
     """(node type, implementation, seconds) of every node that the last run of an OpenVINO competitor executed.
 
-    The competitor was opened with `profile`. implementation: OpenVINO's name, with the precision it computed in:
+    The competitor must be opened with `profile`. implementation: OpenVINO's name, with the precision it computed in:
     "brgconv_avx512_I8".
     """
     nodes = [(n.node_type, n.exec_type, n.real_time.total_seconds()) for n in competitor.request.get_profiling_info()]
@@ -104,20 +105,20 @@ def _openvino(model: Source, feeds: Feeds, threads: int, name: str, profile: boo
             request.set_tensor(key, openvino.Tensor(array))
     except OnnxqError:
         raise
-    except Exception as err:  # RuntimeError and others, depending on what its C++ threw
-        raise ModelError(f"{name}: OpenVINO refuses the model: {_first_line(err)}") from err
+    except Exception as err:  # RuntimeError and others, depending on the C++ exception
+        raise ModelError(f"{name}: OpenVINO rejects the model: {_first_line(err)}") from err
     return Competitor(name, OPENVINO, openvino.__version__.split("-")[0], request.infer, request)
 
 
 def _same_inputs(name: str, inputs: Sequence[str], feeds: Feeds) -> None:
     if set(inputs) != set(feeds):
         raise ConfigError(
-            f"{name} takes {', '.join(inputs)}, the first model takes {', '.join(feeds)}: they cannot be compared"
+            f"{name} has inputs {', '.join(inputs)}, the first model {', '.join(feeds)}: they cannot be compared"
         )
 
 
 def _first_line(err: BaseException) -> str:
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    # OpenVINO names the place in its source first, and then the reason.
+    # OpenVINO reports the source location first, then the reason.
     reasons = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
     return runtime.ORIGIN.sub("", (reasons or lines or [type(err).__name__])[0])

@@ -1,4 +1,4 @@
-"""Cut a model open at its quantized tensors, so that every layer can be fed what we choose."""
+"""Cut a model at its quantized tensors, so that every layer can be fed chosen values."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from onnxq.graph.shapes import element_type
 
 @dataclass(frozen=True)
 class Cut:
-    """One quantized activation. fed: the new graph input, float, that is quantized in its place.
+    """One quantized activation. fed: the new float graph input that is quantized instead.
 
-    measured: the new graph output, what the layer makes of its own inputs, quantized and dequantized. dequantized: the
-    tensor that the model's layers read. For a graph input fed is its own name and measured the same as dequantized.
+    measured: the new graph output, the layer's result from its own inputs, quantized and dequantized. dequantized: the
+    tensor that the model's layers read. For a graph input, fed is its own name and measured equals dequantized.
     """
 
     quantize: gs.Node
@@ -31,11 +31,11 @@ class Cut:
 
 
 def cut_model(model: Model) -> tuple[onnx.ModelProto, list[Cut]]:
-    """A QDQ model in which every quantized activation is fed from outside, and what each layer makes is an output.
+    """A QDQ model in which every quantized activation is fed from outside and every layer's result is an output.
 
-    Each QuantizeLinear (with a grid Clip before it) reads a new graph input instead of what its layer computed; a copy
-    of the chain up to a DequantizeLinear quantizes that. All layers then run in one session and no error travels.
-    Whole Q → DQ pairs are kept on both sides because runtimes fuse, and turn signed codes into unsigned, by pairs.
+    Each QuantizeLinear (with its grid Clip) reads a new graph input instead of its layer's result; a copy of the chain
+    up to a DequantizeLinear quantizes that result. All layers then run in one session and errors do not propagate.
+    Complete Q → DQ pairs are kept on both sides because runtimes fuse, and convert signed codes to unsigned, by pairs.
     """
     proto = to_proto(model)
     graph = proto.graph
@@ -68,9 +68,9 @@ def cut_model(model: Model) -> tuple[onnx.ModelProto, list[Cut]]:
 
 
 def cut_tensors(model: Model, names: Sequence[str]) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """A model in which whatever reads one of these tensors reads a new graph input, and each of them is an output.
+    """A model in which readers of these tensors read new graph inputs instead, and each of the tensors is an output.
 
-    names: tensors that nodes of the top level make. Returns the names of the new inputs too. Subgraphs follow.
+    names: tensors that nodes of the top level produce. Also returns the names of the new inputs. Includes subgraphs.
     """
     proto = to_proto(model)
     graph = proto.graph
@@ -108,7 +108,7 @@ def _chain(quantize: gs.Node) -> list[gs.Node]:
 
 
 def _copy(chain: list[NodeProto], taken: set[str]) -> list[NodeProto]:
-    """The same nodes once more, on the tensor they read now."""
+    """Copies of the same nodes, on the tensor that they currently read."""
     source = chain[0].input[0]
     copied = []
     for node in chain:
@@ -123,6 +123,6 @@ def _copy(chain: list[NodeProto], taken: set[str]) -> list[NodeProto]:
 
 
 def _value_info(name: str, like: gs.Tensor) -> onnx.ValueInfoProto:
-    """A graph input or output of the element type and the shape of a tensor, as far as they are known."""
+    """A graph input or output with the element type and shape of a tensor, as far as known."""
     kind = element_type(like) or TensorProto.FLOAT
     return helper.make_tensor_value_info(name, kind, list(like.shape) if like.shape is not None else None)

@@ -1,4 +1,4 @@
-"""The inputs that models are timed on: one batch of data, or of random numbers."""
+"""Inputs for timing: one batch of data or of random numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Feeds = Mapping[str, NDArray]
 
 
 def feeds_for(model: Model, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0) -> Feeds:
-    """Random numbers for every input, batch 1 where it is open. Raises ConfigError as bench does."""
+    """Random numbers for every input, batch 1 if it is open. Raises ConfigError as bench does."""
     return bench_feeds(model, None, None, None, shapes, seed)[0]
 
 
@@ -28,9 +28,9 @@ def bench_feeds(
     shapes: Mapping[str, Sequence[int]] | None,
     seed: int,
 ) -> tuple[Feeds, int, tuple[str, ...]]:
-    """The first batch of the data (random numbers without data), how many samples it has, and what was assumed.
+    """The first batch of the data (random numbers without data), its number of samples, and the assumptions made.
 
-    Raises ConfigError where a dimension is unknown or the batch size does not fit, DataError for unsuitable data.
+    Raises ConfigError if a dimension is unknown or the batch size does not fit, DataError for unsuitable data.
     """
     specs = input_specs(model.graph)
     plan = BatchPlan.of(specs)
@@ -38,10 +38,10 @@ def bench_feeds(
         raise ConfigError(f"the batch size must be 1 or more, not {batch_size}")
     if batch_size is not None and plan.fixed not in (None, batch_size):
         raise ConfigError(
-            f"{model.name}: its batch is fixed to {plan.fixed}, it cannot run {batch_size} samples at once"
+            f"{model.name}: its batch is fixed to {plan.fixed}; it cannot run {batch_size} samples per batch"
         )
     if batch_size is not None and batch_size > 1 and not plan.carriers:
-        raise ConfigError(f"{model.name}: none of its inputs has a batch axis, leave the batch size out")
+        raise ConfigError(f"{model.name}: none of its inputs has a batch axis; omit the batch size")
     if data is None:
         return _random_feeds(specs, plan, batch_size, shapes, seed)
     size = batch_size or plan.fixed or 1

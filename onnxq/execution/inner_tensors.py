@@ -1,4 +1,4 @@
-"""Run a model and yield named tensors, some at a time, so that memory stays bounded however many there are."""
+"""Run a model and yield named tensors in groups, so that memory stays bounded however many there are."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from onnxq.errors import CalibrationError, DataError, first_line
 from onnxq.graph.model import Model, to_proto
 from onnxq.graph.shapes import element_type
 
-# Tensors fetched in one run together; more are fetched in several runs of the same batch.
+# Tensors fetched in one run; more are fetched in several runs of the same batch.
 FETCH_BUDGET = 256 << 20
 BFLOAT16 = "bfloat16"
-PROBE = 16  # tensors fetched at once while sizes are unknown
+PROBE = 16  # tensors fetched per run while sizes are unknown
 
 
 def observed_model(model: Model, tensors: Sequence[str]) -> onnx.ModelProto:
-    """The model with these tensors as further outputs. Raises CalibrationError for a tensor that does not exist."""
+    """The model with these tensors as additional outputs. Raises CalibrationError for a tensor that does not exist."""
     proto = to_proto(model)
     known = model.graph.tensors()
     present = {o.name for o in proto.graph.output}
@@ -38,7 +38,7 @@ def observed_model(model: Model, tensors: Sequence[str]) -> onnx.ModelProto:
 
 
 def output_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
-    """What a tensor is when it becomes a graph output: name and element type, no shape."""
+    """The declaration of a tensor as a graph output: name and element type, no shape."""
     info = onnx.ValueInfoProto(name=tensor.name)
     if tensor.dtype is not None:
         info.type.tensor_type.elem_type = element_type(tensor)
@@ -48,7 +48,7 @@ def output_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
 class Fetcher:
     """Runs batches through a session and yields named tensors in groups that stay under the memory budget.
 
-    threads: how many share the budget, by calling `run` at the same time.
+    threads: number of threads that call `run` concurrently and share the budget.
     """
 
     def __init__(self, session: Any, names: Sequence[str], threads: int = 1) -> None:
@@ -95,7 +95,7 @@ def run_batch(session: Any, names: Sequence[str], batch: Batch) -> list[NDArray]
 
 
 def run_session(session: Any, names: Sequence[str], feeds: Mapping[str, NDArray]) -> list[NDArray]:
-    """session.run, with bfloat16 arrays too: onnxruntime takes and gives those only as values of its own."""
+    """session.run that supports bfloat16 arrays, which onnxruntime accepts and returns only as OrtValues."""
     narrow = any(array.dtype.name == BFLOAT16 for array in feeds.values())
     if not narrow and not any(o.type == f"tensor({BFLOAT16})" for o in session.get_outputs()):
         return list(session.run(list(names), dict(feeds)))
@@ -104,7 +104,7 @@ def run_session(session: Any, names: Sequence[str], feeds: Mapping[str, NDArray]
 
 
 def to_value(array: NDArray) -> Any:
-    """An array as onnxruntime's own value, which bfloat16 must come as."""
+    """An array as an OrtValue, which bfloat16 requires."""
     from onnxruntime import OrtValue
 
     if array.dtype.name != BFLOAT16:
@@ -124,7 +124,7 @@ def _from_value(value: Any) -> NDArray:
 
 
 def real_part(values: NDArray, batch: Batch) -> NDArray:
-    """Without the rows of padding samples that fill up a fixed batch."""
+    """The values without the rows of samples that pad a fixed batch."""
     fed = max((len(v) for v in batch.feeds.values() if v.ndim), default=batch.count)
     if batch.count >= fed or values.ndim == 0 or values.shape[0] % fed:
         return values

@@ -1,7 +1,7 @@
-"""Where a model's time goes: onnxruntime's own profile, node by node, with the work and the memory traffic of each.
+"""Times per node from onnxruntime's own profile, with the work and the memory traffic of each node.
 
-The profile names the nodes of the optimized graph and gives the shapes of their operands, but not those of weights that
-were packed when the session was made. So the optimized graph is written as well; its nodes are in execution order.
+The profile names the nodes of the optimized graph and the shapes of their operands, but not of weights that were packed
+when the session was created. So the optimized graph is written as well; its nodes are in execution order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RUNS_MIN, RUNS_MAX = 5, 200
 EVENT = "_kernel_time"
 CONTROL_FLOW = ("If", "Loop", "Scan")
 
-# Operator → index of its weight, onnxruntime's fused ones and ours included.
+# Operator → index of its weight, including onnxruntime's fused operators and those of com.onnxq.
 CONVOLUTIONS = {
     "Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "DeformConv": 1, "QLinearConv": 3,
     **{name: 1 for name, spec in OPERATORS.items() if spec.products == "filter"},
@@ -51,9 +51,9 @@ Source = str | Path | bytes | onnx.ModelProto | Model
 class LayerTime:
     """One node of the executed graph.
 
-    ms: mean of the middle half of the runs, per run of the whole batch. share: of the time of all nodes. macs:
-    multiply-accumulates, None where unknown, 0 for operators that multiply no matrices. bytes_moved: inputs, weights
-    and outputs, each once. lost_ms: time beyond what its multiply-accumulates take at the ceiling.
+    ms: mean of the middle half of the runs, per run of the whole batch. share: of the time of all nodes, 0 to 1. macs:
+    multiply-accumulates, None if unknown, 0 for operators without matrix products. bytes_moved: inputs, weights and
+    outputs, each once. lost_ms: time beyond what its multiply-accumulates would need at the ceiling.
     """
 
     node: str
@@ -66,12 +66,12 @@ class LayerTime:
 
     @property
     def gops(self) -> float:
-        """10⁹ operations per second, two per multiply-accumulate."""
+        """Rate in 10⁹ operations per second, two per multiply-accumulate."""
         return 2e-6 * (self.macs or 0) / self.ms if self.ms else 0.0
 
     @property
     def gbytes(self) -> float:
-        """10⁹ bytes per second."""
+        """Memory traffic in 10⁹ bytes per second."""
         return 1e-6 * self.bytes_moved / self.ms if self.ms else 0.0
 
 
@@ -79,9 +79,9 @@ class LayerTime:
 class LayerTimes:
     """Every node in execution order.
 
-    run_ms: the whole run, with the time between nodes and the profiler's own cost. ceiling_gops: peak of the chosen
-    tier of kernels times the threads, where the model has operators of com.onnxq and the number of threads is fixed;
-    else the rate of its fastest layer. ceiling: which of the two, in words. runs: that were profiled.
+    run_ms: the whole run, including time between nodes and profiling overhead. ceiling_gops: peak of the selected
+    kernel tier times the threads, if the model has operators of com.onnxq and the number of threads is fixed; else the
+    rate of its fastest layer. ceiling: which of the two, in words. runs: number of profiled runs.
     """
 
     layers: tuple[LayerTime, ...]
@@ -91,11 +91,11 @@ class LayerTimes:
     runs: int
 
     def worst(self, count: int = WORST) -> list[LayerTime]:
-        """The nodes that lose most time against the ceiling."""
+        """The nodes that lose the most time relative to the ceiling."""
         return sorted(self.layers, key=lambda layer: -layer.lost_ms)[:count]
 
     def by_op(self) -> dict[str, tuple[int, float, float]]:
-        """{operator: (nodes, ms, share)}, the longest first."""
+        """{operator: (nodes, ms, share)}, slowest first."""
         ops = {layer.op for layer in self.layers}
         groups = {op: [layer for layer in self.layers if layer.op == op] for op in ops}
         rows = {op: (len(g), sum(x.ms for x in g), sum(x.share for x in g)) for op, g in groups.items()}
@@ -113,8 +113,8 @@ def layer_times(
     """Profile a model in onnxruntime on one set of inputs.
 
     feeds: {input name: array}. threads: 0 is onnxruntime's default. seconds: approximate time. ceiling_gops: the rate
-    to compare the layers with; None determines it as LayerTimes describes. Raises ModelError when onnxruntime refuses
-    the model.
+    to compare the layers with; None determines it as LayerTimes describes. Raises ModelError if onnxruntime rejects the
+    model.
     """
     with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
         optimized = Path(folder, "optimized.onnx")
@@ -137,7 +137,7 @@ def runnable_source(model: Source) -> str | Path | bytes | onnx.ModelProto:
 
 
 def _runs(run: Any, nodes: int, seconds: float) -> int:
-    """Run for about so many seconds after a warm-up run; returns how many runs followed that one."""
+    """Run for about this many seconds after a warm-up run; returns the number of runs after it."""
     run()
     started = time.perf_counter()
     run()
@@ -149,7 +149,7 @@ def _runs(run: Any, nodes: int, seconds: float) -> int:
 
 
 def _executed(events: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Events of the main graph's nodes in order; those inside a control-flow node are part of its time."""
+    """Events of the main graph's nodes in order; nodes inside a control-flow node count as part of it."""
     inside = -1
     for event in sorted(events, key=lambda e: (e["ts"], -e["dur"])):
         if event["ts"] < inside:
@@ -211,7 +211,7 @@ def _ceiling(ours: bool, threads: int, given: float | None, rates: Sequence[floa
 def _nodes(
     keys: Sequence[tuple[str, str]], events: Mapping[tuple[str, str], dict[str, Any]], graph: onnx.GraphProto
 ) -> dict[tuple[str, str], onnx.NodeProto]:
-    """{event key: node}: by execution order, or by name where the file has another order."""
+    """{event key: node}: by execution order, or by name if the file has a different order."""
     in_order = dict(zip(keys, graph.node, strict=False))
     if len(keys) == len(graph.node) and all(n.op_type == events[k]["op_name"] for k, n in in_order.items()):
         return in_order
@@ -232,7 +232,7 @@ def _shapes(values: Sequence[Mapping[str, Sequence[int]]]) -> list[tuple[int, ..
 
 
 def _macs(args: Mapping[str, Any], node: onnx.NodeProto | None, constants: Mapping[str, TensorProto]) -> int | None:
-    """Multiply-accumulates of one execution, from the shapes it ran with."""
+    """Multiply-accumulates per execution, from the shapes it ran with."""
     op = args["op_name"]
     if op not in CONVOLUTIONS and op not in PRODUCTS:
         return 0
@@ -247,7 +247,7 @@ def _macs(args: Mapping[str, Any], node: onnx.NodeProto | None, constants: Mappi
 def _weight_shape(
     node: onnx.NodeProto | None, index: int, given: Sequence[tuple[int, ...]], constants: Mapping[str, TensorProto]
 ) -> tuple[int, ...] | None:
-    """None where the weight was packed away and its node could not be identified."""
+    """The weight's shape; None if the weight was packed and its node could not be identified."""
     if node is None or len(node.input) <= index:
         return None
     if node.input[index] in constants:

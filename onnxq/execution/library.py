@@ -1,4 +1,4 @@
-"""The kernel library: where it is, which tiers of kernels it has, and which of them this CPU runs.
+"""The kernel library: its location, its kernel tiers, and those that this CPU supports.
 
 The list of tiers is the library's own (kernels/CMakeLists.txt); nothing here repeats it.
 """
@@ -21,9 +21,9 @@ ISA_VARIABLE = "ONNXQ_ISA"
 
 @dataclass(frozen=True)
 class Tier:
-    """Kernels for one instruction set. needs: CPU features, as cpu_features() names them.
+    """Kernels for one instruction set. needs: CPU features, named as in cpu_features().
 
-    inner_loop: what its inner loop is made of, in a few words.
+    inner_loop: short description of its inner loop.
     """
 
     name: str
@@ -34,28 +34,28 @@ class Tier:
 def library_path() -> Path:
     """The kernel library, for `SessionOptions.register_custom_ops_library`.
 
-    The environment variable ONNXQ_LIBRARY names another build of it (with sanitizers, say).
-    Raises OnnxqError when there is none.
+    The environment variable ONNXQ_LIBRARY selects another build (for example with sanitizers).
+    Raises OnnxqError if there is none.
     """
     path = _find_library()
     if path is None:
         raise OnnxqError(
-            "the kernel library is not installed: there was no working C++17 compiler when onnxq was. Integer-only "
-            "models run on their function bodies, the same results only slower. For the kernels install g++ 11 or "
+            "the kernel library is not installed: onnxq was installed without a working C++17 compiler. Integer-only "
+            "models run on their function bodies, with the same results but slower. For the kernels, install g++ 11 or "
             "clang 14 (or later), then reinstall onnxq with `pip install -v --force-reinstall --no-deps`"
         )
     return path
 
 
 def has_library() -> bool:
-    """Whether there is a kernel library. Raises OnnxqError when ONNXQ_LIBRARY names no file."""
+    """Whether there is a kernel library. Raises OnnxqError if ONNXQ_LIBRARY names a missing file."""
     return _find_library() is not None
 
 
 def cpu_features() -> tuple[str, ...]:
-    """What this CPU and operating system offer to integer kernels, of the features that tiers need.
+    """The features that kernel tiers need and that this CPU and operating system support.
 
-    Raises OnnxqError when there is no kernel library or it cannot be loaded.
+    Raises OnnxqError if there is no kernel library or it cannot be loaded.
     """
     return tuple(_function("onnxq_cpu_features", ctypes.c_char_p)().decode().split())
 
@@ -63,13 +63,13 @@ def cpu_features() -> tuple[str, ...]:
 def kernel_tiers() -> tuple[str, ...]:
     """The names of the tiers of kernels that are compiled in, best first.
 
-    Raises OnnxqError when there is no kernel library or it is of another version.
+    Raises OnnxqError if there is no kernel library or its version does not match.
     """
     return tuple(_function("onnxq_kernel_tiers", ctypes.c_char_p)().decode().split())
 
 
 def tier_table() -> tuple[Tier, ...]:
-    """Every tier that the library knows, best first, also those that its compiler could not compile.
+    """Every tier that the library knows, best first, including those that its compiler could not compile.
 
     Raises OnnxqError as kernel_tiers does.
     """
@@ -78,22 +78,22 @@ def tier_table() -> tuple[Tier, ...]:
 
 
 def kernel_isa() -> str:
-    """The tier that a session made now would use: what ONNXQ_ISA asks for, else the best that this CPU has.
+    """The tier that a new session would use: the one that ONNXQ_ISA requests, else the best that this CPU supports.
 
-    Raises OnnxqError when there is no kernel library, or when ONNXQ_ISA asks for a tier that is unavailable.
+    Raises OnnxqError if there is no kernel library, or if ONNXQ_ISA requests an unavailable tier.
     """
     chosen = _function("onnxq_kernel_isa", ctypes.c_char_p)()
     if not chosen:
         asked = os.environ.get(ISA_VARIABLE, "")
         raise OnnxqError(
-            f"{ISA_VARIABLE}={asked}: there is no such tier of kernels, or this CPU cannot run it; "
-            f"built are {', '.join(kernel_tiers())}; unset it to take the best (see `onnxq kernels`)"
+            f"{ISA_VARIABLE}={asked}: there is no such kernel tier, or this CPU does not support it; "
+            f"available in this build: {', '.join(kernel_tiers())}; unset it to use the best (see `onnxq kernels`)"
         )
     return str(chosen.decode())
 
 
 def peak_macs(seconds: float = 0.05) -> float:
-    """8-bit multiply-accumulates a second of the chosen tier's own inner loop on one thread, measured for `seconds`.
+    """8-bit multiply-accumulates per second of the selected tier's inner loop on one thread, measured for `seconds`.
 
     Raises OnnxqError as kernel_isa does.
     """
@@ -102,7 +102,7 @@ def peak_macs(seconds: float = 0.05) -> float:
 
 
 def load() -> ctypes.CDLL:
-    """The plain C functions of the kernel library. Raises OnnxqError when there is none or it cannot be loaded."""
+    """The plain C functions of the kernel library. Raises OnnxqError if there is none or it cannot be loaded."""
     path = library_path()
     try:
         return ctypes.CDLL(str(path))
@@ -112,7 +112,7 @@ def load() -> ctypes.CDLL:
 
 
 def _function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of the kernel library. Raises OnnxqError when it has none of that name."""
+    """A function of the kernel library. Raises OnnxqError if it does not have it."""
     try:
         found = getattr(load(), name)
     except AttributeError:
@@ -132,6 +132,6 @@ def _find_library() -> Path | None:
                 f"{LIBRARY_VARIABLE}: there is no file {path}; unset it to use the installed kernel library"
             )
         return path
-    # An editable install has two folders: the sources, and the one that the build installs into.
+    # An editable install has two folders: the sources, and the one into which the build installs.
     candidates = (Path(folder, "_kernels", name) for folder in sys.modules["onnxq"].__path__ for name in LIBRARY_NAMES)
     return next((path for path in candidates if path.is_file()), None)

@@ -1,7 +1,7 @@
 """onnxruntime sessions with the kernel library registered.
 
-A model with operators of domain com.onnxq runs on the kernels when the library is registered and on its own function
-bodies when it is not: the same integers, only slower.
+A model with operators of domain com.onnxq runs on the kernels if the library is registered and on its own function
+bodies otherwise: the same integers, but slower.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LEVELS = {
     "none": "ORT_DISABLE_ALL",
 }
 WEIGHTS_ENTRY = "session.optimized_model_external_initializers_file_name"
-LOG_FATAL = 4  # errors come as exceptions; printed too, they would not be one line
-# What onnxruntime puts before its messages: an error code, and for some the place in its own source.
+LOG_FATAL = 4  # errors are raised as exceptions; also printing them would take more than one line
+# The prefix of onnxruntime's messages: an error code, and for some the location in its source.
 ORIGIN = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : "
     r"(Exception during initialization: )?(Load model from .*? failed: ?)?(/\S+:\d+ .*?\) )?"
 )
-PROTO_LIMIT = 1_800_000_000  # bytes; a protobuf message ends at 2 GiB, stay clear of it
+PROTO_LIMIT = 1_800_000_000  # bytes; a protobuf message is limited to 2 GiB, stay clear of it
 
 
 def session(
@@ -46,17 +46,17 @@ def session(
     optimized: str | Path | None = None,
     kernels: bool = True,
 ) -> ort.InferenceSession:
-    """An onnxruntime session with the kernel library registered when there is one.
+    """An onnxruntime session, with the kernel library registered if there is one.
 
-    model: a path, which is how models over 2 GB or with external data are given, or a serialized or parsed model.
-    threads: of one operator (intra-op); 0 lets onnxruntime choose.
+    model: a path (required for models over 2 GB or with external data), or a serialized or parsed model.
+    threads: intra-op threads; 0 lets onnxruntime choose.
     provider: cpu, cuda, or any name that onnxruntime lists.
     optimize: all (or True), extended, basic, none (or False).
-    profile: write onnxruntime's profile, under this prefix if it is one; `session.end_profiling()` returns the file.
-    optimized: write the graph that is executed here, its weights beside it (`.weights`), without its functions.
+    profile: write onnxruntime's profile, under this prefix if a string; `session.end_profiling()` returns the file.
+    optimized: write the executed graph to this path, its weights next to it (`.weights`), without its functions.
     kernels: False leaves the library out, so that operators of com.onnxq run on their function bodies.
 
-    Raises ModelError when onnxruntime refuses the model, ConfigError for an unknown provider or level, and
+    Raises ModelError if onnxruntime rejects the model, ConfigError for an unknown provider or level, and
     MissingDependencyError without onnxruntime.
     """
     ort = _onnxruntime()
@@ -70,7 +70,7 @@ def session(
             options.profile_file_prefix = str(profile)
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
-        options.add_session_config_entry(WEIGHTS_ENTRY, f"{Path(optimized).name}.weights")  # a message holds 2 GiB
+        options.add_session_config_entry(WEIGHTS_ENTRY, f"{Path(optimized).name}.weights")  # 2 GiB limit
     if kernels and library.has_library():
         _register(options, library.library_path())
     providers = [_provider(provider, ort.get_available_providers())]
@@ -129,7 +129,7 @@ def _open(source: str | bytes, where: str, options: ort.SessionOptions, provider
     try:
         return ort.InferenceSession(source, options, providers=providers)
     except Exception as err:  # onnxruntime's own classes derive straight from Exception
-        raise ModelError(f"{where}: onnxruntime refuses the model: {_first_line(err)}") from err
+        raise ModelError(f"{where}: onnxruntime rejects the model: {_first_line(err)}") from err
 
 
 def _large_session(model: onnx.ModelProto, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:

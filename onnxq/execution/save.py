@@ -1,4 +1,4 @@
-"""Writing models: validated first, then renamed into place, so that no half-written file is ever left."""
+"""Writing models: validated first, then renamed into place, so that no partial file is ever left."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from onnxq.graph.model import INLINE_LIMIT, OPSET_MAX, Model, to_proto
 from onnxq.graph.protos import tensor_bytes, tensor_protos
 
 EXTERNAL_SUFFIX = ".data"
-# Tensors below this stay inside the model file even when the others are external (shapes, scales).
+# Tensors smaller than this stay in the model file even if others are external (shapes, scales).
 EXTERNAL_MIN = 1024
 COPY_CHUNK = 1 << 24
-PAGE = 4096  # tensors start at a multiple, so that runtimes can map them
+PAGE = 4096  # tensors start at multiples of this, so that runtimes can map them
 
 
 def save(model: Model, path: str | Path, beside: Mapping[str, str] | None = None) -> None:
     """Validate a model (checker with full check, then an onnxruntime session) and write it.
 
-    beside: texts of further files by name; they appear in the same folder with the model, or nothing does.
-    Weights go to `<path>.data` when the model came with external data or does not fit a 2 GiB protobuf message.
-    Raises ModelError when the model is invalid, OutputError when it cannot be written; nothing is replaced then.
+    beside: texts of further files by name, written to the same folder together with the model or not at all.
+    Weights go to `<path>.data` if the model had external data or does not fit in a 2 GiB protobuf message.
+    Raises ModelError if the model is invalid, OutputError if it cannot be written; nothing is replaced in that case.
     """
     target = check_writable(path)
     proto = to_proto(model)
@@ -37,7 +37,7 @@ def save(model: Model, path: str | Path, beside: Mapping[str, str] | None = None
     if external:
         _check_source(proto, target, model_dir(model))
     try:
-        # A folder, because an external file is named inside the model: both carry their final names from the start.
+        # A folder, because the model contains the name of its external file: both get their final names right away.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             staged = Path(folder) / target.name
             write_proto(proto, staged, base_dir=model_dir(model), external=external)
@@ -52,26 +52,26 @@ def save(model: Model, path: str | Path, beside: Mapping[str, str] | None = None
 
 
 def _check_source(proto: onnx.ModelProto, target: Path, base_dir: Path) -> None:
-    """Refuse to replace the file that weights are still read from: the model could not be used or saved again."""
+    """Raise OutputError rather than replace the file from which weights are still read."""
     data = target.with_name(target.name + EXTERNAL_SUFFIX)
     for tensor in tensor_protos(proto.graph):
         if external_data_helper.uses_external_data(tensor):
             source = base_dir / external_data_helper.ExternalDataInfo(tensor).location
             if data.exists() and source.exists() and data.samefile(source):
                 raise OutputError(
-                    f"{target}: its weights would replace {source.name}, which they are read from; choose another name"
+                    f"{target}: its weights would replace their own source, {source.name}; choose another name"
                 )
 
 
 def model_dir(model: Model) -> Path:
-    """The folder that the model's external tensors are relative to."""
+    """The folder to which the model's external tensors are relative."""
     return model.path.parent if model.path else Path()
 
 
 def write_proto(proto: onnx.ModelProto, path: Path, base_dir: Path, external: bool) -> None:
-    """Write a ModelProto as it is (no validation); large tensors to `<path>.data` when `external`.
+    """Write a ModelProto without validation; large tensors go to `<path>.data` if `external`.
 
-    base_dir: the folder that tensors still in external files are relative to; they are streamed, not held in memory.
+    base_dir: the folder to which tensors still in external files are relative; they are streamed, not kept in memory.
     The proto's tensors are changed to point to the new file.
     """
     if not external:
@@ -98,7 +98,7 @@ def write_proto(proto: onnx.ModelProto, path: Path, base_dir: Path, external: bo
 
 
 def _refer(tensor: TensorProto, location: str, offset: int, length: int) -> None:
-    """Leave name, type and shape, and a reference to the values."""
+    """Keep name, type and shape, and a reference to the values."""
     name, dims, data_type, doc = tensor.name, list(tensor.dims), tensor.data_type, tensor.doc_string
     tensor.Clear()
     tensor.name, tensor.data_type, tensor.doc_string = name, data_type, doc
@@ -128,9 +128,9 @@ def _write_values(tensor: TensorProto, base_dir: Path, out) -> None:  # type: ig
 
 @contextlib.contextmanager
 def runnable(proto: onnx.ModelProto, base_dir: Path) -> Iterator[bytes | str]:
-    """What onnxruntime can open: the serialized bytes, or for a model beyond 2 GiB a path in a temporary folder.
+    """What onnxruntime can open: the serialized bytes, or for a model over 2 GiB a path in a temporary folder.
 
-    Raises OutputError when the temporary folder cannot hold the weights.
+    Raises OutputError if the weights do not fit in the temporary folder.
     """
     large = sum(map(tensor_bytes, tensor_protos(proto.graph))) > INLINE_LIMIT
     if not large:
@@ -144,8 +144,8 @@ def runnable(proto: onnx.ModelProto, base_dir: Path) -> Iterator[bytes | str]:
         except OSError as err:
             where = tempfile.tempdir or "temporary folder"
             raise OutputError(
-                f"{where}: cannot hold a copy of the model's weights, which onnxruntime reads from a file: "
-                f"{err.strerror or err}; set TMPDIR to a folder with more room"
+                f"{where}: cannot store a copy of the model's weights, which onnxruntime reads from a file: "
+                f"{err.strerror or err}; set TMPDIR to a folder with more space"
             ) from None
         yield str(path)
 
@@ -155,7 +155,7 @@ def validate(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as err:
-        raise ModelError(f"{path.name}: the model that was made is invalid: {first_line(err)}") from err
+        raise ModelError(f"{path.name}: the generated model is invalid: {first_line(err)}") from err
     proto = onnx.load(str(path), load_external_data=False)
     opset = max((o.version for o in proto.opset_import if o.domain == ""), default=0)
     if opset > OPSET_MAX:

@@ -1,4 +1,4 @@
-"""Sessions on variants of a model: with inner tensors as outputs, or cut open at its quantized tensors."""
+"""Sessions on variants of a model: with inner tensors as outputs, or cut at its quantized tensors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from onnxq.graph.model import Model
 
 @contextlib.contextmanager
 def variant_session(proto: onnx.ModelProto, model: Model, **options: Any) -> Iterator[Any]:
-    """An onnxruntime session on a variant of `model`, whose folder holds the external weights.
+    """An onnxruntime session on a variant of `model`, whose folder contains the external weights.
 
-    options: of runtime.session. Raises ModelError when onnxruntime refuses the variant.
+    options: of runtime.session. Raises ModelError if onnxruntime rejects the variant.
     """
     with runnable(proto, model_dir(model)) as opened:
         yield runtime.session(opened, **options)
@@ -26,7 +26,7 @@ def variant_session(proto: onnx.ModelProto, model: Model, **options: Any) -> Ite
 
 @contextlib.contextmanager
 def observed_session(model: Model, tensors: Sequence[str], **options: Any) -> Iterator[Any]:
-    """An onnxruntime session in which these tensors, inner ones too, are outputs.
+    """An onnxruntime session with these tensors, inner ones included, as outputs.
 
     options: of runtime.session. Raises CalibrationError for an unknown tensor, ModelError as variant_session does.
     """

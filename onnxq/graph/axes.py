@@ -1,4 +1,4 @@
-"""Axes: of a weight's output channel, per operator (a wrong one is onnxruntime #19694), and of reductions."""
+"""Axes: the output-channel axis of a weight, per operator (onnxruntime #19694 got it wrong), and reduction axes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def out_channels(node: gs.Node) -> int | None:
 
 
 def listed_axes(node: gs.Node) -> list[int] | None:
-    """The axes of a reduction as they stand in its attribute or input: [] for none, None if computed at run time."""
+    """The axes of a reduction as given in its attribute or input: [] for none, None if computed at run time."""
     tensor = input_at(node, 1)
     if tensor is not None:
         values = constant_values(tensor)
@@ -50,7 +50,7 @@ def listed_axes(node: gs.Node) -> list[int] | None:
 
 
 def reduced_axes(node: gs.Node, rank: int) -> list[int] | None:
-    """The axes that a reduction goes over, sorted and not negative; None where they are computed at run time."""
+    """The axes that a reduction covers, sorted and non-negative; None where they are computed at run time."""
     listed: Iterable[int] | None = listed_axes(node)
     if listed is None:
         return None

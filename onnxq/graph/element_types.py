@@ -1,6 +1,6 @@
-"""Element types that shape inference leaves unknown, because it stops at operators that it does not know.
+"""Element types that shape inference leaves unknown because it stops at unknown operators.
 
-An operator's definition says which of its operands share one type: where one of them is known (a weight, say), all are.
+An operator's schema states which operands share a type: once one of them is known (a weight, for example), all are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from onnxq.graph.match import STANDARD_DOMAINS
 
 
 def fill_types(graph: gs.Graph) -> int:
-    """Set unknown dtypes in the top-level graph that follow from another operand's; returns how many were set."""
+    """Set unknown dtypes in the top-level graph that follow from another operand; returns how many were set."""
     filled = 0
     if not any(t.dtype is None for n in graph.nodes for t in (*n.inputs, *n.outputs) if not t.is_empty()):
         return 0
@@ -37,7 +37,7 @@ def _fill(tensors: list[gs.Tensor]) -> int:
 
 
 def _groups(node: gs.Node, opset: int) -> Iterator[list[gs.Tensor]]:
-    """Operands of the node that have one type."""
+    """Groups of the node's operands that share a type."""
     if node.domain not in STANDARD_DOMAINS:
         return
     inputs, outputs = _type_names(node.op, opset)

@@ -1,4 +1,4 @@
-"""A graph as a ModelProto, every constant stored once."""
+"""Exporting a graph as a ModelProto with every constant stored once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxq.graph.walk import all_graphs
 def export(graph: gs.Graph) -> onnx.ModelProto:
     """The graph as onnx-graphsurgeon writes it, but with every constant stored once.
 
-    (It repeats what a subgraph captures from outside as initializers and value types of the subgraph.)
+    (onnx-graphsurgeon repeats captured outer tensors as initializers and value types of the subgraph.)
     """
     proto = gs.export_onnx(graph, do_type_check=False)
     _store_once(graph, proto.graph)
@@ -30,7 +30,7 @@ def _store_once(graph: gs.Graph, proto: onnx.GraphProto) -> None:
                 shared.add(tensor)
             seen.add(tensor)
     own = graph.tensors()
-    # A name that means something else at the top cannot move there; each subgraph then keeps its copy.
+    # A name already used for something else at the top level cannot move there; each subgraph keeps its copy.
     hoisted = IdentitySet(t for t in shared if own.get(t.name, t) is t)
     for tensor in hoisted:
         if tensor.name not in own:

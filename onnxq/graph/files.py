@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, JSON read with clear errors."""
+"""Files: written atomically, and JSON read with clear errors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from onnxq.errors import ConfigError, OutputError, first_line
 
 
 def check_writable(path: str | Path) -> Path:
-    """Fail early, before long work, when `path` could not be written; returns it as a Path."""
+    """Fail early, before long work, if `path` is not writable; returns it as a Path. Raises OutputError."""
     target = Path(path)
     folder = target.parent
     if not folder.is_dir():
         raise OutputError(f"{target}: the folder {folder} does not exist")
     if target.is_dir():
-        raise OutputError(f"{target}: is a folder, a file name is needed")
+        raise OutputError(f"{target}: is a folder; give a file name")
     if target.exists() and not target.is_file():
-        raise OutputError(f"{target}: is a device or a pipe, which a model cannot replace; name a file")
+        raise OutputError(f"{target}: is a device or a pipe, which a model cannot replace; give a file name")
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name}."):
             pass
@@ -30,7 +30,7 @@ def check_writable(path: str | Path) -> Path:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a whole file or nothing: a temporary file beside it, then a rename."""
+    """Write a file atomically: a temporary file in the same folder, then a rename. Raises OutputError."""
     target = check_writable(path)
     handle, temp = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -50,7 +50,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def read_json(file: Path, what: str) -> Any:
-    """The file's table. what: "a latency file", for messages. Raises ConfigError when it is missing or no JSON."""
+    """The file's table. what: "a latency file", for messages. Raises ConfigError if it is missing or not JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as err:

@@ -1,4 +1,4 @@
-"""Maps and sets keyed by which object it is: onnx-graphsurgeon compares tensors by name and nodes by content."""
+"""Maps and sets keyed by object identity: onnx-graphsurgeon compares tensors by name and nodes by content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class IdentityMap(MutableMapping[K, V]):
-    """A dict keyed by the identity of its keys, which it keeps alive; in insertion order."""
+    """A dict keyed by object identity, in insertion order; it keeps its keys alive."""
 
     def __init__(self, items: Iterable[tuple[K, V]] = ()) -> None:
         self._items: dict[int, tuple[K, V]] = {id(key): (key, value) for key, value in items}
@@ -61,7 +61,7 @@ class _Items(ItemsView[K, V]):
 
 
 class IdentitySet(MutableSet[K]):
-    """A set of objects by their identity, which it keeps alive; in insertion order."""
+    """A set of objects by identity, in insertion order; it keeps them alive."""
 
     def __init__(self, items: Iterable[K] = ()) -> None:
         self._items: dict[int, K] = {id(item): item for item in items}
@@ -76,11 +76,11 @@ class IdentitySet(MutableSet[K]):
         return len(self._items)
 
     def add(self, value: K) -> None:
-        """Add the object; no change when it is there already."""
+        """Add the object if it is not present."""
         self._items[id(value)] = value
 
     def discard(self, value: K) -> None:
-        """Remove the object; no change when it is not there."""
+        """Remove the object if it is present."""
         self._items.pop(id(value), None)
 
     def __repr__(self) -> str:

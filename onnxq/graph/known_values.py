@@ -19,7 +19,7 @@ from onnxq.graph.shapes import VALUES_MAX, element_type
 
 
 def tensor_proto(constant: gs.Constant) -> TensorProto:
-    """The constant as a TensorProto with its data inside; an external file is read but not kept in memory."""
+    """The constant as a TensorProto with inline data; an external file is read but not kept in memory."""
     values = constant._values
     if isinstance(values, ExternalValues):
         values = values.load()
@@ -34,7 +34,7 @@ def tensor_proto(constant: gs.Constant) -> TensorProto:
 
 
 def output_sizes(nodes: Sequence[gs.Node], opset: int) -> dict[str, int | None]:
-    """Bytes of every output of the nodes, from shape inference; None where it cannot be known beforehand."""
+    """Bytes of every output of the nodes, from shape inference; None where it is not known statically."""
     constants = _constants(nodes)
     small = [c for c in constants if c._values.nbytes <= VALUES_MAX]
     large = [c for c in constants if c._values.nbytes > VALUES_MAX]
@@ -60,9 +60,9 @@ def _itemsize(elem_type: int) -> int:
 
 
 def evaluate(nodes: Sequence[gs.Node], wanted: Sequence[gs.Tensor], opset: int) -> list[Any]:
-    """Values of the `wanted` outputs of the nodes, whose other inputs are constants, by onnxruntime in one session.
+    """Values of the `wanted` outputs of the nodes, computed by onnxruntime in one session. Outer inputs are constants.
 
-    The nodes are in topological order and of the standard domain. Raises what onnxruntime raises.
+    The nodes are in topological order and in the standard domain. Raises what onnxruntime raises.
     """
     import onnxruntime as ort
 
@@ -76,7 +76,7 @@ def evaluate(nodes: Sequence[gs.Node], wanted: Sequence[gs.Tensor], opset: int) 
 
 
 def evaluate_reference(nodes: Sequence[gs.Node], wanted: Sequence[gs.Tensor], opset: int) -> list[Any]:
-    """As evaluate, by the reference implementation in the onnx package: slow, but knows types that runtimes lack."""
+    """Like evaluate, with the onnx package's reference implementation: slow, but supports types that runtimes lack."""
     from onnx.reference import ReferenceEvaluator
 
     return list(ReferenceEvaluator(_whole(nodes, wanted, opset)).run([t.name for t in wanted], {}))

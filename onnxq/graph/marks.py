@@ -1,7 +1,7 @@
-"""Marks: what onnxq writes into the metadata of nodes (`metadata_props` in the file) and reads from there again.
+"""Marks: what onnxq writes into node metadata (`metadata_props` in the file) and reads back.
 
-Every key is declared here, with its meaning, the type of its value, who writes it and who reads it. Keys and texts
-are part of the file format: a model that was written once must be read by later versions.
+Every key is declared here with its meaning, value type, writers and readers. Keys and texts are part of the file
+format: later versions must be able to read models that are already written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Mark(Generic[T]):
-    """One metadata key of nodes. parse, render: between its text in the file and its value."""
+    """One node metadata key. parse, render: convert its text in the file to its value and back."""
 
     key: str
     parse: Callable[[str], T]
@@ -35,16 +35,16 @@ class Mark(Generic[T]):
         return self.parse(text) if text else None
 
     def set(self, node: gs.Node, value: T) -> None:
-        """Put the mark on the node, in place of a former value. The node's other metadata stay as they are."""
+        """Set the mark on the node, replacing any value. The node's other metadata is unchanged."""
         node.metadata = {**getattr(node, "metadata", {}), self.key: self.render(value)}
 
     def drop(self, node: gs.Node) -> None:
-        """Take the mark off the node."""
+        """Remove the mark from the node."""
         node.metadata = {k: v for k, v in getattr(node, "metadata", {}).items() if k != self.key}
 
 
 class Flattened(NamedTuple):
-    """A last dimension that joins dimensions of these sizes, transposed by `perm` before they were joined."""
+    """A last dimension that merges dimensions of these sizes, transposed by `perm` before merging."""
 
     sizes: tuple[int, ...]
     perm: tuple[int, ...]
@@ -88,34 +88,34 @@ def _parse_flattened(text: str) -> Flattened:
 
 
 # Effective width in bits of codes that are stored in a wider type: on the Clip before a QuantizeLinear (the grid Clip)
-# and on the DequantizeLinear of a weight. 0 for a text that is no number.
+# and on the DequantizeLinear of a weight. 0 for text that is not a number.
 # Written by insert-qdq; read by qdq.grid_bits, fuse-activation-clips, strip-qdq, cost and inspect.
 BITS: Mark[int] = Mark("onnxq.bits", _parse_bits)
 
-# The pass that made a QuantizeLinear of an activation. Written by insert-qdq; read by strip-qdq.
+# The pass that created an activation's QuantizeLinear. Written by insert-qdq; read by strip-qdq.
 MADE_BY: Mark[str] = Mark("onnxq.pass", str)
 
-# The Relu or Clip that the saturation of a QuantizeLinear stands for; several of them as one.
+# The Relu or Clip that the saturation of a QuantizeLinear replaces; several are merged into one.
 # Written by fuse-activation-clips; read by strip-qdq and the card.
 ABSORBED: Mark[Clamp] = Mark("onnxq.absorbed", _parse_clamp, _render_clamp)
 
-# Names of the nodes of the QDQ model that an integer operator comes from.
+# Names of the QDQ model's nodes from which an integer operator was lowered.
 # Written by lowering and fuse-residual; read by fuse-residual and the latency search.
 SOURCES: Mark[tuple[str, ...]] = Mark("onnxq.source", _parse_names, "\n".join)
 
-# The tensor of the QDQ model that an integer operator's result stands for.
-# Written by lowering; read by layout-nhwc, which names tensors by it.
+# The tensor of the QDQ model that an integer operator's result represents.
+# Written by lowering; read by layout-nhwc, which uses it to name tensors.
 STANDS_FOR: Mark[str] = Mark("onnxq.tensor", str)
 
 # The form of an operator's multipliers: "fixed", "general" or "identity" (numeric.dyadic).
 # Written by lowering and fuse-residual; read by fuse-residual, Work.forms and Lowered.rescales.
 RESCALE: Mark[str] = Mark("onnxq.rescale", str)
 
-# The tensors that a node makes are what their names stand for, transposed by this permutation.
+# A node's output tensors are those that their names refer to, transposed by this permutation.
 # Written by layout-nhwc; read by layout-nhwc and layer-wise verification.
 LAYOUT: Mark[tuple[int, ...]] = Mark("onnxq.layout", _parse_perm, _render_ints)
 
-# The last dimension of the tensors that a node makes joins dimensions of the named tensor in another order.
+# The last dimension of a node's output tensors merges dimensions of the named tensor in a different order.
 # Written by layout-nhwc; read by layout-nhwc and layer-wise verification.
 FLATTENED: Mark[Flattened] = Mark(
     "onnxq.flattened", _parse_flattened, lambda value: f"{_render_ints(value.sizes)}|{_render_ints(value.perm)}"

@@ -1,4 +1,4 @@
-"""Looking at a graph safely: fan-out, graph outputs and subgraph captures are seen before anything is rewritten.
+"""Inspecting a graph safely: fan-out, graph outputs and subgraph captures are checked before anything is rewritten.
 
 onnx-graphsurgeon compares tensors by name and nodes by content; here identity is used throughout.
 """
@@ -19,12 +19,12 @@ from onnxq.graph.refusal import Refused
 from onnxq.graph.walk import all_graphs
 
 STANDARD_DOMAINS = (None, "", "ai.onnx")
-ONLY_SHAPE = ("Shape", "Size")  # operators that look at no value of their input
+ONLY_SHAPE = ("Shape", "Size")  # operators that do not read their input's values
 
 
 @dataclass(frozen=True)
 class MatchFailure:
-    """Why a rewrite did not happen, and at which node."""
+    """Why a rewrite was not done, and at which node."""
 
     reason: str
     node: str
@@ -39,7 +39,7 @@ def is_op(node: gs.Node, *ops: str) -> bool:
 
 
 def producer(tensor: gs.Tensor) -> gs.Node | None:
-    """The node that makes the tensor; None for constants and graph inputs."""
+    """The node that produces the tensor; None for constants and graph inputs."""
     return tensor.inputs[0] if tensor.inputs else None
 
 
@@ -56,16 +56,16 @@ def output_ids(graph: gs.Graph) -> set[int]:
 def sole_consumer(tensor: gs.Tensor, outputs: Set[int] = frozenset()) -> gs.Node | None:
     """The only node that reads the tensor, or None if there are several, none, or it is a graph output.
 
-    outputs: output_ids(graph); none where the caller looks after those.
+    outputs: output_ids(graph); empty if the caller checks outputs itself.
     """
     found = consumers(tensor)
     return found[0] if len(found) == 1 and id(tensor) not in outputs else None
 
 
 def also_read(tensor: gs.Tensor, reader: gs.Node, maker: gs.Node, outputs: Set[int]) -> Refused | None:
-    """Why `tensor` cannot be rewritten for `reader`: what else reads it; None where nothing does.
+    """Why `tensor` cannot be rewritten for `reader`: something else reads it too. None if nothing does.
 
-    maker: the node to name as the one that makes it. outputs: output_ids(graph).
+    maker: the node to name as its producer. outputs: output_ids(graph).
     """
     if sole_consumer(tensor, outputs) is reader:
         return None
@@ -79,7 +79,7 @@ def is_constant(tensor: gs.Tensor) -> bool:
 
 
 def belongs(graph: gs.Graph, node: gs.Node) -> bool:
-    """Whether the node stands in this graph itself: not outside, and not in a subgraph."""
+    """Whether the node is directly in this graph: not outside, and not in a subgraph."""
     return any(n is node for n in graph.nodes)
 
 
@@ -87,12 +87,12 @@ def constant_values(tensor: gs.Tensor) -> NDArray | None:
     """The tensor's values, or None if it is computed at run time. Do not edit them in place: they may be shared."""
     if not isinstance(tensor, gs.Constant):
         return None
-    # tensor.values would keep what it loaded; a model over 2 GB leaves its weights in their file
+    # tensor.values would cache what it loads; a model over 2 GB keeps its weights in their file
     return tensor._values.load() if isinstance(tensor._values, ExternalValues) else tensor.values
 
 
 def scalar_value(tensor: gs.Tensor) -> float | None:
-    """The value of a constant with one element, else None."""
+    """The value of a one-element constant, else None."""
     values = constant_values(tensor)
     return float(values.reshape(-1)[0]) if values is not None and values.size == 1 else None
 
@@ -115,7 +115,7 @@ def rank(tensor: gs.Tensor) -> int | None:
 
 
 def broadcasts_into(shape: Sequence[int], tensor: gs.Tensor) -> bool:
-    """Whether an elementwise operator with an operand of this shape surely leaves the tensor's shape as it is."""
+    """Whether an elementwise operator with an operand of this shape is known to preserve the tensor's shape."""
     if tensor.shape is None:
         return len(shape) == 0
     if len(shape) > len(tensor.shape):
@@ -140,7 +140,7 @@ class Names:
 
 
 def replace_input(node: gs.Node, old: gs.Tensor, new: gs.Tensor) -> int:
-    """Let `node` read `new` wherever it read `old`; returns how many inputs changed."""
+    """Make `node` read `new` wherever it read `old`; returns how many inputs changed."""
     changed = 0
     for i, tensor in enumerate(node.inputs):
         if tensor is old:
@@ -150,13 +150,13 @@ def replace_input(node: gs.Node, old: gs.Tensor, new: gs.Tensor) -> int:
 
 
 def replace_everywhere(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor) -> None:
-    """Let every consumer of `old`, in subgraphs too, read `new` instead. Graph outputs are left alone."""
+    """Make every consumer of `old`, in subgraphs too, read `new` instead. Graph outputs are unchanged."""
     for node in consumers(old):
         replace_input(node, old, new)
 
 
 def remove_nodes(graph: gs.Graph, dead: Iterable[gs.Node]) -> None:
-    """Take nodes out of the graph (top level or the subgraph given) and unlink their tensors."""
+    """Remove nodes from the graph (top level or the given subgraph) and unlink their tensors."""
     gone = IdentitySet(dead)
     for node in graph.nodes:
         if node in gone:
@@ -165,7 +165,7 @@ def remove_nodes(graph: gs.Graph, dead: Iterable[gs.Node]) -> None:
 
 
 def unlink(node: gs.Node) -> None:
-    """Let go of every tensor that the node, and the nodes of its subgraphs, read or make."""
+    """Detach the node, and the nodes of its subgraphs, from every tensor that they read or produce."""
     for attr in node.attrs.values():
         if isinstance(attr, gs.Graph):
             for inner in attr.nodes:
@@ -177,7 +177,7 @@ def unlink(node: gs.Node) -> None:
 def bypass(graph: gs.Graph, node: gs.Node, source: gs.Tensor, outputs: set[int]) -> Refused | None:
     """Remove a node of `graph` whose only used output equals `source`.
 
-    A graph output keeps its name: the node that makes `source` then makes the output instead. outputs: output_ids.
+    A graph output keeps its name: the producer of `source` then produces the output instead. outputs: output_ids.
     """
     result = node.outputs[0]
     if id(result) not in outputs:
@@ -186,9 +186,9 @@ def bypass(graph: gs.Graph, node: gs.Node, source: gs.Tensor, outputs: set[int])
         return None
     maker = producer(source)
     if is_constant(source):
-        return Refused(f"it makes output {result.name} from a constant")
+        return Refused(f"it produces output {result.name} from a constant")
     if maker is None:
-        return Refused(f"it joins input {source.name} to output {result.name}")
+        return Refused(f"it connects input {source.name} to output {result.name}")
     if id(source) in outputs:
         return Refused(f"its input {source.name} and its result {result.name} are both outputs")
     if not belongs(graph, maker):
@@ -198,9 +198,9 @@ def bypass(graph: gs.Graph, node: gs.Node, source: gs.Tensor, outputs: set[int])
 
 
 def adopt_output(graph: gs.Graph, node: gs.Node, source: gs.Tensor) -> None:
-    """Remove a node of `graph` and let the node of the same graph that makes `source` make its result instead.
+    """Remove a node of `graph`; the node of the same graph that produces `source` produces its result instead.
 
-    `source` must not be an output; whatever else read it reads the result, which keeps its name.
+    `source` must not be an output; its other readers read the result, which keeps its name.
     """
     result, maker = node.outputs[0], source.inputs[0]
     remove_nodes(graph, [node])

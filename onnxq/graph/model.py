@@ -1,7 +1,7 @@
-"""ONNX models in and out: onnx-graphsurgeon is the graph, this module bridges what it leaves out.
+"""Loading and serializing ONNX models: onnx-graphsurgeon is the graph; this module preserves what it drops.
 
-Kept across load and save although onnx-graphsurgeon drops them: metadata and doc strings of model, graph, nodes and
-values, model_version, model-local functions of our own domain, empty list attributes, INT4 initializers, external
+Preserved across load and save although onnx-graphsurgeon drops them: metadata and doc strings of model, graph, nodes
+and values, model_version, model-local functions of our own domain, empty list attributes, INT4 initializers, external
 data relative to the model's folder.
 """
 
@@ -44,21 +44,21 @@ from onnxq.graph.walk import SMALL_BYTES, all_graphs
 from onnxq.operators import attach_functions
 
 OPSET_MAX = 26  # onnxruntime 1.31
-OPSET_DEFAULT = 17  # for models that use no standard operator, and so name no version
-# A protobuf message ends at 2 GiB; stay clear of it. Above this, weights live in an external file.
+OPSET_DEFAULT = 17  # for models that use no standard operator and so declare no version
+# A protobuf message is limited to 2 GiB; stay clear of it. Above this, weights go to an external file.
 INLINE_LIMIT = 1_800_000_000
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
 
 
 class ExternalValues(LazyValues):
-    """A constant in an external data file, which is found relative to the model's folder and stays where it is."""
+    """A constant in an external data file, located relative to the model's folder and left there."""
 
     def __init__(self, tensor: TensorProto, base_dir: Path) -> None:
         super().__init__(tensor)
         self.base_dir = base_dir
 
     def load(self) -> np.ndarray:
-        """The values: mapped from the file, read-only, so that gigabytes of weights are not held in memory."""
+        """The values: mapped from the file, read-only, so that gigabytes of weights do not stay in memory."""
         dtype = onnx.helper.tensor_dtype_to_np_dtype(self.tensor.data_type)
         shape = tuple(self.tensor.dims)
         if self.tensor.data_type in INT4_TYPES or 0 in shape or sys.byteorder == "big":
@@ -69,15 +69,15 @@ class ExternalValues(LazyValues):
 
 @dataclass
 class Model:
-    """A graph to edit and everything around it that must survive.
+    """A graph to edit, with everything around it that must be preserved.
 
     graph: the onnx-graphsurgeon graph that passes edit in place.
     header: the ModelProto without its graph and functions (metadata_props, doc_string, model_version, domain…).
     values: ValueInfoProto of every original graph input and output, by name.
     functions: model-local functions of domain com.onnxq (all others are inlined when loading).
-    path: where it came from, None if it was made in memory. external: its weights were in external files.
-    sha256: of the file or serialized model as it was read.
-    notes: what loading and converting changed, for the user to read.
+    path: where it was loaded from, None if it was created in memory. external: its weights were in external files.
+    sha256: of the file or serialized model as read.
+    notes: what loading and conversion changed, for the user.
     """
 
     graph: gs.Graph
@@ -91,7 +91,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        """What to call the model in messages."""
+        """The model's name in messages."""
         return self.path.name if self.path else (self.graph.name or "model")
 
     @property
@@ -116,7 +116,7 @@ class Model:
 def load(source: str | Path | bytes | onnx.ModelProto | Model) -> Model:
     """Read a model.
 
-    source: path, serialized bytes, ModelProto, or a Model (returned as it is).
+    source: path, serialized bytes, ModelProto, or a Model (returned unchanged).
     Model-local functions are inlined, Constant nodes become constants, nodes without a unique name get one,
     inputs with a default value become constants, and shapes are inferred where they are missing.
     Raises ModelError when the file is missing, truncated, not ONNX, invalid, or its external data is incomplete.
@@ -139,7 +139,7 @@ def load(source: str | Path | bytes | onnx.ModelProto | Model) -> Model:
 
 
 def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "") -> Model:
-    """A Model from a ModelProto; see load. The proto is left as it is."""
+    """A Model from a ModelProto; see load. The proto is not modified. Raises ModelError."""
     where = str(path) if path else "model"
     base_dir = path.parent if path else Path()
     notes: list[str] = []
@@ -157,7 +157,7 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
     check_attributes(work.graph, where)
     check_types(work.graph, where)
     fix_defaults(work, notes)
-    work.ir_version = max(work.ir_version, IR_MIN)  # below, an initializer must be an input
+    work.ir_version = max(work.ir_version, IR_MIN)  # below this, an initializer must be an input
     if not any(o.domain in ("", "ai.onnx") for o in work.opset_import):
         work.opset_import.add(version=OPSET_DEFAULT)
 
@@ -175,12 +175,12 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
         _bind_external(graph, base_dir)
     adopt_nodes(graph)
     if failure := infer(graph):
-        notes.append(f"shape inference gave up: {failure}")
+        notes.append(f"shape inference failed: {failure}")
     return Model(graph, header, values, functions, path, bool(external), sha256, notes)
 
 
 def adopt_nodes(graph: gs.Graph) -> None:
-    """Make nodes that came from a ModelProto ours: Constant nodes become constants, and all others get unique names."""
+    """Adapt nodes from a ModelProto to our conventions: Constant nodes become constants, others get unique names."""
     for g in all_graphs(graph):
         _lift_constants(g)
     _name_nodes(graph)
@@ -189,8 +189,9 @@ def adopt_nodes(graph: gs.Graph) -> None:
 def to_proto(model: Model) -> onnx.ModelProto:
     """The ModelProto of a model, with IR version and opset that onnxruntime accepts.
 
-    It carries the current function bodies of the operators of com.onnxq that it uses, whatever it was loaded with.
-    Constants still in external files stay references to them (see save.write); everything else is inline.
+    It carries the current function bodies of the com.onnxq operators that it uses, not those it was loaded with.
+    Constants in external files remain references to them (see save.write); everything else is inline.
+    Raises ModelError.
     """
     graph = model.graph
     empty_lists = _detach_empty_lists(graph)
@@ -225,7 +226,7 @@ def to_proto(model: Model) -> onnx.ModelProto:
 
 
 def replace_graph(graph: gs.Graph, new: gs.Graph) -> None:
-    """Make `graph` hold what `new` holds: for passes that must go through a ModelProto."""
+    """Replace the contents of `graph` with those of `new`: for passes that must go through a ModelProto."""
     graph.nodes, graph.inputs, graph.outputs = new.nodes, new.inputs, new.outputs
     graph.opset, graph.import_domains = new.opset, new.import_domains
     graph.name, graph.doc_string = new.name, new.doc_string
@@ -258,7 +259,7 @@ def _constant_values(node: gs.Node) -> Any:
 
 
 def _name_nodes(graph: gs.Graph) -> None:
-    """Give every node a unique name: overrides, messages and cards speak of nodes by name."""
+    """Give every node a unique name: overrides, messages and cards refer to nodes by name."""
     seen: set[str] = set()
     for g in all_graphs(graph):
         for node in g.nodes:
@@ -292,11 +293,11 @@ def _bind_external(graph: gs.Graph, base_dir: Path) -> None:
             if isinstance(lazy, LazyValues) and external_data_helper.uses_external_data(lazy.tensor):
                 external = ExternalValues(lazy.tensor, base_dir)
                 tensor._values = np.array(external.load()) if external.nbytes <= SMALL_BYTES else external
-                tensor.data_location = None  # lazy.tensor holds it; values that a pass puts there are inline
+                tensor.data_location = None  # lazy.tensor keeps it; values set by a pass are inline
 
 
 def _detach_empty_lists(graph: gs.Graph) -> list[tuple[gs.Node, str, list]]:
-    """Take out empty list attributes: their element type is lost and every standard op reads a missing one alike."""
+    """Remove empty list attributes: their element type is lost, and every standard op treats a missing one alike."""
     found = [
         (node, name, value)
         for g in all_graphs(graph)
@@ -310,7 +311,7 @@ def _detach_empty_lists(graph: gs.Graph) -> list[tuple[gs.Node, str, list]]:
 
 
 def _pack_int4(graph: gs.Graph) -> None:
-    """4-bit constants made as numpy arrays travel as packed TensorProtos: gs would write one byte an element."""
+    """Store 4-bit constants given as numpy arrays as packed TensorProtos: gs would write one byte per element."""
     for g in all_graphs(graph):
         for tensor in g.tensors().values():
             values = getattr(tensor, "_values", None)

@@ -1,4 +1,4 @@
-"""ModelProtos before they become graphs and after: parsed, checked, functions inlined, versions in order."""
+"""ModelProtos on import and export: parsing, checks, function inlining, IR and opset versions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNSUPPORTED_ATTRIBUTES = {
     onnx.AttributeProto.TENSORS: "TENSORS",
     onnx.AttributeProto.GRAPHS: "GRAPHS",
 }
-# Bits of an element; sub-byte types are packed.
+# Bits per element; sub-byte types are packed.
 ELEMENT_BITS: dict[int, int] = {
     TensorProto.DOUBLE: 64, TensorProto.INT64: 64, TensorProto.UINT64: 64, TensorProto.COMPLEX64: 64,
     TensorProto.FLOAT: 32, TensorProto.INT32: 32, TensorProto.UINT32: 32, TensorProto.COMPLEX128: 128,
@@ -40,7 +40,7 @@ FLOAT_TYPES = (
 
 
 def parse(raw: bytes, where: str) -> onnx.ModelProto:
-    """Serialized bytes to a ModelProto; raises ModelError for anything that is not a whole ONNX model."""
+    """Serialized bytes to a ModelProto; raises ModelError for anything that is not a complete ONNX model."""
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(raw)
@@ -52,7 +52,7 @@ def parse(raw: bytes, where: str) -> onnx.ModelProto:
 
 
 def keep_only(values: Any, kept: list[Any]) -> None:
-    """Leave only these in a repeated protobuf field."""
+    """Keep only these in a repeated protobuf field."""
     if len(kept) < len(values):
         del values[:]
         values.extend(kept)
@@ -101,18 +101,18 @@ def check_attributes(graph: onnx.GraphProto, where: str) -> None:
             if attr.type in UNSUPPORTED_ATTRIBUTES:
                 raise ModelError(
                     f"{where}: node {node.name or node.op_type} has attribute {attr.name} of type "
-                    f"{UNSUPPORTED_ATTRIBUTES[attr.type]}, which onnxq cannot carry"
+                    f"{UNSUPPORTED_ATTRIBUTES[attr.type]}, which onnxq does not support"
                 )
             if attr.HasField("g"):
                 check_attributes(attr.g, where)
 
 
 def check_types(graph: onnx.GraphProto, where: str) -> None:
-    """Refuse optional, map and opaque values at the borders of graphs; forget them elsewhere, where none is needed."""
+    """Raise ModelError for optional, map and opaque graph inputs and outputs; drop such types elsewhere."""
     for value in (*graph.input, *graph.output):
         if not _expressible(value.type):
             kind = value.type.WhichOneof("value").removesuffix("_type")
-            raise ModelError(f"{where}: input or output {value.name} is of type {kind}, which onnxq cannot carry")
+            raise ModelError(f"{where}: input or output {value.name} is of type {kind}, which onnxq does not support")
     keep_only(graph.value_info, [v for v in graph.value_info if _expressible(v.type)])
     for node in graph.node:
         for attr in node.attribute:
@@ -121,7 +121,7 @@ def check_types(graph: onnx.GraphProto, where: str) -> None:
 
 
 def _expressible(kind: onnx.TypeProto) -> bool:
-    """Whether onnx-graphsurgeon has this type: tensors, sequences of tensors, and none at all (in subgraphs)."""
+    """Whether onnx-graphsurgeon can express this type: tensors, sequences of tensors, or none (in subgraphs)."""
     if kind.HasField("sequence_type"):
         return kind.sequence_type.elem_type.HasField("tensor_type")
     return kind.WhichOneof("value") in (None, "tensor_type", "sparse_tensor_type")
@@ -130,7 +130,7 @@ def _expressible(kind: onnx.TypeProto) -> bool:
 def inline_functions(
     proto: onnx.ModelProto, notes: list[str], where: str
 ) -> tuple[onnx.ModelProto, list[onnx.FunctionProto]]:
-    """Inline every model-local function but our own, which are bodies for kernels and travel untouched."""
+    """Inline every model-local function except our own, which are bodies of kernels and stay unchanged."""
     own = [f for f in proto.functions if f.domain == OWN_DOMAIN]
     others = [f for f in proto.functions if f.domain != OWN_DOMAIN]
     if others:
@@ -138,7 +138,7 @@ def inline_functions(
 
         try:
             proto = onnx.inliner.inline_selected_functions(proto, [(f.domain, f.name) for f in own], exclude=True)
-        except Exception as err:  # a pybind error without a class of its own
+        except Exception as err:  # a pybind error without a specific class
             raise ModelError(f"{where}: model-local functions cannot be inlined: {err}") from err
         notes.append(f"inlined {len(others)} model-local function(s): {', '.join(f.name for f in others)}")
     kept = [f for f in proto.functions if f.domain == OWN_DOMAIN]
@@ -147,7 +147,7 @@ def inline_functions(
 
 
 def fix_defaults(proto: onnx.ModelProto, notes: list[str]) -> None:
-    """Inputs with a default value stop being inputs; below IR version 4 that is the rule and needs no note."""
+    """Turn inputs with a default value into constants; below IR version 4 this is normal and needs no note."""
     names = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
     inputs = [v for v in proto.graph.input if v.name not in names]
     dropped = [v.name for v in proto.graph.input if v.name in names]
@@ -184,7 +184,7 @@ def same_type(a: onnx.ValueInfoProto, b: onnx.ValueInfoProto) -> bool:
 
 
 def required_ir(proto: onnx.ModelProto, current: int) -> int:
-    """The IR version to write: what the contents need, at least 4, at most what onnxruntime reads."""
+    """The IR version to write: what the contents require, at least 4, at most what onnxruntime reads."""
     need = IR_MIN
     if proto.functions:
         need = IR_FUNCTIONS
@@ -195,7 +195,7 @@ def required_ir(proto: onnx.ModelProto, current: int) -> int:
 
 
 def tidy_opsets(proto: onnx.ModelProto) -> None:
-    """One entry a domain ("ai.onnx" is ""), and none for domains that nothing uses."""
+    """One entry per domain ("ai.onnx" is ""), and none for unused domains."""
     versions: dict[str, int] = {}
     for entry in proto.opset_import:
         domain = "" if entry.domain == "ai.onnx" else entry.domain

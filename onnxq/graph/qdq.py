@@ -1,4 +1,4 @@
-"""Reading QDQ models, ours and those of other tools: the parameters of QuantizeLinear and DequantizeLinear."""
+"""Reading QDQ models, ours and other tools': the parameters of QuantizeLinear and DequantizeLinear."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class QdqInfo:
     """Parameters of one QuantizeLinear or DequantizeLinear.
 
     scale: float64, zero_point: int64, of shape (), (channels,) or, in blocks, of the tensor's rank; None when computed
-    at run time. type: of the codes, as "uint8". bits, signed: of that type. axis: of the channels (as the node has it,
-    possibly negative), None per tensor. block: elements that share a scale along the axis, 0 without blocks.
+    at run time. type: of the codes, e.g. "uint8". bits, signed: of that type. axis: of the channels (as in the node,
+    possibly negative), None per tensor. block: number of elements per scale along the axis, 0 without blocks.
     """
 
     node: gs.Node
@@ -35,7 +35,7 @@ class QdqInfo:
 
     @property
     def bits(self) -> int:
-        """Width of the type of the codes."""
+        """Width of the code type in bits."""
         return int("".join(c for c in self.type if c.isdigit())[:2] or 0) if "int" in self.type else 8
 
     @property
@@ -49,17 +49,17 @@ class QdqInfo:
         return self.axis is not None
 
     def same_scale(self, other: QdqInfo) -> bool:
-        """Whether both map codes to reals alike."""
+        """Whether both map codes to the same real values."""
         return _equal(self.scale, other.scale) and _equal(self.zero_point, other.zero_point)
 
 
 def is_quantize(node: gs.Node | None) -> bool:
-    """QuantizeLinear, ONNX's or onnxruntime's."""
+    """Whether the node is a QuantizeLinear, ONNX's or onnxruntime's."""
     return node is not None and node.op == "QuantizeLinear" and node.domain in (*STANDARD_DOMAINS, CONTRIB)
 
 
 def is_dequantize(node: gs.Node | None) -> bool:
-    """DequantizeLinear, ONNX's or onnxruntime's."""
+    """Whether the node is a DequantizeLinear, ONNX's or onnxruntime's."""
     return node is not None and node.op == "DequantizeLinear" and node.domain in (*STANDARD_DOMAINS, CONTRIB)
 
 
@@ -82,13 +82,13 @@ def describe(node: gs.Node) -> QdqInfo:
 
 
 def dequantizer(tensor: gs.Tensor) -> gs.Node | None:
-    """The DequantizeLinear that makes the tensor, if one does."""
+    """The DequantizeLinear that produces the tensor, if any."""
     node = producer(tensor)
     return node if is_dequantize(node) else None
 
 
 def quantizers(tensor: gs.Tensor) -> list[gs.Node]:
-    """The QuantizeLinear nodes that read the tensor, directly or through a Clip to the grid of fewer bits."""
+    """The QuantizeLinear nodes that read the tensor, directly or through a grid Clip."""
     found = []
     for node in consumers(tensor):
         if is_quantize(node) and node.inputs[0] is tensor:
@@ -99,28 +99,28 @@ def quantizers(tensor: gs.Tensor) -> list[gs.Node]:
 
 
 def is_grid_clip(node: gs.Node | None) -> bool:
-    """Whether this Clip only narrows the codes of the QuantizeLinear that reads it to fewer bits."""
+    """Whether this Clip only restricts the codes of the QuantizeLinear that reads it to fewer bits."""
     return node is not None and node.op == "Clip" and marks.BITS.on(node)
 
 
 def grid_bits(node: gs.Node | None) -> int:
-    """Width in bits to which a grid Clip narrows the codes of the QuantizeLinear that reads it; 0 for other nodes."""
+    """Width in bits to which a grid Clip restricts the codes of its QuantizeLinear; 0 for other nodes."""
     return (marks.BITS.get(node) or 0) if is_grid_clip(node) else 0
 
 
 def entry(quantize: gs.Node) -> gs.Tensor:
-    """The float tensor that is quantized: the QuantizeLinear's input, or that of the grid Clip before it."""
+    """The float tensor that is quantized: the QuantizeLinear's input, or the input of its grid Clip."""
     clip = producer(quantize.inputs[0])
     return clip.inputs[0] if clip is not None and grid_bits(clip) else quantize.inputs[0]
 
 
 def activation_bits(quantize: gs.Node) -> int:
-    """Effective width of a quantized activation."""
+    """Effective width of a quantized activation in bits."""
     return grid_bits(producer(quantize.inputs[0])) or describe(quantize).bits
 
 
 def pair(dequantize: gs.Node) -> gs.Node | None:
-    """The QuantizeLinear that a DequantizeLinear reads from, if it reads from one."""
+    """The QuantizeLinear that feeds a DequantizeLinear, if any."""
     node = producer(dequantize.inputs[0])
     return node if is_quantize(node) else None
 
@@ -175,7 +175,7 @@ def has_qdq(graph: gs.Graph) -> bool:
 
 
 def _spread(values: NDArray, info: QdqInfo, shape: tuple[int, ...]) -> NDArray:
-    """Per-channel or per-block values shaped to broadcast over the tensor."""
+    """Per-channel or per-block values, reshaped to broadcast over the tensor."""
     if info.axis is None:
         return values
     axis = info.axis % len(shape)

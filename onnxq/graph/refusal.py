@@ -1,13 +1,13 @@
-"""How code here refuses: with a reason, in one of two forms.
+"""Refusals: why a rewrite or an analysis is not possible, in one of two forms.
 
-A function that analyses or rewrites returns its result, or `Refused(reason)`: `Affine | Refused`. Where there is no
-result it returns `Refused | None`, and None means that nothing is in the way, or that the rewrite is done. Whoever
-refuses has changed nothing.
+A function that analyses or rewrites returns its result or `Refused(reason)`: `Affine | Refused`. A function without a
+result returns `Refused | None`, where None means that nothing prevents the rewrite, or that it is done. A function
+that refuses has changed nothing.
 
-A builder too deep to pass that up raises `RefusedError(reason)`; the one place that catches it takes `.refused`.
+Deeply nested builders raise `RefusedError(reason)` instead; the one place that catches it uses `.refused`.
 
-A node to which a rewrite does not apply at all is no refusal: the matcher returns None, the step of a pass 0 or False
-(graph.sweep). Reports name the node too: MatchFailure(reason, node). Errors of the user (OnnxqError) are not refusals.
+A node to which a rewrite does not apply at all is not a refusal: the matcher returns None, a pass's step 0 or False
+(graph.sweep). Reports also name the node: MatchFailure(reason, node). User errors (OnnxqError) are not refusals.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Refused:
-    """Why something cannot be done. reason: a clause about the node, as messages print it after the node's name."""
+    """Why something cannot be done. reason: a clause about the node, which messages print after the node's name."""
 
     reason: str
 
@@ -26,7 +26,7 @@ class Refused:
 
 
 class RefusedError(Exception):
-    """A refusal from deep inside; caught where the node is known, never shown to users as an exception."""
+    """A refusal from nested code; caught where the node is known, never shown to users as an exception."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -1,4 +1,4 @@
-"""Shape and type inference on the graph itself, without copying its weights: works for models of any size."""
+"""In-place shape and type inference without copying weights: works for models of any size."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from onnxq.graph.refusal import Refused
 from onnxq.graph.walk import SMALL_BYTES, all_graphs
 from onnxq.operators import attach_functions
 
-# Inference reads the values of shapes, axes and the like, which are small; of weights it only needs the type.
+# Inference reads the values of small constants (shapes, axes); of weights it only needs the type.
 VALUES_MAX = SMALL_BYTES
 
 
 def infer(graph: gs.Graph) -> Refused | None:
-    """Fill in shapes and types of intermediate tensors that are unknown; refused where ONNX's inference gives up.
+    """Fill in unknown shapes and types of intermediate tensors; refused where ONNX's inference fails.
 
-    What is known already stays. Graph inputs and outputs keep the dimensions they were declared with.
+    Known shapes and types are kept. Graph inputs and outputs keep their declared dimensions.
     """
     try:
         with light(graph):
             proto = gs.export_onnx(graph, do_type_check=False)
-        proto.ir_version = max(proto.ir_version, IR_MIN)  # below 4, initializers that are no inputs have no type
-        attach_functions(proto)  # through which the shapes of com.onnxq follow
+        proto.ir_version = max(proto.ir_version, IR_MIN)  # below 4, initializers that are not inputs have no type
+        attach_functions(proto)  # inference of com.onnxq operators goes through their function bodies
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as err:
         return Refused(first_line(err))
@@ -41,8 +41,8 @@ def infer(graph: gs.Graph) -> Refused | None:
 
 @contextlib.contextmanager
 def light(graph: gs.Graph) -> Iterator[None]:
-    """While open, large constants are represented by their type alone."""
-    swapped: IdentityMap[gs.Constant, object] = IdentityMap()  # a captured constant is met once in each graph
+    """Context in which large constants are represented by their type alone."""
+    swapped: IdentityMap[gs.Constant, object] = IdentityMap()  # a captured constant occurs once in each graph
     try:
         for g in all_graphs(graph):
             for tensor in g.tensors().values():
@@ -71,17 +71,17 @@ def element_type(tensor: gs.Tensor) -> int:
 
 
 def named_type(value: object) -> int:
-    """The element type that an attribute such as Cast's `to` names, as a number or numpy type; 0 if it names none."""
+    """The element type that an attribute such as Cast's `to` names (a number or numpy type); 0 if it names none."""
     return value if isinstance(value, int) else element_type(gs.Variable("", dtype=value))
 
 
 def is_floating(dtype: np.dtype) -> bool:
-    """Whether the elements are floating point; numpy has bfloat16 as a type of another kind."""
+    """Whether the elements are floating point; numpy does not classify bfloat16 as such."""
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def graph_type(elem_type: int) -> np.dtype | int:
-    """An element type as onnx-graphsurgeon keeps it: a numpy type, or the number where numpy has none."""
+    """An element type as onnx-graphsurgeon represents it: a numpy type, or the number where numpy has none."""
     found = gs.importers.onnx_importer.get_numpy_type(elem_type)
     return elem_type if found is None else np.dtype(found)
 

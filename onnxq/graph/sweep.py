@@ -1,4 +1,4 @@
-"""The walk of a pass: its steps at every node, what they changed counted, refusals collected."""
+"""The traversal of a pass: runs its steps at every node, counts changes and collects refusals."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Step = Callable[[gs.Graph, gs.Node], int | Refused]
 
 
 def sweep(graph: gs.Graph, *steps: Step) -> tuple[int, tuple[MatchFailure, ...]]:
-    """Take each step at every node of the graph, then of each subgraph; returns (changes, refusals).
+    """Run each step at every node of the graph, then of each subgraph; returns (changes, refusals).
 
-    A step gets the graph that the node stands in and returns how much it changed (0 or False where it does not apply)
-    or why it refuses. Nodes that a step adds are not visited by it; nodes that it removes may still be.
+    A step receives the graph that contains the node and returns how much it changed (0 or False where it does not
+    apply) or why it refuses. Nodes that a step adds are not visited; nodes that it removes may still be.
     """
     changed = 0
     failures = []

@@ -1,4 +1,4 @@
-"""Order, dead nodes and structural soundness of a graph and its subgraphs; nodes keep their order if they can."""
+"""Order, dead nodes and structural validity of a graph and its subgraphs; nodes keep their order where possible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxq.graph.walk import all_graphs
 
 
 def captured(node: gs.Node) -> list[gs.Tensor]:
-    """Tensors that the node's subgraphs take from outside, at any depth (and what is inside them, harmlessly)."""
+    """Tensors that the node's subgraphs capture, at any depth (and their inner tensors too, harmlessly)."""
     found = []
     for attr in node.attrs.values():
         if isinstance(attr, gs.Graph):
@@ -23,9 +23,9 @@ def captured(node: gs.Node) -> list[gs.Tensor]:
 
 
 def toposort(graph: gs.Graph) -> None:
-    """Sort nodes so that producers come first, here and in subgraphs; the present order decides between equals.
+    """Sort nodes so that producers come first, here and in subgraphs; ties keep the current order.
 
-    Raises PostconditionError for a cycle, naming a node on it.
+    Raises PostconditionError for a cycle and names a node on it.
     """
     for node in graph.nodes:
         for attr in node.attrs.values():
@@ -63,7 +63,7 @@ def remove_dead(graph: gs.Graph) -> int:
 
 def _remove_dead(graph: gs.Graph, outputs: set[int]) -> int:
     removed = 0
-    # Backwards through a sorted list, each node's subgraphs before the nodes that feed them: one sweep is enough.
+    # In reverse topological order, each node's subgraphs before the nodes that feed them: one sweep is enough.
     for node in reversed(graph.nodes):
         if any(t.outputs or id(t) in outputs for t in node.outputs if not t.is_empty()):
             for attr in node.attrs.values():
@@ -79,15 +79,15 @@ def _remove_dead(graph: gs.Graph, outputs: set[int]) -> int:
 def verify(graph: gs.Graph) -> None:
     """Raise PostconditionError unless the graph is sound.
 
-    Every tensor has one maker (or is an input or a constant) and one object; every input of every node exists and
-    is made before it is used; every output exists; node names are unique.
+    Every tensor has one producer (or is an input or a constant) and one object; every node input exists and is
+    produced before it is used; every output exists; node names are unique.
     """
     _verify(graph, {})
     names: set[str] = set()
     for g in all_graphs(graph):
         for node in g.nodes:
             if node.name in names:
-                raise PostconditionError(f"two nodes are called {node.name}")
+                raise PostconditionError(f"two nodes are named {node.name}")
             names.add(node.name)
 
 
@@ -105,10 +105,10 @@ def _verify(graph: gs.Graph, outer: dict[str, gs.Tensor]) -> None:
             if tensor.is_empty():
                 continue
             if tensor.name in known:
-                raise PostconditionError(f"tensor {tensor.name}, made by node {node.name}, exists already")
+                raise PostconditionError(f"tensor {tensor.name}, produced by node {node.name}, already exists")
             if len(tensor.inputs) > 1:
                 makers = " and ".join(n.name for n in tensor.inputs)
-                raise PostconditionError(f"tensor {tensor.name} is made twice, by nodes {makers}")
+                raise PostconditionError(f"tensor {tensor.name} is produced twice, by nodes {makers}")
             if not tensor.inputs or tensor.inputs[0] is not node:
                 raise PostconditionError(f"tensor {tensor.name} is not linked to its producer {node.name}")
             known[tensor.name] = tensor
@@ -123,6 +123,6 @@ def _check_use(tensor: gs.Tensor, known: dict[str, gs.Tensor], where: str) -> No
         if isinstance(tensor, gs.Constant):
             known[tensor.name] = tensor
             return
-        raise PostconditionError(f"tensor {tensor.name}, read by {where}, is made by no node before it")
+        raise PostconditionError(f"tensor {tensor.name}, read by {where}, is not produced by an earlier node")
     if known[tensor.name] is not tensor:
-        raise PostconditionError(f"two tensors are called {tensor.name}, one read by {where}")
+        raise PostconditionError(f"two tensors are named {tensor.name}, one read by {where}")

@@ -1,4 +1,4 @@
-"""Walking a graph and the subgraphs inside it."""
+"""Traversal of a graph and its subgraphs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import onnx_graphsurgeon as gs
 
-# Tensors up to this are read at once wherever they are: shapes, axes and biases, which passes look at.
+# Tensors up to this size in bytes are loaded eagerly: shapes, axes and biases, which passes inspect.
 SMALL_BYTES = 1 << 16
 
 
 def all_graphs(graph: gs.Graph) -> Iterator[gs.Graph]:
-    """The graph, then every subgraph (If, Loop, Scan bodies) inside it, at any depth."""
+    """The graph, then all its subgraphs (If, Loop, Scan bodies), at any depth."""
     yield graph
     for node in graph.nodes:
         for attr in node.attrs.values():

@@ -1,9 +1,9 @@
-"""Which operators to compute transposed: the choice that leaves the fewest bytes to Transposes.
+"""Which operators to compute transposed: the choice that minimizes the bytes moved by Transposes.
 
-A region is a set of neighbouring operators that can all take the same change of order, grown from one that a Transpose
-stands beside. Each of them is computed as it is or transposed. Where a value is made in one order and read in another,
-the copy costs its bytes, once for all that read it so. That is a cheapest cut (onnxq.layout.mincut); the few cases that
-a cut cannot express are priced roughly there, and the result counts only when its exact price is lower than before.
+A region is a set of neighbouring operators that all accept the same permutation, grown from an operator next to a
+Transpose. Each of them is computed as it is or transposed. Where a value is produced in one order and read in another,
+the copy costs its bytes, once for all its readers. That is a minimum cut (onnxq.layout.mincut); the few cases that a
+cut cannot express are approximated, and a result is accepted only if its exact cost is lower than the current one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Choice = dict[int, tuple[gs.Node, Flip]]
 
 
 class Layouts:
-    """The values of a graph as it is now, and the search for a better choice."""
+    """The values of the current graph, and the search for a better choice."""
 
     def __init__(self, graph: gs.Graph) -> None:
         self.values = values_of(graph)
@@ -33,7 +33,7 @@ class Layouts:
         self.where = {id(c.tensor): (value, c.layout) for value in self.values for c in value.copies}
 
     def better(self) -> Choice | None:
-        """Nodes to transpose so that less is left to Transposes; None when no region gains by it."""
+        """Nodes to transpose so that Transposes move fewer bytes; None if no region improves."""
         done: set[tuple[int, tuple, tuple]] = set()
         for node, given in self._seeds():
             region = self._grow(node, given, done)
@@ -46,7 +46,7 @@ class Layouts:
         return None
 
     def _seeds(self) -> Iterator[tuple[gs.Node, Given]]:
-        """Nodes beside a Transpose, with the permutation that would do away with it."""
+        """Nodes next to a Transpose, with the permutation that would eliminate it."""
         for value in self.values:
             for copy in value.copies[1:]:
                 if is_identity(copy.layout):
@@ -87,7 +87,7 @@ class Layouts:
         return [v for v in self.values if id(v.maker) in region or any(id(r.node) in region for r in v.readers)]
 
     def _solve(self, region: Choice) -> set[int]:
-        """The nodes of the region to transpose; empty when leaving all as they are costs no more."""
+        """The nodes of the region to transpose; empty if leaving all unchanged costs no more."""
         touched = self._touched(region)
         count = any(v.elements() is None for v in touched)
         network = Network()
@@ -102,13 +102,13 @@ class Layouts:
 
 
 def made_in(value: Value, region: Choice, flipped: Collection[int]) -> Perm:
-    """The layout, relative to the present root, that the maker stores the value in."""
+    """The layout, relative to the current root, in which the producer stores the value."""
     perm = region[id(value.maker)][1].outputs[value.slot] if id(value.maker) in flipped else None
     return value.copies[0].layout if perm is None else perm
 
 
 def read_in(value: Value, region: Choice, flipped: Collection[int]) -> list[Perm]:
-    """The layout that each reader then wants."""
+    """The layout that each reader then needs."""
     found = []
     for reader in value.readers:
         perm = region[id(reader.node)][1].inputs[reader.index] if id(reader.node) in flipped else None
@@ -117,7 +117,7 @@ def read_in(value: Value, region: Choice, flipped: Collection[int]) -> list[Perm
 
 
 def price(value: Value, region: Choice, flipped: Collection[int], count: bool) -> int:
-    """What the copies of the value cost."""
+    """The cost of the value's copies."""
     stored = made_in(value, region, flipped)
     wanted = dict.fromkeys((c.layout for c in value.pinned), False)
     for reader, layout in zip(value.readers, read_in(value, region, flipped), strict=True):
@@ -126,9 +126,9 @@ def price(value: Value, region: Choice, flipped: Collection[int], count: bool) -
 
 
 def _add(network: Network, value: Value, region: Choice, count: bool) -> None:
-    """Edges for the copies of a value. A node on the sink's side is transposed.
+    """Edges for the copies of a value. A node on the sink side is transposed.
 
-    A copy has its price once any reader wants it, and the rest of an inner one's once an inner reader wants it.
+    A copy is paid for if any reader needs it; the surcharge of an inner copy if an inner reader needs it.
     """
     maker = id(value.maker) if id(value.maker) in region else None
     made = [made_in(value, region, ()), made_in(value, region, region)]
@@ -143,7 +143,7 @@ def _add(network: Network, value: Value, region: Choice, count: bool) -> None:
 
 
 class _Read(NamedTuple):
-    """A reader: its node, the layout it wants as it is and turned, and whether it is an inner one."""
+    """A reader: its node, the layouts it needs when unchanged and when transposed, and whether it is an inner one."""
 
     key: int
     as_is: Perm
@@ -160,7 +160,7 @@ def _add_copy(
     always: bool,
     name: tuple[Hashable, ...],
 ) -> None:
-    """Edges for a copy in one layout. costs: with the maker as it is, and turned. always: it is wanted anyhow."""
+    """Edges for a copy in one layout. costs: with the producer unchanged, and transposed. always: needed regardless."""
     if always or any(r.as_is == r.turned == layout for r in readers):
         if maker is not None:
             network.edge(SOURCE, maker, costs[1])
@@ -170,8 +170,8 @@ def _add_copy(
     for turned in (False, True):
         keys = [r.key for r in readers if (r.turned if turned else r.as_is) == layout]
         rest = costs[0 if turned else 1] - least
-        # Paid once if any of the readers is on this side: `least` whatever the maker does, and `rest` if the maker is
-        # on the other side. That it may cost more on the same side too (three orders at once) is left out.
+        # Paid once if any of the readers is on this side: `least` regardless of the producer, and `rest` if the
+        # producer is on the other side. A higher cost on the same side (three orders at a time) is ignored.
         for amount, other in ((least, SOURCE if turned else SINK), (rest, maker)):
             if keys and amount and other is not None:
                 _once(network, keys, other, amount, turned, (*name, turned, other))

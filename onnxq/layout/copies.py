@@ -1,4 +1,4 @@
-"""A graph seen as values: each computed tensor together with its transposed copies, and who reads which of them."""
+"""A graph as values: each computed tensor with its transposed copies, and the readers of each copy."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from onnxq.layout.flip import breaks_before_movement
 from onnxq.layout.perms import Perm, identity, inverse, moves_nothing, permuted, then, to_last
 from onnxq.layout.rules import is_channels_last, is_own
 
-# What a Transpose costs beside the bytes it moves, in bytes: about 2 µs on one core. A Reshape moves nothing.
+# Fixed cost of a Transpose on top of the bytes it moves, in bytes: about 2 µs on one core. A Reshape moves nothing.
 TRANSPOSE, RESHAPE = 4096, 512
-# Weights of the cost: at a border; between operators of ours, which are to stay channels-last; and where onnxruntime
-# would refuse the model.
+# Cost factors: at a border; between com.onnxq operators, which should stay channels-last; and where onnxruntime would
+# reject the model.
 BORDER, INNER, FATAL = 2, 3, 1000
 
 
 @dataclass(frozen=True)
 class Reader:
-    """An input of a node. layout: what it reads is the value's root transposed by this.
+    """An input of a node. layout: the node reads the value's root transposed by this.
 
-    inner: there are operators of ours both upstream and downstream of it.
+    inner: there are com.onnxq operators both upstream and downstream of it.
     """
 
     node: gs.Node
@@ -36,7 +36,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Copy:
-    """A tensor that holds the root transposed by `layout`; made by the Transpose `node` (None for the root itself)."""
+    """A tensor equal to the root transposed by `layout`; produced by the Transpose `node` (None for the root)."""
 
     tensor: gs.Variable
     layout: Perm
@@ -45,10 +45,10 @@ class Copy:
 
 @dataclass
 class Value:
-    """A tensor that is computed (or a graph input) and the copies that Transposes make of it, the root first.
+    """A computed tensor (or a graph input) and its copies by Transposes, the root first.
 
-    maker: the node of this graph that makes the root, at output `slot`; None for inputs. pinned: copies that are graph
-    outputs. fatal: a copy makes onnxruntime refuse the model (flip.breaks_before_movement).
+    maker: the node of this graph that produces the root, at output `slot`; None for inputs. pinned: copies that are
+    graph outputs. fatal: a copy makes onnxruntime reject the model (flip.breaks_before_movement).
     """
 
     root: gs.Variable
@@ -64,9 +64,9 @@ class Value:
         return {r.layout for r in self.readers} | {c.layout for c in self.pinned}
 
     def price(self, stored: Perm, wanted: Perm, inner: bool, count: bool) -> int:
-        """Cost of one copy in layout `wanted` when the maker stores `stored`.
+        """Cost of one copy in layout `wanted` if the producer stores `stored`.
 
-        inner: it has operators of ours on both sides. count: all sizes count alike.
+        inner: it has com.onnxq operators on both sides. count: ignore sizes.
         """
         if stored == wanted:
             return 0
@@ -77,7 +77,7 @@ class Value:
         return (TRANSPOSE + item_size(self.root) * (1 if count else self.elements() or 1)) * weight
 
     def elements(self) -> int | None:
-        """Number of elements for one sample (a first dimension without a size counts as one); None when not known."""
+        """Number of elements per sample (a first dimension of unknown size counts as one); None if unknown."""
         shape = self.root.shape
         if shape is None:
             return None
@@ -86,7 +86,7 @@ class Value:
 
 
 def item_size(tensor: gs.Tensor) -> int:
-    """Bytes of an element; 4 when the type is not known."""
+    """Bytes per element; 4 if the type is unknown."""
     if tensor.dtype is None:
         return 4
     kind = tensor.dtype
@@ -94,7 +94,7 @@ def item_size(tensor: gs.Tensor) -> int:
 
 
 def perm_of(node: gs.Node) -> Perm | None:
-    """The permutation of a Transpose or ChannelsLast of a computed tensor; None for others and where it is unknown."""
+    """The permutation of a Transpose or ChannelsLast of a computed tensor; None for other nodes or if unknown."""
     ours = is_channels_last(node)
     if not (ours or is_op(node, "Transpose")) or not isinstance(node.inputs[0], gs.Variable):
         return None
@@ -107,7 +107,7 @@ def perm_of(node: gs.Node) -> Perm | None:
 
 
 def values_of(graph: gs.Graph) -> list[Value]:
-    """Every value of the graph, in the order of its nodes. Nodes of subgraphs are readers like others."""
+    """Every value of the graph, in node order. Nodes of subgraphs count as readers."""
     own = {id(n) for n in graph.nodes}
     moves = {id(n): perm for n in graph.nodes if (perm := perm_of(n)) is not None}
     outputs = output_ids(graph)
@@ -138,7 +138,7 @@ def values_of(graph: gs.Graph) -> list[Value]:
 
 
 def _value(tensor: gs.Variable, maker: gs.Node | None, slot: int) -> Value:
-    """A value with its root alone. Without a rank of its own it has that of its Transposes, or else the layout ()."""
+    """A value with only its root. If its rank is unknown, that of its Transposes is used, or else the layout ()."""
     perms = (perm_of(n) for n in tensor.outputs)
     rank = len(tensor.shape) if tensor.shape is not None else next((len(p) for p in perms if p is not None), 0)
     return Value(tensor, maker, slot, [Copy(tensor, identity(rank), None)])
@@ -153,7 +153,7 @@ def _computes(node: gs.Node) -> bool:
 
 
 def _ours_upstream(graph: gs.Graph) -> set[int]:
-    """ids of the nodes that are operators of ours, or depend on one. The graph is sorted."""
+    """ids of the nodes that are com.onnxq operators or depend on one. The graph is sorted."""
     found: set[int] = set()
     for node in graph.nodes:
         if _computes(node) or any(id(p) in found for t in node.inputs for p in t.inputs):
@@ -162,7 +162,7 @@ def _ours_upstream(graph: gs.Graph) -> set[int]:
 
 
 def _ours_downstream(graph: gs.Graph) -> set[int]:
-    """ids of the nodes that are operators of ours, or that one depends on."""
+    """ids of the nodes that are com.onnxq operators or that one depends on."""
     found: set[int] = set()
     for node in reversed(graph.nodes):
         if _computes(node) or any(id(n) in found for t in node.outputs for n in t.outputs):

@@ -1,4 +1,4 @@
-"""What a rule proposes: how a node computes the same results, transposed, from transposed operands."""
+"""The result of a rule: how a node computes the same results, transposed, from transposed operands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnxq.layout.perms import Perm, identity, inverse, or_none
 
 @dataclass(frozen=True)
 class Given:
-    """The permutation that is wanted for one operand, an input or an output of the node. kept: ids of graph outputs."""
+    """The permutation requested for one operand, an input or an output of the node. kept: ids of graph outputs."""
 
     perm: Perm
     index: int
@@ -27,11 +27,11 @@ class Given:
 
 @dataclass(frozen=True)
 class Flip:
-    """A node on transposed operands.
+    """A change of a node to transposed operands.
 
-    inputs, outputs: the permutation for each, None where it stays as it is. attrs: attributes with new values.
-    constants: inputs with new values. replace: called when all of that is done, to put other nodes in its place or to
-    change what follows it.
+    inputs, outputs: the permutation of each, None where unchanged. attrs: attributes with new values.
+    constants: inputs with new values. replace: called after all of that, to substitute other nodes or to change the
+    nodes that follow.
     """
 
     inputs: tuple[Perm | None, ...]
@@ -52,25 +52,25 @@ def one_input(node: gs.Node, given: Given, index: int = 0) -> Perm:
 
 
 def alike(node: gs.Node, perm: Perm, inputs: Sequence[int] = (0,), **changes: Any) -> Flip:
-    """These inputs and every output with one permutation; changes: further fields of the Flip."""
+    """One permutation for these inputs and every output; changes: further fields of the Flip."""
     wanted = tuple(perm if i in inputs else None for i in range(len(node.inputs)))
     return Flip(wanted, (perm,) * len(node.outputs), **changes)
 
 
 def moved_axis(axis: int, perm: Perm) -> int:
-    """Where this dimension (negative ones count from the end) is after the Transpose; −1 for the last."""
+    """Index of this dimension (negative: counted from the end) after the Transpose; −1 for the last."""
     found = inverse(perm)[axis % len(perm)]
     return -1 if found == len(perm) - 1 else found
 
 
 def moved_axes(axes: Sequence[int], perm: Perm) -> list[int]:
-    """Where these dimensions are after the Transpose, as non-negative numbers in the same order."""
+    """Indices of these dimensions after the Transpose, non-negative and in the same order."""
     where = inverse(perm)
     return [where[axis % len(perm)] for axis in axes]
 
 
 def integers(node: gs.Node, index: int, what: str) -> list[int] | None:
-    """Values of an integer parameter, None where it is left out. Raises RefusedError when computed at run time."""
+    """Values of an integer parameter, None if omitted. Raises RefusedError if it is computed at run time."""
     tensor = input_at(node, index)
     if tensor is None:
         return None
@@ -81,18 +81,18 @@ def integers(node: gs.Node, index: int, what: str) -> list[int] | None:
 
 
 def known_rank(tensor: gs.Tensor) -> int:
-    """Number of dimensions. Raises RefusedError when it is not known."""
+    """Number of dimensions. Raises RefusedError if it is unknown."""
     found = rank(tensor)
     if found is None:
-        raise RefusedError(f"the number of dimensions of {tensor.name} is not known")
+        raise RefusedError(f"the rank of {tensor.name} is unknown")
     return found
 
 
 def breaks_before_movement(node: gs.Node | None) -> bool:
-    """Whether the node is a DequantizeLinear that nothing but arithmetic may read: of int32, or int8 with a zero point.
+    """Whether the node is a DequantizeLinear that only arithmetic may read: of int32, or int8 with a zero point.
 
-    onnxruntime 1.31 moves a DequantizeLinear past the Transpose, Reshape, Slice… that reads it, with a QuantizeLinear
-    before that. From opset 21 on it then refuses its own QuantizeLinear, unless that makes uint8.
+    onnxruntime 1.31 moves a DequantizeLinear past the Transpose, Reshape, Slice… that reads it and inserts a
+    QuantizeLinear upstream. From opset 21 on it then rejects its own QuantizeLinear, unless that produces uint8.
     """
     if node is None or not is_op(node, "DequantizeLinear"):
         return False
@@ -106,7 +106,7 @@ def ints(values: Sequence[int]) -> NDArray[np.int64]:
 
 
 def broadcast(node: gs.Node, given: Given, operands: Sequence[int]) -> Flip:
-    """An elementwise operator whose operands numpy would broadcast; the others are parameters."""
+    """An elementwise operator with numpy broadcasting of its operands; the other inputs are parameters."""
     dims = max((known_rank(node.inputs[i]) for i in operands), default=0)
     perm = given.perm
     if not given.output:
@@ -115,7 +115,7 @@ def broadcast(node: gs.Node, given: Given, operands: Sequence[int]) -> Flip:
         missing = dims - len(perm)
         perm = (*range(missing), *(p + missing for p in perm))
     if len(perm) != dims:
-        raise RefusedError("the number of dimensions of its result is not known")
+        raise RefusedError("the rank of its result is unknown")
     wanted: list[Perm | None] = [None] * len(node.inputs)
     constants = {}
     for i in operands:
@@ -129,7 +129,7 @@ def broadcast(node: gs.Node, given: Given, operands: Sequence[int]) -> Flip:
 
 
 def _transposed_operand(tensor: gs.Constant, perm: Perm) -> NDArray:
-    """The constant for the new order, with as few leading ones as it had."""
+    """The constant in the new order, with no more leading ones than before."""
     values = constant_values(tensor)
     assert values is not None
     full = values.reshape((1,) * (len(perm) - values.ndim) + values.shape).transpose(perm)

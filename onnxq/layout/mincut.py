@@ -1,4 +1,4 @@
-"""The cheapest cut of a small flow network (Edmonds and Karp): which nodes go with the source, which with the sink."""
+"""The minimum cut of a small flow network (Edmonds-Karp): its nodes on the source side and on the sink side."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ ENDLESS = 1 << 62
 
 
 class Network:
-    """Directed edges with integer capacities; nodes are whatever hashes."""
+    """Directed edges with integer capacities; nodes are any hashable objects."""
 
     def __init__(self) -> None:
         self.room: dict[Hashable, dict[Hashable, int]] = {SOURCE: {}, SINK: {}}
 
     def edge(self, tail: Hashable, head: Hashable, capacity: int) -> None:
-        """Cutting `tail` (source side) from `head` (sink side) costs this much more."""
+        """Add to the cost of separating `tail` (source side) from `head` (sink side)."""
         out = self.room.setdefault(tail, {})
         out[head] = out.get(head, 0) + capacity
         self.room.setdefault(head, {}).setdefault(tail, 0)
 
     def sink_side(self) -> set[Hashable]:
-        """Nodes on the sink's side of a cheapest cut; of several, the one with the fewest."""
+        """Nodes on the sink side of a minimum cut; among several cuts, the one with the fewest."""
         while (path := self._path()) is not None:
             flow = min(self.room[a][b] for a, b in path)
             for a, b in path:

@@ -1,6 +1,6 @@
-"""Moving Transposes through the operators of domain com.onnxq, by what onnxq.operators says of each.
+"""Moving Transposes through the operators of domain com.onnxq, as onnxq.operators describes them.
 
-Operators without a rule hold the order of dimensions that they have: convolutions and pools are channels-last always.
+Operators without a rule have a fixed dimension order: convolutions and pools are always channels-last.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _joined(schema: Schema, layout: Joined, node: gs.Node, given: Given) -> Flip
     if not given.output and given.index not in operands:
         raise RefusedError("it is a parameter of it")
     if any(known_rank(node.inputs[i]) != len(given.perm) for i in operands):
-        raise RefusedError("the numbers of dimensions of its inputs differ")
+        raise RefusedError("the ranks of its inputs differ")
     flip = broadcast(node, Given(given.perm, operands[0], True), operands)
     return dataclasses.replace(flip, attrs=_axis(schema, layout.axis, node, given.perm))
 
@@ -61,13 +61,13 @@ def _joined(schema: Schema, layout: Joined, node: gs.Node, given: Given) -> Flip
 def _reduction(schema: Schema, layout: Reduction, node: gs.Node, given: Given) -> Flip:
     keep = bool(_value(schema, layout.keepdims, node))
     if given.output and not keep:
-        raise RefusedError("it takes dimensions away")
+        raise RefusedError("it removes dimensions")
     operands = schema.places([layout.operand])
     perm = one_input(node, given, *operands)
     reduced = _value(schema, layout.axes, node)
     axes = sorted(moved_axes(reduced, perm))
     if axes[-1] - axes[0] != len(axes) - 1:
-        raise RefusedError("the dimensions that it averages would lie apart")
+        raise RefusedError("the dimensions that it averages would not be adjacent")
     left = perm if keep else or_none(without(perm, {a % len(perm) for a in reduced}))
     return dataclasses.replace(alike(node, perm, operands), outputs=(left,), attrs={layout.axes: axes})
 

@@ -1,4 +1,4 @@
-"""Permutations of dimensions, as the perm attribute of Transpose has them: result.shape[i] = shape[perm[i]]."""
+"""Permutations of dimensions, as in Transpose's perm attribute: result.shape[i] = shape[perm[i]]."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ Perm = tuple[int, ...]
 
 
 def identity(rank: int) -> Perm:
-    """Every dimension where it is."""
+    """The permutation that moves nothing."""
     return tuple(range(rank))
 
 
 def is_identity(perm: Perm) -> bool:
-    """Whether nothing moves."""
+    """Whether the permutation moves nothing."""
     return perm == identity(len(perm))
 
 
 def to_last(rank: int) -> Perm:
-    """Channels-first to channels-last: dimension 1 goes to the end."""
+    """Channels-first to channels-last: dimension 1 moves to the end."""
     return (0, *range(2, rank), 1)
 
 
 def inverse(perm: Perm) -> Perm:
-    """What undoes the permutation; also: where each dimension goes."""
+    """The inverse permutation; also: the new index of each dimension."""
     found = [0] * len(perm)
     for to, axis in enumerate(perm):
         found[axis] = to
@@ -33,24 +33,24 @@ def inverse(perm: Perm) -> Perm:
 
 
 def then(first: Perm, second: Perm) -> Perm:
-    """One permutation for two Transposes in a row."""
+    """The permutation equal to two consecutive Transposes."""
     return tuple(first[i] for i in second)
 
 
 def permuted(values: Sequence[T], perm: Perm) -> list[T]:
-    """A shape, or anything else with an entry for each dimension, after the Transpose."""
+    """A shape, or any other sequence with one entry per dimension, after the Transpose."""
     return [values[axis] for axis in perm]
 
 
 def without(perm: Perm, axes: Collection[int]) -> Perm:
-    """The permutation of the dimensions that are left when these (of the tensor before it) are taken out."""
+    """The permutation of the remaining dimensions when these (of the original tensor) are removed."""
     left = [axis for axis in perm if axis not in axes]
     order = sorted(left)
     return tuple(order.index(axis) for axis in left)
 
 
 def moves_nothing(perm: Perm, shape: Sequence[object] | None) -> bool:
-    """Whether only dimensions of size 1 change places: the elements then stay in the order they have in memory."""
+    """Whether only dimensions of size 1 move: the order of elements in memory is then unchanged."""
     if shape is None:
         return is_identity(perm)
     kept = [axis for axis in perm if shape[axis] != 1]

@@ -1,11 +1,11 @@
-"""Moving Transposes through nodes that split and join dimensions: Reshape, Flatten, Squeeze, Unsqueeze.
+"""Moving Transposes through nodes that split and merge dimensions: Reshape, Flatten, Squeeze, Unsqueeze.
 
-A Reshape pairs groups of neighbouring dimensions before it with groups after it that hold the same elements
-([N, C, H, W] → [N, C, HW]: N with N, C with C, H and W with HW). A Transpose moves through it when it keeps each group
-together and in order; the groups then change places after it too. Dimensions of size 1 are nowhere in the way.
+A Reshape pairs groups of adjacent input dimensions with groups of output dimensions that cover the same elements
+([N, C, H, W] → [N, C, HW]: N with N, C with C, H and W with HW). A Transpose moves through it if it keeps each group
+together and in order; the output groups are then permuted likewise. Dimensions of size 1 never prevent it.
 
-Where a Reshape or Flatten to [N, K] joins dimensions that the Transpose takes apart, and only matrix products with
-constant weights read the result, the rows of those weights change places instead.
+Where a Reshape or Flatten to [N, K] merges dimensions that the Transpose separates, and only matrix products with
+constant weights read the result, the rows of those weights are permuted instead.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Dims = list[int | str | None]  # None: nothing is known
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring dimensions before a Reshape, and those after it that hold the same elements."""
+    """Adjacent input dimensions of a Reshape, and the output dimensions that cover the same elements."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
 
 
 def groups(before: Dims, after: Dims) -> list[Group]:
-    """The pairing of dimensions before and after, each dimension in one group. A symbolic size only equals itself.
+    """The pairing of input and output dimensions, each in one group. A symbolic size only equals itself.
 
-    Raises RefusedError where sizes are not known well enough to pair them.
+    Raises RefusedError if too few sizes are known to pair them.
     """
     found: list[Group] = []
     i = j = 0
@@ -56,17 +56,17 @@ def groups(before: Dims, after: Dims) -> list[Group]:
                 elif b < a and j < len(after):
                     b, j = b * _number(after[j]), j + 1
                 else:
-                    raise RefusedError("its shapes do not fit together")
+                    raise RefusedError("its shapes do not match")
         found.append(Group(tuple(range(start[0], i)), tuple(range(start[1], j))))
     rest = Group(tuple(range(i, len(before))), tuple(range(j, len(after))))
     if any(before[k] != 1 for k in rest.before) or any(after[k] != 1 for k in rest.after):
-        raise RefusedError("its shapes are not known well enough")
+        raise RefusedError("too little is known about its shapes")
     last = found[-1] if found else Group((), ())
     return [*found[:-1], Group((*last.before, *rest.before), (*last.after, *rest.after))]
 
 
 def _dims(tensor: gs.Tensor) -> Dims:
-    """The shape; every dimension that has neither a size nor a name gets a name of its own."""
+    """The shape; every dimension without a size or a name gets a unique name."""
     known_rank(tensor)
     return [
         d if (isinstance(d, int) and d >= 0) or (isinstance(d, str) and d) else f"?{i}"
@@ -76,14 +76,14 @@ def _dims(tensor: gs.Tensor) -> Dims:
 
 def _number(size: int | str | None) -> int:
     if not isinstance(size, int):
-        raise RefusedError("its shapes are not known well enough")
+        raise RefusedError("too little is known about its shapes")
     return size
 
 
 def through(given: Perm, here: list[tuple[int, ...]], there: list[tuple[int, ...]], shape: Dims) -> Perm:
-    """The permutation on the other side of a Reshape. here, there: dimensions of each group on this side and on that.
+    """The permutation on the other side of a Reshape. here, there: dimensions of each group on this and the other side.
 
-    shape: on this side. Raises RefusedError when the permutation takes a group apart.
+    shape: on this side. Raises RefusedError if the permutation separates a group.
     """
     owner = {axis: k for k, group in enumerate(here) for axis in group}
     order: list[int] = []
@@ -93,12 +93,12 @@ def through(given: Perm, here: list[tuple[int, ...]], there: list[tuple[int, ...
             continue
         group = owner[axis]
         if group in seen and order[-1] != group:
-            raise RefusedError("it joins dimensions that the Transpose takes apart")
+            raise RefusedError("it merges dimensions that the Transpose separates")
         if group not in seen:
             order.append(group)
         seen.setdefault(group, []).append(axis)
     if any(axes != sorted(axes) for axes in seen.values()):
-        raise RefusedError("it joins dimensions that the Transpose takes apart")
+        raise RefusedError("it merges dimensions that the Transpose separates")
     for group in [owner[axis] for axis in given]:  # groups of ones follow the group before them
         if group not in order:
             before = [k for k in order if k < group]
@@ -111,7 +111,7 @@ def reshape(node: gs.Node, given: Given) -> Flip:
     perm = one_input(node, given)
     target = integers(node, 1, "target shape")
     if target is None or (0 in target and node.attrs.get("allowzero", 0)):
-        raise RefusedError("its target shape holds a zero that is meant")
+        raise RefusedError("its target shape contains a literal zero")
     before = _dims(node.inputs[0])
     after = _target_dims(before, target)
     pairs = groups(before, after)
@@ -134,7 +134,7 @@ def reshape(node: gs.Node, given: Given) -> Flip:
 
 
 def _target_dims(before: Dims, target: list[int]) -> Dims:
-    """Dimensions of the result, with those that are copied by the name that they have before."""
+    """Dimensions of the result; copied dimensions have the name of the input dimension."""
     after: Dims = [before[i] if t == 0 else t for i, t in enumerate(target)]
     if -1 in target:
         at = target.index(-1)
@@ -157,19 +157,19 @@ def _new_target(before: Dims, after: Dims) -> list[int]:
         else:
             found.append(0 if size is not None and i < len(before) and before[i] == size else -1)
     if found.count(-1) > 1:
-        raise RefusedError("its shapes are not known well enough")
+        raise RefusedError("too little is known about its shapes")
     return found
 
 
 def flatten(node: gs.Node, given: Given) -> Flip:
     """Flatten to two dimensions."""
     if given.output:
-        raise RefusedError("it joins dimensions")
+        raise RefusedError("it merges dimensions")
     perm = one_input(node, given)
     shape, at = _dims(node.inputs[0]), int(node.attrs.get("axis", 1))
     at = at + len(perm) if at < 0 else at
     if sorted(perm[:at]) != list(range(at)):
-        raise RefusedError("it joins dimensions that the Transpose takes apart")
+        raise RefusedError("it merges dimensions that the Transpose separates")
     halves = [tuple(range(at)), tuple(range(at, len(perm)))]
     try:
         for half in halves:
@@ -188,13 +188,13 @@ def _joined(shape: Dims) -> Dims:
 
 
 def squeeze(node: gs.Node, given: Given) -> Flip:
-    """Squeeze; the dimensions come back beside their neighbours where the permutation after it is given."""
+    """Squeeze; given the permutation of the output, removed dimensions are placed next to their neighbours."""
     axes = integers(node, 1, "axes")
     dims = known_rank(node.inputs[0])
     if axes is None:
         shape = node.inputs[0].shape
         if not all(isinstance(d, int) for d in shape):
-            raise RefusedError("its shape is not known")
+            raise RefusedError("its shape is unknown")
         axes = [i for i, d in enumerate(shape) if d == 1]
     gone = {a % dims for a in axes}
     if given.output:
@@ -208,7 +208,7 @@ def squeeze(node: gs.Node, given: Given) -> Flip:
 
 
 def unsqueeze(node: gs.Node, given: Given) -> Flip:
-    """Unsqueeze; the new dimensions go beside their neighbours where the permutation before it is given."""
+    """Unsqueeze; given the permutation of the input, new dimensions are placed next to their neighbours."""
     axes = integers(node, 1, "axes")
     assert axes is not None
     dims = len(given.perm) if given.output else len(given.perm) + len(axes)
@@ -224,7 +224,7 @@ def unsqueeze(node: gs.Node, given: Given) -> Flip:
 
 
 def _with(perm: Perm, ones: set[int], dims: int) -> Perm:
-    """The permutation with dimensions of size 1 put in: each before the one that follows it, else after the last."""
+    """The permutation with dimensions of size 1 inserted: each before its successor, or else after the last."""
     kept = [axis for axis in range(dims) if axis not in ones]
     order = [kept[p] for p in perm]
     for axis in sorted(ones, reverse=True):
@@ -238,7 +238,7 @@ def _behind(order: list[int], axis: int) -> int:
 
 
 def _into_weights(node: gs.Node, given: Given, after: Dims) -> Flip | None:
-    """[N, C, H, W] → [N, CHW] → products with constant weights: their rows change places."""
+    """[N, C, H, W] → [N, CHW] → products with constant weights: permute their rows."""
     perm, shape = given.perm, _dims(node.inputs[0])
     joined = _joined(shape)[0]
     if perm[0] != 0 or len(after) != 2 or not isinstance(joined, int) or after[1] != joined or after[0] != shape[0]:
@@ -256,9 +256,9 @@ def _into_weights(node: gs.Node, given: Given, after: Dims) -> Flip | None:
 
 
 def _readers(node: gs.Node) -> list[tuple[gs.Node, list[gs.Node]]] | None:
-    """[(node, products)]: from the Flatten through operators that look at each element alone, to matrix products.
+    """[(node, products)]: from the Flatten through elementwise operators to matrix products.
 
-    None when anything else reads a tensor on the way.
+    None if anything else reads a tensor on the way.
     """
     chain: list[tuple[gs.Node, list[gs.Node]]] = []
     while True:
@@ -287,7 +287,7 @@ def _product(node: gs.Node, tensor: gs.Tensor) -> bool:
 
 
 def _weights(node: gs.Node) -> tuple[int, int] | None:
-    """Where the data and the weights stand of a product whose weights' rows can change places; None for other nodes."""
+    """Input indices of data and weight of a product whose weight rows can be permuted; None for other nodes."""
     spec = OPERATORS.get(node.op) if node.domain == OWN_DOMAIN else None
     if spec is None or not isinstance(spec.layout, WeightRows):
         return None
@@ -296,7 +296,7 @@ def _weights(node: gs.Node) -> tuple[int, int] | None:
 
 
 def _elementwise(node: gs.Node, tensor: gs.Tensor) -> bool:
-    """Whether each element of the result depends on the element at its place alone, in the same way everywhere."""
+    """Whether each element of the result depends only on the element at its position, by the same function."""
     if is_op(node, "Relu", "Identity"):
         return True
     spec = OPERATORS.get(node.op) if node.domain == OWN_DOMAIN else None

@@ -1,4 +1,4 @@
-"""Carrying out a choice: nodes rewritten, each value stored in one order, one Transpose for each other order wanted."""
+"""Applies a choice: rewrites nodes, stores each value in one order, with one Transpose per other order needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxq.layout.rules import CHANNELS_LAST, is_channels_last, is_own
 
 
 def carry_out(graph: gs.Graph, layouts: Layouts, choice: Choice, names: Names) -> int:
-    """Transpose the chosen nodes, and leave no Transpose that is not needed; returns how many things changed."""
+    """Transpose the chosen nodes and remove every unneeded Transpose; returns the number of changes."""
     changed = len(choice)
     for node, flip in choice.values():
         node.attrs.update(flip.attrs)
@@ -37,7 +37,7 @@ def carry_out(graph: gs.Graph, layouts: Layouts, choice: Choice, names: Names) -
 
 
 def note_layout(node: gs.Node, perm: Perm) -> None:
-    """Note in the node's metadata that its results are now transposed (once more)."""
+    """Record in the node's metadata that its results are now transposed (again)."""
     before = marks.LAYOUT.get(node)
     total = perm if before is None else then(before, perm)
     marks.LAYOUT.drop(node)
@@ -46,7 +46,7 @@ def note_layout(node: gs.Node, perm: Perm) -> None:
 
 
 def _is_tidy(value: Value) -> bool:
-    """Whether every Transpose reads the root, does something, is used, and is the only one of its kind."""
+    """Whether every Transpose reads the root, moves something, is used, and is the only one for its layout."""
     read = {r.layout for r in value.readers}
     pinned = {id(c.tensor) for c in value.pinned}
     seen = {value.copies[0].layout}
@@ -62,7 +62,7 @@ def _is_tidy(value: Value) -> bool:
 
 
 def _settle(graph: gs.Graph, value: Value, stored: Perm, wanted: list[Perm], names: Names) -> int:
-    """Give the value its one stored tensor and the copies that are wanted; returns how many Transposes are gone."""
+    """Give the value its one stored tensor and the copies needed; returns how many Transposes were removed."""
     before = sum(c.node is not None for c in value.copies)
     kept = _stored(value, stored, wanted, names)
     holders: dict[Perm, gs.Variable] = {stored: kept}
@@ -91,7 +91,7 @@ def _settle(graph: gs.Graph, value: Value, stored: Perm, wanted: list[Perm], nam
 
 
 def _stored(value: Value, stored: Perm, wanted: list[Perm], names: Names) -> gs.Variable:
-    """The tensor that the maker makes from now on, in layout `stored`."""
+    """The tensor that the producer now produces, in layout `stored`."""
     root = value.root
     if stored == value.copies[0].layout:
         return root
@@ -111,9 +111,9 @@ def _stored(value: Value, stored: Perm, wanted: list[Perm], names: Names) -> gs.
 
 
 def _hides_reshape(value: Value, stored: Perm, wanted: list[Perm], output: gs.Variable) -> bool:
-    """Whether a copy that moves nothing could no longer be recognized, were the maker to make this graph output.
+    """Whether a copy that moves nothing could no longer be recognized if the producer produced this graph output.
 
-    Graph outputs keep the shape they are declared with, which may be less specific than the root's.
+    Graph outputs keep their declared shape, which may be less specific than the root's.
     """
     shape = value.root.shape
     if shape is None:
@@ -127,7 +127,7 @@ def _hides_reshape(value: Value, stored: Perm, wanted: list[Perm], output: gs.Va
 
 
 def _copy_node(graph: gs.Graph, copy: Copy, source: gs.Variable, perm: Perm, names: Names) -> gs.Node:
-    """The node that makes a copy: the one that made it before, or a new one."""
+    """The node that produces a copy: the existing one, or a new one."""
     node = copy.node
     if node is None:
         node = gs.Node("", names.fresh(f"{copy.tensor.name}_transpose"), {}, [source], [copy.tensor])
@@ -139,10 +139,10 @@ def _copy_node(graph: gs.Graph, copy: Copy, source: gs.Variable, perm: Perm, nam
 
 
 def name_by_layer(layouts: Layouts, names: Names) -> None:
-    """Let the operator itself make the tensor that bears the name, and the Transposes after it a copy of that.
+    """Make the operator itself produce the tensor with the name, and the Transposes after it a copy.
 
-    Lowering notes in metadata which tensor of the QDQ model an operator stands for. What verification compares by name
-    is then what the next operator reads.
+    Lowering records in metadata which tensor of the QDQ model an operator computes. Verification, which compares by
+    name, then compares the tensor that the next operator reads.
     """
     for value in layouts.values:
         node = value.maker
@@ -157,7 +157,7 @@ def name_by_layer(layouts: Layouts, names: Names) -> None:
 
 
 def reshape_instead(graph: gs.Graph, layouts: Layouts, names: Names) -> int:
-    """Make a Reshape of every Transpose that moves only dimensions of size 1; returns how many."""
+    """Replace every Transpose that moves only dimensions of size 1 with a Reshape; returns how many."""
     changed = 0
     for value in layouts.values:
         for copy in value.copies[1:]:
@@ -179,8 +179,8 @@ def reshape_instead(graph: gs.Graph, layouts: Layouts, names: Names) -> int:
 
 
 def channels_last_instead(layouts: Layouts) -> int:
-    """Make a ChannelsLast, which has a kernel, of every Transpose of bytes to channels-last that an operator of ours
-    reads and that moves anything; returns how many."""
+    """Replace Transposes of 8-bit tensors to channels-last with ChannelsLast, which has a kernel, where a com.onnxq
+    operator reads the result and anything moves; returns how many."""
     changed = 0
     for value in layouts.values:
         kind = value.root.dtype

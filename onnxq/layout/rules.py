@@ -1,4 +1,4 @@
-"""The rule of each operator: may a Transpose move through it, and what becomes of it then?"""
+"""The rule of each operator: whether a Transpose may move through it, and how the operator changes."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def is_own(node: gs.Node | None) -> bool:
 
 
 def is_channels_last(node: gs.Node | None) -> bool:
-    """Whether the node is the Transpose that is an operator of ours."""
+    """Whether the node is com.onnxq's own Transpose."""
     return node is not None and is_own(node) and node.op == CHANNELS_LAST
 
 
 def propose(node: gs.Node, given: Given) -> Flip | Refused:
-    """How the node computes with one operand transposed, or why it cannot. Constants are transposed at once."""
+    """How the node computes with one operand transposed, or why it cannot. Constants are transposed in place."""
     rules = own.RULES if is_own(node) else standard.RULES if node.domain in STANDARD_DOMAINS else {}
     rule = rules.get(node.op)
     if rule is None:
-        return Refused("it needs the order of dimensions that it has")
+        return Refused("its dimension order is fixed")
     try:
         return _with_constants(node, rule(node, given))
     except RefusedError as err:

@@ -1,5 +1,5 @@
-"""Moving Transposes through operators of the standard domain: those that look at each element alone, and those that
-pick, place and repeat. Sums of floats are left out: in another order they round otherwise.
+"""Moving Transposes through operators of the standard domain: elementwise operators, and those that pick, place and
+repeat values. Float sums are excluded: they round differently in another order.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def _elementwise(node: gs.Node, given: Given) -> Flip:
 
 
 def _quantization(node: gs.Node, given: Given) -> Flip:
-    """QuantizeLinear, DequantizeLinear."""
+    """Rule of QuantizeLinear and DequantizeLinear."""
     perm = one_input(node, given)
     if node.attrs.get("block_size", 0):
-        raise RefusedError("its scales are in blocks")
+        raise RefusedError("its scales are per block")
     if known_rank(node.inputs[1]) == 0:
         return alike(node, perm)
     return alike(node, perm, attrs={"axis": moved_axes([int(node.attrs.get("axis", 1))], perm)[0]})
@@ -58,7 +58,7 @@ def _quantization(node: gs.Node, given: Given) -> Flip:
 
 def _concat(node: gs.Node, given: Given) -> Flip:
     if any(known_rank(t) != len(given.perm) for t in node.inputs):
-        raise RefusedError("the numbers of dimensions of its inputs differ")
+        raise RefusedError("the ranks of its inputs differ")
     flip = broadcast(node, Given(given.perm, 0, True), range(len(node.inputs)))
     axis = moved_axes([int(node.attrs["axis"])], given.perm)[0]
     return Flip(flip.inputs, flip.outputs, {"axis": axis}, flip.constants)
@@ -75,12 +75,12 @@ def _slice(node: gs.Node, given: Given) -> Flip:
 
 
 def _axes_of(node: gs.Node, index: int, parameter: gs.Tensor, perm: Perm) -> NDArray[np.int64]:
-    """The optional input axes: the dimension that each entry of `parameter` is for."""
+    """The optional input axes: the dimension to which each entry of `parameter` belongs."""
     axes = integers(node, index, "axes")
     if axes is None:
         count = parameter.shape[0] if parameter.shape else None
         if not isinstance(count, int):
-            raise RefusedError("the number of its parameters is not known")
+            raise RefusedError("the number of its parameters is unknown")
         axes = list(range(count))
     return ints(moved_axes(axes, perm))
 
@@ -96,7 +96,7 @@ def _pad(node: gs.Node, given: Given) -> Flip:
 
 
 def _per_dimension(node: gs.Node, given: Given) -> Flip:
-    """Tile, Expand: a parameter with an entry for each dimension of the result."""
+    """Tile, Expand: a parameter with one entry per dimension of the result."""
     perm = one_input(node, given)
     values = integers(node, 1, "sizes")
     if values is None or known_rank(node.inputs[0]) != len(perm) or len(values) > len(perm):
@@ -115,11 +115,11 @@ def _gather(node: gs.Node, given: Given) -> Flip:
 
 
 def _extremum(node: gs.Node, given: Given) -> Flip:
-    """ReduceMax, ReduceMin, and sums of integers."""
+    """ReduceMax, ReduceMin, and integer sums."""
     dtype = node.inputs[0].dtype
     exact = node.op in ("ReduceMax", "ReduceMin") or (dtype is not None and np.dtype(dtype).kind in "iu")
     if not exact:
-        raise RefusedError("it sums floats, which round otherwise in another order")
+        raise RefusedError("it sums floats, which round differently in another order")
     dims = known_rank(node.inputs[0])
     axes = integers(node, 1, "axes")
     if not axes:
@@ -136,7 +136,7 @@ def _extremum(node: gs.Node, given: Given) -> Flip:
 
 def _reduced(node: gs.Node, given: Given, keep: bool) -> Perm:
     if given.output and not keep:
-        raise RefusedError("it takes dimensions away")
+        raise RefusedError("it removes dimensions")
     return one_input(node, given)
 
 
@@ -168,7 +168,7 @@ def _resize(node: gs.Node, given: Given) -> Flip:
 
 
 def _shape(node: gs.Node, given: Given) -> Flip:
-    """The shape of the transposed tensor, put in order by a Gather."""
+    """The shape of the transposed tensor, permuted back by a Gather."""
     perm = one_input(node, given)
     return Flip((perm,), (None,), replace=lambda g, n, names: _ordered_shape(g, n, perm, names))
 
@@ -188,7 +188,7 @@ def _size(node: gs.Node, given: Given) -> Flip:
 
 
 def _depth_to_space(node: gs.Node, given: Given) -> Flip:
-    """Channels-last it has no operator: Reshape to [N, H, W, b, b, C], Transpose, Reshape; as many bytes moved."""
+    """No channels-last operator exists: Reshape to [N, H, W, b, b, C], Transpose, Reshape; moves as many bytes."""
     return _blocks(node, given, to_space=True)
 
 
@@ -201,11 +201,11 @@ def _blocks(node: gs.Node, given: Given, to_space: bool) -> Flip:
     if perm != CHANNELS_FIRST_TO_LAST:
         raise RefusedError("it takes channels from dimension 1")
     if _breaks(node):
-        raise RefusedError("onnxruntime refuses a Reshape after the DequantizeLinear before it")
+        raise RefusedError("onnxruntime rejects a Reshape after the upstream DequantizeLinear")
     shape = node.inputs[0].shape or ()
     known = [isinstance(d, int) for d in shape]
     if len(known) != 4 or not known[1] or not any(known[2:]):
-        raise RefusedError("its shape is not known")
+        raise RefusedError("its shape is unknown")
     return alike(node, perm, replace=lambda g, n, names: _through_six_dimensions(g, n, to_space, names))
 
 
@@ -217,7 +217,7 @@ def _breaks(node: gs.Node) -> bool:
 
 
 def _through_six_dimensions(graph: gs.Graph, node: gs.Node, to_space: bool, names: Names) -> None:
-    """The node reads and makes channels-last tensors already; only the computation between them is left."""
+    """The node already reads and writes channels-last tensors; only the computation between them remains."""
     source, result, block = node.inputs[0], node.outputs[0], int(node.attrs["blocksize"])
     height, width, channels = source.shape[1:]
     if to_space:

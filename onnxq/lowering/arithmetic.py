@@ -1,6 +1,6 @@
 """Add, Sub, Sum, Mul, Div and BatchNormalization: one multiplier per input, one rounding (HAWQ-V3, eq. 9).
 
-A product with positive constants costs nothing: the integers stay, they only stand for other reals.
+A product with positive constants is free: the integers stay the same and only represent different real values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from onnxq.lowering.rescale import Rescale, rescale
 from onnxq.lowering.tables import or_function
 from onnxq.numeric.affine import batch_norm
 
-# A float constant is added in steps of 2^-FINER of the result's: its multiplier is exact, and they are fine enough.
+# A float constant is added in steps of 2^-FINER of the result's: fine enough, and its multiplier is exact.
 FINER = 12
 
 
@@ -86,12 +86,12 @@ def _term(work: Work, tensor: gs.Tensor, rank: int) -> Term:
     if reals is None:
         raise RefusedError(f"its input {tensor.name} is computed at run time from constants")
     if not np.isfinite(reals).all():
-        raise RefusedError("a constant input holds NaN or infinity")
+        raise RefusedError("a constant input contains NaN or infinity")
     return Constant(tensor.name, reals.astype(np.float64))
 
 
 def _in_integers(work: Work, term: Term, made: output.Plan) -> Integers:
-    """A float constant in int32, in steps of the result's divided by a power of two, so that its factor is exact."""
+    """A float constant in int32, in steps of the result's step over a power of two, so that its factor is exact."""
     if isinstance(term, Integers):
         return term
     step = float(made.unit)
@@ -105,7 +105,7 @@ def _in_integers(work: Work, term: Term, made: output.Plan) -> Integers:
 
 def _rank(tensor: gs.Tensor) -> int:
     if tensor.shape is None:
-        raise RefusedError("the rank of its result is not known")
+        raise RefusedError("the rank of its result is unknown")
     return len(tensor.shape)
 
 
@@ -115,7 +115,7 @@ def _extremes(a: Term, b: Term, op: str) -> tuple[float, float]:
 
 
 def _channel_axis(value: Integers, rank: int) -> int | None:
-    """Where in the result the channels of an operand lie."""
+    """The axis of the result along which an operand's channels run."""
     if value.axis is None:
         return None
     assert value.tensor.shape is not None
@@ -123,7 +123,7 @@ def _channel_axis(value: Integers, rank: int) -> int | None:
 
 
 def _one_axis(work: Work, node: gs.Node, a: Integers, b: Integers, rank: int) -> tuple[Integers, Integers]:
-    """The operands, one of them with one scale where their channels lie on different axes."""
+    """The operands; one of them is requantized to one scale if their channels are on different axes."""
     axes = [_channel_axis(v, rank) for v in (a, b)]
     if None not in axes and axes[0] != axes[1]:
         b = one_scale(work, b, node.inputs[1].name, [node])
@@ -195,7 +195,7 @@ def _factor(work: Work, tensor: gs.Tensor) -> Integers:
 
 
 def _lower_factor(work: Work, node: gs.Node, value: Integers, constant: gs.Tensor, rank: int) -> bool:
-    """A product with one constant per channel: positive ones only change what the integers stand for."""
+    """A product with one constant per channel: positive ones only change the real values that integers represent."""
     reals = constant_reals(constant)
     if reals is None or reals.size == 0 or not np.isfinite(reals).all():
         raise RefusedError("its constant factor is empty, not finite, or computed at run time")
@@ -219,7 +219,7 @@ def _lower_factor(work: Work, node: gs.Node, value: Integers, constant: gs.Tenso
 
 
 def by_channel(values: NDArray[np.float64], rank: int) -> tuple[NDArray[np.float64], int | None] | None:
-    """Values that are all equal, as (); or differ along one axis, as (channels,) with it; else None."""
+    """Values that are all equal, as (); values that vary along one axis, as (channels,) with that axis; else None."""
     if values.ndim > rank:
         return None
     if (values == values.flat[0]).all():
@@ -235,20 +235,20 @@ def _lower_signed(work: Work, node: gs.Node, value: Integers, factor: NDArray[np
 
 
 def lower_batchnorm(work: Work, node: gs.Node) -> None:
-    """A BatchNormalization that no layer took in: one factor and one constant per channel. Raises RefusedError."""
+    """A BatchNormalization not folded into a layer: one factor and one constant per channel. Raises RefusedError."""
     value = work.integers(node.inputs[0])
     constants = [constant_reals(t) for t in node.inputs[1:5]]
     if any(c is None for c in constants) or int(node.attrs.get("training_mode", 0)):
         raise RefusedError("its statistics are computed at run time")
     if any(t.outputs for t in node.outputs[1:]):
-        raise RefusedError("its statistics are read")
+        raise RefusedError("its statistics outputs are read")
     gamma, beta, mean, var = (c for c in constants if c is not None)
     step = batch_norm(gamma, beta, mean, var, float(node.attrs.get("epsilon", 1e-5)))
     if not step.is_finite:
         raise RefusedError("its factors are not finite")
     rank = _rank(node.outputs[0])
     if value.axis is not None and value.axis != 1:
-        raise RefusedError("its input has scales along another axis than its channels")
+        raise RefusedError("the scales of its input are not along its channel axis")
     shift = Constant(f"{node.name}_shift", step.b.reshape(-1, *[1] * (rank - 2)))
     if np.all(step.a >= 0):
         lower_pair(work, node, value.scaled(step.a, 1), shift, rank)

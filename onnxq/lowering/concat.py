@@ -1,4 +1,4 @@
-"""Concat, Where, Max and Min: several tensors that end in one, each with a scale of its own (HAWQ-V3, eq. 10)."""
+"""Concat, Where, Max and Min: several tensors combined into one, each with its own scale (HAWQ-V3, eq. 10)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST = 8  # parts of one Concat operator of com.onnxq
 
 @dataclass(frozen=True)
 class Part:
-    """An input that is joined: the integers of an activation, or the reals of a constant."""
+    """An input to combine: the integers of an activation, or the reals of a constant."""
 
     name: str
     value: Integers | None
@@ -40,7 +40,7 @@ class Part:
 
 
 def lower_join(work: Work, node: gs.Node) -> None:
-    """A node that makes one tensor of the values of several. Raises RefusedError."""
+    """A node that combines the values of several tensors into one. Raises RefusedError."""
     condition = list(node.inputs[:1]) if node.op == "Where" else []
     parts = [_part(work, t) for t in node.inputs[len(condition) :]]
     if len(parts) == 1:
@@ -70,7 +70,7 @@ def _part(work: Work, tensor: gs.Tensor) -> Part:
 
 
 def _common_grid(parts: list[Part]) -> Codes | None:
-    """The grid that all parts have already, if they do and none is a constant."""
+    """The grid that all parts already share, if they do and none is a constant."""
     values = [p.value for p in parts if p.value is not None]
     head = values[0]
     if len(values) < len(parts) or head.type not in EIGHT_BIT or head.axis is not None:
@@ -80,7 +80,7 @@ def _common_grid(parts: list[Part]) -> Codes | None:
 
 
 def _lower_plain(work: Work, node: gs.Node, condition: list[gs.Tensor], parts: list[Part], codes: Codes) -> None:
-    """The standard operator, on parts that are made to have these codes."""
+    """The standard operator, on parts requantized to these codes."""
     inputs: list[gs.Tensor] = []
     for part in parts:
         if part.value is not None:
@@ -98,14 +98,14 @@ def _lower_plain(work: Work, node: gs.Node, condition: list[gs.Tensor], parts: l
 
 
 def _coded(reals: NDArray, codes: Codes) -> NDArray:
-    """The codes that QuantizeLinear makes of constants."""
+    """The codes that QuantizeLinear produces from constants."""
     with np.errstate(over="ignore"):
         steps = np.rint(reals.astype(np.float32) / np.float32(codes.scale)).astype(np.float64)
     return np.clip(steps + codes.zero_point, codes.qmin, codes.qmax).astype(codes.type)
 
 
 def _lower_concat(work: Work, node: gs.Node, parts: list[Part]) -> None:
-    """Concat2 … Concat8: each part with a multiplier and a shift of its own."""
+    """Concat2 … Concat8: each part has its own multiplier and shift."""
     low, high = min(p.range()[0] for p in parts), max(p.range()[1] for p in parts)
     made = output.plan(work, node.outputs[0], np.asarray(1.0), None, np.asarray(low), np.asarray(high))
     sources = [node, *made.nodes()]
@@ -119,7 +119,7 @@ def _lower_concat(work: Work, node: gs.Node, parts: list[Part]) -> None:
 
 
 def _in_one_scale(work: Work, part: Part, made: Plan, sources: list[gs.Node]) -> Integers:
-    """A part that has one scale: of the result's codes where it had one per channel, or is a constant."""
+    """The part with one scale: that of the result's codes if it has one per channel or is a constant."""
     scale = float(made.unit)
     codes = Codes(scale, made.zero_point, made.type, made.qmin, made.qmax)
     if part.value is not None:

@@ -1,4 +1,4 @@
-"""Conv: convolutions of one and two dimensions, with groups, bias, and the activation after them."""
+"""Conv: one- and two-dimensional convolutions, with groups, bias and the following activation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What stands after an operator, up to the next QuantizeLinear: what clips its result, and who wants which codes.
+"""What follows an operator, up to the next QuantizeLinear: what clips its result, and which codes readers expect.
 
-Relus, Clips and products with a positive constant go into the operator's rescale. A QuantizeLinear is monotonic and
-elementwise, so operators that only move values may stand between the operator and it.
+Relus, Clips and products with a positive constant are folded into the operator's rescale. A QuantizeLinear is monotonic
+and elementwise, so operators that only move values may come between the operator and it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnxq.lowering.movers import moved_outputs
 from onnxq.numeric.integer_norm import LAYER_NORM_LIMIT
 
 NEAR = 64  # nodes after a tensor that are searched for the next codes
-# Readers that need one scale for the whole tensor; the others take one for each channel.
+# Readers that need a per-tensor scale; the others accept one per channel.
 ONE_SCALE = (
     "Concat", "AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum", "Mul", "Div", "Clip", "Reshape", "Flatten",
     "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Pad", "Expand", "Tile", "DepthToSpace", "SpaceToDepth",
@@ -32,9 +32,9 @@ ONE_SCALE = (
 
 @dataclass(frozen=True)
 class End:
-    """The last tensor of an operator and the activations after it that belong to it.
+    """The final tensor of an operator and the following activations that are folded into it.
 
-    low, high: the bounds that those clip reals to. factor: what they multiply the result with, before that.
+    low, high: the bounds to which those clip reals. factor: by which they first multiply the result.
     """
 
     tensor: gs.Tensor
@@ -45,12 +45,12 @@ class End:
 
 
 def nothing_after() -> End:
-    """The end of an operator with nothing after it that belongs to it."""
+    """The end of an operator with no folded activation."""
     return End(gs.Variable.empty(), (), -math.inf, math.inf, 1.0)
 
 
 def constant_factor(node: gs.Node, tensor: gs.Tensor) -> float | None:
-    """The positive number that a Mul or Div multiplies `tensor` with, if it does no more than that."""
+    """The positive number by which a Mul or Div multiplies `tensor`, if that is all it does."""
     if not is_op(node, "Mul", "Div") or len(node.inputs) != 2 or node.inputs[0] is node.inputs[1]:
         return None
     index = next((i for i, t in enumerate(node.inputs) if t is tensor), None)
@@ -67,7 +67,7 @@ def constant_factor(node: gs.Node, tensor: gs.Tensor) -> float | None:
 
 
 def follow(work: Work, tensor: gs.Tensor, within: tuple[float, float] = (-math.inf, math.inf)) -> End:
-    """From an operator's result through the activations that nothing else reads. within: bounds it has already."""
+    """From an operator's result through the activations with no other reader. within: bounds already applied."""
     low, high, factor = *within, 1.0
     low = min(low, high)  # where low > high, ONNX's Clip gives high
     chain: list[gs.Node] = []
@@ -87,7 +87,7 @@ def follow(work: Work, tensor: gs.Tensor, within: tuple[float, float] = (-math.i
 
 
 def wanted(work: Work, tensor: gs.Tensor) -> Codes | None:
-    """The codes that every reader of a float tensor wants, where they agree; None where it has to be wide."""
+    """The codes that every reader of a float tensor expects, if they agree; None if it must be wide."""
     found = _asked(work, tensor)
     if not found or None in found:
         return None
@@ -118,7 +118,7 @@ def _asked(work: Work, tensor: gs.Tensor) -> list[Codes | None]:
 
 
 def direct_quantize(tensor: gs.Tensor, codes: Codes) -> gs.Node | None:
-    """A QuantizeLinear that reads the tensor itself and makes these codes."""
+    """A QuantizeLinear that reads the tensor directly and produces these codes."""
     for node in consumers(tensor):
         if is_quantize(node) and node.inputs[0] is tensor:
             found = codes_of(node)
@@ -132,7 +132,7 @@ def direct_quantize(tensor: gs.Tensor, codes: Codes) -> gs.Node | None:
 
 
 def next_step(tensor: gs.Tensor) -> float | None:
-    """The smallest scale of the nearest downstream QuantizeLinears, whatever lies between; None without any near."""
+    """The smallest scale of the nearest downstream QuantizeLinears; None if none is near."""
     scales: list[float] = []
     seen: IdentitySet[gs.Node] = IdentitySet()
     waiting = [tensor]
@@ -150,7 +150,7 @@ def next_step(tensor: gs.Tensor) -> float | None:
 
 
 def reach_of(tensor: gs.Tensor, reach: float) -> float:
-    """The largest integers that every reader of a wide tensor takes: sums must be int32, LayerNorm has 16 bits."""
+    """The largest integers that every reader of a wide tensor accepts: sums must fit int32, LayerNorm has 16 bits."""
     most = reach
     for node in consumers(tensor):
         sizes: list = []
@@ -162,13 +162,13 @@ def reach_of(tensor: gs.Tensor, reach: float) -> float:
             axes = reduced_axes(node, len(tensor.shape))
             sizes = [tensor.shape[i] for i in axes or ()]
         elif is_op(node, "LayerNormalization", "RMSNormalization"):
-            most = min(most, LAYER_NORM_LIMIT - 2.0)  # one to round to
+            most = min(most, LAYER_NORM_LIMIT - 2.0)  # leaves one for rounding
         most = min(most, reach / math.prod(d for d in sizes if isinstance(d, int)))
     return most
 
 
 def takes_channels(work: Work, tensor: gs.Tensor) -> bool:
-    """Whether every reader of a wide tensor takes a scale for each channel."""
+    """Whether every reader of a wide tensor accepts per-channel scales."""
     for node in consumers(tensor):
         if is_op(node, *ONE_SCALE):
             return False

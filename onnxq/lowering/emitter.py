@@ -1,4 +1,4 @@
-"""New nodes and tensors in a graph that is being rewritten, each written at the place of the node it comes from."""
+"""New nodes and tensors in a graph under rewriting, each inserted at the position of the node it is lowered from."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from onnxq.operators import DOMAIN
 
 
 class Emitter:
-    """Collects new nodes at the place of `current` and writes them into the graph with `finish`.
+    """Collects new nodes at the position of `current`; `finish` inserts them into the graph.
 
-    names: fresh ones. outputs: match.output_ids. taken: nodes that leave. lowered: how many new ones there are.
-    images: tensor → its channels-last twin.
+    names: source of fresh names. outputs: match.output_ids. taken: nodes to be removed. lowered: number of new nodes.
+    images: tensor → its channels-last copy.
     """
 
     def __init__(self, graph: gs.Graph) -> None:
@@ -30,12 +30,12 @@ class Emitter:
         self.taken: IdentitySet[gs.Node] = IdentitySet()
         self.images: IdentityMap[gs.Tensor, gs.Tensor] = IdentityMap()
         self.lowered = 0
-        self.results: dict[str, gs.Node] = {}  # by the tensor that they stand for
+        self.results: dict[str, gs.Node] = {}  # by the tensor that they compute
         self._new: IdentityMap[gs.Node | None, list[gs.Node]] = IdentityMap()
         self._released: set[str] = set()
 
     def take(self, *nodes: gs.Node) -> None:
-        """These nodes are part of what is emitted now: they leave the graph."""
+        """Mark these nodes as covered by the nodes being emitted: they are removed from the graph."""
         for node in nodes:
             self.taken.add(node)
             unlink(node)
@@ -58,7 +58,7 @@ class Emitter:
         name: str = "",
         domain: str | None = None,
     ) -> gs.Node:
-        """A new node at the place of the one that is being lowered."""
+        """A new node at the position of the one being lowered."""
         made = gs.Node(
             op, self.names.fresh(name or f"{outputs[0].name}_{op}"), dict(attrs or {}), list(inputs), list(outputs)
         )
@@ -79,7 +79,7 @@ class Emitter:
         result: gs.Tensor | None = None,
         name: str = "",
     ) -> gs.Node:
-        """A new operator of com.onnxq, called like the first of the nodes it comes from, or `name`.
+        """A new operator of com.onnxq, named after the first of its source nodes, or `name`.
 
         result: the tensor whose values it computes, where that is not `output` (another layout).
         """
@@ -93,7 +93,7 @@ class Emitter:
         return made
 
     def vectors(self, base: str, rescale: Rescale, prefixes: Sequence[str] = ("",)) -> list[gs.Constant]:
-        """The multipliers, one for each prefix, and the shift of a rescale as constants."""
+        """The multipliers (one per prefix) and the shift of a rescale, as constants."""
         found = [
             self.constant(f"{base}_{prefix}multiplier", values)
             for prefix, values in zip(prefixes, rescale.multipliers, strict=True)
@@ -103,27 +103,27 @@ class Emitter:
     def replacement(
         self, op: str, inputs: Sequence[gs.Tensor], outputs: Sequence[gs.Tensor], attrs: Mapping[str, object], name: str
     ) -> gs.Node:
-        """A standard operator on integers in place of the one of this name on floats."""
+        """A standard operator on integers that replaces the one of this name on floats."""
         self._release(name)
         made = self.node(op, inputs, outputs, attrs, name=name)
         self._mark(made, (name,), outputs[0])
         return made
 
     def _mark(self, node: gs.Node, sources: tuple[str, ...], result: gs.Tensor) -> None:
-        """Note on an integer operator which nodes it comes from and which tensor it computes."""
+        """Record on an integer operator its source nodes and the tensor that it computes."""
         marks.SOURCES.set(node, sources)
         marks.STANDS_FOR.set(node, result.name)
         self.results[result.name] = node
         self.lowered += 1
 
     def _release(self, name: str) -> None:
-        """The first new node takes over the name of the one that it comes from."""
+        """The first new node inherits the name of its source node."""
         if name not in self._released:
             self._released.add(name)
             self.names.taken.discard(name)
 
     def finish(self) -> None:
-        """Write the new nodes into the graph, each at the place of the node it comes from."""
+        """Insert the new nodes into the graph, each at the position of its source node."""
         nodes: list[gs.Node] = []
         for node in self.graph.nodes:
             nodes += self._new.pop(node, [])

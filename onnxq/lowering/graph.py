@@ -1,4 +1,4 @@
-"""Lower a whole graph: every node in order, by the handler of its operator; what has none, or refuses, stays float."""
+"""Lower a whole graph: every node in order, by its operator's handler. Nodes that have none, or refuse, stay float."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from onnxq.patterns.normalization import Norm, find_norms
 
 
 def lower_graph(graph: gs.Graph, form: Form = "auto") -> Work:
-    """Replace what can be computed in integers, in place; the result holds what was done and what was not.
+    """Replace, in place, what can be computed in integers; the result records what was done and what was not.
 
-    form: of the multipliers, "auto", "fixed" or "general" (lowering.rescale). Subgraphs stay as they are.
+    form: of the multipliers, "auto", "fixed" or "general" (lowering.rescale). Subgraphs are unchanged.
     """
     topology.toposort(graph)
     _standardize(graph)
@@ -60,7 +60,7 @@ def lower_graph(graph: gs.Graph, form: Form = "auto") -> Work:
 
 
 def _standardize(graph: gs.Graph) -> None:
-    """onnxruntime's own Q/DQ are ONNX's from opset 21 on; shapes can be inferred through those."""
+    """Convert onnxruntime's own Q/DQ to ONNX's from opset 21 on; shape inference works through those."""
     contrib = [n for n in graph.nodes if n.domain == CONTRIB and (is_quantize(n) or is_dequantize(n))]
     for node in contrib:
         node.domain = None
@@ -69,7 +69,7 @@ def _standardize(graph: gs.Graph) -> None:
 
 
 def _drop_nan_guards(graph: gs.Graph) -> None:
-    """Integers are never NaN, and neither is a Softmax of them."""
+    """Remove NaN guards: integers are never NaN, and neither is a Softmax of them."""
     for node in list(graph.nodes):
         if not is_op(node, "Softmax") or not is_dequantize(producer(node.inputs[0])):
             continue
@@ -82,7 +82,7 @@ def _drop_nan_guards(graph: gs.Graph) -> None:
 
 
 def _try(work: Work, node: gs.Node, step: Callable[[Work, Any], None], what: Any) -> bool:
-    """Take a step that lowers a node that is still there; whether it is done, or else why not in `reasons`."""
+    """Run a step that lowers a node still in the graph; returns whether it did, and records in `reasons` why not."""
     if node in work.taken:
         return True
     work.current = node
@@ -95,11 +95,11 @@ def _try(work: Work, node: gs.Node, step: Callable[[Work, Any], None], what: Any
 
 
 def _lower_parts(work: Work, norm: Norm, parts: list[gs.Node]) -> None:
-    """The nodes of a normalization that is not lowered as a whole, one by one."""
+    """Lower the nodes of a normalization one by one, if it is not lowered as a whole."""
     reason = work.reasons[norm.root]
     for part in parts:
         _try(work, part, _lower, part)
-        work.reasons[part] = reason  # of those that stay
+        work.reasons[part] = reason  # of those that remain
 
 
 def _lower(work: Work, node: gs.Node) -> None:
@@ -117,7 +117,7 @@ def _lower(work: Work, node: gs.Node) -> None:
 
 
 def _handler(op: str) -> Handler | None:
-    """What lowers the operator; a function of one value that has no handler of its own is a table."""
+    """The handler of the operator; a function of one value without a handler becomes a table."""
     return handlers().get(op) or (tables.lower_function if op in tables.FUNCTIONS else None)
 
 
@@ -130,7 +130,7 @@ def _in_integers(work: Work, tensor: gs.Tensor) -> bool:
 
 
 def _read_dequantize(work: Work, node: gs.Node) -> None:
-    """A DequantizeLinear of an activation: what its result is in integers."""
+    """A DequantizeLinear of an activation: record the integers of its result."""
     source = node.inputs[0]
     quantize = pair(node)
     if is_constant(source) or (quantize is not None and is_constant(quantize.inputs[0])):
@@ -142,7 +142,7 @@ def _read_dequantize(work: Work, node: gs.Node) -> None:
 
 
 def _dequantize_the_rest(work: Work) -> None:
-    """A DequantizeLinear for every float tensor that is read still although the node that made it went."""
+    """Insert a DequantizeLinear for every float tensor that is still read although its producer was removed."""
     for tensor in work.tensors:
         value = work.values.get(tensor)
         if value is None or tensor.inputs or not (tensor.outputs or id(tensor) in work.outputs):
@@ -153,7 +153,7 @@ def _dequantize_the_rest(work: Work) -> None:
 
 
 def _dequantize(work: Work, value: Integers, tensor: gs.Tensor) -> None:
-    """The DequantizeLinear of a tensor; in float32, whose range the scale of an accumulator may need."""
+    """The DequantizeLinear of a tensor; in float32, since an accumulator's scale may need that range."""
     kind = np.dtype(tensor.dtype or np.float32) if not isinstance(tensor.dtype, int) else np.dtype(np.float32)
     whole = isinstance(tensor.dtype, int) or kind.itemsize < 4
     result = work.variable(f"{tensor.name}_float", "float32", tensor.shape) if whole else tensor
@@ -171,12 +171,12 @@ def _dequantize(work: Work, value: Integers, tensor: gs.Tensor) -> None:
 
 
 def islands(graph: gs.Graph, work: Work) -> list[MatchFailure]:
-    """The operators that stay float, each with its reason."""
+    """The operators that stay float, each with the reason."""
     return [MatchFailure(work.reasons.get(n) or _reason(n), n.name) for n in graph.nodes if is_float_op(n)]
 
 
 def is_float_op(node: gs.Node) -> bool:
-    """Whether the node computes floats: neither Q/DQ, nor one of ours, nor one that only handles shapes and indices."""
+    """Whether the node computes floats: not Q/DQ, not one of com.onnxq, and not one for only shapes and indices."""
     if is_quantize(node) or is_dequantize(node) or node.domain == DOMAIN or node.op == "Constant":
         return False
     return any(_is_real(t) for t in node.outputs if not t.is_empty())
@@ -192,9 +192,9 @@ def _is_real(tensor: gs.Tensor) -> bool:
 
 def _reason(node: gs.Node) -> str:
     if any(isinstance(a, gs.Graph) for a in node.attrs.values()):
-        return "it has a body of its own, which stays as it is"
+        return "it has a subgraph, which is not lowered"
     if node.domain not in STANDARD_DOMAINS:
-        return f"it is of domain {node.domain}"
+        return f"it is in domain {node.domain}"
     if node.op in tables.FUNCTIONS:
         return "no QuantizeLinear follows it, and the results of a table are codes"
     if _handler(node.op) is None:

@@ -1,4 +1,4 @@
-"""The handler of each standard operator: every module here may have HANDLERS, and is found by its file name."""
+"""The handler of each standard operator: every module here may define HANDLERS; modules are found by file name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Handler = Callable[[Work, gs.Node], None]
 
 @functools.cache
 def handlers() -> Mapping[str, Handler]:
-    """What lowers a node, by its operator; it raises RefusedError where that cannot be."""
+    """The handler that lowers a node, by operator. Handlers raise RefusedError if it cannot be lowered."""
     found: dict[str, Handler] = {}
     for entry in pkgutil.iter_modules([str(Path(__file__).parent)]):
         module = importlib.import_module(f"{__package__}.{entry.name}")

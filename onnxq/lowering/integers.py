@@ -1,4 +1,4 @@
-"""What is known of a tensor in integers: the reals it stands for, its type, and how large its values can be."""
+"""Integer tensors: the real values they represent, their types, and how large their values can be."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class Integers:
         return low, float(np.max(self.scale * (self.high - self.zero_point)))
 
     def scaled(self, factor: NDArray[np.float64], axis: int | None) -> Integers:
-        """The same integers, standing for reals that are `factor` (> 0) times as large."""
+        """The same integers, representing reals `factor` (> 0) times as large."""
         return replace(self, scale=self.scale * factor, axis=axis if factor.ndim else self.axis)
 
 
 @dataclass(frozen=True)
 class Codes:
-    """What a QuantizeLinear makes: codes of `type`, from qmin to qmax (a Relu or Clip before it narrows them)."""
+    """What a QuantizeLinear produces: codes of `type`, from qmin to qmax (narrowed by an upstream Relu or Clip)."""
 
     scale: float
     zero_point: int
@@ -72,14 +72,14 @@ class Codes:
     qmax: int
 
     def code(self, real: float) -> float:
-        """round(real / scale) + zero_point as QuantizeLinear has it before it saturates; infinity stays."""
+        """round(real / scale) + zero_point, as QuantizeLinear computes it before saturation; infinity stays."""
         if math.isinf(real):
             return real
         with np.errstate(over="ignore"):
             return float(np.rint(np.float32(real) / np.float32(self.scale))) + self.zero_point
 
     def clipped(self, low: float, high: float) -> Codes:
-        """The codes of reals clipped to [low, high] first (where low > high, ONNX's Clip gives high)."""
+        """The codes of reals that are first clipped to [low, high] (if low > high, ONNX's Clip returns high)."""
         qmin, qmax = self.qmin, self.qmax
         floor, ceiling = self.code(min(low, high)), self.code(high)
         return replace(self, qmin=int(min(max(floor, qmin), qmax)), qmax=int(max(min(ceiling, qmax), qmin)))
@@ -94,12 +94,12 @@ class Codes:
         )
 
     def holds(self, value: Integers) -> bool:
-        """Whether the integers are such codes already."""
+        """Whether the integers are already such codes."""
         return self.same_grid(value) and self.qmin <= int(np.min(value.low)) and int(np.max(value.high)) <= self.qmax
 
 
 def codes_of(quantize: gs.Node) -> Codes | None:
-    """What a QuantizeLinear makes, or None where no operator does that: types, scales per channel, scales not known."""
+    """What a QuantizeLinear produces; None if no operator can produce it (type, per-channel or unknown scales)."""
     info = describe(quantize)
     if info.scale is None or info.zero_point is None or info.type not in EIGHT_BIT or info.axis is not None:
         return None
@@ -111,7 +111,7 @@ def codes_of(quantize: gs.Node) -> Codes | None:
 
 
 def dequantized(node: gs.Node, low: int | None = None, high: int | None = None) -> Integers | None:
-    """A DequantizeLinear's input as integers; None where no operator can read it. low, high: limits that are known."""
+    """A DequantizeLinear's input as integers; None if no operator can read it. low, high: known limits."""
     info = describe(node)
     if info.scale is None or info.zero_point is None or info.block or info.type not in RANGES:
         return None
@@ -138,7 +138,7 @@ def dequantized(node: gs.Node, low: int | None = None, high: int | None = None) 
 class Weight:
     """A constant in integers. codes, zero_point: int64; scale, zero_point: () or (channels,) along `axis`.
 
-    type: of the codes, one of WEIGHT_TYPES. source: the tensor they come from, for its name.
+    type: of the codes, one of WEIGHT_TYPES. source: the tensor that they come from, for its name.
     """
 
     codes: NDArray[np.int64]
@@ -149,7 +149,7 @@ class Weight:
     source: gs.Tensor
 
     def signed(self) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
-        """Codes, zero points and type as kernels take them: unsigned ones moved down by half their range."""
+        """Codes, zero points and type as kernels expect them: unsigned codes shifted down by half their range."""
         if self.type.startswith("u"):
             half = 128 if self.type == "uint8" else 8
             return self.codes - half, self.zero_point - half, self.type[1:]
@@ -167,7 +167,7 @@ def weight_of(tensor: gs.Tensor) -> Weight:
     if info.scale is None or info.zero_point is None:
         raise RefusedError("the scale or zero point of its weight is computed at run time")
     if info.block:
-        raise RefusedError(f"its weight has a scale for every {info.block} elements")
+        raise RefusedError(f"its weight has one scale per {info.block} elements")
     if info.type not in WEIGHT_TYPES:
         raise RefusedError(f"its weight is {info.type}, not int8, uint8, int4 or uint4")
     if not (np.isfinite(info.scale).all() and (info.scale > 0).all()):
@@ -181,7 +181,7 @@ def weight_of(tensor: gs.Tensor) -> Weight:
             raise RefusedError(f"its weight {tensor.name} is computed at run time")
         assert quantize is not None
         if not describe(quantize).same_scale(info):
-            raise RefusedError("the QuantizeLinear and DequantizeLinear of its weight do not agree")
+            raise RefusedError("the QuantizeLinear and DequantizeLinear of its weight do not match")
         source = quantize.inputs[0]
         codes = _quantized(values, info.scale, info.zero_point, info.axis, code_range(info))
     axis = None if info.axis is None else info.axis % codes.ndim
@@ -191,7 +191,7 @@ def weight_of(tensor: gs.Tensor) -> Weight:
 def _quantized(
     values: NDArray, scale: NDArray, zero_point: NDArray, axis: int | None, ends: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """Codes as QuantizeLinear makes them."""
+    """Codes as QuantizeLinear computes them."""
     scale, zero_point = (along_axis(v, axis, values.ndim) for v in (scale, zero_point))
     steps = np.rint(values.astype(np.float32) / scale.astype(np.float32)).astype(np.float64)
     found: NDArray[np.int64] = np.clip(steps + zero_point, *ends).astype(np.int64)
@@ -199,7 +199,7 @@ def _quantized(
 
 
 def widens(constant: Sequence[int], shape: Sequence[int | str | None]) -> bool:
-    """Whether a constant gives a tensor of this shape another one, or may: sizes that are not known could be 1."""
+    """Whether a constant changes, or may change, a tensor's shape by broadcasting: unknown sizes could be 1."""
     return len(constant) > len(shape) or any(
         c not in (1, d) for c, d in zip(reversed(constant), reversed(shape), strict=False)
     )

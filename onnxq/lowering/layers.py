@@ -1,4 +1,4 @@
-"""What convolutions and products with a constant weight share: biases, proofs about accumulators, stored weights."""
+"""Shared by convolutions and products with a constant weight: biases, accumulator bounds, stored weights."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class Bias:
     stored: str
 
     def times(self, factor: float) -> Bias:
-        """The bias multiplied (Gemm's beta)."""
+        """The bias times a factor (Gemm's beta)."""
         return Bias(self.values * factor, self.stored)
 
     def repeated(self, times: int) -> Bias:
-        """Each channel so many times."""
+        """Each channel repeated this many times."""
         return Bias(np.repeat(self.values, times), self.stored)
 
 
 @dataclass(frozen=True)
 class Accumulator:
-    """Σ (x − zp)(w − zp_w) + bias for each output channel.
+    """Σ (x − zp)(w − zp_w) + bias per output channel.
 
     bias: int64 (channels,). scale: of the accumulator, () or (channels,).
-    low, high: the smallest and largest values, int64 (channels,).
+    low, high: the smallest and largest possible values, int64 (channels,).
     """
 
     bias: NDArray[np.int64]
@@ -51,13 +51,13 @@ class Accumulator:
 
     @property
     def bounds(self) -> NDArray[np.int64]:
-        """The largest |accumulator| of each channel, or of all where they share a scale."""
+        """The largest |accumulator| per channel, or overall if they share a scale."""
         found = np.maximum(np.abs(self.low), np.abs(self.high))
         return found if self.scale.ndim else np.asarray(found.max(initial=0))
 
 
 def accumulate(x: Integers, centred: NDArray[np.int64], scale: NDArray[np.float64], bias: Bias | None) -> Accumulator:
-    """The accumulator of a layer, proven to fit into int32 whatever the order of the sum. Raises RefusedError.
+    """The accumulator of a layer, proven to fit in int32 in any summation order. Raises RefusedError.
 
     centred: w − zp_w, the channels on axis 0. scale: scale_x · scale_w (and Gemm's alpha), () or (channels,).
     bias: quantized here with that scale.
@@ -71,7 +71,7 @@ def accumulate(x: Integers, centred: NDArray[np.int64], scale: NDArray[np.float6
     worst = int(np.argmax(partial)) if channels else 0
     if channels and not partial[worst] <= ACC_MAX:
         raise RefusedError(
-            f"its accumulator could reach {partial[worst]:.0f} in channel {worst}, more than int32 holds ({ACC_MAX})"
+            f"its accumulator could reach {partial[worst]:.0f} in channel {worst}, beyond int32 ({ACC_MAX})"
         )
     fitted = codes.astype(np.int64)
     low, high = fitted + up * least + down * most, fitted + up * most + down * least
@@ -79,14 +79,14 @@ def accumulate(x: Integers, centred: NDArray[np.int64], scale: NDArray[np.float6
 
 
 def bias_of(tensor: gs.Tensor | None, channels: int) -> Bias | None:
-    """The constant bias of a layer, one real number per channel, or None without one. Raises RefusedError."""
+    """The constant bias of a layer, one real number per channel; None if it has none. Raises RefusedError."""
     if tensor is None:
         return None
     values = constant_reals(tensor)
     if values is None:
         raise RefusedError(f"its bias {tensor.name} is computed at run time")
     if not np.isfinite(values).all():
-        raise RefusedError("its bias holds NaN or infinity")
+        raise RefusedError("its bias contains NaN or infinity")
     if values.size not in (1, channels) or (values.size > 1 and values.shape[-1] != values.size):
         raise RefusedError("its bias is not one value per channel")
     spread = np.broadcast_to(values.reshape(-1).astype(np.float64), (channels,))
@@ -94,9 +94,9 @@ def bias_of(tensor: gs.Tensor | None, channels: int) -> Bias | None:
 
 
 def rescale_layer(work: Work, acc: Accumulator, made: Plan, bias: Bias | None) -> Rescale:
-    """The rescale of an accumulator to what is planned. Raises RefusedError.
+    """The rescale of an accumulator to the planned output. Raises RefusedError.
 
-    Of a bias that was stored as floats it is noted how far off it may be, in steps of the result.
+    Records the largest error of a bias that was stored as floats, in steps of the result.
     """
     if made.raw:
         return IDENTITY
@@ -121,7 +121,7 @@ def per_channel(weight: Weight, axis: int, channels: int) -> tuple[NDArray[np.fl
 
 
 def stored(work: Work, weight: Weight, codes: NDArray[np.int64], kind: str, layout: str) -> gs.Constant:
-    """The constant of these codes (of `weight`, in another layout), stored once for all layers that share it.
+    """The constant with these codes (of `weight`, in another layout), stored once for all layers that share it.
 
     kind: int8 or int4.
     """

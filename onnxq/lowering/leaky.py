@@ -1,4 +1,4 @@
-"""LeakyRelu and PRelu where a table does not do: on wide values, and with a slope for each channel."""
+"""LeakyRelu and PRelu where a table cannot be used: on wide values, and with per-channel slopes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def lower_leaky(work: Work, node: gs.Node) -> None:
         tables.lower_function(work, node)
         return
     if axis is not None and value.axis is not None and axis != value.axis:
-        raise RefusedError("its slopes run along another axis than the scales of its input")
+        raise RefusedError("its slopes and the scales of its input run along different axes")
     rank = len(node.outputs[0].shape)
     name = node.inputs[0].name
     above = clamped(work, value, name, [node], low=value.zero_point)
@@ -42,7 +42,7 @@ def _times(value: Integers, slope: NDArray[np.float64], axis: int | None) -> Int
 
 
 def _slope(node: gs.Node) -> tuple[NDArray[np.float64], int | None]:
-    """The slope below 0, () or (channels,), and the axis of those."""
+    """The slope below 0, () or (channels,), and its axis."""
     tensor = input_at(node, 1)
     if tensor is None:
         return np.asarray(float(node.attrs.get("alpha", 0.01))), None

@@ -1,4 +1,4 @@
-"""The graph while it is lowered: what each float tensor is in integers, and why a node stays float."""
+"""State of a graph being lowered: the integers of each float tensor, and why a node stays float."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Function:
 class Work(Emitter):
     """State of one run over a graph.
 
-    form: of the multipliers. values: float tensor → the integers that stand for it. functions: likewise, where a table
-    will. limits: integer tensor → smallest and largest code. reasons: node → why it stays float. weights: id of the
-    source and layout → what is stored. tensors: those that were there before. float_biases: how far off each bias that
-    was stored as floats may be, in steps of the layer's result.
+    form: of the multipliers. values: float tensor → the integers that represent it. functions: likewise for deferred
+    tables. limits: integer tensor → smallest and largest code. reasons: node → why it stays float. weights: id of the
+    source and layout → stored constant. tensors: the original ones. float_biases: the largest error of each bias that
+    was stored as floats, in steps of the layer's result.
     """
 
     def __init__(self, graph: gs.Graph, form: Form = "auto") -> None:
@@ -50,18 +50,18 @@ class Work(Emitter):
         self._top = IdentitySet(graph.nodes)
 
     def variable(self, base: str, dtype: str, shape: Sequence | None) -> gs.Variable:
-        """A new tensor, whose name may still change."""
+        """A new tensor whose name may still change."""
         made = super().variable(base, dtype, shape)
         self._made.add(made)
         return made
 
     def sole_reader(self, tensor: gs.Tensor) -> gs.Node | None:
-        """The only node that reads the tensor, if there is one and it stands in this graph itself, not in a body."""
+        """The only node that reads the tensor, if there is one directly in this graph, not in a subgraph."""
         node = sole_consumer(tensor, self.outputs)
         return node if node is not None and self.at_top(node) else None
 
     def at_top(self, node: gs.Node) -> bool:
-        """Whether a node of the model stands in this graph itself, not in the body of another node."""
+        """Whether a node of the model is directly in this graph, not in a subgraph."""
         return node in self._top
 
     def integers(self, tensor: gs.Tensor, what: str = "its input") -> Integers:
@@ -69,28 +69,28 @@ class Work(Emitter):
         found = self.values.get(tensor)
         if found is None:
             if tensor in self.functions:
-                raise RefusedError(f"{what} {tensor.name} has no QuantizeLinear after the function that makes it")
+                raise RefusedError(f"{what} {tensor.name} has no QuantizeLinear after the function that produces it")
             raise RefusedError(f"{what} {tensor.name} is not quantized")
         if found.tensor.shape is None and tensor.shape is None:
-            raise RefusedError(f"the rank of {what} {tensor.name} is not known")  # onnxruntime would take it for 0
+            raise RefusedError(f"the rank of {what} {tensor.name} is unknown")  # onnxruntime would assume 0
         return found
 
     def codes(self, tensor: gs.Tensor, what: str = "its input") -> Integers:
-        """The integers of an operand that must be 8-bit codes of one scale. Raises RefusedError."""
+        """The integers of an operand that must be 8-bit codes with one scale. Raises RefusedError."""
         found = self.integers(tensor, what)
         if found.type not in EIGHT_BIT:
-            raise RefusedError(f"{what} {tensor.name} is not quantized to 8 bits: it has no QuantizeLinear of its own")
+            raise RefusedError(f"{what} {tensor.name} is not quantized to 8 bits: no QuantizeLinear precedes it")
         if found.axis is not None:
-            raise RefusedError(f"{what} {tensor.name} has a scale for each channel")
+            raise RefusedError(f"{what} {tensor.name} has per-channel scales")
         return found
 
     def define(self, tensor: gs.Tensor, value: Integers) -> None:
-        """From now on the float tensor is these integers."""
+        """Record that these integers represent the float tensor."""
         self.values[tensor] = value
         self.limits[value.tensor] = (int(np.min(value.low)), int(np.max(value.high)))
 
     def adopt(self, value: Integers, result: gs.Tensor) -> None:
-        """Let the node that makes value.tensor make `result` instead, which keeps its name; readers follow."""
+        """Make the producer of value.tensor produce `result` instead, which keeps its name; readers follow."""
         old = value.tensor
         maker = producer(old)
         assert maker is not None
@@ -112,10 +112,10 @@ class Work(Emitter):
                 other.tensor = result
 
     def anonymous(self, tensor: gs.Tensor) -> bool:
-        """Whether the tensor was made here and may change its name."""
+        """Whether the tensor was created here and may be renamed."""
         return tensor in self._made
 
     def forms(self) -> Counter[str]:
-        """How many of the new nodes have multipliers of each form."""
+        """Number of new nodes with multipliers of each form."""
         found = (marks.RESCALE.get(n) for n in self.graph.nodes)
         return Counter(form for form in found if form)

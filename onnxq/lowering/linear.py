@@ -1,4 +1,4 @@
-"""Gemm and MatMul, with a constant matrix and the bias added after it, or of two activations."""
+"""Gemm and MatMul, with a constant matrix and a following bias, or of two activations."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from onnxq.lowering.rescale import IDENTITY, rescale
 
 
 def lower_gemm(work: Work, node: gs.Node) -> None:
-    """A Gemm with a constant B: alpha goes into the scale, beta into the bias. Raises RefusedError."""
+    """A Gemm with a constant B: alpha is folded into the scale, beta into the bias. Raises RefusedError."""
     alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
     if not alpha > 0:
-        raise RefusedError(f"alpha is {alpha}, a rescale takes no factor that is not above 0")
+        raise RefusedError(f"alpha is {alpha}, but a rescale needs a positive factor")
     x = work.codes(node.inputs[0])
     weight = weight_of(node.inputs[1])
     rows = 0 if node.attrs.get("transB", 0) else 1
@@ -39,7 +39,7 @@ def lower_gemm(work: Work, node: gs.Node) -> None:
 
 
 def lower_matmul(work: Work, node: gs.Node) -> None:
-    """A MatMul: a Gemm where the second factor is a constant matrix, else a product of activations."""
+    """A MatMul by a constant matrix (a layer), or of two activations. Raises RefusedError."""
     second = node.inputs[1]
     if is_constant(second) or is_quantized_constant(second):
         weight = weight_of(second)
@@ -54,7 +54,7 @@ def lower_matmul(work: Work, node: gs.Node) -> None:
 
 
 def _bias_behind(work: Work, node: gs.Node, channels: int) -> tuple[gs.Node | None, Bias | None]:
-    """The Add of one constant per channel that nothing else stands before, and what it adds."""
+    """The Add of one constant per channel that is the only reader, and the values that it adds."""
     add = work.sole_reader(node.outputs[0])
     if add is None or not is_op(add, "Add") or add.inputs[0] is add.inputs[1]:
         return None, None
@@ -78,7 +78,7 @@ def _lower(
     transpose: bool,
     behind: list[gs.Node],
 ) -> None:
-    """x times a constant matrix whose output channels lie on channel_axis; behind: nodes after it that are part."""
+    """x times a constant matrix with output channels on channel_axis; behind: following nodes that are part of it."""
     channels = weight.codes.shape[channel_axis]
     scale, zero = per_channel(weight, channel_axis, channels)
     codes, zero_codes, kind = weight.signed()
@@ -106,20 +106,18 @@ def _lower(
 
 
 def _lower_product(work: Work, node: gs.Node) -> None:
-    """A product of two activations, or of one and a constant that is no matrix."""
+    """A product of two activations, or of one and a constant that is not a matrix."""
     factors = [_factor(work, tensor, i) for i, tensor in enumerate(node.inputs[:2])]
     a, b = factors
     for f in factors:
         if f.tensor.shape is None or len(f.tensor.shape) < 2:
-            raise RefusedError("a factor is a vector, or its rank is not known")
+            raise RefusedError("a factor is a vector, or its rank is unknown")
     lengths = {d for d in (a.tensor.shape[-1], b.tensor.shape[-2]) if isinstance(d, int)}
     most = ACC_MAX // max(a.reach * b.reach, 1)
-    # Sums of a length that is not known are counted as the longest that fit: the kernel refuses those that do not.
+    # Sums of unknown length are assumed to be the longest that fit: the kernel rejects longer ones.
     length = max(lengths, default=most)
     if length > most:
-        raise RefusedError(
-            f"its accumulator could reach {length * a.reach * b.reach}, more than int32 holds ({ACC_MAX})"
-        )
+        raise RefusedError(f"its accumulator could reach {length * a.reach * b.reach}, beyond int32 ({ACC_MAX})")
     scale, reach = np.asarray(a.scale * b.scale), length * a.reach * b.reach
     made = output.plan(work, node.outputs[0], scale, None, np.asarray(-reach), np.asarray(reach), may_be_raw=True)
     how = IDENTITY if made.raw else rescale(work.form, [scale / made.unit], [reach])
@@ -138,7 +136,7 @@ def _factor(work: Work, tensor: gs.Tensor, index: int) -> Integers:
     assert node is not None
     value = dequantized(node) if constant_values(node.inputs[0]) is not None else None
     if value is None or value.type not in EIGHT_BIT or value.axis is not None:
-        raise RefusedError(f"{what} is a constant that has more than one scale, or no 8-bit codes")
+        raise RefusedError(f"{what} is a constant with more than one scale or without 8-bit codes")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Operators that only move or pick values: integers go through them as they are, and a QuantizeLinear commutes."""
+"""Operators that only move or pick values: integers pass unchanged, and a QuantizeLinear commutes with them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MOVERS = (
     "Pad", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Resize", "Identity", "Dropout", "ReverseSequence",
 )  # fmt: skip
 PICKERS = ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin")
-JOINERS = ("Concat", "Where", "Max", "Min")  # several inputs, all of them data (but for Where's condition)
+JOINERS = ("Concat", "Where", "Max", "Min")  # several inputs, all of them data (except Where's condition)
 EIGHT_BIT_ONLY = ("DepthToSpace", "SpaceToDepth", "MaxPool", "GlobalMaxPool")
 VIEWS = ("Identity", "Dropout")
 
 
 def moved_outputs(node: gs.Node, tensor: gs.Tensor) -> list[gs.Tensor] | None:
-    """The outputs that hold values of `tensor` if that is all the node does with it; None for other nodes."""
+    """The outputs with values of `tensor`, if that is all the node does with it; None for other nodes."""
     if is_op(node, *MOVERS, *PICKERS):
         if node.inputs[0] is not tensor or any(t is tensor for t in node.inputs[1:]) or computes(node):
             return None
@@ -37,21 +37,21 @@ def computes(node: gs.Node) -> Refused | None:
     if node.op == "Resize":
         return resize_computes(node)
     if node.op == "MaxPool" and any(not t.is_empty() for t in node.outputs[1:]):
-        return Refused("it gives the positions of the largest values too")
+        return Refused("its indices output is read")
     if node.op == "Dropout":
         training = input_at(node, 2)
         values = None if training is None else constant_values(training)
         if training is not None and (values is None or bool(np.any(values))):
             return Refused("it may be in training mode")
         if any(t.outputs for t in node.outputs[1:]):
-            return Refused("its mask is read")
+            return Refused("its mask output is read")
     if node.op == "Pad" and node.attrs.get("mode", "constant") == "constant" and pad_value(node) is None:
         return Refused("its padding is computed at run time")
     return None
 
 
 def pad_value(node: gs.Node) -> float | None:
-    """The real number that a Pad of constant mode fills in; None if it is not known."""
+    """The real number that a Pad in constant mode fills in; None if it is unknown."""
     tensor = input_at(node, 2)
     if tensor is None:
         return float(node.attrs.get("value", 0.0))

@@ -1,4 +1,4 @@
-"""Pictures for operators that want them channels-last: [N, C, H, W] and [N, C, L] in, [N, H, W, C] out, and back."""
+"""Conversion to channels-last and back for operators that need it: [N, C, H, W] or [N, C, L] ↔ [N, H, W, C]."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import onnx_graphsurgeon as gs
 from onnxq.lowering.emitter import Emitter
 
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
-HEIGHT = 2  # the axis that a 1-D tensor [N, C, L] gets: [N, C, 1, L]
+HEIGHT = 2  # the axis that is added to a 1-D tensor [N, C, L]: [N, C, 1, L]
 
 
 def image(work: Emitter, tensor: gs.Tensor, spatial: int) -> gs.Tensor:
-    """The tensor channels-last, with H = 1 where it has one spatial axis. Made once for all its readers."""
+    """The tensor channels-last, with H = 1 if it has one spatial axis. Created once for all its readers."""
     found = work.images.get(tensor)
     if found is None:
         shape, kind = _shape(tensor, spatial), np.dtype(tensor.dtype).name
@@ -28,12 +28,12 @@ def image(work: Emitter, tensor: gs.Tensor, spatial: int) -> gs.Tensor:
 
 
 def new_image(work: Emitter, tensor: gs.Tensor, spatial: int) -> gs.Variable:
-    """A new channels-last tensor that `leave` will make into this one."""
+    """A new channels-last tensor that `leave` will convert into this one."""
     return work.variable(f"{tensor.name}_nhwc", np.dtype(tensor.dtype).name, _permuted(_shape(tensor, spatial)))
 
 
 def leave(work: Emitter, picture: gs.Tensor, tensor: gs.Tensor, spatial: int) -> None:
-    """Make the tensor from its channels-last twin."""
+    """Produce the tensor from its channels-last copy."""
     if spatial == 2:
         work.node("Transpose", [picture], [tensor], {"perm": list(TO_FIRST)})
         return

@@ -44,19 +44,19 @@ def lower_layer_norm(work: Work, node: gs.Node) -> None:
     shape = node.inputs[0].shape
     axis = int(node.attrs.get("axis", -1))
     if shape is None or axis % len(shape) != len(shape) - 1:
-        raise RefusedError("it normalizes over more than the last axis, or its rank is not known")
+        raise RefusedError("it normalizes over more than the last axis, or its rank is unknown")
     if any(t.outputs for t in node.outputs[1:]):
-        raise RefusedError("its mean or deviation is read")
+        raise RefusedError("its mean or deviation output is read")
     lower_norm(work, of_node(node))
 
 
 def lower_norm(work: Work, norm: Norm) -> None:
-    """A normalization along the last axis, of one node or spelled out. Raises RefusedError."""
+    """A normalization along the last axis, one node or decomposed. Raises RefusedError."""
     if norm.x.shape is None:
-        raise RefusedError("its rank is not known")
+        raise RefusedError("its rank is unknown")
     length = norm.x.shape[-1]
     if not isinstance(length, int):
-        raise RefusedError(f"how many values it normalizes together is not known: {length}")
+        raise RefusedError(f"the length of the axis that it normalizes is unknown: {length}")
     gamma, beta = _constant(norm.gamma, 1.0, length), _constant(norm.beta, 0.0, length)
     nodes = [norm.root, *(n for n in norm.nodes if n is not norm.root)]
     value = work.integers(norm.x)
@@ -84,14 +84,14 @@ def lower_norm(work: Work, norm: Norm) -> None:
 
 
 def _constant(tensor: gs.Tensor | None, default: float, length: int) -> np.ndarray:
-    """A constant factor or addend: one number, or one for each value of a row."""
+    """A constant factor or addend: a scalar, or one value per element of a row."""
     if tensor is None:
         return np.asarray([default])
     values = constant_reals(tensor)
     if values is None or not np.isfinite(values).all():
         raise RefusedError(f"{tensor.name} is not finite, or computed at run time")
     if values.size not in (1, length) or (values.size > 1 and values.shape[-1] != values.size):
-        raise RefusedError(f"{tensor.name} is not one number for each value of a row")
+        raise RefusedError(f"{tensor.name} does not have one value per element of a row")
     return values.reshape(-1).astype(np.float64)
 
 

@@ -1,8 +1,8 @@
-"""What an operator makes of its exact results.
+"""The output of an operator: how its exact results are rounded and stored.
 
-After an operator stand Relus, Clips and products with a positive constant, which go into its rescale
-(lowering.downstream). Then comes one QuantizeLinear, or several that agree: the operator makes their codes. Or anything
-else: the result is kept wide, an int32 tensor with a scale of its own, and every reader rescales it.
+Relus, Clips and products with a positive constant after an operator are folded into its rescale (lowering.downstream).
+If one QuantizeLinear follows, or several that agree, the operator produces their codes. Otherwise the result stays
+wide: an int32 tensor with its own scale, which every reader rescales.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from onnxq.lowering.integers import RANGES, TYPE_NUMBERS, Codes, Integers
 from onnxq.lowering.ledger import Work
 
 WIDE_LOW, WIDE_HIGH = RANGES["int32"]
-# A wide result of its own scale uses at most this much of int32, so that a sum of two has a bit to spare.
+# A wide result with its own scale uses at most this much of int32, so that a sum of two has a bit to spare.
 WIDE_REACH = float(2**30)
-# It has steps of 2^-FINER of those of the codes downstream: rounding to them does not count, and neither does the error
-# of a multiplier (2^-32 where the other term of a sum needs a shift of 31) times so few of them.
+# Its step is 2^-FINER of that of the downstream codes: rounding to it is negligible, and so is the error of a
+# multiplier (2^-32 if the other term of a sum needs a shift of 31) times so few steps.
 FINER = 14
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an operator is to make.
+    """The planned output of an operator.
 
-    quantize: the QuantizeLinear whose output is written, if there is one at once. scale, zero_point, type, axis, qmin,
-    qmax: of the result. low, high: of its integers, closer than [qmin, qmax] where that is known, int64 () or
-    (channels,). raw: it is the accumulator itself.
+    quantize: the QuantizeLinear whose output is written, if it follows directly. scale, zero_point, type, axis, qmin,
+    qmax: of the result. low, high: of its integers, tighter than [qmin, qmax] where known, int64 () or (channels,).
+    raw: the result is the accumulator itself.
     """
 
     end: End
@@ -58,15 +58,15 @@ class Plan:
 
     @property
     def unit(self) -> NDArray[np.float64]:
-        """One step of the result in the operator's own results, before what follows multiplies them."""
+        """One step of the result in units of the operator's own results, before folded factors."""
         return np.asarray(self.scale / self.end.factor)
 
     def nodes(self) -> list[gs.Node]:
-        """The nodes after the operator that its result takes in."""
+        """The nodes after the operator that are folded into it."""
         return [*self.end.chain, *([self.quantize] if self.quantize is not None else [])]
 
     def attributes(self) -> dict[str, int]:
-        """The attributes of a result that every operator of com.onnxq with a rescale has."""
+        """The result attributes that every com.onnxq operator with a rescale has."""
         return {
             "y_zero_point": self.zero_point,
             "qmin": self.qmin,
@@ -87,10 +87,10 @@ def plan(
     within: tuple[float, float] = (-math.inf, math.inf),
     reach: float = WIDE_REACH,
 ) -> Plan:
-    """What an operator whose exact results are scale · [low, high] is to make; nothing is changed.
+    """The planned output of an operator whose exact results are scale · [low, high]; nothing is changed.
 
-    result: its float output. scale: float64 () or (channels,) along `axis` of that. may_be_raw: the integers themselves
-    may be the result (accumulators). within: bounds that the operator itself clips to. reach: of a wide result.
+    result: its float output. scale: float64 () or (channels,) along its `axis`. may_be_raw: the integers themselves
+    may be the result (accumulators). within: bounds to which the operator itself clips. reach: of a wide result.
     """
     end = follow(work, result, within)
     codes = wanted(work, end.tensor)
@@ -109,14 +109,14 @@ def plan(
 
 
 def planned(end: End, codes: Codes) -> Plan:
-    """The plan to make codes, clipped to the bounds of the activations before them."""
+    """The plan to produce codes, clipped to the bounds of the preceding activations."""
     codes = codes.clipped(end.low, end.high)
     quantize = direct_quantize(end.tensor, codes)
     return in_codes(codes, end, quantize)
 
 
 def in_codes(codes: Codes, end: End | None = None, quantize: gs.Node | None = None) -> Plan:
-    """The plan to make codes and nothing else."""
+    """The plan to produce codes and nothing else."""
     least, most = np.asarray(codes.qmin), np.asarray(codes.qmax)
     scale = np.asarray(codes.scale)
     return Plan(
@@ -125,9 +125,9 @@ def in_codes(codes: Codes, end: End | None = None, quantize: gs.Node | None = No
 
 
 def free(low: float, high: float, end: End | None = None, reach: float = WIDE_REACH, step: float | None = None) -> Plan:
-    """The plan to make a wide value with a scale of its own, for reals in [low, high].
+    """The plan to produce a wide value with its own scale, for reals in [low, high].
 
-    reach: the largest integer. step: of the codes that are made of it, if there are such.
+    reach: the largest integer. step: of the codes computed from it, if any.
     """
     end = end or nothing_after()
     largest = max(abs(min(max(v, end.low), end.high)) for v in (low, high))
@@ -146,7 +146,7 @@ def _wide_code(real: float, scale: float) -> int:
 
 
 def settle(work: Work, made: Plan, nodes: list[gs.Node]) -> gs.Variable:
-    """Take the nodes and what belongs to them out of the graph; the tensor that the new operator is to write."""
+    """Remove the nodes and those folded into them; returns the tensor that the new operator will write."""
     end = made.end
     shape = end.tensor.shape
     if made.quantize is not None:
@@ -162,5 +162,5 @@ def settle(work: Work, made: Plan, nodes: list[gs.Node]) -> gs.Variable:
 
 
 def integers(made: Plan, target: gs.Tensor) -> Integers:
-    """What the tensor that is made as planned stands for."""
+    """The integers of the tensor produced as planned."""
     return Integers(target, made.scale, made.zero_point, made.axis, made.low, made.high)

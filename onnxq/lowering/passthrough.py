@@ -1,4 +1,4 @@
-"""Operators that move or pick values, in integers: the standard operator on codes, max pooling with ours."""
+"""Operators that move or pick values, on integers: the standard operator on codes; max pooling has its own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def lower_mover(work: Work, node: gs.Node) -> None:
     if (not narrow or odd_padding) and codes is not None:
         value = to_codes(work, value, codes, node.inputs[0].name, [node])
     elif odd_padding and not value.wide:
-        raise RefusedError(f"it fills in {padding:g}, which is no code of its input")
+        raise RefusedError(f"it fills in {padding:g}, which is not a code of its input")
     elif value.wide and node.op in EIGHT_BIT_ONLY:
         raise RefusedError("its input is wide: no QuantizeLinear precedes or follows it")
     if value.axis is not None:
@@ -67,12 +67,12 @@ def _data(work: Work, tensor: gs.Tensor) -> Integers:
     assert node is not None
     value = dequantized(node) if constant_values(node.inputs[0]) is not None else None
     if value is None or value.type not in EIGHT_BIT or value.axis is not None:
-        raise RefusedError("its data is a constant that has more than one scale, or no 8-bit codes")
+        raise RefusedError("its data is a constant with more than one scale or without 8-bit codes")
     return value
 
 
 def _on_grid(value: Integers, real: float) -> bool:
-    """Whether a real number is one of the codes."""
+    """Whether a real number is exactly one of the codes."""
     if value.axis is not None:
         return real == 0
     code = value.zero_point + np.rint(real / float(value.scale))
@@ -81,7 +81,7 @@ def _on_grid(value: Integers, real: float) -> bool:
 
 
 def _follow_axis(node: gs.Node, value: Integers) -> Integers | None:
-    """The value with its channels where a Transpose moves them; None for other operators."""
+    """The value with its channel axis as moved by a Transpose; None for other operators."""
     if node.op != "Transpose" or value.axis is None or value.tensor.shape is None:
         return None
     perm = list(node.attrs.get("perm") or reversed(range(len(value.tensor.shape))))
@@ -95,7 +95,7 @@ def _old_pads(work: Work, node: gs.Node) -> gs.Tensor:
 def _rank(node: gs.Node) -> int:
     shape = node.inputs[0].shape
     if shape is None:
-        raise RefusedError("the rank of its input is not known")
+        raise RefusedError("the rank of its input is unknown")
     return len(shape)
 
 

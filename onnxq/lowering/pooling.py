@@ -43,7 +43,7 @@ def lower_average_pool(work: Work, node: gs.Node) -> None:
 
 
 def _counts(node: gs.Node, windows: Windows, sizes: list[int | None]) -> NDArray[np.float64]:
-    """What each window's sum is divided by: () where it is the same everywhere, else (OH, OW, 1)."""
+    """The divisor of each window's sum: () if it is the same everywhere, else (OH, OW, 1)."""
     kernel, steps, strides, pads = windows.kernel, windows.dilations, windows.strides, windows.pads
     declared = [int(p) for p in node.attrs.get("pads") or [0] * 2 * (len(kernel) if len(sizes) == 2 else 1)]
     if not any(pads):
@@ -55,9 +55,9 @@ def _counts(node: gs.Node, windows: Windows, sizes: list[int | None]) -> NDArray
     for i in (0, 1):
         size = sizes[i]
         if size is None:
-            raise RefusedError("how many elements its windows have depends on sizes that are not known")
+            raise RefusedError("the number of elements in its windows depends on unknown sizes")
         begin, end = pads[i], pads[i + 2]
-        if include:  # what ceil_mode added does not count, the padding that was asked for does
+        if include:  # explicit padding counts, padding added by ceil_mode does not
             count = outputs(size, (kernel[i] - 1) * steps[i] + 1, strides[i], begin, end)
             asked = _asked_end(node, declared, i, end)
             places = np.arange(count)[:, None] * strides[i] - begin + np.arange(kernel[i])[None, :] * steps[i]
@@ -69,7 +69,7 @@ def _counts(node: gs.Node, windows: Windows, sizes: list[int | None]) -> NDArray
 
 
 def _asked_end(node: gs.Node, declared: list[int], axis: int, end: int) -> int:
-    """The padding at the end without what ceil_mode added."""
+    """The padding at the end without that added by ceil_mode."""
     if node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return end
     spatial = len(declared) // 2
@@ -82,19 +82,19 @@ def lower_mean(work: Work, node: gs.Node) -> None:
     value = work.integers(node.inputs[0])
     shape = value.tensor.shape
     if shape is None:
-        raise RefusedError("the rank of its input is not known")
+        raise RefusedError("the rank of its input is unknown")
     rank = len(shape)
     axes, keep = _axes(node, rank)
     if not axes:
         raise RefusedError("it reduces nothing")
     sizes = [shape[i] for i in axes]
     if not all(isinstance(d, int) for d in sizes):
-        raise RefusedError(f"how many elements it takes the mean of is not known: {sizes}")
+        raise RefusedError(f"the number of elements that it averages is unknown: {sizes}")
     if axes != list(range(axes[0], axes[-1] + 1)):
-        raise RefusedError(f"its axes {axes} do not lie side by side")
+        raise RefusedError(f"its axes {axes} are not adjacent")
     elements = int(np.prod(sizes))
     if elements == 0:
-        raise RefusedError("it takes the mean of nothing")
+        raise RefusedError("it averages zero elements")
     value = _summable(work, node, value, elements)
     divisor = np.asarray(1.0 if node.op == "ReduceSum" else float(elements))
     made, how, sources = _planned(work, node, value, elements, divisor)
@@ -116,7 +116,7 @@ def lower_mean(work: Work, node: gs.Node) -> None:
 
 
 def _axes(node: gs.Node, rank: int) -> tuple[list[int], bool]:
-    """The axes that a node reduces, sorted and not negative, and whether they stay with length 1."""
+    """The axes that a node reduces, sorted and non-negative, and whether they are kept with length 1."""
     if node.op == "GlobalAveragePool":
         return list(range(2, rank)), True
     axes = reduced_axes(node, rank)
@@ -126,10 +126,10 @@ def _axes(node: gs.Node, rank: int) -> tuple[list[int], bool]:
 
 
 def _summable(work: Work, node: gs.Node, value: Integers, elements: int) -> Integers:
-    """The value with one scale and such that so many of its elements add up to an int32."""
+    """The value with one scale, such that the sum of this many elements fits in int32. Raises RefusedError."""
     if not value.wide and value.axis is None:
         if value.reach * elements > ACC_MAX:
-            raise RefusedError(f"its sum could reach {value.reach * elements}, more than int32 holds ({ACC_MAX})")
+            raise RefusedError(f"its sum could reach {value.reach * elements}, beyond int32 ({ACC_MAX})")
         return value
     return one_scale(work, value, node.inputs[0].name, [node], reach=float(ACC_MAX // elements))
 
@@ -137,7 +137,7 @@ def _summable(work: Work, node: gs.Node, value: Integers, elements: int) -> Inte
 def _planned(
     work: Work, node: gs.Node, value: Integers, elements: int, divisor: NDArray[np.float64]
 ) -> tuple[output.Plan, Rescale, list[gs.Node]]:
-    """What it is to make, and how its sums are rescaled."""
+    """The planned output, and the rescale of its sums."""
     scale = value.scale / divisor
     low, high = (elements * (int(np.max(v)) - value.zero_point) for v in (value.low, value.high))
     smallest = np.asarray(float(np.max(scale)))

@@ -1,4 +1,4 @@
-"""QuantizeLinear of what is in integers already, Relu and Clip between codes: another scale, another range."""
+"""QuantizeLinear of tensors already in integers, Relu and Clip between codes: a new scale or range."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from onnxq.lowering.rescale import IDENTITY, Rescale, rescale
 
 
 def lower_quantize(work: Work, node: gs.Node) -> None:
-    """A QuantizeLinear of a tensor that is in integers: its codes, under its name. Raises RefusedError."""
+    """A QuantizeLinear of a tensor already in integers: produces its codes, under its name. Raises RefusedError."""
     value, function = work.values.get(node.inputs[0]), work.functions.get(node.inputs[0])
     if value is None and function is None:
-        return  # one of the first: it stays
+        return  # the first quantization of a float tensor: it stays
     codes = codes_of(node)
     if codes is None:
         raise RefusedError("its codes are not 8 bits with one constant scale")
@@ -60,7 +60,7 @@ def lower_clamp(work: Work, node: gs.Node) -> None:
 
 
 def to_codes(work: Work, value: Integers, codes: Codes, base: str, sources: list[gs.Node]) -> Integers:
-    """The value in these codes: itself, or through a Requantize in front of what reads it."""
+    """The value in these codes: itself, or through a Requantize before its reader."""
     if codes.holds(value):
         return value
     target = work.variable(f"{base}_codes", codes.type, value.tensor.shape)
@@ -120,7 +120,7 @@ def _emit(
 
 
 def _on_its_grid(value: Integers, made: Plan) -> Plan | None:
-    """The clipped value in its own 8-bit codes, where the bounds are codes; None where they lie between two."""
+    """The clipped value in its own 8-bit codes if the bounds are codes; None if they fall between two codes."""
     codes = Codes(float(value.scale), value.zero_point, value.type, *RANGES[value.type])
     clipped = codes.clipped(made.end.low, made.end.high)
 

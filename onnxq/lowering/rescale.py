@@ -1,4 +1,4 @@
-"""Ratios of scales to multipliers and shifts: numeric/dyadic.py chooses them, a refusal becomes a node's reason."""
+"""Ratios of scales as multipliers and shifts: numeric/dyadic.py chooses them; its refusal becomes a node's reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxq.numeric.dyadic import Form
 
 @dataclass(frozen=True)
 class Rescale:
-    """Multipliers, one array a term, and the shift, as inputs of an operator. form: "fixed", "general", "identity"."""
+    """Multipliers (one array per term) and the shift, as operator inputs. form: "fixed", "general", "identity"."""
 
     multipliers: tuple[NDArray[np.int32], ...]
     shift: NDArray[np.int32]
@@ -27,9 +27,9 @@ IDENTITY = Rescale((np.array([dyadic.IDENTITY[0]], np.int32),), np.array([dyadic
 
 
 def rescale(form: Form, ratios: Sequence[ArrayLike], bounds: Sequence[ArrayLike]) -> Rescale:
-    """One rescale of a term or more; bounds: integers ≥ |term|. Raises RefusedError where no numbers do.
+    """One rescale of one or more terms; bounds: integers ≥ |term|. Raises RefusedError if none is accurate enough.
 
-    form "fixed" takes a general one where the fixed shift does not fit.
+    form "fixed" falls back to the general form where the fixed shift does not fit.
     """
     try:
         found = dyadic.choose(ratios, bounds, form)
@@ -41,7 +41,7 @@ def rescale(form: Form, ratios: Sequence[ArrayLike], bounds: Sequence[ArrayLike]
 
 
 def rescale_each(form: Form, ratios: Sequence[float], bounds: Sequence[int]) -> Rescale:
-    """Several rescales of a term each in one operator (Concat): a multiplier and a shift for each, of one form."""
+    """Several one-term rescales in one operator (Concat): a multiplier and a shift each, all in the same form."""
     parts = [rescale(form, [r], [b]) for r, b in zip(ratios, bounds, strict=True)]
     if any(p.form == "general" for p in parts):
         parts = [rescale("general", [r], [b]) for r, b in zip(ratios, bounds, strict=True)]

@@ -1,7 +1,7 @@
 """Functions of one 8-bit value: a table of 256 codes, exact whatever the function.
 
-Element by element operators on one quantized tensor and constants are composed as functions of its codes (x·sigmoid(x),
-GELU from Erf, HardSwish in pieces…) up to the QuantizeLinear, which makes the table.
+Elementwise operators on one quantized tensor and constants are composed as functions of its codes (x·sigmoid(x), GELU
+from Erf, HardSwish in pieces…) up to the QuantizeLinear, where the table is built.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from onnxq.numeric.activations import ACTIVATIONS, CLAMPS, JOINS, activation
 from onnxq.numeric.tables import dequantized_codes, quantized
 
 UNARY = tuple(op for op in ACTIVATIONS if op not in CLAMPS)
-FUNCTIONS = ("Pow", *UNARY)  # tables, those without a handler of their own
+FUNCTIONS = ("Pow", *UNARY)  # tables: functions without their own handler
 
 
 def lower_function(work: Work, node: gs.Node) -> None:
@@ -39,10 +39,10 @@ def lower_function(work: Work, node: gs.Node) -> None:
 
 
 def or_function(arithmetic: Handler) -> Handler:
-    """The handler of an operator that may be arithmetic on integers, or a step of a function of one tensor's codes.
+    """The handler of an operator that may be integer arithmetic, or a step of a function of one tensor's codes.
 
-    It is a table where an operand is such a function and a QuantizeLinear follows, or where arithmetic refuses.
-    Without a QuantizeLinear after it, both forms are kept; the one that is not used is dropped in the end.
+    It becomes a table if an operand is such a function and a QuantizeLinear follows, or if arithmetic refuses.
+    Without a following QuantizeLinear, both forms are kept and the unused one is dropped at the end.
     """
 
     def lower(work: Work, node: gs.Node) -> None:
@@ -79,7 +79,7 @@ def _make_table(work: Work, node: gs.Node, function: Function, end: downstream.E
 
 
 def _behind(function: Function, end: downstream.End) -> Function:
-    """The function followed by the activations after it."""
+    """The function composed with the activations after it."""
     return Function(function.source, np.clip(function.reals * end.factor, end.low, end.high))
 
 
@@ -91,7 +91,7 @@ def emit(work: Work, function: Function, codes: Codes, target: gs.Tensor, source
 
 
 def _evaluate(work: Work, node: gs.Node) -> Function:
-    """The function that the node's result is. Raises RefusedError."""
+    """The node's result as a function of codes. Raises RefusedError."""
     bounds = clamp_of(node)
     if bounds is not None or is_op(node, *UNARY):
         operand = _operand(work, node.inputs[0])
@@ -101,13 +101,13 @@ def _evaluate(work: Work, node: gs.Node) -> Function:
             return Function(operand.source, np.clip(operand.reals, min(bounds), bounds[1]))
         return Function(operand.source, activation(node.op, _attributes(node))(operand.reals))
     if not is_op(node, *JOINS) or len(node.inputs) != 2:
-        raise RefusedError("it is no function of one quantized tensor")
+        raise RefusedError("it is not a function of one quantized tensor")
     operands = [_operand(work, t) for t in node.inputs]
     sources = [o.source for o in operands if o is not None]
     if not sources:
         raise RefusedError("all its inputs are constant")
     if any(s.tensor is not sources[0].tensor for s in sources):
-        raise RefusedError("it joins two tensors, one of which has no QuantizeLinear after the function that makes it")
+        raise RefusedError("it combines two tensors, one without a QuantizeLinear after the function that produces it")
     shape = sources[0].tensor.shape or ()
     values = [
         _uniform(t, shape) if o is None else o.reals for t, o in zip(node.inputs, operands, strict=True)
@@ -128,13 +128,13 @@ def _operand(work: Work, tensor: gs.Tensor) -> Function | None:
 
 
 def _uniform(tensor: gs.Tensor, shape: Sequence[int | str | None]) -> Any:
-    """The number that all elements of a constant are."""
+    """The value shared by all elements of a constant. Raises RefusedError."""
     values = constant_reals(tensor)
     assert values is not None
     if values.size == 0 or not (values == values.flat[0]).all():
-        raise RefusedError(f"its constant {tensor.name} is not one number")
+        raise RefusedError(f"its constant {tensor.name} is not a scalar")
     if widens(values.shape, shape):
-        raise RefusedError(f"its constant {tensor.name} gives the result another shape")
+        raise RefusedError(f"its constant {tensor.name} changes the shape of the result")
     return float(values.flat[0])
 
 

@@ -1,9 +1,9 @@
-"""ConvTranspose as a convolution: one for each phase of the stride, and DepthToSpace interleaves them.
+"""ConvTranspose as a convolution: one per phase of the stride, interleaved by DepthToSpace.
 
 With kernel k, stride s and J = ceil(k / s), output row q·s + r is the sum over j < J of x[q − j] · w[r + s·j]: a
 convolution with J taps for each of the s phases r, over an input padded by J − 1. The phases are channels of one Conv,
-[N, M·s², H + J − 1, W + J − 1]; DepthToSpace makes [N, M, (H + J − 1)·s, (W + J − 1)·s] of them, and a Slice takes off
-what the pads crop. With stride 1 it is a convolution with the kernel turned round.
+[N, M·s², H + J − 1, W + J − 1]; DepthToSpace rearranges them to [N, M, (H + J − 1)·s, (W + J − 1)·s], and a Slice
+removes what the pads crop. With stride 1 it is a convolution with the flipped kernel.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def lower_transposed(work: Work, node: gs.Node) -> None:
     if weight.codes.ndim != 4:
         raise RefusedError(f"it is a {weight.codes.ndim - 2}-D transposed convolution")
     if node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or "output_shape" in node.attrs:
-        raise RefusedError("its pads follow from the shape of its output")
+        raise RefusedError("its pads depend on its output_shape")
     groups = int(node.attrs.get("group", 1))
     strides, dilations = (list(node.attrs.get(k) or [1, 1]) for k in ("strides", "dilations"))
     pads, extra = list(node.attrs.get("pads") or [0] * 4), list(node.attrs.get("output_padding") or [0, 0])
     stride = strides[0]
     if strides[1] != stride or (stride > 1 and dilations != [1, 1]):
-        raise RefusedError(f"strides {strides} with dilations {dilations} are no convolution and DepthToSpace")
+        raise RefusedError(f"strides {strides} with dilations {dilations} do not map to a convolution and DepthToSpace")
     each = weight.codes.shape[1]
     scale, zero = per_channel(weight, 1, each)
     codes, zero_codes, kind = weight.signed()
@@ -64,7 +64,7 @@ def lower_transposed(work: Work, node: gs.Node) -> None:
         raise RefusedError(f"pads {pads} and output_padding {extra} reach beyond its kernel")
     made = output.plan(work, node.outputs[0], acc.scale, 1, acc.low, acc.high, may_be_raw=stride == 1)
     if made.type == "int32" and stride > 1:
-        raise RefusedError("no QuantizeLinear follows it, and DepthToSpace takes 8 bits")
+        raise RefusedError("no QuantizeLinear follows it, and DepthToSpace needs 8 bits")
     how = rescale_layer(work, acc, made, bias)
     sources = [node, *made.nodes()]
     picture = nhwc.image(work, x.tensor, 2)
@@ -95,9 +95,9 @@ def _phases(codes: NDArray, zero: NDArray, groups: int, stride: int, taps: list[
     """w [C, M/g, kH, kW] as the weight of a Conv, [M·s², C/g, JH, JW], whose channels are m·s² + phase."""
     inputs, each = codes.shape[:2]
     full = np.empty((inputs, each, taps[0] * stride, taps[1] * stride), np.int64)
-    full[:] = np.broadcast_to(np.asarray(zero).reshape(-1, 1, 1), (each, 1, 1))  # taps that are not there count nothing
+    full[:] = np.broadcast_to(np.asarray(zero).reshape(-1, 1, 1), (each, 1, 1))  # missing taps contribute nothing
     full[:, :, : codes.shape[2], : codes.shape[3]] = codes
-    # [g, C/g, M/g, JH, s, JW, s], the taps turned round
+    # [g, C/g, M/g, JH, s, JW, s], the taps flipped
     parts = full.reshape(groups, inputs // groups, each, taps[0], stride, taps[1], stride)[:, :, :, ::-1, :, ::-1]
     found: NDArray[np.int64] = parts.transpose(0, 2, 4, 6, 1, 3, 5).reshape(
         groups * each * stride * stride, inputs // groups, *taps
@@ -106,7 +106,7 @@ def _phases(codes: NDArray, zero: NDArray, groups: int, stride: int, taps: list[
 
 
 def _interleave(work: Work, whole: gs.Tensor, target: gs.Tensor, stride: int, crop: list[int]) -> None:
-    """DepthToSpace, and a Slice of what is to stay."""
+    """DepthToSpace, and a Slice of the part to keep."""
     cropped = any(crop)
     spaced = work.variable(f"{target.name}_spaced", np.dtype(target.dtype).name, None) if cropped else target
     work.node("DepthToSpace", [whole], [spaced], {"blocksize": stride, "mode": "CRD"})

@@ -1,4 +1,4 @@
-"""Windows of convolutions and pools: strides, dilations and pads of a node, auto_pad and ceil_mode worked out."""
+"""Windows of convolutions and pools: strides, dilations and pads of a node, with auto_pad and ceil_mode resolved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxq.graph.refusal import RefusedError
 class Windows:
     """Windows over H and W; 1-D ones have H = 1. pads: ONNX's order, (top, left, bottom, right), none negative.
 
-    counts: elements that a mean divides by, int64 [OH, OW, 1] where that varies or [1]; filled in for pools.
+    counts: divisors of a mean in elements, int64 [OH, OW, 1] if they vary, else [1]; set for pools.
     """
 
     kernel: tuple[int, int]
@@ -24,12 +24,12 @@ class Windows:
     pads: tuple[int, int, int, int]
 
     def attributes(self) -> dict[str, list[int]]:
-        """Attributes of operators of com.onnxq, without the kernel's size."""
+        """Attributes of com.onnxq operators, without the kernel size."""
         return {"strides": list(self.strides), "pads": list(self.pads), "dilations": list(self.dilations)}
 
 
 def sizes_of(tensor: gs.Tensor, rank: int) -> list[int | None]:
-    """Sizes along the spatial axes of [N, C, …], None where not known."""
+    """Sizes along the spatial axes of [N, C, …], None where unknown."""
     if tensor.shape is None:
         return [None] * rank
     return [d if isinstance(d, int) else None for d in tensor.shape[2:]]
@@ -38,7 +38,7 @@ def sizes_of(tensor: gs.Tensor, rank: int) -> list[int | None]:
 def windows_of(node: gs.Node, kernel: list[int], sizes: list[int | None]) -> Windows:
     """The windows of a Conv or pool node; kernel and sizes (of the input) along its one or two spatial axes.
 
-    Raises RefusedError where they depend on sizes that are not known.
+    Raises RefusedError if they depend on unknown sizes.
     """
     rank = len(kernel)
     strides = _listed(node, "strides", [1] * rank)
@@ -74,7 +74,7 @@ def _pads(
     begins, ends = [], []
     for size, stride, length in zip(sizes, strides, reach, strict=True):
         if size is None:
-            raise RefusedError(f"auto_pad {mode} depends on sizes that are not known")
+            raise RefusedError(f"auto_pad {mode} depends on unknown sizes")
         total = max((-(-size // stride) - 1) * stride + length - size, 0)
         smaller = total // 2
         begins.append(smaller if mode == "SAME_UPPER" else total - smaller)
@@ -83,14 +83,14 @@ def _pads(
 
 
 def outputs(size: int, length: int, stride: int, begin: int, end: int) -> int:
-    """How many windows there are along an axis, the last one whole."""
+    """Number of windows along an axis; the last one is complete."""
     return (size + begin + end - length) // stride + 1
 
 
 def _ceil_end(size: int | None, length: int, stride: int, begin: int, end: int) -> int:
-    """The pad at the end with which as many windows fit in whole as ceil_mode makes of broken ones."""
+    """The end pad with which the partial windows of ceil_mode become complete. Raises RefusedError."""
     if size is None:
-        raise RefusedError("ceil_mode depends on sizes that are not known")
+        raise RefusedError("ceil_mode depends on unknown sizes")
     count = -(-(size + begin + end - length) // stride) + 1
     if (count - 1) * stride >= size + begin:
         count -= 1  # the last window would start beyond the input
@@ -98,7 +98,7 @@ def _ceil_end(size: int | None, length: int, stride: int, begin: int, end: int) 
 
 
 def valid_counts(size: int, length: int, step: int, stride: int, begin: int, end: int) -> NDArray[np.int64]:
-    """How many elements of each window along an axis are no padding. length: of the kernel; step: its dilation."""
+    """Number of non-padding elements of each window along an axis. length: of the kernel; step: its dilation."""
     count = outputs(size, (length - 1) * step + 1, stride, begin, end)
     places = np.arange(count)[:, None] * stride - begin + np.arange(length)[None, :] * step
     found: NDArray[np.int64] = ((places >= 0) & (places < size)).sum(axis=1)

@@ -40,11 +40,11 @@ def evaluate(
 
     data: an open DataSource, or anything open_data accepts (with preprocess and limit). against: the float model.
     batch_size: samples per run; None is chosen from the model. threads: 0 is onnxruntime's default. output: the tensor
-    to evaluate, any of the graph, which must exist in both models (where it is quantized, the dequantized one is
-    taken); by default the only output that has one score for each of two or more classes. progress: called with
-    (samples done, samples in all or None) after every batch.
+    to evaluate, any in the graph, which must exist in both models (if it is quantized, its dequantized value is
+    used); by default the only output with one score for each of two or more classes. progress: called with
+    (samples done, total samples or None) after every batch.
     Ties between classes go to the one with the smaller index; a sample whose scores contain NaN counts as wrong.
-    Raises ConfigError when the models or the output do not fit together, DataError for samples that do not.
+    Raises ConfigError if the models or the output do not match, DataError for samples that do not fit.
     """
     tested = load(model)
     reference = load(against) if against is not None else None
@@ -74,7 +74,7 @@ def evaluate(
 
 
 class _Run:
-    """A model's session, the tensors to fetch, and the time its runs took."""
+    """A model's session, the tensors to fetch, and the time spent in its runs."""
 
     def __init__(self, model: Model, session: Any, wanted: Sequence[str]) -> None:
         self.model, self.session = model, session
@@ -84,7 +84,7 @@ class _Run:
         self.samples = 0
 
     def __call__(self, batch: Batch) -> dict[str, NDArray]:
-        """The wanted outputs of the real samples, by their name in the float model."""
+        """The requested outputs of the real samples (without padding), by their name in the float model."""
         if not self.samples:
             run_batch(self.session, self.fetched, batch)  # the first run allocates: not timed
         started = time.perf_counter()
@@ -106,7 +106,7 @@ def _opened(model: Model, wanted: Sequence[str], threads: int) -> Iterator[_Run]
 
 
 def _fetched(model: Model, wanted: Sequence[str]) -> list[str]:
-    """The model's tensors for the wanted ones: its outputs as they are, inner tensors after their Q/DQ."""
+    """The model's tensors for the requested ones: its outputs unchanged, inner tensors after their Q/DQ."""
     outputs = {t.name for t in model.graph.outputs}
     return [name if name in outputs else counterpart_of(model.graph, name) or name for name in wanted]
 
@@ -136,7 +136,7 @@ def _wanted(model: Model, reference: Model | None, output: str | None) -> list[s
     for m in models[1:]:
         missing = [n for n in wanted if n not in {t.name for t in m.graph.outputs}]
         if missing:
-            raise ConfigError(f"output {missing[0]} of {model.name} is no output of {m.name}; choose one with --output")
+            raise ConfigError(f"{m.name} has no output {missing[0]}, as {model.name} has; choose one with --output")
     if not wanted:
         raise ConfigError(f"{model.name} has no floating-point output to evaluate; choose a tensor with --output")
     return wanted

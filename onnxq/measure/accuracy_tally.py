@@ -1,4 +1,4 @@
-"""Sums over batches, from which accuracy, agreement and the distances of the outputs follow."""
+"""Sums over batches from which accuracy, agreement and output distances are computed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AccuracyTally:
     def add(self, batch: Batch, values: dict[str, NDArray], reference: dict[str, NDArray] | None) -> None:
         """One batch. values, reference: outputs of the evaluated and of the float model, by name.
 
-        Raises ConfigError for outputs that cannot be scored or compared, DataError for labels that are no class.
+        Raises ConfigError for outputs that cannot be scored or compared, DataError for labels outside the classes.
         """
         if not self.samples:
             self.scores = Scores.choose({n: v.shape for n, v in values.items()}, batch.count)
@@ -52,11 +52,11 @@ class AccuracyTally:
 
     def _refuse(self, values: dict[str, NDArray], batch: Batch) -> None:
         if batch.labels is None:
-            return  # a tensor that holds no class scores can still be compared
+            return  # a tensor without class scores can still be compared
         shapes = ", ".join(f"{n} {list(v.shape)}" for n, v in values.items())
         raise ConfigError(
             f"{self.model.name}: no single output has one score for each class ({shapes}); choose one with --output, "
-            "or leave the labels out"
+            "or omit the labels"
         )
 
     def _classify(self, batch: Batch, raw: NDArray, reference: dict[str, NDArray] | None) -> None:
@@ -126,7 +126,7 @@ class AccuracyTally:
         )
 
     def _shares(self, hits: NDArray) -> tuple[float | None, float | None]:
-        """(top-1, top-5); None without labels, and top-5 where there are five classes or fewer."""
+        """(top-1, top-5); None without labels; top-5 also None with five classes or fewer."""
         if not self.labelled:
             return None, None
         wide = self.scores is not None and self.scores.classes > TOP

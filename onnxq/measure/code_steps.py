@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# A float tensor has no step of its own: that of a symmetric 8-bit tensor is used.
+# A float tensor has no quantization step: that of a symmetric 8-bit tensor is used.
 FLOAT_STEPS = 127
 
 
@@ -13,7 +13,7 @@ class StepTally:
     """Running counts of one tensor.
 
     scale: size of a step, shaped to broadcast; 1 for tensors of codes. None for float tensors: a step is then 1/127 of
-    the largest magnitude so far, and an element differs when it is off by more than half a step.
+    the largest magnitude so far, and an element differs if it is off by more than half a step.
     """
 
     def __init__(self, scale: NDArray | float | None) -> None:
@@ -22,7 +22,7 @@ class StepTally:
         self.differ = self.elements = 0
 
     def add(self, expected: NDArray, found: NDArray) -> None:
-        """One batch; both of one shape."""
+        """Add one batch; both arrays have the same shape."""
         apart = np.abs(expected.astype(np.float64) - found.astype(np.float64))
         apart[np.isnan(apart)] = np.inf  # NaN on one side, or infinite on both
         self.elements += apart.size

@@ -1,7 +1,7 @@
-"""Float against quantized, tensor by tensor, on the same samples: where the error comes from.
+"""Float against quantized, tensor by tensor, on the same samples: locates the sources of error.
 
 Every activation of the float model is compared with its counterpart in the quantized one (onnxq.measure.counterparts).
-Both run without onnxruntime's optimizations, so that the models are compared and not what a runtime makes of them.
+Both run without onnxruntime's optimizations, so that the models are compared, not a runtime's transformation of them.
 Outputs are summed batch by batch and never kept.
 """
 
@@ -45,9 +45,9 @@ def compare(
 
     data: an open DataSource, or anything open_data accepts (with preprocess and limit). batch_size: samples per run;
     None is chosen from the model. threads: 0 is onnxruntime's default. isolated: also the error that each layer adds by
-    itself, when every quantized tensor upstream holds the float model's values. progress: called with (samples done,
-    samples in all or None) after every batch.
-    Raises ConfigError for models that have nothing in common, DataError for samples that do not fit.
+    itself, when every upstream quantized tensor has the float model's values. progress: called with (samples done,
+    total samples or None) after every batch.
+    Raises ConfigError for models with nothing in common, DataError for samples that do not fit.
     """
     reference, tested = load(float_model), load(quantized)
     inputs = input_specs(reference.graph)
@@ -78,7 +78,7 @@ def compare(
             if progress:
                 progress(done, total)
     if not done:
-        raise DataError("the data to compare on has no samples")
+        raise DataError("the data for the comparison has no samples")
     rows = _rows(reference.graph, tested.graph, compared, sums, alone)
     every = [t.name for n in reference.graph.nodes for t in n.outputs if not t.is_empty()]
     skipped = tuple(name for name in every if name not in matched and is_float(reference.graph.tensors()[name]))
@@ -86,7 +86,7 @@ def compare(
 
 
 def _inner(reference: gs.Graph, matched: dict[str, Counterpart]) -> set[str]:
-    """Float tensors inside a layer: only its own Relu or Clip, whose output is compared, reads them."""
+    """Float tensors inside a layer: read only by its own Relu or Clip, whose output is compared."""
     outputs = output_ids(reference)
     found = set()
     for node in reference.nodes:
@@ -140,7 +140,7 @@ def _rows(
 
 
 def _layer(made_by: gs.Node | None, other: Counterpart, tested: gs.Graph) -> tuple[str, str]:
-    """Name and operator of a row: the quantized model's node, "Conv+Relu" where its QuantizeLinear does the Relu."""
+    """Name and operator of a row: the quantized model's node, "Conv+Relu" if its QuantizeLinear performs the Relu."""
     if made_by is None:
         return "", "input"
     source = entry(other.quantize) if other.quantize is not None else tested.tensors()[other.tensor]

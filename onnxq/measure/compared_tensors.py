@@ -1,4 +1,4 @@
-"""Which tensors of an integer model are compared with which of its QDQ model, and in which order of dimensions."""
+"""The pairs of tensors of an integer model and its QDQ model to compare, with their dimension order."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ CODES = ("uint8", "int8", "uint16", "int16")
 class ComparedTensor:
     """A tensor to compare. expected: its name in the QDQ model, found: in the integer model.
 
-    order: puts the QDQ model's values into the integer model's order of dimensions; None for a float output, which is
-    not fed.
+    order: converts the QDQ model's values to the integer model's dimension order; None for a float output, which is not
+    fed.
     """
 
     expected: str
@@ -33,13 +33,13 @@ class ComparedTensor:
 
 
 def compared_codes(reference: Model, tested: Model) -> tuple[list[ComparedTensor], tuple[str, ...]]:
-    """Quantized activations of the QDQ model that the integer model has under the same name, and those it lacks.
+    """Quantized activations of the QDQ model that the integer model has under the same name, and those missing in it.
 
-    Raises ConfigError when the second model was not lowered from the first.
+    Raises ConfigError if the second model was not lowered from the first.
     """
     if any(n.domain == OWN_DOMAIN for n in reference.graph.nodes):
         raise ConfigError(
-            f"{reference.name} is an integer model already; the QDQ model comes first, the one lowered from it second"
+            f"{reference.name} is already an integer model; give the QDQ model first and the lowered model second"
         )
     makers = {t.name: n for n in tested.graph.nodes for t in n.outputs}
     points, missing = [], []
@@ -55,7 +55,7 @@ def compared_codes(reference: Model, tested: Model) -> tuple[list[ComparedTensor
         if _type(found) != _type(tensor):
             raise ConfigError(
                 f"tensor {tensor.name} is {_type(tensor)} in {reference.name} and {_type(found)} in {tested.name}: was "
-                "the one lowered from the other?"
+                "one lowered from the other?"
             )
         points.append(ComparedTensor(tensor.name, tensor.name, _order(maker)))
     if not points:
@@ -70,7 +70,7 @@ def _type(tensor: gs.Tensor) -> str:
 
 
 def _order(maker: gs.Node) -> Callable[[NDArray], NDArray]:
-    """Puts values in the QDQ model's order of dimensions into the order in which the node makes them."""
+    """Converts values from the QDQ model's dimension order to the order in which the node produces them."""
     perm, flattened = marks.LAYOUT.get(maker), marks.FLATTENED.get(maker)
     if perm is not None:
         return lambda values: values.transpose(perm)
@@ -86,7 +86,7 @@ def _reordered(values: NDArray, sizes: tuple[int, ...], order: tuple[int, ...]) 
 
 
 def is_dequantized(reference: Model, name: str, points: Sequence[ComparedTensor]) -> bool:
-    """Whether an output is only the dequantized codes of a tensor that is compared already."""
+    """Whether an output is only the dequantized codes of a tensor that is already compared."""
     tensor = next((t for t in reference.graph.outputs if t.name == name), None)
     node = None if tensor is None else dequantizer(tensor)
     return node is not None and any(p.expected == node.inputs[0].name for p in points)

@@ -15,11 +15,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class TensorRow:
-    """One activation. SQNR in dB; math.inf when equal.
+    """One activation. SQNR in dB; math.inf if equal.
 
-    position: in the float model's order. node, op: what makes it in the quantized model, "Conv+Relu" where Q/DQ does
+    position: in the float model's order. node, op: its producer in the quantized model, "Conv+Relu" if Q/DQ performs
     the Relu; "" and "input" for graph inputs. max_abs_error: in the tensor's own unit. bits: of its Q/DQ, None without.
-    isolated_sqnr_db: of what the layer adds by itself when fed the float model's values; None unless asked for.
+    isolated_sqnr_db: of the error that the layer adds when fed the float model's values; None unless requested.
     weight_bits, weight_sqnr_db: of the layer's weight; None without one.
     """
 
@@ -38,7 +38,7 @@ class TensorRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every activation that both models have, on the same samples.
+    """Every activation that both models have, compared on the same samples.
 
     rows: worst first (lowest SQNR, then cosine). skipped: float activations that the quantized model lacks. data:
     description of the source.

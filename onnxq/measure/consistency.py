@@ -1,9 +1,9 @@
-"""Does onnxruntime compute the same codes with and without its optimizations? Layer by layer, fed the same integers.
+"""Check that onnxruntime computes the same codes with and without optimizations, layer by layer on the same integers.
 
-A layer reaches from the integers of the nearest upstream QuantizeLinears to the next QuantizeLinear, or to a graph
-output where none follows. The integers come from one run of the whole model at ORT_DISABLE_ALL. The model is
-then cut at every QuantizeLinear (onnxq.execution.cuts), so that one optimized session computes every layer from the
-same integers and no error travels from layer to layer.
+A layer extends from the integers of the nearest upstream QuantizeLinears to the next QuantizeLinear, or to a graph
+output if none follows. The integers come from one run of the whole model at ORT_DISABLE_ALL. The model is then cut at
+every QuantizeLinear (onnxq.execution.cuts), so that one optimized session computes every layer from the same integers
+and errors do not propagate.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LayerConsistency:
     """One layer, on the same integers at two optimization levels.
 
     quantized: its output consists of integers; a float output is measured in steps of 1/127 of its largest magnitude,
-    and an element differs when it is off by more than half a step. max_lsb: largest difference in steps of the output.
+    and an element differs if it is off by more than half a step. max_lsb: largest difference in steps of the output.
     share: of the `elements` that differ, 0 to 1.
     """
 
@@ -95,13 +95,13 @@ def optimization_consistency(
             if progress:
                 progress(done, samples)
     if not done:
-        raise DataError("the data to compare on has no samples")
+        raise DataError("the data for the comparison has no samples")
     return sorted((t.result() for t in tallies), key=lambda r: (-r.max_lsb, -r.share))
 
 
 @dataclass(frozen=True)
 class _End:
-    """Where a layer ends: a quantized activation, or (scale None) a float graph output.
+    """The end of a layer: a quantized activation, or (scale None) a float graph output.
 
     expected, found: its name in the whole model and in the cut one. scale: of its codes, shaped to broadcast.
     """
@@ -130,7 +130,7 @@ def _ends(graph: gs.Graph, cuts: list[Cut]) -> list[_End]:
 
 
 def _layer(tensor: gs.Tensor) -> tuple[str, str]:
-    """Name and operators of the layer that makes a tensor: the node, seen through activations."""
+    """Name and operators of the layer that produces a tensor: its node, looking through activations."""
     node, ops = producer(tensor), []
     assert node is not None
     while is_op(node, *ACTIVATIONS):

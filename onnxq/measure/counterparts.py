@@ -1,10 +1,10 @@
-"""Which tensor of a quantized model corresponds to which tensor of the float model.
+"""The correspondence of tensors of a quantized model to those of the float model.
 
 Matched by name, in this order:
-1. A QuantizeLinear whose output is named X_quantized quantizes the float model's X, wherever it was put; in models of
-   other tools it quantizes the tensor it reads. The counterpart of X is the output of its DequantizeLinear.
-2. Where only a Relu or Clip reads X and the quantized model no longer has that node, the QuantizeLinear saturates in
-   its place: it quantizes the activation's output, and X itself is matched by its name (case 3).
+1. A QuantizeLinear whose output is named X_quantized quantizes the float model's X, wherever it was inserted; in models
+   of other tools it quantizes the tensor it reads. The counterpart of X is the output of its DequantizeLinear.
+2. If only a Relu or Clip reads X and the quantized model no longer has that node, the QuantizeLinear saturates
+   instead: it quantizes the activation's output, and X itself is matched by its name (case 3).
 3. A tensor of the same name in both.
 """
 
@@ -81,7 +81,7 @@ def _dequantized(node: gs.Node) -> gs.Tensor | None:
 def _vanished(
     tensor: gs.Tensor, outputs: set[int], present: dict[str, gs.Tensor], quantized_at: dict[str, Counterpart]
 ) -> str | None:
-    """Output of the Relu or Clip that alone reads the tensor, when the quantized model has no such node."""
+    """Output of the Relu or Clip that is the tensor's only reader, if the quantized model has no such node."""
     node = sole_consumer(tensor, outputs)
     if node is None or not is_op(node, "Relu", "Clip"):
         return None
@@ -90,7 +90,7 @@ def _vanished(
 
 
 def is_float(tensor: gs.Tensor) -> bool:
-    """Whether a tensor holds floating-point values that numpy has a type for; an unknown type counts as one."""
+    """Whether a tensor has a floating-point type that numpy supports; an unknown type counts as one."""
     if tensor.is_empty():
         return False
     if tensor.dtype is None:

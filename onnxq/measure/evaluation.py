@@ -16,7 +16,7 @@ NO_SIGNAL_DB = -300.0
 class OutputDistance:
     """Distance of one output from the float model's.
 
-    sqnr_db: signal-to-quantization-noise ratio in dB; None when equal, NO_SIGNAL_DB where there is no ratio (an output
+    sqnr_db: signal-to-quantization-noise ratio in dB; None if equal, NO_SIGNAL_DB if there is no ratio (an output
     contains NaN, or the float one is all zeros). cosine: similarity of the flattened outputs. max_abs_error: in the
     output's own unit.
     """
@@ -75,12 +75,12 @@ class Evaluation:
     data: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types only; numbers that JSON cannot hold (infinite, NaN) are None."""
+        """JSON types only; numbers that JSON cannot represent (infinite, NaN) are None."""
         return plain(asdict(self))
 
 
 def distance(sums: ErrorSums) -> OutputDistance:
-    """The distance that running sums of errors amount to."""
+    """The distance computed from running sums of errors."""
     sqnr = sums.sqnr_db
     if sqnr == math.inf:
         return OutputDistance(None, sums.cosine, sums.err_max)

@@ -1,14 +1,14 @@
-"""Does the integer model compute what the QDQ model specifies? Layer by layer, then as a whole.
+"""Verify that the integer model computes what the QDQ model specifies, layer by layer and as a whole.
 
-The reference is the QDQ model without onnxruntime's optimizations: the codes that every QuantizeLinear makes. Tensors
-of those names in the integer model are compared with them twice:
+The reference is the QDQ model without onnxruntime's optimizations: the codes that every QuantizeLinear produces. The
+integer model's tensors with the same names are compared with them twice:
 
 fed    each layer computes from the QDQ model's own codes (the integer model is cut at every such tensor), so that
        errors do not propagate. Bound: at most 1 LSB in at most 0.1 % of the elements.
-drift  the integer model runs on its own. Reported, not bounded: one LSB early on shifts everything downstream.
+drift  the integer model runs by itself. Reported, not bounded: one LSB early on shifts everything downstream.
 
-A tensor may be kept in another order of dimensions than in the QDQ model (pass layout-nhwc): metadata of the node that
-makes it records the order, and the reference is put into it.
+A tensor may have a different dimension order than in the QDQ model (pass layout-nhwc): metadata of its producer records
+the order, and the reference is converted to it.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def verify(
 
     data: an open DataSource, or anything open_data accepts (with preprocess and limit). batch_size: samples per run;
     None is chosen from the model. threads: 0 is onnxruntime's default. bodies: run the integer model on its function
-    bodies even when the kernel library is installed. progress: called with (samples done, samples in all or None) after
+    bodies even if the kernel library is installed. progress: called with (samples done, total samples or None) after
     every batch. Memory: the codes of one batch, three times.
-    Raises ConfigError when the models do not belong together, DataError for samples that do not fit.
+    Raises ConfigError if the models do not belong together, DataError for samples that do not fit.
     """
     reference, tested = load(qdq), load(integer)
     inputs = _inputs(reference, tested)
@@ -81,7 +81,7 @@ def verify(
             if progress:
                 progress(done, total)
     if not done:
-        raise DataError("the data to verify on has no samples")
+        raise DataError("the data for the verification has no samples")
     rows = sorted((layer.result() for layer in layers), key=lambda r: (r.within, -r.max_lsb, -r.share, -r.drift_lsb))
     tier = library.kernel_isa() if not bodies and library.has_library() else None
     return Verification(
@@ -113,12 +113,12 @@ def _opened(
 ) -> Iterator[Callable[[Batch], tuple[Values, Values, Values]]]:
     """A function from a batch to three sets of tensors, by name.
 
-    Of the QDQ model, in the integer model's order of dimensions; of the integer model fed with them; of the integer
-    model on its own.
+    Of the QDQ model, in the integer model's dimension order; of the integer model fed with them; of the integer model
+    run by itself.
     """
     missing = [n for n in outputs if n not in {t.name for t in reference.graph.outputs}]
     if missing:
-        raise ConfigError(f"output {missing[0]} of {tested.name} is no output of {reference.name}")
+        raise ConfigError(f"output {missing[0]} of {tested.name} is not an output of {reference.name}")
     names = [*(p.expected for p in points), *outputs]
     found = [*(p.found for p in points), *outputs]
     proto, fed_names = cut_tensors(tested, [p.found for p in points])
@@ -140,7 +140,7 @@ def _opened(
                 if expected[name].shape != free[other].shape:
                     raise ConfigError(
                         f"tensor {name} is {list(expected[name].shape)} in {reference.name} and "
-                        f"{list(free[other].shape)} in {tested.name}: was the one lowered from the other?"
+                        f"{list(free[other].shape)} in {tested.name}: was one lowered from the other?"
                     )
             feeds = {**batch.feeds, **{fed_names[p.found]: expected[p.expected] for p in points}}
             forced = Batch({n: v for n, v in feeds.items() if n in own}, batch.labels, batch.count, batch.names)
@@ -159,7 +159,7 @@ class _Layer:
         self.fed, self.free = StepTally(scale), StepTally(scale)
 
     def add(self, expected: Values, fed: Values, free: Values, batch: Batch) -> None:
-        """One batch."""
+        """Add one batch."""
         known = real_part(expected[self.point.expected], batch)
         self.fed.add(known, real_part(fed[self.point.found], batch))
         self.free.add(known, real_part(free[self.point.found], batch))
@@ -190,7 +190,7 @@ class _Output:
         self.scores: Scores | None = None
 
     def add(self, expected: NDArray, found: NDArray, count: int) -> None:
-        """One batch of `count` samples."""
+        """Add one batch of `count` samples."""
         self.sums.add(expected, found)
         if not self.samples:
             self.scores = Scores.choose({self.name: expected.shape}, count)

@@ -1,4 +1,4 @@
-"""Two models on the same batches: tensors of the float model beside their counterparts, group by group."""
+"""Two models on the same batches: tensors of the float model paired with their counterparts, group by group."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from onnxq.execution.sessions import observed_session, variant_session
 from onnxq.graph.model import Model
 from onnxq.measure.counterparts import Counterpart
 
-# {tensor of the float model: (its values, those of its counterpart)}: as many tensors as fit in memory together.
+# {tensor of the float model: (its values, those of its counterpart)}: as many tensors as fit in memory.
 Group = dict[str, tuple[NDArray, NDArray]]
 Run = Callable[[Batch], Iterator[Group]]
 
 
 @contextlib.contextmanager
 def lockstep_run(reference: Model, tested: Model, matched: Mapping[str, Counterpart], threads: int) -> Iterator[Run]:
-    """Both models run on their own inputs, without onnxruntime's optimizations."""
+    """Both models run end to end on the same inputs, without onnxruntime's optimizations."""
     fed = {t.name for t in reference.graph.inputs}
     inner = [n for n in matched if n not in fed]
     how = {"threads": threads, "optimize": False}
@@ -43,7 +43,7 @@ def lockstep_run(reference: Model, tested: Model, matched: Mapping[str, Counterp
 
 @contextlib.contextmanager
 def isolated_run(reference: Model, tested: Model, matched: Mapping[str, Counterpart], threads: int) -> Iterator[Run]:
-    """The quantized model is fed the float model's values at every QuantizeLinear: each layer's error by itself."""
+    """The quantized model is fed the float model's values at every QuantizeLinear: isolates each layer's error."""
     proto, cuts = cut_model(tested)
     by_node = {id(c.quantize): c for c in cuts}
     fed = {n: by_node[id(t.quantize)].fed for n, t in matched.items() if t.quantize is not None}
@@ -73,6 +73,6 @@ def isolated_run(reference: Model, tested: Model, matched: Mapping[str, Counterp
 def _pairs(
     expected: Mapping[str, NDArray], session: Any, tensors: Mapping[str, str], feeds: Batch, batch: Batch
 ) -> Group:
-    """Expected values beside the session's. tensors: {name in `expected`: the session's tensor}."""
+    """Expected values paired with the session's. tensors: {name in `expected`: the session's tensor}."""
     found = run_batch(session, list(tensors.values()), feeds)
     return {n: (real_part(expected[n], batch), real_part(v, batch)) for n, v in zip(tensors, found, strict=True)}

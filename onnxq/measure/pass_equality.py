@@ -1,10 +1,10 @@
-"""Proof on real inputs that a pass kept the values: the model's outputs before and after it, by onnxruntime.
+"""Check on real inputs that a pass preserved the values: compares onnxruntime's outputs before and after it.
 
-Optimizations are off in both runs, so that the graph is compared and not what onnxruntime makes of it.
-Tolerance for each output, elementwise: |after - before| <= 1e-4 * max|before| + 1e-6 in float32. It leaves room for
-sums in another order (a folded scale moves each product by some float32 roundings, 6e-8 relative, times the depth of
-the network) and none for a wrong sign, channel or axis. For float16 and bfloat16 the factor is 32 roundings of that
-type. Integer, boolean and string outputs must be equal.
+Optimizations are off in both runs, so that the graphs are compared, not onnxruntime's transformation of them.
+Tolerance per output, elementwise: |after - before| <= 1e-4 * max|before| + 1e-6 in float32. It allows for sums in a
+different order (a folded scale changes each product by a few float32 roundings, 6e-8 relative, times the depth of the
+network) but not for a wrong sign, channel or axis. For float16 and bfloat16 the factor is 32 roundings of that type.
+Integer, boolean and string outputs must be equal.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Outputs = dict[str, list[NDArray[Any]]]
 def outputs(model: Model, ctx: PassContext) -> Outputs:
     """{output: one array per sample} for the first samples of ctx.data, or seeded random ones.
 
-    Outputs that are not tensors (sequences) are left out. Raises ModelError when onnxruntime refuses the model or the
-    samples, ConfigError when random samples need a shape from the user.
+    Outputs that are not tensors (sequences) are omitted. Raises ModelError if onnxruntime rejects the model or the
+    samples, ConfigError if random samples need a shape from the user.
     """
     feeds = samples(model, ctx)
     with variant_session(to_proto(model), model, optimize=False) as session:
@@ -48,14 +48,14 @@ def outputs(model: Model, ctx: PassContext) -> Outputs:
 
 
 def samples(model: Model, ctx: PassContext) -> list[dict[str, NDArray[Any]]]:
-    """The inputs to compare on: the same ones at every call."""
+    """The inputs for the comparison: the same ones at every call."""
     inputs = input_specs(model.graph)
     source = ctx.data if ctx.data is not None else open_data(None, inputs, random=SAMPLES)
     return [batch.feeds for batch in itertools.islice(batches(source, inputs, 1), SAMPLES)]
 
 
 def compare(pass_name: str, before: Outputs, after: Outputs) -> dict[str, float]:
-    """Largest absolute difference for each output; raises VerificationError beyond the tolerance of this module."""
+    """Largest absolute difference per output; raises VerificationError beyond the tolerance of this module."""
     if before.keys() != after.keys():
         raise VerificationError(f"pass {pass_name} changed the outputs from {', '.join(before)} to {', '.join(after)}")
     return {name: _difference(pass_name, name, before[name], after[name]) for name in before}

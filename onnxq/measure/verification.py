@@ -1,4 +1,4 @@
-"""Results of `verify`, as data, and the bound that a layer must keep."""
+"""Results of `verify`, as data, and the bound that a layer must meet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LayerDifference:
     """One layer of the integer model, ending at a quantized tensor of the QDQ model or at a float output.
 
     layer, op: the node that makes the tensor. max_lsb: largest difference in steps when fed the QDQ model's codes.
-    differ: number of the `elements` that differ then. drift_lsb, drift_share: likewise when the model runs on its own.
+    differ: number of the `elements` that differ then. drift_lsb, drift_share: likewise when the model runs by itself.
     Steps of a float output (quantized is False) are 1/127 of its largest magnitude.
     """
 
@@ -40,15 +40,15 @@ class LayerDifference:
 
     @property
     def within(self) -> bool:
-        """Whether the layer keeps the bound. Below 1000 elements one may differ: 0.1 % of them is less than one."""
+        """Whether the layer meets the bound. Below 1000 elements one may differ: 0.1 % of them is less than one."""
         return self.max_lsb <= MAX_LSB and self.differ <= math.ceil(MAX_SHARE * self.elements)
 
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """A float output of the two models, each run on its own. sqnr_db: as in OutputDistance, None when equal.
+    """A float output of the two models, each run by itself. sqnr_db: as in OutputDistance, None if equal.
 
-    agreement: share of samples with the same top class; None where it is not one score per class.
+    agreement: share of samples with the same top class; None if the output is not one score per class.
     """
 
     sqnr_db: float | None
@@ -74,16 +74,16 @@ class Verification:
 
     @property
     def beyond(self) -> tuple[LayerDifference, ...]:
-        """Layers that do not keep the bound."""
+        """Layers that do not meet the bound."""
         return tuple(layer for layer in self.layers if not layer.within)
 
     @property
     def ok(self) -> bool:
-        """Whether every layer keeps the bound."""
+        """Whether every layer meets the bound."""
         return not self.beyond
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types only; numbers that JSON cannot hold (infinite, NaN) are None."""
+        """JSON types only; numbers that JSON cannot represent (infinite, NaN) are None."""
         rows = [asdict(layer) | {"share": layer.share, "within": layer.within} for layer in self.layers]
         return plain(asdict(self) | {"ok": self.ok, "layers": rows, "missing": list(self.missing)})
 

@@ -13,8 +13,8 @@ from onnxq.numeric.metrics import ErrorSums
 
 
 def weight_errors(reference: gs.Graph, tested: gs.Graph) -> dict[str, tuple[int | None, float | None]]:
-    """{layer: (bits, SQNR in dB)} of the quantized weights; layers are matched by name. SQNR is None where the float
-    weight that this one stands for is unknown."""
+    """{layer: (bits, SQNR in dB)} of the quantized weights; layers are matched by name. SQNR is None if the
+    corresponding float weight is unknown."""
     others = {n.name: n for n in tested.nodes}
     found: dict[str, tuple[int | None, float | None]] = {}
     for node in reference.nodes:
@@ -37,9 +37,9 @@ def weight_errors(reference: gs.Graph, tested: gs.Graph) -> dict[str, tuple[int 
 
 
 def _folded(node: gs.Node, index: int, others: dict[str, gs.Node]) -> NDArray | None:
-    """The float weight as the quantized model has it: with the downstream batch normalization folded in, if it is gone.
+    """The float weight as in the quantized model: with a removed downstream batch normalization folded in.
 
-    None where an upstream one was folded in, or where folding cannot be redone here.
+    None if an upstream one was folded in, or if folding cannot be repeated here.
     """
     weight = constant_values(node.inputs[index])
     before = producer(node.inputs[1 - index])

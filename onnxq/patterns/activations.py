@@ -1,7 +1,7 @@
-"""Functions of one tensor that are spelled out: GELU from Erf or Tanh, x · sigmoid(x), HardSwish in pieces.
+"""Decomposed functions of one tensor: GELU from Erf or Tanh, x · sigmoid(x), HardSwish in pieces.
 
-A target that looks codes up takes them as one table, exact whatever the function. Quantized operator by operator they
-would be rounded at every step.
+A target with lookup tables computes them with one table, exact whatever the function. Quantized operator by operator,
+they would be rounded at every step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnxq.numeric.activations import ACTIVATIONS, CLAMPS, JOINS
 
 @dataclass(frozen=True)
 class Function:
-    """One function. nodes: in the graph's order, root the last. reads: (node, input index) where x is read."""
+    """One function. nodes: in graph order; root is the last. reads: (node, input index) where x is read."""
 
     nodes: tuple[gs.Node, ...]
     root: gs.Node
@@ -26,15 +26,15 @@ class Function:
 
     @property
     def rule_op(self) -> str:
-        """The operator whose rule in a profile is that of the whole."""
+        """The operator whose profile rule applies to the whole."""
         return "Gelu"
 
 
 def find_functions(graph: gs.Graph, taken: Set[int] = frozenset()) -> list[Function]:
-    """Functions of two nodes or more with one input, whose inner tensors nothing else reads, the largest first found.
+    """Functions of two or more nodes with one input, whose inner tensors nothing else reads; largest first.
 
-    taken: ids of nodes that belong to something else. Chains of nothing but sums and products with numbers, and of
-    Relu and Clip, are none: those go into the layer before.
+    taken: ids of nodes that belong to something else. Chains of only sums and products with constants, Relu and Clip
+    do not count: they fold into the upstream layer.
     """
     order = {id(n): i for i, n in enumerate(graph.nodes)}
     outputs, used = output_ids(graph), set(taken)
@@ -79,7 +79,7 @@ def _function(root: gs.Node, x: gs.Tensor, inside: dict[int, gs.Node], order: di
     nodes = sorted(inside.values(), key=lambda n: order[id(n)])
     reads = tuple((n, i) for n in nodes for i, t in enumerate(n.inputs) if t is x)
     if len(reads) == 1 and is_op(reads[0][0], *CLAMPS):
-        return None  # it goes into the layer that makes x
+        return None  # it folds into the layer that produces x
     return Function(tuple(nodes), root, x, reads)
 
 
@@ -88,7 +88,7 @@ def _operands(node: gs.Node) -> list[gs.Tensor]:
 
 
 def _is_step(node: gs.Node) -> bool:
-    """Whether the node computes each element from the elements at its place and numbers."""
+    """Whether the node computes each element from the elements at its position and constants."""
     if not is_op(node, *ACTIVATIONS, *JOINS) or not all(is_float(t) for t in (*_operands(node), *node.outputs)):
         return False
     if (len(node.inputs) != 2) if node.op in JOINS else (len(_operands(node)) != 1):
@@ -100,5 +100,5 @@ def _is_step(node: gs.Node) -> bool:
 
 
 def _is_curved(node: gs.Node) -> bool:
-    """Whether the node is more than a sum or product with a number, or a clamp."""
+    """Whether the node is more than a sum or product with a constant, or a clamp."""
     return node.op == "Pow" or (len(_operands(node)) == 2 if node.op in JOINS else node.op not in CLAMPS)

@@ -1,7 +1,7 @@
-"""Scores, masks and positions: tensors around a Softmax that eight bits serve differently from other activations.
+"""Scores, masks and positions: tensors around a Softmax that need other treatment at 8 bits than activations.
 
-Attention adds masks of −10000, the least float or −infinity to its scores. One scale for both would leave nothing of
-the scores. And it computes masks and positions from integers, where an error of half a step is another position.
+Attention adds masks of −10000, the lowest float or −infinity to its scores. One scale for both would round the scores
+to nothing. It also computes masks and positions from integers, where an error of half a step is a different position.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ SOFTMAX = ("Softmax", "LogSoftmax")
 # What attention does to scores and masks before the Softmax.
 _MOVES = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Expand", "Identity", "Slice", "Flatten", "Tile")
 _SCORE_OPS = ("Add", "Sub", "Mul", "Div", "Neg", "Where", "Max", "Min", "Clip", "Cast", "DequantizeLinear", *_MOVES)
-# Integers of these types count or choose; those of 8 bits are data (pixels).
+# Integers of these types are counts or indices; 8-bit integers are data (pixels).
 _INDEX_TYPES = ("int64", "int32", "bool")
 
 
 def feeds_softmax(graph: gs.Graph) -> set[int]:
-    """ids of the nodes whose results end in Softmax nodes and nowhere else, by way of elementwise operators and moves.
+    """ids of the nodes whose results reach only Softmax nodes, through elementwise operators and data movement.
 
-    The graph's nodes are sorted. Matrix products end the search: what they multiply is data again. Q/DQ do not.
+    The graph is topologically sorted. Matrix products end the search (their operands are data again); Q/DQ do not.
     """
     found: set[int] = set()
     outputs = {id(t) for t in graph.outputs}
@@ -43,20 +43,20 @@ def float_softmax(profile: Profile) -> bool:
 
 
 def masked_tensors(graph: gs.Graph) -> set[str]:
-    """Names of the float tensors that may hold masks, −infinity among them: all that feeds Softmax nodes alone."""
+    """Names of the float tensors that may contain masks, −infinity included: all that feed only Softmax nodes."""
     nodes = feeds_softmax(graph)
     readers = [n for n in graph.nodes if id(n) in nodes or is_op(n, *SOFTMAX)]
     return {t.name for n in readers for t in n.inputs if is_float(t) and not is_constant(t)}
 
 
 def from_integers(graph: gs.Graph) -> set[int]:
-    """ids of the nodes that compute float masks and positions: from integers, shapes and constants alone.
+    """ids of the nodes that compute float masks and positions from integers, shapes and constants alone.
 
-    A product is one of them when it multiplies only numbers (rows of length 1, as rotary embeddings do) or nothing in
-    it comes from the model's inputs but their shapes; else it is a layer that reads integers.
+    A matrix product is included if it multiplies only scalars (rows of length 1, as in rotary embeddings) or depends
+    on the model's inputs only through their shapes; otherwise it is a layer that reads integers.
     """
     counted: set[int] = set()  # tensors
-    fixed: set[int] = set()  # tensors that inputs decide by their shapes alone
+    fixed: set[int] = set()  # tensors that depend on the inputs through their shapes alone
     found: set[int] = set()
     for node in graph.nodes:
         data = [t for t in node.inputs if not t.is_empty() and not is_constant(t)]
@@ -78,7 +78,7 @@ def from_integers(graph: gs.Graph) -> set[int]:
 
 
 def _reads_integers(node: gs.Node) -> bool:
-    """Whether a node without float operands makes floats of integers that count or choose."""
+    """Whether a node without float operands converts counts or indices to float."""
     if is_op(node, "Cast"):
         kind = node.inputs[0].dtype
         return kind is not None and str(getattr(kind, "name", kind)) in _INDEX_TYPES
@@ -86,7 +86,7 @@ def _reads_integers(node: gs.Node) -> bool:
 
 
 def _outer(node: gs.Node) -> bool:
-    """Whether the rows that a matrix product multiplies have length 1."""
+    """Whether the rows of a matrix product have length 1."""
     if node.op != "MatMul":
         return False
     left, right = (constant_values(t) for t in node.inputs[:2])
@@ -96,9 +96,9 @@ def _outer(node: gs.Node) -> bool:
 
 
 def nan_guard(tensor: gs.Tensor) -> tuple[gs.Node, gs.Node] | None:
-    """The IsNaN and the Where of Where(IsNaN(x), constant, x) when that is all that reads x; None otherwise.
+    """The IsNaN and the Where of Where(IsNaN(x), constant, x) if nothing else reads x; None otherwise.
 
-    Exporters put it after a Softmax whose whole row may be masked by −infinity.
+    Exporters insert it after a Softmax in which a whole row may be masked with −infinity.
     """
     readers = consumers(tensor)
     if len(readers) != 2:

@@ -1,4 +1,4 @@
-"""Operators that stand together for one: normalizations and functions that are spelled out."""
+"""Groups of operators that act as one: decomposed normalizations and functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Unit = Norm | Function
 
 
 def find_units(graph: gs.Graph, profile: Profile, counted: Set[int]) -> dict[int, Unit]:
-    """The unit of every node that is part of one, by the node's id. Functions only where the target looks codes up.
+    """The unit of every node that is part of one, by node id. Functions only where the target has lookup tables.
 
     counted: attention.from_integers(graph).
     """

@@ -1,7 +1,7 @@
-"""Convolutions and matrix products as W u + c, and the two ways a per-channel a x + b goes into them.
+"""Convolutions and matrix products as W u + c, and the two ways to fold a per-channel a x + b into them.
 
-New weights and biases are new constants: what is shared is never edited. The algebra is in numeric/affine.py, in the
-same letters.
+New weights and biases are new constants: shared constants are never edited. The algebra is in numeric/affine.py, with
+the same symbols.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnxq.numeric.affine import Affine
 
 @dataclass(frozen=True)
 class LinearLayer:
-    """A Conv, ConvTranspose, Gemm or MatMul. add: the Add of a constant per-channel bias that belongs to a MatMul."""
+    """A Conv, ConvTranspose, Gemm or MatMul. add: the Add of a MatMul's constant per-channel bias."""
 
     node: gs.Node
     add: gs.Node | None = None
@@ -72,7 +72,7 @@ class MatMulAdd:
 
 
 def matmul_add(add: gs.Node) -> MatMulAdd | None:
-    """The node as the sum of a MatMul and a constant of any shape; None for other nodes. Other readers may exist."""
+    """The node as the sum of a MatMul and a constant of any shape; None for other nodes. Others may read the MatMul."""
     if not is_op(add, "Add") or len(add.inputs) != 2:
         return None
     index = 1 if is_constant(add.inputs[1]) else 0
@@ -94,7 +94,7 @@ def _product_with_bias(add: gs.Node, outputs: set[int]) -> gs.Node | None:
 
 
 def fold_after(layer: LinearLayer, step: Affine, graph: gs.Graph, names: Names, outputs: set[int]) -> Refused | None:
-    """Let the layer's own output be a (W u + c) + b. step.a, step.b: one number per channel, or one for all."""
+    """Make the layer's output a (W u + c) + b. step.a, step.b: one value per channel, or one for all."""
     refused = _unfit(layer, outputs)
     if refused:
         return refused
@@ -113,9 +113,9 @@ def fold_after(layer: LinearLayer, step: Affine, graph: gs.Graph, names: Names, 
 
 
 def fold_before(layer: LinearLayer, step: Affine, graph: gs.Graph, names: Names, outputs: set[int]) -> Refused | None:
-    """Let the layer compute W (a u + b) + c from u. step.a, step.b: one number for each of its input channels.
+    """Make the layer compute W (a u + b) + c from u. step.a, step.b: one value per input channel.
 
-    Exact only where the layer adds no padding, unless b is 0: padding is 0 after the step, not before it.
+    Exact only without padding, unless b is 0: the padded values are 0 after the step, not before it.
     The caller rewires the layer's input.
     """
     node = layer.node
@@ -128,18 +128,18 @@ def fold_before(layer: LinearLayer, step: Affine, graph: gs.Graph, names: Names,
     groups = int(node.attrs.get("group", 1))
     if node.op == "Conv":
         if shifts and _pads(node, weight.ndim - 2):
-            return Refused("the convolution after it pads with zeros, which the shift would have to reach")
+            return Refused("the downstream convolution pads with zeros, which would need the shift too")
         scaled = affine.scale_grouped(weight, a, groups)
         shift = affine.response(weight, b, groups)
     elif node.op == "ConvTranspose":
         if shifts:
-            return Refused("its shift reaches the outputs of the transposed convolution after it unequally")
+            return Refused("its shift contributes unequally to the outputs of the downstream transposed convolution")
         scaled, shift = affine.scale_axis(weight, a, 0), np.zeros(1)
     else:
         if node.op == "Gemm" and node.attrs.get("transA", 0):
-            return Refused("the Gemm after it transposes its input")
+            return Refused("the downstream Gemm transposes its input")
         if weight.ndim != 2:
-            return Refused("the weight of the MatMul after it is not a matrix")
+            return Refused("the weight of the downstream MatMul is not a matrix")
         axis = 1 if node.op == "Gemm" and node.attrs.get("transB", 0) else 0
         scaled = affine.scale_axis(weight, a, axis)
         shift = affine.scale_axis(weight, b, axis).sum(axis=axis) * float(node.attrs.get("alpha", 1.0))
@@ -169,7 +169,7 @@ def _unfit(layer: LinearLayer, outputs: set[int]) -> Refused | None:
 
 
 def _bias(layer: LinearLayer) -> NDArray[np.float64] | None:
-    """c in float64; for a Gemm beta is in it."""
+    """c in float64; includes beta for a Gemm."""
     if layer.add is not None:
         values = next(v for v in map(constant_values, layer.add.inputs) if v is not None)
         return values.astype(np.float64)
@@ -218,7 +218,7 @@ def _set_bias(layer: LinearLayer, values: NDArray, graph: gs.Graph, names: Names
 
 
 def _successor(old: gs.Constant, values: NDArray, names: Names) -> gs.Constant:
-    """A constant in place of `old`: under its name if nothing else reads it."""
+    """A constant that replaces `old`, under the same name if nothing else reads `old`."""
     return gs.Constant(old.name if len(old.outputs) == 1 else names.fresh(old.name), values)
 
 

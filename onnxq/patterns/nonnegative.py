@@ -1,4 +1,4 @@
-"""Which activations cannot be negative, whatever the input: their formats need no negative codes."""
+"""Activations that are never negative, whatever the input: their formats need no negative codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import STANDARD_DOMAINS, constant_values, input_at, producer, scalar_value
 
-# Outputs that cannot be negative whatever goes in.
+# Outputs that are never negative.
 NONNEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Abs", "Sqrt")
 # Outputs that are not negative if no input is.
 KEEPS_SIGN = (
@@ -17,7 +17,7 @@ KEEPS_SIGN = (
 
 
 def is_nonnegative(tensor: gs.Tensor, known: dict[int, bool] | None = None, depth: int = 64) -> bool:
-    """Whether the tensor provably holds no value below 0, from the operators that make it."""
+    """Whether the operators upstream prove that the tensor has no value below 0."""
     known = {} if known is None else known
     if id(tensor) not in known:
         known[id(tensor)] = depth > 0 and _nonnegative(tensor, known, depth - 1)

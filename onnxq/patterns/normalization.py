@@ -1,8 +1,8 @@
-"""Layer and RMS normalization spelled out in elementary operators, as exporters do before opset 17 and 23.
+"""Layer and RMS normalization decomposed into elementary operators, as exporters write it before opset 17 and 23.
 
 d = x − mean(x), or x itself (RMS); y = d / sqrt(mean(d²) + ε) · γ + β, means along the last axis. Keras has it as
-x · a + (β − mean(x) · a) with a = γ / sqrt(mean(d²) + ε). Divided by eight bits at every step it is worth little: it is
-one operator, whichever way it is written.
+x · a + (β − mean(x) · a) with a = γ / sqrt(mean(d²) + ε). Rounding every step to 8 bits would lose too much accuracy,
+so it is treated as one operator, however it is written.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ NORM_OPS = ("LayerNormalization", "RMSNormalization")
 
 @dataclass(frozen=True)
 class Norm:
-    """One normalization. nodes: in no order; root makes the result. reads: (node, input index) where x is read.
+    """One normalization. nodes: unordered; root produces the result. reads: (node, input index) where x is read.
 
-    gamma, beta: constants, None where there is none. center: whether the mean is taken off.
+    gamma, beta: constants, None where there is none. center: whether the mean is subtracted.
     """
 
     nodes: tuple[gs.Node, ...]
@@ -46,7 +46,7 @@ class Norm:
 
     @property
     def rule_op(self) -> str:
-        """The operator whose rule in a profile is that of the whole."""
+        """The operator whose profile rule applies to the whole."""
         return NORM_OPS[0]
 
 
@@ -112,7 +112,7 @@ def _norm(
 
 
 def _by_terms(root: gs.Node, squared: gs.Tensor, inner: list[gs.Node], epsilon: float) -> Norm | None:
-    """Keras's way: x · a + (β − mean · a), or + (−mean · a)."""
+    """The Keras form: x · a + (β − mean · a), or + (−mean · a)."""
     x, centering = _centered((squared, squared))
     inverse = _inverse(root)
     if x is None or inverse is None:
@@ -151,7 +151,7 @@ def _by_terms(root: gs.Node, squared: gs.Tensor, inner: list[gs.Node], epsilon: 
 def _end_of_terms(
     straight: gs.Node, shift: gs.Node, negative: bool
 ) -> tuple[gs.Tensor | None, tuple[gs.Node, ...]] | None:
-    """(β, the nodes) that make x · a + β − mean · a of its products. negative: whether `shift` is −mean · a."""
+    """(β, the nodes) that combine the products into x · a + β − mean · a. negative: whether `shift` is −mean · a."""
     last, end = sole_consumer(straight.outputs[0]), sole_consumer(shift.outputs[0])
     if last is None or end is None:
         return None
@@ -166,12 +166,12 @@ def _end_of_terms(
 
 
 def _for_rows(tensor: gs.Tensor) -> bool:
-    """Whether a constant is one number, or one for each value of a row."""
+    """Whether a constant is a scalar, or has one value per element of a row."""
     return is_constant(tensor) and all(d == 1 for d in tuple(tensor.shape)[:-1])
 
 
 def _inverse(root: gs.Node) -> gs.Node | None:
-    """The node that makes 1 / root, if that is all that reads the root."""
+    """The node that computes 1 / root, if nothing else reads the root."""
     node = sole_consumer(root.outputs[0])
     if node is None:
         return None
@@ -180,7 +180,7 @@ def _inverse(root: gs.Node) -> gs.Node | None:
 
 
 def _centered(tensors: tuple[gs.Tensor, gs.Tensor]) -> tuple[gs.Tensor | None, list[gs.Node]]:
-    """(x, the nodes) when each of the tensors is x − mean(x), of the same x; (None, []) otherwise."""
+    """(x, the nodes) if each of the tensors is x − mean(x) of the same x; (None, []) otherwise."""
     nodes: list[gs.Node] = []
     sources: list[gs.Tensor] = []
     for tensor in tensors:
@@ -194,7 +194,7 @@ def _centered(tensors: tuple[gs.Tensor, gs.Tensor]) -> tuple[gs.Tensor | None, l
 
 
 def _affine(node: gs.Node) -> tuple[gs.Tensor | None, gs.Tensor | None, list[gs.Node]]:
-    """(gamma, beta, the nodes) of a product and a sum after the node, each with a constant for every value of a row."""
+    """(gamma, beta, the nodes) of a product and a sum after the node, each with one constant per element of a row."""
     gamma = beta = None
     found: list[gs.Node] = []
     while beta is None:
@@ -214,7 +214,7 @@ def _affine(node: gs.Node) -> tuple[gs.Tensor | None, gs.Tensor | None, list[gs.
 
 
 def _with_scalar(node: gs.Node) -> tuple[float | None, gs.Tensor | None]:
-    """(constant, other operand) of a sum with one number."""
+    """(constant, other operand) of a sum with a scalar."""
     for i in (0, 1):
         value = scalar_value(node.inputs[i]) if is_constant(node.inputs[i]) else None
         if value is not None:
@@ -223,8 +223,8 @@ def _with_scalar(node: gs.Node) -> tuple[float | None, gs.Tensor | None]:
 
 
 def _is_last_mean(node: gs.Node) -> bool:
-    """Whether the node is the mean along the last axis, which it keeps."""
-    if is_op(node, "GlobalAveragePool"):  # TensorFlow's converter makes it of a mean of [N, T, C] along C
+    """Whether the node is the mean along the last axis, with the axis kept."""
+    if is_op(node, "GlobalAveragePool"):  # TensorFlow's converter emits it for a mean of [N, T, C] along C
         return rank(node.inputs[0]) == 3
     if not is_op(node, "ReduceMean") or not node.attrs.get("keepdims", 1):
         return False
@@ -240,7 +240,7 @@ def _squared(node: gs.Node) -> gs.Tensor | None:
 
 
 def _quotient(root: gs.Node) -> tuple[gs.Node, gs.Tensor, list[gs.Node]] | None:
-    """(node, dividend, nodes between) of what is divided by the root: d / r, d · (1 / r)."""
+    """(node, dividend, nodes between) of the division by the root: d / r, d · (1 / r)."""
     node = sole_consumer(root.outputs[0])
     if node is not None and is_op(node, "Div") and not is_constant(node.inputs[0]):
         return (node, node.inputs[0], []) if node.inputs[1] is root.outputs[0] else None

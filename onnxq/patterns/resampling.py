@@ -1,4 +1,4 @@
-"""Operators that merely move values, as far as that depends on more than the operator."""
+"""Operators that may only move values, where that depends on attributes as well as the operator."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from onnxq.graph.refusal import Refused
 
 
 def resize_computes(node: gs.Node) -> Refused | None:
-    """Why a Resize does more than repeat and pick values; None where it does not."""
+    """Why a Resize does more than repeat and pick values; None if it does not."""
     if node.attrs.get("mode", "nearest") != "nearest":
         return Refused(f"it interpolates ({node.attrs['mode']})")
     if node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-        return Refused("it fills in what lies outside the picture")
+        return Refused("it fills in values outside the picture")
     return None

@@ -1,4 +1,4 @@
-"""The state of long measurements, kept in a file so that they can be stopped and resumed."""
+"""The state of long measurements, saved in a file so that they can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAVE_EVERY = 10.0  # seconds between writes
 class State:
     """Results so far, JSON types by section, in a file if there is one.
 
-    identity: of model, data and settings; a file started with another one is refused. stop: when set, the next
+    identity: of model, data and settings; a file with a different one is rejected. stop: when set, the next
     `checkpoint` writes the file and raises InterruptedRun. Raises ConfigError for a file that is not a state.
     """
 
@@ -38,12 +38,12 @@ class State:
             self._load(self.path)
 
     def checkpoint(self) -> None:
-        """Write the file if it is due; stop here if asked to."""
+        """Write the file if it is due; stop here if requested. Raises InterruptedRun."""
         if self.stop is not None and self.stop.is_set():
             self.write()
             if self.path is None:
-                raise InterruptedRun("interrupted; nothing was kept (use a resume file to continue later)")
-            raise InterruptedRun(f"interrupted; kept in {self.path}, the same command continues from there")
+                raise InterruptedRun("interrupted; nothing was saved (use a resume file to continue later)")
+            raise InterruptedRun(f"interrupted; saved in {self.path}, the same command continues from there")
         if time.monotonic() - self.written > SAVE_EVERY:
             self.write()
 
@@ -66,5 +66,5 @@ class State:
         found = table["identity"] if isinstance(table.get("identity"), dict) else {}
         if found != self.identity:
             other = sorted(k for k in {**found, **self.identity} if found.get(k) != self.identity.get(k))
-            raise ConfigError(f"{path}: was started with another {', '.join(other)}; remove it to start over")
+            raise ConfigError(f"{path}: was started with different {', '.join(other)}; remove it to start over")
         self.sections = table["sections"]

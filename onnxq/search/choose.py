@@ -37,17 +37,26 @@ def search_bits(
     """Choose the width of every layer.
 
     source: float model. method: a search method that needs no data: "mixquant", "ilp". sensitivity: for "ilp", of the
-    same model. bits: weight widths to choose from; None is the method's own, 2 to 8 for mixquant, 4 and 8 for ilp.
+    same model. bits: weight widths to choose from; None is the method's default, 2 to 8 for mixquant, 4 and 8 for ilp.
     limits: {"size" | "bops" | "latency" | "peak" | "average": "3MB" or "60%" of int8, or several}. qem, quantizer,
+<<<<<<< HEAD
     reading: of mixquant, ignored by other methods; with limits and no qem the least QEM that meets them. options: of
     other methods; and of the space: profile, activation_bits, first_last_bits, fixed, ties, tie_blocks, exclude,
     latency, shapes (make_space).
     Raises ConfigError for limits that cannot be met, naming the one at fault, for an option of another method, and for
     whatever contradicts the model.
+=======
+    reading: of mixquant; with limits and no qem, the least QEM that meets them. options: of other methods; and of the
+    space: profile, activation_bits, first_last_bits, fixed, ties, tie_blocks, exclude, latency, shapes (make_space).
+    Raises ConfigError for limits that cannot be met (naming the limit), for an option of another method, and for
+    anything that contradicts the model.
+>>>>>>> eng2
     """
     methods = {name: cls for name, cls in available().items() if "data" not in cls.needs}
     if method not in methods:
-        raise ConfigError(f"method {method!r}: choose {' or '.join(methods)}; search_partial takes data")
+        raise ConfigError(
+            f"method {method!r}: choose {' or '.join(methods)}; partial quantization is search_partial, with data"
+        )
     cls = methods[method]
     require(cls, {"sensitivity": sensitivity, "limits": limits, "latency": options.get("latency")})
     own = {"qem": qem, "quantizer": quantizer, "reading": reading} if cls is MixQuant else {}
@@ -55,12 +64,12 @@ def search_bits(
     inputs = SearchInputs(source, cls.widths if bits is None else bits, limits or {}, sensitivity, space)
     result = chosen.run(inputs)
     for _table in chosen.extras(inputs, [result]):
-        pass  # for the files that it writes
+        pass  # extras() also writes files
     return result
 
 
 class PartialKeywords(SampleKeywords, total=False):
-    """Single options that search_partial takes as keywords."""
+    """Single options that search_partial accepts as keywords."""
 
     shapes: Mapping[str, Sequence[int]] | None
     threads: int
@@ -82,15 +91,15 @@ def search_partial(
     reporter: Reporter | None = None,
     **keywords: Unpack[PartialKeywords],
 ) -> SearchResult:
-    """Leave the fewest of the most sensitive layers in float with which the model loses at most `max_drop`.
+    """Leave as few of the most sensitive layers in float as possible, such that the model loses at most `max_drop`.
 
     data: samples to calibrate on, or DataOptions; eval_data: to evaluate on, the same by default. sensitivity: of the
     same model, at `bits`; layers are ranked by it. max_drop: of top-1 where the data has labels, else of the agreement
-    with the float model; 0.01 is one point. profile, calibration, run: as for onnxq.quantize. reporter: gets a line
+    with the float model; 0.01 is one point. profile, calibration, run: as for onnxq.quantize. reporter: receives a line
     per trial. Keywords take precedence over the objects: preprocess, limit (applies to calibration) and shapes of
     DataOptions, threads and batch_size of RunOptions, say of Reporter.
-    Raises ConfigError for a sensitivity of another model or without a layer or the width, or where the drop is too
-    large even with every layer in float.
+    Raises ConfigError for sensitivities of another model or without a layer or the width, or if the drop is too large
+    even with every layer in float.
     """
     check_keywords("search_partial", keywords, PartialKeywords)
     inputs = SearchInputs(

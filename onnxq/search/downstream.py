@@ -1,6 +1,6 @@
-"""The part of a model downstream of a layer or an activation, as a model of its own: what quantizing that changes.
+"""The part of a model downstream of a layer or an activation, as a separate model: the part affected by quantizing it.
 
-Everything else a part reads is fed: computed once by the float model and kept, however often the part runs.
+All its other inputs are fed: computed once by the float model and kept, however often the part runs.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from onnxq.graph.model import Model
 from onnxq.graph.shapes import element_type
 
 WEIGHT = "onnxq_weight"
-# What an activation's quantizer reads: one session serves every width.
+# Inputs of an activation's quantizer: one session serves every width.
 SCALE, ZERO_POINT, QMIN, QMAX = "onnxq_scale", "onnxq_zero_point", "onnxq_qmin", "onnxq_qmax"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some nodes of a model. fed: tensors of the float model that it reads. outputs: wanted output → its name here.
+    """Some nodes of a model. fed: float-model tensors that it reads. outputs: requested output → its name here.
 
-    A wanted output that does not depend on what was cut is not among them.
+    Requested outputs that do not depend on the cut are not included.
     """
 
     fed: tuple[str, ...]
@@ -35,7 +35,7 @@ class Part:
     whole: onnx.ModelProto
 
     def proto(self) -> onnx.ModelProto:
-        """The part as a model: made when asked for, since it holds copies of weights."""
+        """The part as a model, created on demand since it contains copies of weights."""
         part = onnx.ModelProto(ir_version=self.whole.ir_version)
         part.opset_import.extend(self.whole.opset_import)
         part.functions.extend(self.whole.functions)
@@ -50,9 +50,9 @@ class Part:
 
 
 def weight_part(model: Model, proto: onnx.ModelProto, node: str, index: int, outputs: Sequence[str]) -> Part:
-    """From a layer on, with its weight (input `index`) as graph input WEIGHT, and up to the wanted outputs.
+    """From a layer up to the requested outputs, with its weight (input `index`) as graph input WEIGHT.
 
-    proto: to_proto(model), left as it is. Another node that reads the same weight keeps its own.
+    proto: to_proto(model), not modified. Other nodes that read the same weight keep the original.
     """
     nodes = list(proto.graph.node)
     at = next(i for i, n in enumerate(nodes) if n.name == node)
@@ -72,9 +72,9 @@ def activation_part(
     outputs: Sequence[str],
     suffix: str = "_onnxq",
 ) -> Part:
-    """From some tensors on, each rounded to a grid on the way to its readers.
+    """From some tensors on, each rounded to a grid before its readers.
 
-    readers: tensor → the (node, input index) that read it rounded, None for all, and the graph's outputs.
+    readers: tensor → the (node, input index) that read it rounded; None for all, including graph outputs.
     The grid is fed: (clip(round(x / SCALE) + ZERO_POINT, QMIN, QMAX) − ZERO_POINT) · SCALE, float32 scalars.
     """
     made: dict[str, str] = {}
@@ -119,7 +119,7 @@ def _part(
     inputs: Mapping[str, onnx.ValueInfoProto],
     outputs: Mapping[str, str],
 ) -> Part:
-    """The nodes that depend on the new inputs and that a wanted output depends on."""
+    """The nodes that depend on the new inputs and on which a requested output depends."""
     changed = set(inputs)
     downstream = []
     for node in nodes:
@@ -144,7 +144,7 @@ def _part(
 
 
 def reads(node: NodeProto) -> Iterator[str]:
-    """Names a node reads, those that its subgraphs take from outside (and what is inside them) too."""
+    """Names that a node reads, including those captured by its subgraphs (and the subgraphs' inner names)."""
     yield from (n for n in node.input if n)
     for attr in node.attribute:
         if attr.type == onnx.AttributeProto.GRAPH:

@@ -1,4 +1,4 @@
-"""How much error each weight width adds to every layer, from the weights alone."""
+"""The error that each weight width adds to every layer, from the weights alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxq.numeric.weight_error import weight_errors
 from onnxq.profiles.schema import Profile, WeightRule
 
 WIDTHS = tuple(range(MAX_BITS, MIN_BITS - 1, -1))
-# MixQuant's quantizer, and two others; "profile" takes the weight rule of the hardware profile.
+# MixQuant's quantizer and two others; "profile" uses the weight rule of the hardware profile.
 QUANTIZERS = {
     "affine": WeightRule(signed=False, symmetric=False, narrow_range=False, granularity="per-tensor"),
     "symmetric": WeightRule(granularity="per-channel"),
@@ -29,8 +29,8 @@ DEFAULT_QUANTIZER = "affine"
 class ErrorTable:
     """Quantization errors of a model's layers.
 
-    errors[node][bits]: mean squared error; 8 is always among the widths. parameters: weights of each node.
-    quantizer: its name. seconds: time taken to make the table.
+    errors[node][bits]: mean squared error; 8 is always included. parameters: number of weights of each node.
+    quantizer: its name. seconds: time taken to compute the table.
     """
 
     errors: Mapping[str, Mapping[int, float]]
@@ -39,14 +39,14 @@ class ErrorTable:
     seconds: float
 
     def relative(self, node: str, bits: int) -> float:
-        """error(bits) / error(8) of a layer; 1 where both are 0, infinite where only that at 8 bits is."""
+        """error(bits) / error(8) of a layer; 1 if both are 0, infinite if only that at 8 bits is."""
         error, base = self.errors[node][bits], self.errors[node][MAX_BITS]
         if base > 0:
             return error / base
         return 1.0 if error == 0 else float("inf")
 
     def most_sensitive(self, bits: int) -> list[tuple[str, float]]:
-        """(node, relative error) at this width, the largest first (Kloberdanz & Le 2023, table 4)."""
+        """(node, relative error) at this width, largest first (Kloberdanz & Le 2023, table 4)."""
         rows = [(node, self.relative(node, bits)) for node in self.errors]
         return sorted(rows, key=lambda row: -row[1])
 

@@ -1,4 +1,4 @@
-"""The float model on a few samples: its outputs, and the inner tensors that parts of it read, within a memory bound."""
+"""The float model on a few samples: its outputs and the inner tensors that parts of it read, within a memory bound."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Tensors = Mapping[str, NDArray]
 class Forward:
     """A float model, its samples, and parts of it by key, in topological order.
 
-    Runs are single-threaded, `run.threads` of them at a time (0: one per CPU, at most 8), so that results do not depend
-    on their number. memory: bytes of inner tensors kept at a time; what does not fit is recomputed.
+    Runs are single-threaded, `run.threads` of them concurrently (0: one per CPU, at most 8), so that results do not
+    depend on the number of threads. memory: bytes of inner tensors kept at a time; what does not fit is recomputed.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class Forward:
         self._session = self.open(observed_model(model, [*self._inner, *wanted]))
         fetcher = Fetcher(self._session, [*self._inner, *wanted])
         for _ in fetcher.run(self.batches[0]):
-            pass  # the first run allocates, and shows how large each tensor is
+            pass  # the first run allocates, and determines tensor sizes
         self._bytes = fetcher.bytes
         started = time.perf_counter()
         self.run(wanted, self.batches[0])
         self.seconds = (time.perf_counter() - started) / self.batches[0].count  # of one sample
 
     def keep(self, samples: int) -> None:
-        """Continue with only the first batches, of at least this many samples."""
+        """Keep only the first batches, with at least this many samples."""
         while len(self.batches) > 1 and self.samples - self.batches[-1].count >= samples:
             self.samples -= self.batches.pop().count
 
@@ -83,7 +83,7 @@ class Forward:
             return runtime.session(opened, threads=1, kernels=False)
 
     def map(self, function: Callable[[int], R], indices: Iterable[int]) -> list[R]:
-        """function of every batch index, in order, several at a time."""
+        """The function applied to every batch index, in order, several concurrently."""
         return list(self._pool.map(function, indices))
 
     def run(self, names: Sequence[str], batch: Batch) -> list[NDArray]:
@@ -106,8 +106,8 @@ class Forward:
     def visits(self, keys: Sequence[str]) -> Iterator[tuple[str, Sequence[Sequence[int]], tuple[str, ...]]]:
         """Each part's (key, chunks of batch indices, names to keep for all of its neighbours).
 
-        Neighbours share one forward pass where all they read of all batches fits; a part that does not fit alone goes
-        through the batches in several chunks.
+        Neighbours share one forward pass if everything they read in all batches fits; a part that does not fit alone
+        processes the batches in several chunks.
         """
         everything = range(len(self.batches))
         group: list[str] = []
@@ -124,7 +124,7 @@ class Forward:
         yield from ((k, [everything], tuple(names)) for k in group)
 
     def tensors(self, names: tuple[str, ...], chunk: Sequence[int]) -> list[dict[str, NDArray]]:
-        """These tensors of some batches, in order; the last answer is kept."""
+        """These tensors of some batches, in order; the last result is cached."""
         key = (names, tuple(chunk))
         if self._kept[0] != key:
             self._kept = ((), [])
@@ -137,7 +137,7 @@ class Forward:
         return found | {n: batch.feeds[n] for n in names if n in batch.feeds}
 
     def _size(self, names: Iterable[str]) -> float:
-        """Bytes per sample; the samples themselves are kept anyway."""
+        """Bytes per sample; model inputs do not count, since the samples are kept anyway."""
         return sum(self._bytes.get(n, 0.0) for n in names)
 
     def _chunks(self, names: Iterable[str]) -> Iterator[Sequence[int]]:
@@ -154,7 +154,7 @@ class Forward:
 
 
 def run_part(session: Any, part: Part, tensors: Tensors, more: Tensors) -> dict[str, NDArray]:
-    """The wanted outputs that a part makes, by their names in the model. Raises DataError when it cannot be run."""
+    """The requested outputs of a part, by their names in the model. Raises DataError if it cannot be run."""
     feeds = {name: tensors[name] for name in part.fed} | dict(more)
     try:
         values = session.run(list(part.outputs.values()), feeds)

@@ -1,9 +1,9 @@
-"""Traces of layers' Hessians on onnxruntime alone: Hutchinson on the Gauss–Newton matrix, by first differences.
+"""Traces of layers' Hessians with onnxruntime alone: Hutchinson on the Gauss–Newton matrix, by first differences.
 
 HAWQ-V2 (Dong et al. 2020), equation 2.11: Ω_i(b) = mean trace of layer i's Hessian · ‖Q_b(W_i) − W_i‖². The trace is
 E[vᵀ G v] over Rademacher v, G = Jᵀ H_z J, with J v ≈ (z(w + εv) − z(w − εv)) / 2ε of the pre-softmax logits z. G equals
-the Hessian where the network is piecewise linear in the weight (ReLU networks, away from kinks), and is never negative.
-Second differences of the loss, which kinks spoil at every ε, are an option.
+the Hessian where the network is piecewise linear in the weight (ReLU networks, away from kinks), and vᵀ G v is never
+negative. Second differences of the loss, which kinks corrupt at every ε, are an option.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from onnxq.search.downstream import WEIGHT
 from onnxq.search.float_runs import Forward, run_part
 from onnxq.search.objective import Objective
 
-ROUNDS_MIN = 2  # fewer have no spread between probes
+ROUNDS_MIN = 2  # fewer give no spread between probes
 Curvature = Literal["gauss-newton", "second-differences"]
 
 
@@ -33,9 +33,9 @@ Curvature = Literal["gauss-newton", "second-differences"]
 class HutchinsonOptions:
     """How traces are estimated.
 
-    tolerance: relative standard error at which a layer is done. rounds: probes at most; each sample batch has its own
-    in each round. epsilon: step of the differences, as a fraction of rms(w). budget: seconds, None for no limit; every
-    layer gets ROUNDS_MIN probes whatever it is. targets: what second differences take the loss on.
+    tolerance: relative standard error at which a layer is done. rounds: largest number of probes; each sample batch has
+    its own in each round. epsilon: step of the differences, as a fraction of rms(w). budget: seconds, None for no
+    limit; every layer gets ROUNDS_MIN probes regardless. targets: on what the loss of second differences is computed.
     """
 
     tolerance: float = 0.05
@@ -74,12 +74,12 @@ class Probes:
 
     @property
     def trace(self) -> float:
-        """The estimate over the samples."""
+        """The estimate of the trace over the samples."""
         return float(self.weights @ self.sums) / max(self.rounds, 1)
 
     @property
     def standard_error(self) -> float:
-        """That of the trace over these samples: from the spread between probes of the same batch."""
+        """Standard error of the trace over these samples, from the spread between probes of the same batch."""
         if self.rounds < ROUNDS_MIN:
             return math.inf
         spread = np.maximum(self.squares - self.sums**2 / self.rounds, 0.0) / (self.rounds - 1)
@@ -87,7 +87,7 @@ class Probes:
 
     @property
     def sampling_error(self) -> float | None:
-        """Standard error of the trace as one over all inputs, of which these samples are some; None for one batch."""
+        """Standard error of the trace over all inputs, of which these are samples; None for one batch."""
         if len(self.weights) < 2:
             return None
         means = self.sums / max(self.rounds, 1)
@@ -105,9 +105,9 @@ def traces(
 ) -> dict[str, Probes]:
     """Estimate the trace of each layer's Hessian.
 
-    forward: with one weight part a layer, by node name, and the objective's tensors wanted. weights: their float32
-    values. state: what is continued and kept up to date; unless the time limit gets in the way, the result after
-    interruptions is that of one run. progress: called with (probes done, probes that will be needed).
+    forward: with one weight part per layer, by node name, and the objective's tensors requested. weights: their float32
+    values. state: continued and kept up to date; unless the time limit intervenes, the result after interruptions
+    equals that of one run. progress: called with (probes done, probes that will be needed).
     """
     return _Hutchinson(forward, weights, objective, options, state or State(), progress).run()
 
@@ -166,7 +166,7 @@ class _Hutchinson:
         part = self.forward.parts[name]
         if not part.outputs or not self.weights[name].any():
             for _ in range(ROUNDS_MIN):
-                self.probes[name].add(np.zeros(len(self.forward.batches)))  # nothing the loss sees depends on it
+                self.probes[name].add(np.zeros(len(self.forward.batches)))  # the loss does not depend on it
             self._keep(name)
             return
         session = self.forward.open(part.proto())
@@ -215,7 +215,7 @@ class _Hutchinson:
         self.progress(done, max(done, sum(self._expected(n) for n in self.probes)))
 
     def _expected(self, name: str) -> int:
-        """Rounds that the layer will take, by its standard error so far."""
+        """Estimated rounds that the layer will need, from its standard error so far."""
         p = self.probes[name]
         if self._settled(name):
             return p.rounds

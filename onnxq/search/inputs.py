@@ -1,4 +1,4 @@
-"""What a search is given: the model, the widths and limits, and what was measured or sampled."""
+"""Inputs of a search: the model, the widths and limits, and measurements or samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LimitTexts = Mapping[str, str | float | Sequence[str | float] | None]
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """What a search is given; each method declares what of it it needs and takes (SearchMethod).
+    """Inputs of a search; each method declares which of them it needs and accepts (SearchMethod).
 
     source: float model. bits: weight widths to choose from. limits: {cost: "3MB", "60%" of int8, or several}.
     sensitivity: of the same model, or its file. options: the other keywords of make_space; `latency` may be a file.
@@ -43,7 +43,7 @@ class SearchInputs:
 
     @property
     def profile(self) -> str | Path | Profile:
-        """The hardware profile to search for."""
+        """The target hardware profile."""
         profile: str | Path | Profile = self.options.get("profile", DEFAULT_PROFILE)
         return profile
 
@@ -59,7 +59,7 @@ class SearchInputs:
         return make_space(self.source, bits=self.bits, **{**self.options, "latency": latency})
 
     def measured(self) -> Sensitivity:
-        """The sensitivities, checked to be of the space's model. Raises ConfigError."""
+        """The sensitivities, checked against the space's model. Raises ConfigError."""
         from onnxq.search.sensitivity import Sensitivity, load_sensitivity
 
         model = self.space.prepared.model
@@ -71,7 +71,7 @@ class SearchInputs:
         return self.sensitivity
 
     def once(self, key: object, make: Callable[[], T]) -> T:
-        """make(), called once for all searches on these inputs."""
+        """The result of make(), called once for all searches on these inputs."""
         if key not in self._made:
             self._made[key] = make()
         made: T = self._made[key]

@@ -1,8 +1,8 @@
-"""Partial quantization: the most sensitive layers stay in float until the accuracy is kept (NVIDIA 2020, section 5.1).
+"""Partial quantization: leaves the most sensitive layers in float to keep the accuracy (NVIDIA 2020, section 5.1).
 
-Layers are ranked by sensitivity; the fewest from the top are left in float with which the quantized model loses no
-more than allowed. That number is found by bisection, which assumes that leaving one more layer in float never costs
-accuracy; what is returned was evaluated, so the limit holds in any case.
+Layers are ranked by sensitivity; the smallest number from the top is left in float with which the quantized model loses
+no more than allowed. That number is found by bisection, which assumes that leaving one more layer in float never costs
+accuracy; the returned result was evaluated, so it always meets the limit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Measure = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Trial:
-    """One evaluation. left: layers in float. drop: what the model loses, 0.01 for one point (see `dropped`)."""
+    """One evaluation. left: number of layers in float. drop: accuracy lost, 0.01 for one point (see `dropped`)."""
 
     left: int
     drop: float
@@ -42,10 +42,10 @@ class Trial:
 def fewest_in_float(
     inputs: SearchInputs, bits: int, max_drop: float, *, eval_data: Any = None, calibration: str = DEFAULT_CALIBRATION
 ) -> SearchResult:
-    """Leave the fewest of the most sensitive layers in float with which the model loses at most `max_drop`.
+    """Leave as few of the most sensitive layers in float as possible, such that the model loses at most `max_drop`.
 
-    Of inputs.options only the profile counts. Raises ConfigError for a sensitivity of another model or without a
-    layer or the width, or where the drop is too large even with every layer in float.
+    Of inputs.options only the profile is used. Raises ConfigError for sensitivities of another model or without a layer
+    or the width, or if the drop is too large even with every layer in float.
     """
     started = time.perf_counter()
     samples, known = inputs.samples, inputs.sensitivity
@@ -59,7 +59,7 @@ def fewest_in_float(
     known.require_model(sha256, name)
     ranking = rank(known, prepared, bits)
     costs = model_costs(prepared, samples.shapes)
-    statistics: list[Statistics | None] = []  # of the first trial, for all others
+    statistics: list[Statistics | None] = []  # from the first trial, for all others
 
     def quantized(left: int) -> api.Quantized:
         overrides = {n: Override(keep_float=True) if i < left else Override(bits) for i, n in enumerate(ranking)}
@@ -81,7 +81,7 @@ def fewest_in_float(
         except ModelError:
             if left < len(ranking):
                 raise
-            return 0.0  # without its layers nothing is left to quantize: the float model
+            return 0.0  # with no layer to quantize, this is the float model
         report = made.evaluate(
             proto,
             samples.data if eval_data is None else eval_data,
@@ -99,7 +99,7 @@ def fewest_in_float(
 
 
 def rank(sensitivity: Sensitivity, prepared: Prepared, bits: int) -> list[str]:
-    """Layers, the most sensitive first. Raises ConfigError for one without a value at this width."""
+    """Layers, most sensitive first. Raises ConfigError for one without a value at this width."""
     values = sensitivity.weights(bits)
     missing = [n for n in prepared.layer_names() if n not in values]
     if missing:
@@ -111,7 +111,7 @@ def rank(sensitivity: Sensitivity, prepared: Prepared, bits: int) -> list[str]:
 
 
 def dropped(report: Evaluation) -> float:
-    """What the quantized model loses: top-1 where there are labels, else agreement. Raises ConfigError with neither."""
+    """Accuracy lost by the quantized model: top-1 with labels, else agreement. Raises ConfigError with neither."""
     against = report.against
     if against is not None and report.top1 is not None and against.top1 is not None:
         return float(against.top1 - report.top1)
@@ -121,7 +121,7 @@ def dropped(report: Evaluation) -> float:
 
 
 def fewest(count: int, most: float, drop: Measure) -> tuple[int, list[Trial]]:
-    """The fewest of `count` layers whose drop is at most `most`, by bisection, and what was tried."""
+    """The smallest number of `count` layers with a drop of at most `most`, by bisection, and the trials."""
     trials: dict[int, float] = {}
 
     def fits(left: int) -> bool:
@@ -134,7 +134,7 @@ def fewest(count: int, most: float, drop: Measure) -> tuple[int, list[Trial]]:
     if not fits(count):
         raise ConfigError(
             f"even with all {count} layers in float the model loses {100 * trials[count]:.2f} points, more than "
-            f"{100 * most:g}: other operators are quantized as well, allow more or choose another profile"
+            f"{100 * most:g}: other operators are quantized as well; allow more or choose another profile"
         )
     low, high = 0, count  # low does not fit, high does
     while high - low > 1:

@@ -1,13 +1,14 @@
-"""Latency of every layer at every width, measured on this machine with our own kernels, and of the whole model.
+"""Latency of every layer at every width and of the whole model, measured on this machine with our own kernels.
 
-The model is quantized and lowered at each width (ranges do not affect time). Each layer's operator is cut out
-as a model of its own, with its real shapes, and the widths take turns on it; the time of an empty call is subtracted.
-The overhead of a run (other operators, transposes, dispatch, caches that a layer alone has to itself) is the whole
-model's latency at 8 bits less the sum of its layers at 8 bits. The latency of an assignment is predicted as that
-overhead plus the sum of its layers.
+The model is quantized and lowered at each width (ranges do not affect time). Each layer's operator is extracted as a
+separate model, with its real shapes, and timed at the widths in alternation; the time of an empty call is subtracted.
+The overhead of a run (other operators, transposes, dispatch, shared caches) is the whole model's latency at 8 bits
+minus the sum of its layers at 8 bits. The latency of an assignment is predicted as that overhead plus the sum of its
+layers.
 
-Widths that are stored alike run alike: 2 to 4 bits are INT4, 5 to 8 bits INT8. Measurements are kept in a folder, by
-operator, shapes, types, instruction set, threads, CPU and kernel library, so that a layer is measured once.
+Widths with the same storage type have the same latency: 2 to 4 bits are INT4, 5 to 8 bits INT8. Measurements are cached
+in a folder, by operator, shapes, types, instruction set, threads, CPU and kernel library, so that each layer is
+measured once.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from onnxq.reporting import Progress
 from onnxq.search.layer_operators import LoweredForm, description, lower_all, operator_model, stored_bits
 from onnxq.search.timing_cache import Timed, TimingCache, cache_folder
 
-SECONDS = 0.3  # of timed runs of one operator
+SECONDS = 0.3  # timed runs of one operator
 WHOLE = 7  # times as long for the whole model
 
 
@@ -49,11 +50,12 @@ def measure_latency(
 ) -> Latencies:
     """Measure every layer of a float model at these weight widths, and the whole model.
 
-    profile: must lower to our operators. threads: of one operator; 0 is onnxruntime's choice. shapes: {input: dims}
+    profile: must lower to com.onnxq operators. threads: intra-op; 0 is onnxruntime's choice. shapes: {input: dims}
     where the model leaves them open (an open batch is 1). seconds: of timed runs of one operator at one width,
-    WHOLE times as many of the model. cache: folder of measurements; None is the user's (`cache_folder`). An interrupted
-    run continues from there.
-    Raises ConfigError for widths or a profile that cannot be lowered, ModelError for a model that cannot.
+    WHOLE times as many for the model. cache: folder of measurements; None is the user's (`cache_folder`). An
+    interrupted run continues from there.
+    Raises ConfigError for widths or a profile that cannot be lowered, ModelError for a model that cannot, and
+    OnnxqError without the kernel library.
     """
     target = load_profile(profile)
     if not target.graph.lowered:
@@ -84,7 +86,7 @@ def measure_latency(
                 progress(done + 1, len(names))
     except KeyboardInterrupt:
         raise InterruptedRun(
-            f"interrupted: {len(found)} of {len(names)} layers are measured and kept in {store.folder}; the same "
+            f"interrupted: {len(found)} of {len(names)} layers are measured and saved in {store.folder}; the same "
             "command continues from there"
         ) from None
     whole = _whole(forms, threads, WHOLE * seconds)
@@ -104,7 +106,7 @@ def measure_latency(
 
 
 def _empty_call(threads: int, seconds: float, store: TimingCache) -> Timed:
-    """The time of a run that computes nothing."""
+    """The time of an empty run."""
     text = '<ir_version: 10, opset_import: ["": 21]> g (uint8[1] x) => (uint8[1] y) { y = Identity(x) }'
     key = store.key({"empty": True})
     known = store.read(key)
@@ -145,7 +147,7 @@ def _seconds_at(
     store: TimingCache,
     storages: Sequence[int] = (),
 ) -> tuple[Timed, bool]:
-    """The time of a layer at one storage width, and whether it was measured now, together with the others."""
+    """The time of a layer at one storage width, and whether it was measured now (together with the others)."""
     if layer not in forms[storage].operators:
         return Timed(0.0, 0.0, 0), False
     keys = {s: store.key(description(forms[s], forms[s].operators[layer])) for s in storages or (storage,)}
@@ -164,7 +166,7 @@ def _seconds_at(
 
 
 def _time(runs: Sequence[Run], seconds: float, threads: int) -> list[Timed]:
-    """Median and its error for each candidate; they take turns."""
+    """Median and its standard error per candidate, timed in alternation."""
     found = []
     for rounds in benchmark.measure(runs, seconds=seconds, settle=benchmark.settle(threads)):
         medians = [statistics.median(r) for r in rounds if r]
@@ -176,7 +178,7 @@ def _time(runs: Sequence[Run], seconds: float, threads: int) -> list[Timed]:
 
 
 def _whole(forms: Mapping[int, LoweredForm], threads: int, seconds: float) -> dict[int, float]:
-    """Seconds of a run of the whole model in each form, taking turns."""
+    """Seconds of a run of the whole model in each form, timed in alternation."""
     runs = [open_competitor(f.proto, f.feeds, threads=threads, name=f"{s} bits").run for s, f in forms.items()]
     return dict(zip(forms, (t.median for t in _time(runs, seconds, threads)), strict=True))
 

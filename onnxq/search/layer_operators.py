@@ -1,4 +1,4 @@
-"""The operator that runs a layer, cut out of the lowered model as a model of its own with its real shapes."""
+"""The operator that runs a layer, extracted from the lowered model as a separate model with its real shapes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYER_OPS = frozenset(name for name, spec in OPERATORS.items() if spec.is_layer)
 
 
 def stored_bits(bits: int) -> int:
-    """The width in which weights are stored and computed with: 4 or 8."""
+    """The width in which weights are stored and used in computation: 4 or 8."""
     return 4 if bits <= 4 else 8
 
 
@@ -30,7 +30,7 @@ def stored_bits(bits: int) -> int:
 class LoweredForm:
     """The model lowered at one storage width.
 
-    layers: names. operators: what runs those of them that were lowered, by layer. values: what the operators read.
+    layers: names. operators: lowered layer → the node that runs it. values: the tensors that the operators read.
     """
 
     proto: onnx.ModelProto
@@ -92,7 +92,7 @@ def _inner_values(
 
 
 def operator_model(form: LoweredForm, node: onnx.NodeProto) -> tuple[onnx.ModelProto, dict[str, NDArray]]:
-    """The node as a model of its own, and what to feed it."""
+    """The node as a separate model, and its inputs."""
     constants = {t.name: t for t in form.proto.graph.initializer}
     inputs, feeds = [], {}
     for name in dict.fromkeys(i for i in node.input if i and i not in constants):
@@ -112,7 +112,7 @@ def operator_model(form: LoweredForm, node: onnx.NodeProto) -> tuple[onnx.ModelP
 
 
 def description(form: LoweredForm, node: onnx.NodeProto) -> dict[str, Any]:
-    """All that a time depends on: operator, shapes and types, attributes other than arithmetic constants."""
+    """Everything that a time depends on: operator, shapes and types, attributes other than arithmetic constants."""
     constants = {t.name: t for t in form.proto.graph.initializer}
     inputs = []
     for name in node.input:

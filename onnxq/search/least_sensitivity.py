@@ -1,4 +1,4 @@
-"""The assignment of least sensitivity within limits, and the front of those along one cost."""
+"""The assignment of least sensitivity within limits, and the Pareto front along one cost."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from onnxq.search.result import SearchResult, result_of
 from onnxq.search.sensitivity import Sensitivity
 from onnxq.search.space import Assignment, Space
 
-REFINED = 1e-6  # how far below a point of the front the next one is looked for
+REFINED = 1e-6  # relative distance below a point of the front at which the next is sought
 
 
 def search_ilp(space: Space, sensitivity: Sensitivity, limits: LimitTexts | None = None) -> SearchResult:
-    """The assignment of least sensitivity within the limits. Raises ConfigError where they cannot be met."""
+    """The assignment of least sensitivity within the limits. Raises ConfigError if they cannot be met."""
     wanted = space.limits(limits or {})
     found, solution = _solve(space, sensitivity, wanted)
     notes = [] if solution.optimal else ["the solver stopped at its time limit: there may be a better assignment"]
     if space.same and not sensitivity.of("activations"):
-        notes.append("activations follow the weights' widths; their own sensitivity is not counted (HAWQ-V3)")
+        notes.append("activations use the weights' widths; their own sensitivity is not counted (HAWQ-V3)")
     return result_of(
         space,
         found,
@@ -51,7 +51,7 @@ def _solve(space: Space, sensitivity: Sensitivity, limits: Sequence[Limit]) -> t
 
 @dataclass(frozen=True)
 class Front:
-    """Results along one cost, from the least that can be reached to int8, without those that another beats in both."""
+    """Results along one cost, from the least reachable to int8, without dominated ones."""
 
     cost: str
     results: tuple[SearchResult, ...]
@@ -64,13 +64,13 @@ def pareto(
     points: int = 25,
     limits: LimitTexts | None = None,
 ) -> Front:
-    """Solve for `points` limits on one cost, evenly spaced from the least reachable to the most; other limits stay.
+    """Solve for `points` limits on one cost, evenly spaced from the least reachable to the most; other limits apply.
 
     Raises ConfigError for an unknown cost, or other limits that cannot be met.
     """
     if points < 2:
         raise ConfigError(f"{points} points: a front needs at least two")
-    space.limits({cost: "100%"})  # raises where the cost is unknown
+    space.limits({cost: "100%"})  # raises if the cost is unknown
     others = {k: v for k, v in (limits or {}).items() if k != cost}
     wanted = space.limits(others)
     free, _ = _solve(space, sensitivity, wanted)
@@ -84,7 +84,7 @@ def pareto(
         try:
             chosen, solution = _solve(space, sensitivity, [*wanted, limit])
         except ConfigError:
-            return None  # below what the other limits leave
+            return None  # infeasible with the other limits
         return result_of(
             space,
             chosen,
@@ -104,7 +104,7 @@ def pareto(
 def _refined(
     found: list[SearchResult], cost: str, points: int, at: Callable[[float], SearchResult | None]
 ) -> list[SearchResult]:
-    """More points where evenly spaced limits had one answer: in the widest gaps, the one just below its upper end."""
+    """More points where several limits gave the same result: in the widest gaps, the one just below the upper end."""
     closed: set[float] = set()
     while len(found) < points:
         gaps = [

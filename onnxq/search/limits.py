@@ -18,7 +18,7 @@ UNITS: dict[str, dict[str, float]] = {
 
 
 class Cost(NamedTuple):
-    """What a limit may be on.
+    """A cost that can be limited.
 
     unit: its kind (UNITS). name: in messages. option, counted, example: of `onnxq search` and its help.
     """
@@ -31,18 +31,18 @@ class Cost(NamedTuple):
 
 
 COSTS = {
-    "size": Cost("bytes", "size", "--max-size", "of weights, scales, zero points and biases, packed"),
+    "size": Cost("bytes", "size", "--max-size", "size of weights, scales, zero points and biases, packed"),
     "bops": Cost("operations", "bit operations", "--max-bops", "bit operations, b_w · b_a · MACs"),
-    "latency": Cost("seconds", "latency", "--max-latency", "seconds of a run, with --latency", "80% of int8, 5ms"),
-    "peak": Cost("bytes", "peak feature-map memory", "--max-peak", "feature maps alive at once"),
-    "average": Cost("bytes", "average feature map", "--max-average", "mean feature map"),
+    "latency": Cost("seconds", "latency", "--max-latency", "time of a run, with --latency", "80% of int8, 5ms"),
+    "peak": Cost("bytes", "peak feature-map memory", "--max-peak", "bytes of feature maps alive at a time"),
+    "average": Cost("bytes", "average feature map", "--max-average", "mean bytes of a feature map"),
 }
 
 
 def parse_limit(cost: str, text: str | float, baseline: Mapping[str, float]) -> Limit:
-    """One limit. text: "60%" of `baseline` (int8), an amount with a unit, or a number of bytes, operations or seconds.
+    """Parse a limit. text: "60%" of `baseline` (int8), an amount with a unit, or bytes, operations, seconds.
 
-    Raises ConfigError when it cannot be read, is not positive, or the model's cost is unknown.
+    Raises ConfigError if it cannot be parsed, is not positive, or the model's cost is unknown.
     """
     kind, name, option = COSTS[cost][:3]
     label = f"{option} {text}"
@@ -69,7 +69,7 @@ def parse_limit(cost: str, text: str | float, baseline: Mapping[str, float]) -> 
 
 
 def format_cost(cost: str, amount: float, baseline: Mapping[str, float] | None = None) -> str:
-    """1.24 MB, 3.1 G, 5.2 ms; with a baseline also its share of it."""
+    """For example 1.24 MB, 3.1 G, 5.2 ms; with a baseline also the share of it."""
     kind = COSTS[cost].unit if cost in COSTS else "bytes"
     if kind == "seconds":
         text = f"{1e3 * amount:.3f} ms"

@@ -1,11 +1,11 @@
 """The integer linear program of HAWQ-V3 (equations 11 to 14): least sensitivity under any set of cost limits.
 
 Eq. 11 minimises the sum of Ω_i(b_i) subject to limits on size (12), BOPS (13) and latency (14), each a sum over layers.
-Here a layer chooses a pair (weight bits, activation bits). A pair's variable is 1 where it is chosen; those of a layer
-with one activation width sum to the variable of that width in the layer's activation group, so that layers that read
-one tensor agree; tied layers have equal sums for each weight width. All of it is linear and exact.
+Here a layer chooses a pair (weight bits, activation bits). A pair's variable is 1 if it is chosen; a layer's variables
+for one activation width sum to the variable of that width in its activation group, so that layers that read the same
+tensor agree; tied layers have equal sums for each weight width. All of it is linear and exact.
 
-Solved by PuLP: HiGHS where highspy is installed, else the CBC that comes with PuLP.
+Solved with PuLP: HiGHS if highspy is installed, else the CBC that comes with PuLP.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 from onnxq.errors import ConfigError, OnnxqError
 
 Pair = tuple[int, int]
-# Relative distance from the optimum at which the solver may stop, and its seconds: a search must not take minutes to
-# prove the last digit of what is an estimate. LARGE: variables from which the wider gap counts.
+# Relative distance from the optimum at which the solver may stop, and its time in seconds: a search must not take
+# minutes to prove the last digit of an estimate. LARGE: number of variables from which the wider gap applies.
 GAP, GAP_LARGE, LARGE = 1e-6, 1e-3, 1500
 TIME_LIMIT = 20.0
 # The solver's tolerances are absolute: values are scaled so that their ranges add up to this.
@@ -37,9 +37,9 @@ class Option:
 
 @dataclass(frozen=True)
 class Choice:
-    """A layer. options: by (weight bits, activation bits). tie: layers with one text share the weight width.
+    """A layer. options: by (weight bits, activation bits). tie: layers with the same text share the weight width.
 
-    group: activation group whose width it reads; it has this layer's activation widths among its own.
+    group: activation group whose width it reads; its widths include this layer's activation widths.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Problem:
 class Solution:
     """weights: {layer: bits}. activations: {group: bits}. value: the sum of values.
 
-    optimal: proven, to the relative `gap`. seconds: that solving took.
+    optimal: proven, to the relative `gap`. seconds: time to solve.
     """
 
     weights: Mapping[str, int]
@@ -74,7 +74,7 @@ class Solution:
 
 @dataclass(frozen=True)
 class Limit:
-    """An upper bound on a cost. label: what the user asked for, for messages."""
+    """An upper bound on a cost. label: the user's request, for messages."""
 
     cost: str
     most: float
@@ -89,8 +89,8 @@ def solve(
 ) -> Solution:
     """The assignment with the least value within the limits.
 
-    describe: how to write an amount of a cost in messages. Raises ConfigError where no assignment meets the limits,
-    naming the one at fault and the best that can be reached, and where ties leave a layer without a width.
+    describe: formats an amount of a cost for messages. Raises ConfigError if no assignment meets the limits (naming the
+    infeasible one and the best reachable), or if ties leave a layer without a width.
     """
     started = time.perf_counter()
     spread = _spread(problem)
@@ -137,11 +137,11 @@ def _spread(problem: Problem) -> float:
 
 
 def _why(problem: Problem, limits: Sequence[Limit], describe: Describe, time_limit: float) -> str:
-    """Which limit cannot be met, and what can be reached."""
+    """Which limit cannot be met, and the best reachable."""
     if not limits:
         return _contradiction(problem)
     for limit in limits:
-        best = least(problem, limit.cost, time_limit)  # raises where no limit is at fault
+        best = least(problem, limit.cost, time_limit)  # raises if no limit is at fault
         if best > limit.most * (1 + FEASIBLE):
             return (
                 f"{limit.label} cannot be met: with these widths the least is {describe(limit.cost, best)}; allow "
@@ -153,7 +153,7 @@ def _why(problem: Problem, limits: Sequence[Limit], describe: Describe, time_lim
 
 
 def _common_factor(problem: Problem, limits: Sequence[Limit], time_limit: float) -> float:
-    """The least factor on all limits with which there is an assignment."""
+    """The smallest factor on all limits with which there is an assignment."""
     program = _Program(problem)
     factor = program.free("factor")
     for limit in limits:
@@ -178,7 +178,7 @@ def _contradiction(problem: Problem) -> str:
 
 
 class _Program:
-    """A PuLP problem under construction. Variables: a pair of a layer, and a width of an activation group."""
+    """A PuLP problem under construction. Variables: one per pair of a layer and per width of an activation group."""
 
     def __init__(self, problem: Problem) -> None:
         import pulp
@@ -207,7 +207,7 @@ class _Program:
 
     @property
     def gap(self) -> float:
-        """How far from the optimum the solver may stop."""
+        """The relative gap to the optimum at which the solver may stop."""
         return GAP_LARGE if sum(map(len, self.pairs)) > LARGE else GAP
 
     def _binary(self, name: str) -> Any:
@@ -248,7 +248,7 @@ class _Program:
         return found + [(self.source.groups[g][a], v) for g, widths in self.groups.items() for a, v in widths.items()]
 
     def run(self, time_limit: float) -> str:
-        """Solve; "optimal", "stopped" with the best found so far, or "infeasible"."""
+        """Solve; returns "optimal", "stopped" (with the best found so far) or "infeasible"."""
         status = self.problem.solve(_solver(self.pulp, self.gap, time_limit))
         if self.problem.sol_status == self.pulp.LpSolutionOptimal:
             return "optimal"

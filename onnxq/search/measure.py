@@ -25,7 +25,7 @@ from onnxq.search.options import SensitivityKeywords, SensitivityOptions
 from onnxq.search.sensitivity import LayerSensitivity, Sensitivity
 from onnxq.search.weights import QuantizedWeights
 
-SAMPLES = 64  # unless the caller says how many
+SAMPLES = 64  # default number
 
 
 def measure_sensitivity(
@@ -39,19 +39,19 @@ def measure_sensitivity(
     reporter: Reporter | None = None,
     **keywords: Unpack[SensitivityKeywords],
 ) -> Sensitivity:
-    """How much quantizing each layer costs, at each width.
+    """Measure the cost in accuracy of quantizing each layer, at each width.
 
-    source: the float model; a Model given is prepared in place. data: samples, as for quantize, or DataOptions; none
-    for weight-error. By default the first 64 are used. measurement: the method, the widths and what is looked at.
-    options: how traces are estimated. run: threads, batch size and a state file to continue from. reporter: whom to
-    report to; on_report is not called.
+    source: the float model; a given Model is prepared in place. data: samples, as for quantize, or DataOptions; not
+    needed for weight-error. By default the first 64 are used. measurement: the method, the widths and what is measured.
+    options: how traces are estimated. run: threads, batch size and a state file to continue from. reporter: receives
+    progress; on_report is not called.
 
-    Any field of these objects can be given as a keyword instead, which beats the object:
+    Any field of these objects can be given as a keyword instead, which takes precedence:
     * of SensitivityOptions: method ("hessian", "one-at-a-time", "weight-error", "output-error"), bits, activation_bits,
-      loss, output, metric, labels, weight_range, calibration, exclude, memory; its docstring says what they mean.
+      loss, output, metric, labels, weight_range, calibration, exclude, memory; see its docstring.
     * of DataOptions: preprocess, limit.
     * of RunOptions: threads, batch_size, resume. Of Reporter: say, progress.
-    Raises an OnnxqError that says what is wrong.
+    Raises an OnnxqError that states the problem.
     """
     started = time.perf_counter()
     check_keywords("measure_sensitivity", keywords, SensitivityKeywords)
@@ -61,7 +61,7 @@ def measure_sensitivity(
     reporter = refined(reporter or Reporter(), keywords)
     given = data_options(data, keywords)
     if what.method != "weight-error" and given.data is None and given.random_data is None:
-        raise ConfigError(f"{what.method} needs data; only weight-error goes without")
+        raise ConfigError(f"{what.method} needs data; only weight-error does not")
     ready = prepare(source, profile, what.exclude)
     widths = check_bits(what.bits or ready.profile.weights.bits, ready.profile, "weights", "bits")
     others: tuple[int, ...] = ()
@@ -100,7 +100,7 @@ def _identity(
     samples: DataSource,
     run: RunOptions,
 ) -> dict[str, Any]:
-    """What must be the same when a state file is continued. widths: of weights and activations."""
+    """The settings that must match when a state file is continued. widths: of weights and activations."""
     probes = {k: v for k, v in dataclasses.asdict(what.traces).items() if k != "budget"}
     return {
         "model": ready.model.sha256,

@@ -29,7 +29,7 @@ from onnxq.search.options import SensitivityOptions
 from onnxq.search.sensitivity import LayerSensitivity
 from onnxq.search.weights import QuantizedWeights, text_keys
 
-SAMPLES_MIN = 8  # that a time budget leaves
+SAMPLES_MIN = 8  # smallest number to which a time budget may reduce them
 SECONDS_MIN = 1e-3
 
 
@@ -37,7 +37,7 @@ SECONDS_MIN = 1e-3
 class Measurement:
     """One measurement on data.
 
-    started: when, by time.perf_counter. created: receives what was done, for the file.
+    started: time.perf_counter at the start. created: receives a record of what was done, for the file.
     """
 
     what: SensitivityOptions
@@ -97,7 +97,7 @@ class Measurement:
         self.created.update(dataclasses.asdict(options))
         weights = {layer.node.name: self.quantized.values(layer) for layer in layers}
         squared = {layer.node.name: self.quantized.squared_errors(layer) for layer in layers}
-        if options.budget is not None:  # what is left of it
+        if options.budget is not None:  # the remainder of it
             spent = time.perf_counter() - self.started
             options = dataclasses.replace(options, budget=max(options.budget - spent, SECONDS_MIN))
         self._fit_budget(forward, options)
@@ -130,18 +130,18 @@ class Measurement:
         return entries
 
     def _fit_budget(self, forward: Forward, options: HutchinsonOptions) -> None:
-        """Fewer samples where the least number of probes with all of them would not fit the time budget."""
+        """Use fewer samples if the minimum number of probes with all of them would exceed the time budget."""
         kept = self.state.sections.get("samples")
         if isinstance(kept, int):
             forward.keep(kept)
         elif options.budget is not None:
-            # Two runs a probe, of half of the model on average.
+            # Two runs per probe, of half of the model on average.
             needed = forward.samples * forward.seconds * len(forward.parts) * ROUNDS_MIN / forward.workers
             if needed > options.budget:
                 before = forward.samples
                 forward.keep(max(SAMPLES_MIN, int(before * options.budget / needed)))
-                enough = f"the time budget of {options.budget:g} s is enough for {forward.samples} of {before} samples"
-                self.reporter.say(f"{enough}; give more time (--budget) for all of them")
+                enough = f"the time budget of {options.budget:g} s allows {forward.samples} of {before} samples"
+                self.reporter.say(f"{enough}; allow more time (--budget) for all of them")
         self.state.sections["samples"] = forward.samples
 
     def activation_entries(self, widths: Sequence[int]) -> list[LayerSensitivity]:
@@ -151,7 +151,7 @@ class Measurement:
         groups: dict[str, list[Point]] = {}
         for point in self.ready.placement.points:
             groups.setdefault(point.group or point.tensor.name, []).append(point)
-        calibration = dataclasses.replace(self.run, resume=None)  # that file is the state's
+        calibration = dataclasses.replace(self.run, resume=None)  # that file belongs to the state
         stats = collect(model, self.ready.placement.observed(), self.data, calibration, self.reporter.progress)
         parts: dict[str, Part] = {}
         feeds = {}
@@ -187,7 +187,7 @@ class Measurement:
         return entries
 
     def _grids(self, point: Point, widths: Sequence[int], stats: Statistics) -> Feeds:
-        """Width → what rounds the point's tensors, with ranges as insert-qdq chooses them."""
+        """Width → feeds that round the point's tensors, with ranges as insert-qdq chooses them."""
         merged = TensorStatistics()
         for name in point.sources:
             merged.merge(stats[name])
@@ -199,7 +199,7 @@ class Measurement:
         return activation_feeds(qparams)
 
     def _readers(self, points: Sequence[Point]) -> tuple[str, tuple[str, ...]]:
-        """The node that an entry goes under, and all that read the activations quantized, in topological order."""
+        """The node under which an entry is listed, and all that read the activations quantized, in graph order."""
         order = {id(node): i for i, node in enumerate(self.ready.model.graph.nodes)}
         nodes = {id(node): node for point in points for node, _ in point.edges}
         found = [node.name for node in sorted(nodes.values(), key=lambda n: order.get(id(n), -1))]
@@ -213,7 +213,7 @@ def _entry(node: str, found: Mapping[int, Damage], metric: Metric) -> LayerSensi
 
 
 def _values(found: Mapping[int, Damage], metric: Metric) -> tuple[dict[int, float], dict[str, Any]]:
-    """Width → value, and what else was seen."""
+    """Width → value, and other observations."""
     extra: dict[str, Any] = {}
     others: tuple[Metric, ...] = ("loss", "accuracy", "output-error")
     for name in others:

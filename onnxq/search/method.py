@@ -1,6 +1,6 @@
 """Search methods: plug-ins that choose widths, one file each in methods/.
 
-Their modules import what computes only when it runs: the command line reads options and help from the classes.
+Their modules import computing code only when run: the command line reads options and help from the classes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnxq.search.inputs import SearchInputs
     from onnxq.search.result import SearchResult
 
-# Inputs that not every method looks at: name → what messages call it, and what to give.
+# Inputs that not every method uses: name → its name in messages, and what to give.
 INPUTS = {
     "limits": ("limits", "a limit on some cost"),
     "latency": ("latencies", "the file of `onnxq latency`"),
@@ -38,8 +38,8 @@ class SearchMethod:
     """One way to choose widths. Subclasses are frozen dataclasses: the fields are the options, the docstring the help.
 
     name: as in --method; equals the file name with - for _. widths: the weight widths to choose from by default.
-    needs: inputs (INPUTS) and options that a search cannot do without. takes: further inputs that it looks at.
-    sweeps: option that the command takes several values of, separated by commas: one search for each.
+    needs: required inputs (INPUTS) and options. takes: optional inputs.
+    sweeps: option for which the command accepts several values, separated by commas: one search each.
     """
 
     name: ClassVar[str] = ""
@@ -49,11 +49,11 @@ class SearchMethod:
     sweeps: ClassVar[str] = ""
 
     def run(self, inputs: SearchInputs) -> SearchResult:
-        """Choose. Raises ConfigError for limits that cannot be met, and for whatever contradicts the model."""
+        """Choose widths. Raises ConfigError for limits that cannot be met or inputs that contradict the model."""
         raise NotImplementedError(f"search method {self.name} has no run")
 
     def extras(self, inputs: SearchInputs, results: Sequence[SearchResult]) -> Iterator[Table]:
-        """Tables that the command prints before the results; files that options ask for are written here."""
+        """Tables that the command prints before the results; also writes the files that options request."""
         yield from ()
 
 
@@ -66,11 +66,11 @@ def about(
     least: int | None = None,
     picture: bool = False,
 ) -> dict[str, Any]:
-    """Metadata of a dataclass field: how `onnxq search` presents and reads the option.
+    """Metadata of a dataclass field: how `onnxq search` presents and parses the option.
 
-    text: help, or what makes it when help is shown. metavar: what stands for the value in help. parse: reads the
-    command line's text; its ValueError states what is needed. choices, least: values allowed. picture: the value is a
-    .png, .svg or .pdf file that is written.
+    text: help, or a function that returns it when help is shown. metavar: placeholder for the value in help. parse:
+    parses the command-line text; its ValueError states what is needed. choices, least: values allowed. picture: the
+    value is a .png, .svg or .pdf file to write.
     """
     return {
         "help": text, "metavar": metavar, "parse": parse, "choices": choices, "least": least, "picture": picture,
@@ -78,7 +78,7 @@ def about(
 
 
 def available() -> dict[str, type[SearchMethod]]:
-    """Every search method by name, those that need least first."""
+    """Every search method by name, those with the fewest needs first."""
     found = plugins.find("onnxq.search.methods", SearchMethod, ConfigError)
     return dict(sorted(found.items(), key=lambda item: (len(item[1].needs), item[0])))
 
@@ -89,12 +89,12 @@ def options_of(cls: type[SearchMethod]) -> dict[str, dataclasses.Field[Any]]:
 
 
 def users(name: str) -> list[str]:
-    """The methods that look at an input or have an option of this name."""
+    """The methods that use an input or have an option of this name."""
     return [m for m, cls in available().items() if name in (*cls.needs, *cls.takes, *options_of(cls))]
 
 
 def require(cls: type[SearchMethod], given: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an input that the method needs and that is not given."""
+    """Raise ConfigError for an input that the method needs and is not given."""
     for name in cls.needs:
         if name in INPUTS and not given.get(name):
             noun, what = INPUTS[name]
@@ -102,12 +102,12 @@ def require(cls: type[SearchMethod], given: Mapping[str, Any]) -> None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names as a sentence lists them: a, b and c."""
+    """Names joined as in a sentence: a, b and c."""
     return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def make(cls: type[SearchMethod], options: Mapping[str, Any]) -> tuple[SearchMethod, dict[str, Any]]:
-    """A method with those of the options that it has, and the options that no method has.
+    """A method with the options that it has, and the options that no method has.
 
     Raises ConfigError for another method's option, unless it has its default value.
     """

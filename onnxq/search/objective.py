@@ -1,4 +1,4 @@
-"""What a loss is measured on: the pre-softmax logits of a classifier, else the outputs; and the losses themselves."""
+"""The tensors on which a loss is measured (a classifier's pre-softmax logits, else the outputs), and the losses."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Objective:
         return [moved.reshape(-1, moved.shape[-1])]
 
     def completed(self, made: Mapping[str, NDArray], batch: Batch, reference: Sequence[NDArray]) -> list[NDArray]:
-        """Rows of every tensor: from `made`, or the float model's where a part does not reach the tensor."""
+        """Rows of every tensor: from `made`, or the float model's if a part does not produce the tensor."""
         return [
             self.rows([made[name]], batch)[0] if name in made else float_rows
             for name, float_rows in zip(self.tensors, reference, strict=True)
@@ -66,7 +66,7 @@ class Objective:
         return sum(float(np.mean((v.astype(np.float64) - r) ** 2)) for v, r in zip(values, reference, strict=True))
 
     def target(self, reference: Sequence[NDArray], labels: NDArray | None) -> NDArray[np.float64]:
-        """Class distributions: one-hot labels where there is one per row, else the float model's probabilities."""
+        """Class distributions: one-hot labels if there is one per row, else the float model's probabilities."""
         p = curvature.softmax(reference[0])
         if labels is None or len(labels) != len(p):
             return p
@@ -80,9 +80,9 @@ def find_objective(
 ) -> Objective:
     """The loss to measure, from the end of the graph.
 
-    output: a tensor to look at, by default every float output. shapes: of one sample's outputs, where known, to
-    recognise a classifier. "auto": cross-entropy after a Softmax, or where the only float output has one score per
-    class, else mse.
+    output: the tensor to measure, by default every float output. shapes: of one sample's outputs, if known, to
+    recognise a classifier. "auto": cross-entropy after a Softmax, or if the only float output has one score per class,
+    else mse.
     Raises ConfigError for an output that does not exist, or a cross-entropy that does not fit.
     """
     if loss not in LOSSES:
@@ -107,14 +107,14 @@ def find_objective(
         return Objective("cross-entropy", (scores.output,), long)
     if loss == "cross-entropy":
         raise ConfigError(
-            f"{model.name}: cross-entropy needs one output with one score per class; choose it with --output, or take "
+            f"{model.name}: cross-entropy needs one output with one score per class; choose it with --output, or use "
             "--loss mse"
         )
     return Objective("mse", tuple(t.name for t in found))
 
 
 def _softmax_input(tensor: gs.Tensor, opset: int) -> tuple[gs.Tensor, int] | None:
-    """The input of the Softmax that makes the tensor, and its axis; None without one."""
+    """The input and axis of the Softmax that produces the tensor; None if there is none."""
     node = producer(tensor)
     while node is not None and node.domain in STANDARD_DOMAINS and node.op in MOVERS:
         node = producer(node.inputs[0])

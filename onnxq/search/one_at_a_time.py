@@ -1,4 +1,4 @@
-"""What quantizing one layer's weights, or one activation, alone does to the model's outputs (NVIDIA 2020, §5.1)."""
+"""The effect on the model's outputs of quantizing only one layer's weights or one activation (NVIDIA 2020, §5.1)."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ METRICS = ("loss", "accuracy", "output-error")
 
 @dataclass
 class Damage:
-    """Sums over the samples of what one change did to the outputs, float model against changed one.
+    """Sums over the samples of the effect of one change on the outputs, changed model against float model.
 
-    loss: increase of the objective's loss, times samples. moved: samples whose top class changed. lost: those that were
-    right and are wrong now, less the reverse. error, signal: squared, of the outputs.
+    loss: increase of the objective's loss, times samples. moved: samples whose top class changed. lost: samples that
+    became wrong minus samples that became right. error, signal: squared, of the outputs.
     """
 
     samples: int = 0
@@ -40,7 +40,7 @@ class Damage:
     signal: float = 0.0
 
     def add(self, other: Damage) -> None:
-        """Sums over both."""
+        """The sum of both."""
         for name in vars(self):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
@@ -58,7 +58,7 @@ class Damage:
         return self.relative_error
 
 
-Feeds = Mapping[int, Mapping[str, NDArray]]  # width → what a part is fed beside the float model's tensors
+Feeds = Mapping[int, Mapping[str, NDArray]]  # width → a part's feeds in addition to the float model's tensors
 
 
 def activation_feeds(qparams: Mapping[int, QParams]) -> Feeds:
@@ -83,11 +83,11 @@ def damages(
 ) -> dict[str, dict[int, Damage]]:
     """Run every change alone, at every width, over all samples.
 
-    forward: with the part of each change under the same key, and the objective's tensors wanted. changes: key → what
-    makes its feeds. objective: None looks at the squared error of each part's own outputs; what those are without the
-    change is fed (an activation), or computed with the feed that `plain` makes. labels: take the loss on labels where
-    there are some, not on the float model's outputs. state: what is continued and kept up to date, under `section`.
-    progress: called with (changes done, in all).
+    forward: with the part of each change under the same key, and the objective's tensors requested. changes: key →
+    function that returns its feeds. objective: None measures the squared error of each part's own outputs, whose
+    unchanged values are fed (an activation) or computed with the feed from `plain`. labels: compute the loss on labels
+    if there are any, not on the float model's outputs. state: continued and kept up to date, under `section`.
+    progress: called with (changes done, total).
     """
     state = state or State()
     kept = state.sections.setdefault(section, {})
@@ -109,7 +109,7 @@ def damages(
 
 @dataclass(frozen=True)
 class _Change:
-    """One part, run with feeds that change it. reference: the objective's rows of every batch, None for its own."""
+    """One part, run with changed feeds. reference: the objective's rows of every batch; None for the part's own."""
 
     forward: Forward
     part: Part
@@ -119,7 +119,7 @@ class _Change:
     labels: bool
 
     def run(self, feeds: Feeds, chunks: Sequence[Sequence[int]], names: tuple[str, ...]) -> dict[int, Damage]:
-        """What each width does, over all samples."""
+        """The effect of each width, over all samples."""
         if not self.part.outputs:
             return {bits: Damage(self.forward.samples) for bits in feeds}
         total = {bits: Damage() for bits in feeds}

@@ -1,4 +1,4 @@
-"""What measure_sensitivity measures, and how."""
+"""Options of measure_sensitivity: what is measured, and how."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class SensitivityOptions:
     method:
     * hessian: ½ · mean trace of the layer's Hessian · ‖Q_b(W) − W‖², half of HAWQ-V2's Ω (equation 2.11), which is the
       loss increase to second order.
-    * one-at-a-time: what the model loses with only that layer quantized, by `metric`: loss (increase in nats, or of the
+    * one-at-a-time: the model's loss with only that layer quantized, by `metric`: loss (increase in nats, or of the
       squared error), accuracy (share of top-1 lost; of top classes moved, without labels), output-error (of the
       objective's tensors, squared, relative).
     * output-error: squared error of the layer's own output, relative. weight-error: of its weights, relative.
-    bits: widths of weights; None takes all of the profile. activation_bits: widths of activations, measured one at a
-    time whatever the method (not with weight-error). loss, output: see find_objective.
-    labels: one-at-a-time and second differences take the loss on labels, not on the float model's own outputs (which do
-    as well: Garg et al. 2021, observation 7; the Gauss–Newton matrix is the same).
+    bits: widths of weights; None means all of the profile's. activation_bits: widths of activations, measured one at a
+    time with any method (except weight-error). loss, output: see find_objective.
+    labels: one-at-a-time and second differences compute the loss on labels, not on the float model's own outputs (which
+    work as well: Garg et al. 2021, observation 7; the Gauss–Newton matrix is the same).
     weight_range, calibration, exclude: as in QuantSettings. memory: bytes of inner tensors kept at a time.
     traces: how the method hessian estimates them.
-    Raises ConfigError for a method or metric that does not exist, or that does not measure what is asked.
+    Raises ConfigError for a method or metric that does not exist or cannot measure what is requested.
     """
 
     method: Method = "hessian"
@@ -60,17 +60,17 @@ class SensitivityOptions:
         if self.metric not in METRICS:
             raise ConfigError(f"metric {self.metric!r}: choose from {', '.join(METRICS)}")
         if self.method == "weight-error" and self.activation_bits:
-            raise ConfigError("weight-error looks at weights only; measure activations with another method")
+            raise ConfigError("weight-error measures only weights; measure activations with another method")
         parse_chooser(self.calibration)
 
     @property
     def own_output(self) -> bool:
-        """Whether it is each layer's own output that is looked at, not the model's."""
+        """Whether each layer's own output is measured, not the model's."""
         return self.method == "output-error"
 
 
 class SensitivityKeywords(SampleKeywords, RunKeywords, total=False):
-    """Single options that measure_sensitivity takes as keywords: the fields of SensitivityOptions, and others."""
+    """Single options that measure_sensitivity accepts as keywords: the fields of SensitivityOptions, and others."""
 
     method: Method
     bits: Sequence[int] | None

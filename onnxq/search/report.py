@@ -25,7 +25,7 @@ AXES = {
 
 
 def differences(layer: LayerChoice) -> tuple[float | None, float | None]:
-    """(sensitivity of the narrowest width less that of the widest, seconds that the narrowest saves), where known."""
+    """(sensitivity of the narrowest minus the widest width, seconds that the narrowest saves), None if unknown."""
     omega = _span(layer.sensitivity)
     saved = _span(layer.seconds)
     return omega, None if saved is None else -saved
@@ -36,7 +36,7 @@ def _span(values: Any) -> float | None:
 
 
 def rows(result: SearchResult) -> tuple[list[str], list[list[str]]]:
-    """(headings, one row a layer) as text."""
+    """(headings, one row per layer) as text."""
     known = [differences(layer) for layer in result.layers]
     heads = ["layer", "op", "weight", "parameters", "MMAC", "bits w", "bits a"]
     heads += ["Δ sensitivity"] if any(d[0] is not None for d in known) else []
@@ -61,7 +61,7 @@ def rows(result: SearchResult) -> tuple[list[str], list[list[str]]]:
 def plot_layers(result: SearchResult, path: str | Path) -> None:
     """Sensitivity difference, latency gain where measured, and chosen bits of every layer, as .png, .svg or .pdf.
 
-    Raises ConfigError for another suffix, MissingDependencyError without matplotlib, OutputError.
+    Raises ConfigError for another suffix, MissingDependencyError without matplotlib, OutputError if not writable.
     """
     kind = check_plot(path)
     known = [differences(layer) for layer in result.layers]
@@ -124,7 +124,7 @@ def plot_front(front: Front, path: str | Path) -> None:
 
 
 def front_csv(front: Front) -> str:
-    """One line a point: its costs, share of int8, value, how many layers have each width, and every layer's bits."""
+    """One line per point: its costs, share of int8, value, number of layers per width, and every layer's bits."""
     out = io.StringIO()
     costs = [
         c
@@ -143,7 +143,7 @@ def front_csv(front: Front) -> str:
 
 
 def save_front(front: Front, path: str | Path) -> Path:
-    """The picture, and the points beside it as .csv; returns the path of those. Raises as plot_front does."""
+    """Write the plot, and its points next to it as .csv; returns the path of the points. Raises as plot_front does."""
     plot_front(front, path)
     beside = Path(path).with_suffix(".csv")
     write_text(beside, front_csv(front))
@@ -151,7 +151,7 @@ def save_front(front: Front, path: str | Path) -> Path:
 
 
 def front_rows(front: Front) -> list[list[str]]:
-    """One row a point as text: cost, share of int8, value, widths."""
+    """One row per point as text: cost, share of int8, value, widths."""
     return [
         [
             format_cost(front.cost, r.predicted[front.cost]),

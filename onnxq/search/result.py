@@ -1,4 +1,4 @@
-"""What a search found, and the file that `quantize --config` takes."""
+"""The result of a search, and its file for `quantize --config`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from onnxq.search.sensitivity import Sensitivity
     from onnxq.search.space import Assignment, Space
 
-# The costs that limits are on, in the order of reports; stored is the size in the QDQ file.
+# Costs in the order of reports; stored is the size in the QDQ file.
 PREDICTED = ("size", "stored", "bops", "latency", "peak", "average")
 
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """One layer of a result. weight_bits: None where it stays float.
+    """One layer of a result. weight_bits: None if it stays float.
 
-    sensitivity (of MixQuant: mean squared error of the weights), seconds: by weight width, as far as known.
+    sensitivity (for MixQuant: mean squared error of the weights), seconds: by weight width, as far as known.
     """
 
     node: str
@@ -44,12 +44,11 @@ class LayerChoice:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Widths of every layer, and what they are predicted to cost.
+    """Widths of every layer, and their predicted costs.
 
     assignment: overrides of `quantize --config`. predicted, baseline: {cost: amount} of it, and of the same model at
-    int8 (ModelCosts.of). limits: what was asked for, as text. sensitivity: its method, "" without one; value: the sum
-    that was minimised. parameters: of the method, JSON types. optimal: proven by the solver. seconds: of the choice
-    alone.
+    int8 (ModelCosts.of). limits: as requested, as text. sensitivity: its method, "" without one; value: the minimised
+    sum. parameters: of the method, JSON types. optimal: proven by the solver. seconds: of the choice alone.
     """
 
     method: str
@@ -69,7 +68,7 @@ class SearchResult:
     notes: tuple[str, ...] = ()
 
     def counts(self) -> dict[int, int]:
-        """How many layers have each weight width, descending; 32 is float."""
+        """Number of layers per weight width, descending; 32 is float."""
         found = Counter(c.weight_bits or 32 for c in self.layers)
         return dict(sorted(found.items(), reverse=True))
 
@@ -95,7 +94,7 @@ class SearchResult:
         return table
 
     def to_toml(self) -> str:
-        """The config file: a header for people, the [search] table, the overrides."""
+        """The config file: a comment header, the [search] table, the overrides."""
         lines = [f"# Widths of {self.model_name}, for `onnxq quantize --config`. Method: {self.method}."]
         lines += [f"# limit: {text}" for text in self.limits]
         lines += [f"# predicted: {text}" for text in self.summary()]
@@ -103,7 +102,7 @@ class SearchResult:
         return "\n".join([*lines, "", _toml_table("search", self.record()), dump_config(self.assignment)])
 
     def summary(self) -> list[str]:
-        """One line a cost: what is predicted and its share of int8."""
+        """One line per cost: the prediction and its share of int8."""
         lines = []
         for cost in PREDICTED:
             if cost in self.predicted:
@@ -112,7 +111,7 @@ class SearchResult:
         return lines
 
     def save(self, path: str | Path) -> None:
-        """Write the config, whole or not at all. Raises OutputError."""
+        """Write the config atomically. Raises OutputError."""
         write_text(path, self.to_toml())
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,9 +134,9 @@ def result_of(
     seconds: float = 0.0,
     notes: Sequence[str] = (),
 ) -> SearchResult:
-    """The result that an assignment of a space is.
+    """The result for an assignment of a space.
 
-    values: {layer: {bits: value}} that the choice was made by, where there are no sensitivities.
+    values: {layer: {bits: value}} on which the choice was based, if there are no sensitivities.
     """
     model = space.prepared.model
     known = values or {}

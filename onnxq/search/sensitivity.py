@@ -1,4 +1,4 @@
-"""How much each layer costs at each width: what a search minimises, as a file that records how it was made."""
+"""Sensitivity of each layer at each width, which a search minimises, as a file that records how it was measured."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ KINDS = ("weights", "activations")
 class LayerSensitivity:
     """One layer's weights, or one quantized activation.
 
-    node: the layer; of an activation, the first node that reads it quantized, or that makes it if none does.
-    bits: width → predicted loss increase, finite. standard_error: width → that of the estimate; empty where nothing
-    was sampled. tensors: the activations that share one scale, and so one width. readers: every node that
-    reads them quantized. Both are empty for weights. extra: what the values were made of (traces, squared errors,
+    node: the layer; of an activation, the first node that reads it quantized, or its producer if none does.
+    bits: width → predicted loss increase, finite. standard_error: width → standard error of the estimate; empty if
+    nothing was sampled. tensors: the activations that share one scale, and so one width. readers: every node that
+    reads them quantized. Both are empty for weights. extra: components of the values (traces, squared errors,
     accuracy), JSON types only.
     """
 
@@ -41,7 +41,7 @@ class LayerSensitivity:
 class Sensitivity:
     """Sensitivities of a model's layers, in topological order. Values compare within one file only.
 
-    model_sha256: of the float model as it was read. method: how they were found. created: profile, samples, probes,
+    model_sha256: of the float model as read. method: how they were measured. created: profile, samples, probes,
     seed, loss…, JSON types only.
     """
 
@@ -56,14 +56,14 @@ class Sensitivity:
         return tuple(e for e in self.layers if e.kind == kind)
 
     def weights(self, bits: int) -> dict[str, float]:
-        """Node → value of its weights at one width, for those that have it."""
+        """Node → value of its weights at one width, for nodes that have it."""
         return {e.node: e.bits[bits] for e in self.of("weights") if bits in e.bits}
 
     def require_model(self, sha256: str, name: str = "the model") -> None:
         """Raise ConfigError unless these are sensitivities of the model with this hash."""
         if sha256 != self.model_sha256:
             raise ConfigError(
-                f"the sensitivities are of another model ({self.model_name}, SHA-256 {self.model_sha256[:12]}…), not "
+                f"the sensitivities are for another model ({self.model_name}, SHA-256 {self.model_sha256[:12]}…), not "
                 f"of {name} ({sha256[:12]}…): run `onnxq sensitivity` on this one"
             )
 
@@ -80,14 +80,14 @@ class Sensitivity:
         return json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def save(self, path: str | Path) -> None:
-        """Write the file, whole or not at all. Raises OutputError."""
+        """Write the file atomically. Raises OutputError."""
         write_text(path, self.to_json())
 
 
 def load_sensitivity(path: str | Path, model_sha256: str | None = None) -> Sensitivity:
-    """Read a sensitivity file; with `model_sha256`, one that was made from that model.
+    """Read a sensitivity file; with `model_sha256`, only one of that model.
 
-    Raises ConfigError when the file is missing, is none, is damaged, or of another model.
+    Raises ConfigError if the file is missing, not a sensitivity file, damaged, or of another model.
     """
     file = Path(path)
     table = read_json(file, "a sensitivity file")

@@ -1,4 +1,4 @@
-"""What a search may choose for one model: the widths of every layer and activation group, ties, and what they cost."""
+"""The search space of a model: widths of every layer and activation group, ties, and costs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Space:
 
     weight_bits, activation_bits: widths to choose from, descending. same: both are equal in every layer.
     fixed: {layer: weight bits} and fixed_groups: {group: activation bits} that are not chosen. ties: {layer: the first
-    of those that share its weight width}.
+    layer that shares its weight width}.
     """
 
     prepared: Prepared
@@ -54,21 +54,21 @@ class Space:
 
     @property
     def searches_activations(self) -> bool:
-        """Whether activation widths are chosen, or set to something else than 8 bits."""
+        """Whether activation widths are chosen, or set to something other than 8 bits."""
         return self.same or self.activation_bits != (BASE_BITS,)
 
     def weight_widths(self, layer: str) -> tuple[int, ...]:
-        """Widths that a layer may take."""
+        """Widths allowed for a layer."""
         return (self.fixed[layer],) if layer in self.fixed else self.weight_bits
 
     def group_widths(self, group: str) -> tuple[int, ...]:
-        """Activation widths that a group may take; that of layers without a group is 8."""
+        """Activation widths allowed for a group; 8 for layers without a group."""
         if group == "":
             return (BASE_BITS,)
         return (self.fixed_groups[group],) if group in self.fixed_groups else self.activation_bits
 
     def totals(self, found: Assignment) -> dict[str, float]:
-        """What an assignment costs (ModelCosts.of)."""
+        """The costs of an assignment (ModelCosts.of)."""
         return self.costs.of(found.weights, found.activations)
 
     def limits(self, wanted: Mapping[str, str | float | Sequence[str | float] | None]) -> list[Limit]:
@@ -83,7 +83,7 @@ class Space:
         return found
 
     def overrides(self, found: Assignment) -> dict[str, Override]:
-        """The assignment as `quantize --config` takes it: every layer, and every node whose activation width counts."""
+        """The assignment for `quantize --config`: every layer, and every node whose activation width matters."""
         result = {name: Override(weight_bits=bits) for name, bits in found.weights.items()}
         if not self.searches_activations:
             return result
@@ -94,14 +94,14 @@ class Space:
         return result
 
     def assignment(self, weights: Mapping[str, int], activations: Mapping[str, int] | None = None) -> Assignment:
-        """An assignment; activation widths left out are the widest available."""
+        """An assignment; omitted activation widths are the widest available."""
         widths = {g.name: max(self.group_widths(g.name)) for g in self.costs.groups}
         return Assignment(dict(weights), widths | dict(activations or {}))
 
     def problem(self, sensitivity: Sensitivity, memory: Sequence[str] = ()) -> Problem:
-        """The integer program. memory: "peak" and "average" where feature maps are limited.
+        """The integer program. memory: "peak" and "average" if feature maps are limited.
 
-        Raises ConfigError where the sensitivities lack a layer or a width.
+        Raises ConfigError if the sensitivities lack a layer or a width.
         """
         weights, activations = self._values(sensitivity)
         extra = self._memory_costs(memory)
@@ -133,7 +133,7 @@ class Space:
         return Problem(tuple(choices), groups, fixed)
 
     def expand(self, limits: Iterable[Limit]) -> list[Limit]:
-        """Limits on what the program counts: a peak is one limit for each moment of a run."""
+        """Limits as the program needs them: a peak becomes one limit per step of a run."""
         found = []
         for limit in limits:
             if limit.cost == "peak" and self.costs.maps is not None:
@@ -143,7 +143,7 @@ class Space:
         return found
 
     def _memory_costs(self, memory: Sequence[str]) -> dict[tuple[str, int], dict[str, float]]:
-        """{(group, bits): amounts} of feature maps; ("", 0) has what no group changes."""
+        """{(group, bits): amounts} of feature maps; ("", 0) has the amounts that no group changes."""
         maps = self.costs.maps
         found: dict[tuple[str, int], dict[str, float]] = {}
         if maps is None or not memory:
@@ -289,7 +289,7 @@ def _check_ties(pinned: Mapping[str, int], ties: Mapping[str, str]) -> None:
 
 
 def _spread(pinned: Mapping[str, int], ties: Mapping[str, str]) -> dict[str, int]:
-    """What is fixed for one layer is fixed for those tied to it."""
+    """Extend fixed widths to tied layers."""
     of_tie = {ties[name]: bits for name, bits in pinned.items()}
     return {name: of_tie[tie] for name, tie in ties.items() if tie in of_tie}
 

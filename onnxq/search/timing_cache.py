@@ -1,4 +1,4 @@
-"""Measured times kept in a folder, so that a layer is measured once on a machine."""
+"""A cache of measured times in a folder, so that a layer is measured once per machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxq.graph.files import write_text
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds of one run: the median, and its standard error from the spread between rounds."""
+    """Seconds per run: the median, and its standard error from the spread between rounds."""
 
     median: float
     error: float
@@ -24,7 +24,7 @@ class Timed:
 
 
 def cache_folder() -> Path:
-    """Where measurements are kept: $XDG_CACHE_HOME/onnxq/latency, by default ~/.cache/onnxq/latency."""
+    """The folder of measurements: $XDG_CACHE_HOME/onnxq/latency, by default ~/.cache/onnxq/latency."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "onnxq" / "latency"
 
@@ -37,12 +37,12 @@ class TimingCache:
     machine: Mapping[str, Any]
 
     def key(self, description: Mapping[str, Any]) -> str:
-        """Name of a measurement: what was timed, where, and with what."""
+        """Key of a measurement: what was timed, on which machine, and with what."""
         text = json.dumps({"machine": dict(self.machine), "timed": dict(description)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def read(self, key: str) -> Timed | None:
-        """The measurement; None where it is missing or unreadable."""
+        """The measurement; None if it is missing or unreadable."""
         try:
             table = json.loads((self.folder / f"{key}.json").read_text())
             return Timed(float(table["median"]), float(table["error"]), int(table["runs"]))
@@ -50,12 +50,12 @@ class TimingCache:
             return None
 
     def write(self, key: str, timed: Timed) -> None:
-        """Keep a measurement."""
+        """Store a measurement. Raises ConfigError if the folder is not writable."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as err:
             raise ConfigError(
-                f"{self.folder}: measurements cannot be kept there: {err.strerror}; give --cache"
+                f"{self.folder}: measurements cannot be stored there: {err.strerror}; give --cache"
             ) from None
         write_text(self.folder / f"{key}.json", json.dumps(asdict(timed)))
 

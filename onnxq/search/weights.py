@@ -1,4 +1,4 @@
-"""The weights of a model's layers at each width, and what quantizing them does to the weights themselves."""
+"""The weights of a model's layers at each width, and their quantization errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class QuantizedWeights:
         return np.asarray(found, np.float32)
 
     def quantized(self, layer: LayerPlan) -> dict[int, NDArray[np.float32]]:
-        """Width → dequantized weights, as insert-qdq makes them (but for scales that a bias widens)."""
+        """Width → dequantized weights, as insert-qdq produces them (except for scales widened for a bias)."""
         w, axis = self.values(layer), channel_axis(layer.node) if layer.per_channel else None
         found = {}
         for bits in self.widths:
@@ -57,5 +57,5 @@ class QuantizedWeights:
 
 
 def text_keys(values: Mapping[int, float]) -> dict[str, float]:
-    """Width → value with the widths as text, as JSON has them."""
+    """Width → value with widths as text, as in JSON."""
     return {str(bits): value for bits, value in values.items()}

@@ -256,7 +256,7 @@ class TestInterrupted:
                 stats = run(m, data, batch_size=2, threads=threads, resume=file, progress=stop)
             except InterruptedRun as interruption:
                 seen.append(load_statistics(file).provenance["samples"])
-                assert f"interrupted after {seen[-1]} of 30 samples; kept in {file}" in str(interruption)
+                assert f"interrupted after {seen[-1]} of 30 samples; saved in {file}" in str(interruption)
         assert len(seen) > 3 and seen == sorted(set(seen)), "every run gets further"
         assert stats == whole == load_statistics(file)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -322,8 +322,8 @@ class TestInterrupted:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"data": {"x": images(5, seed=1)}}, "made from other data or preprocessing"),
-            ({"tensors": ["x", "a"]}, "made for other tensors"),
+            ({"data": {"x": images(5, seed=1)}}, "made from different data or preprocessing"),
+            ({"tensors": ["x", "a"]}, "made for different tensors"),
             ({"m": model(ELEMENTWISE.replace("0.5", "0.25"))}, "another model"),
         ],
         ids=["data", "tensors", "model"],

@@ -134,8 +134,8 @@ def test_a_model_without_layers_to_chart_still_renders(card):
 def test_of_sizes_that_are_not_known_no_bit_operations_are_told() -> None:
     kind = KINDS["attention with padding"]
     card = onnxq.quantize(kind.model(), kind.feeds(), profile="onnxq", calibration="max").card
-    assert "bit operations not known" in card.summary() and "weights 8 bits" in card.summary()
-    assert "bit operations not known" in card.to_markdown() and "the model leaves sizes open" in card.to_html()
+    assert "bit operations unknown" in card.summary() and "weights 8 bits" in card.summary()
+    assert "bit operations unknown" in card.to_markdown() and "the model leaves sizes open" in card.to_html()
     sizes = {"x": (2, 5, 16), "mask": (2, 5)}
     card = onnxq.quantize(kind.model(), kind.feeds(), profile="onnxq", calibration="max", shapes=sizes).card
-    assert "not known" not in card.summary()
+    assert "unknown" not in card.summary()

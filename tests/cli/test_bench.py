@@ -42,7 +42,7 @@ def test_layers(folder: Path) -> None:
     rows = [line.split() for line in done.out.splitlines()]
     assert any(row[:2] == ["fc", "MatMul"] for row in rows)
     assert "x float32 3x6" in done.out
-    assert "its own fastest layer); these lose most against it:" in done.out
+    assert "its own fastest layer); largest losses against it:" in done.out
     assert any(row[:2] == ["act", "(Relu):"] for row in rows)
 
 
@@ -65,7 +65,7 @@ def test_what_was_assumed_is_said(folder: Path) -> None:
         folder / "i.onnx",
     )
     done = command.inside("bench", "i.onnx", "--repeats", 1, cwd=folder)
-    assert "unknown height or width taken as 224; --input-shape x:DIMS sets another" in done.err
+    assert "unknown height or width assumed to be 224; --input-shape x:DIMS sets it" in done.err
     done = command.inside("bench", "i.onnx", "--repeats", 1, "--input-shape", "x:2x3x4x4", cwd=folder)
     assert "x float32 2x3x4x4; each runtime's default number of threads" in done.out
 
@@ -75,7 +75,7 @@ def test_refusals_are_one_line_and_leave_nothing(folder: Path) -> None:
     for args, told in (
         (["none.onnx"], "no such file"),
         (["a.onnx", "--against", "none.onnx"], "no such file"),
-        (["a.onnx", "--against", "z.onnx"], "z.onnx takes z, the first model takes x"),
+        (["a.onnx", "--against", "z.onnx"], "z.onnx has inputs z, the first model x"),
         (["a.onnx", "--against", "f.onnx", "--batch", 3], "f.onnx: onnxruntime cannot run it on these inputs"),
         (["f.onnx", "--batch", 3], "its batch is fixed to 2"),
         (["a.onnx", "--data", "data.npz", "--batch", 9], "8 sample(s) for a batch of 9"),
@@ -84,7 +84,7 @@ def test_refusals_are_one_line_and_leave_nothing(folder: Path) -> None:
         (["a.onnx", "--repeats", 0], "--repeats"),
         (["a.onnx", "--seconds", 0], "--seconds"),
         (["a.onnx", "--json", "no/b.json"], "does not exist"),
-        (["openvino:a.onnx", "--per-layer"], "times per layer are onnxruntime's"),
+        (["openvino:a.onnx", "--per-layer"], "times per layer come from onnxruntime"),
     ):
         assert told in command.error_of(command.inside("bench", *args, cwd=folder))
     assert command.listing(folder) == before

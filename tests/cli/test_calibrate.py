@@ -228,7 +228,7 @@ def test_a_pipe_gets_plain_lines(folder: Path) -> None:
     done = succeed(*CALIBRATE, "s.stats", cwd=folder)
     assert "\x1b" not in done.err + done.out and "\r" not in done.err + done.out
     assert done.out.splitlines() == [
-        f"{len(load_statistics(folder / 's.stats'))} tensors on {SAMPLES} samples, kept in s.stats"
+        f"{len(load_statistics(folder / 's.stats'))} tensors on {SAMPLES} samples, saved in s.stats"
     ]
 
 

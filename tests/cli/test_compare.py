@@ -75,4 +75,4 @@ def test_notes_on_the_data_are_printed_once(folder):
     text = "g (float[N,1,H,W] x) => (float[N,1,H,W] y) <float[1,1,1,1] w> { [c] y = Conv(x, w) }"
     onnx.save(qdq.proto(text), folder / "open.onnx")
     done = command.succeed("compare", "open.onnx", "open.onnx", "--random-data", 1, cwd=folder)
-    assert done.err.count("unknown height or width taken as 224") == 1
+    assert done.err.count("unknown height or width assumed to be 224") == 1

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 def test_accuracy_and_speed(folder):
     done = command.succeed("eval", "m.onnx", "--data", "data.npz", "--threads", 1, cwd=folder)
     assert "75.00 % ± 15.31" in done.out
-    assert "ms a sample" in done.out
+    assert "ms per sample" in done.out
     assert "1 thread(s)" in done.out
 
 
@@ -70,4 +70,4 @@ def test_notes_on_the_data_are_printed_once(folder):
     text = "g (float[N,1,H,W] x) => (float[N,1,H,W] y) <float[1,1,1,1] w> { [c] y = Conv(x, w) }"
     onnx.save(qdq.proto(text), folder / "open.onnx")
     done = command.succeed("eval", "open.onnx", "--random-data", 1, cwd=folder)
-    assert done.err.count("unknown height or width taken as 224") == 1
+    assert done.err.count("unknown height or width assumed to be 224") == 1

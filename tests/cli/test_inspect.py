@@ -52,7 +52,7 @@ def test_float_models_have_layers_and_totals(tmp_path):
     result = run(write(qdq.proto(NET), tmp_path / "m.onnx"))
     assert result.exit_code == 0
     assert "m.onnx: float" in result.stdout
-    assert "the batch of x (N×3×8×8) is taken as 1" in result.stdout
+    assert "the batch of x (N×3×8×8) is assumed to be 1" in result.stdout
     stem = next(line.split() for line in result.stdout.splitlines() if line.startswith("stem"))
     assert stem[:3] == ["stem", "Conv", "4×3×3×3"]
     assert stem[3:5] == ["6.91", "k"]
@@ -69,7 +69,7 @@ def test_json_holds_every_figure(tmp_path):
     assert found["quantized"] is False
     four = json.loads(run(path, "--json", "--input-shape", "x:4x3x8x8").stdout)
     assert [layer["macs"] for layer in four["layers"]] == [4 * 6912, 4 * 9216, 160]
-    assert four["assumed"] == ["x (N×3×8×8) is taken as 4×3×8×8"]
+    assert four["assumed"] == ["x (N×3×8×8) is assumed to be 4×3×8×8"]
 
 
 @pytest.mark.parametrize("profile", ["onnxruntime-cpu", "tensorrt", "openvino", "onnxq"])

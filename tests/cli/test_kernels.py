@@ -53,7 +53,7 @@ def test_built_available_and_chosen(server: pytest.MonkeyPatch, tmp_path: Path) 
     }
     assert [tier for tier, cells in table.items() if "chosen" in cells] == ["avx512vnni"]
     assert "has      avx2, avxvnni, avx512vnni" in done.out
-    assert "the best that is built and can run is chosen; ONNXQ_ISA=TIER chooses another, such as portable" in done.out
+    assert "the best available tier is selected; ONNXQ_ISA=TIER selects another, such as portable" in done.out
     assert "GOP/s" not in done.out
 
 
@@ -87,7 +87,7 @@ def test_without_a_library_models_run_on_their_bodies(monkeypatch: pytest.Monkey
     done = command.inside("kernels", cwd=tmp_path)
     assert done.code == 0
     assert "library  none" in done.out
-    assert "run on their function bodies: the same results, only slower" in done.out
+    assert "run on their function bodies, with the same results but slower" in done.out
     assert "install\ng++ 11" in done.out
 
 
@@ -97,4 +97,4 @@ def test_the_installed_library() -> None:
     table = rows(command.succeed("kernels", env={"ONNXQ_ISA": "portable"}).out)
     assert table["portable"][:3] == ["yes", "yes", "chosen"]
     refused = command.onnxq("kernels", env={"ONNXQ_ISA": "avx9"})
-    assert "ONNXQ_ISA=avx9: there is no such tier of kernels" in command.error_of(refused)
+    assert "ONNXQ_ISA=avx9: there is no such kernel tier" in command.error_of(refused)

@@ -104,7 +104,7 @@ def test_latency_is_measured_and_limits_a_search(folder):
         (("--method", "partial", "--sensitivity", "s.json"), "needs --data"),
         (("--method", "mixquant", "--bits", "4;8"), "widths separated by commas"),
         (("--method", "mixquant", "--qem", "x"), "numbers separated by commas"),
-        (("--method", "mixquant", "--fix", "stem/conv"), "NODE=BITS is needed"),
+        (("--method", "mixquant", "--fix", "stem/conv"), "expected NODE=BITS"),
         (("--method", "mixquant", "--fix", "stem/cnv=8"), "did you mean 'stem/conv'"),
         (("--method", "mixquant", "--max-size", "1%"), "any QEM the least is"),
         ((*ILP[2:], "--max-size", "30%"), "cannot be met: with these widths the least is"),

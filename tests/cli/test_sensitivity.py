@@ -56,7 +56,7 @@ def test_a_resumed_run_gives_the_same_file(folder):
     one, two = (json.loads((folder / f"{n}.json").read_text()) for n in ("one", "two"))
     assert one["layers"] == two["layers"]
     done = inside(*how, "-o", "x.json", "--resume", "state", "--seed", 1, cwd=folder)
-    assert "state: was started with another probes" in error_of(done)
+    assert "state: was started with different probes" in error_of(done)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_resumed_run_gives_the_same_file(folder):
         (["-o", "s.json", "--data", "d.npz", "--probes", "1"], "1 probes: at least 2"),
         (["-o", "s.json", "--data", "d.npz", "--output-tensor", "z"], "has no tensor 'z'"),
         (["-o", "s.json", "--data", "d.npz", "--exclude", "stem/cov"], "did you mean 'stem/conv'?"),
-        (["-o", "s.json", "--method", "weight-error", "--activation-bits", "8"], "looks at weights only"),
+        (["-o", "s.json", "--method", "weight-error", "--activation-bits", "8"], "measures only weights"),
         (["-o", "s.json", "--data", "d.npz", "--resume", "d.npz"], "d.npz: not a state"),
     ],
 )

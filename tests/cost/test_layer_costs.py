@@ -142,12 +142,12 @@ CONV = """g (float[N,3,8,8] x) => (float[N,10] y) <float[8,3,3,3] w1, float[8] b
 def test_an_unknown_batch_counts_as_one_and_is_reported():
     source = qdq.model(CONV)
     shapes = concrete_shapes(source.graph)
-    assert shapes.assumed == ("the batch of x (N×3×8×8) is taken as 1",)
+    assert shapes.assumed == ("the batch of x (N×3×8×8) is assumed to be 1",)
     one = layer_costs(source.graph, shapes)
     assert [c.macs for c in one] == [8 * 8 * 8 * 27, 8 * 6 * 6 * 9, 80]
     four = layer_costs(source.graph, {"x": (4, 3, 8, 8)})
     assert [c.macs for c in four] == [4 * c.macs for c in one]
-    assert concrete_shapes(source.graph, {"x": (4, 3, 8, 8)}).assumed == ("x (N×3×8×8) is taken as 4×3×8×8",)
+    assert concrete_shapes(source.graph, {"x": (4, 3, 8, 8)}).assumed == ("x (N×3×8×8) is assumed to be 4×3×8×8",)
     assert source.graph.inputs[0].shape[0] == "N", "the graph itself is left alone"
 
 
@@ -161,7 +161,7 @@ def test_inputs_that_share_an_open_dimension_agree():
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({"q": (1, 3, 8, 8)}, "no input of the model: x"),
+        ({"q": (1, 3, 8, 8)}, "not a model input: x"),
         ({"x": (1, 3, 8)}, "does not fit"),
         ({"x": (1, 4, 8, 8)}, "N×3×8×8"),
     ],

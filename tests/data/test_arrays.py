@@ -137,7 +137,7 @@ def test_files_that_are_no_npz(tmp_path: Path) -> None:
 
 
 def test_python_objects_are_not_unpickled(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"array 'x' holds Python objects"):
+    with pytest.raises(DataError, match=r"array 'x' contains Python objects"):
         open_data(npz(tmp_path, x=np.array([{}, None])), INPUTS)
 
 

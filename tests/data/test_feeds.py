@@ -137,7 +137,7 @@ def test_folders_with_nothing_or_too_much(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(DataError, match=r"empty: nothing to read in it: no images, no \.npz files, no test_data_set_"):
         open_data(str(tmp_path / "empty"), INPUTS)
     (folder / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"holds both \.npz files and images"):
+    with pytest.raises(DataError, match=r"contains both \.npz files and images"):
         open_data(folder, INPUTS)
     with pytest.raises(DataError, match=r"notes\.txt: not data that onnxq reads"):
         open_data(folder / "notes.txt", INPUTS)

@@ -116,7 +116,7 @@ def test_labels_csv_may_name_files_in_subfolders(tmp_path: Path) -> None:
 
 def test_images_in_both_places(folder: Path) -> None:
     put(folder / "cat" / "1.png", 1)
-    with pytest.raises(DataError, match="images lie both in it and in its subfolders \\(cat, …\\)"):
+    with pytest.raises(DataError, match="there are images both in it and in its subfolders \\(cat, …\\)"):
         opened(folder)
 
 
@@ -165,7 +165,7 @@ def test_models_without_batch_axis_or_with_a_fixed_batch(folder: Path) -> None:
 def test_images_need_a_spec_and_a_model_that_takes_them(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"images need a preprocessing spec \(--preprocess\).*imagenet-tf"):
         open_data(folder, INPUTS)
-    with pytest.raises(DataError, match="does not take an image"):
+    with pytest.raises(DataError, match="does not accept an image"):
         opened(folder, [InputSpec("x", ("N", 10), F32)])
     with pytest.raises(DataError, match="this one has 2: x, y"):
         opened(folder, [*INPUTS, InputSpec("y", ("N",), F32)])

@@ -184,11 +184,11 @@ def test_integer_inputs_are_rounded_and_must_fit() -> None:
 
 
 def test_models_that_take_no_image() -> None:
-    with pytest.raises(DataError, match="'x' of shape Nx7 does not take an image"):
+    with pytest.raises(DataError, match="'x' of shape Nx7 does not accept an image"):
         PRESETS["raw"].for_input((InputSpec("x", ("N", 7), F32),))
     with pytest.raises(DataError, match="one input, this one has 2: x, y"):
         PRESETS["raw"].for_input((NCHW, InputSpec("y", (1,), F32)))
-    with pytest.raises(DataError, match="type bool does not take an image"):
+    with pytest.raises(DataError, match="type bool does not accept an image"):
         PRESETS["raw"].for_input((InputSpec("x", (1, 3, 4, 4), np.dtype(bool)),))
     with pytest.raises(ConfigError, match="no input 'inptu'; did you mean 'input'"):
         Preprocess(input="inptu").for_input((InputSpec("input", (1, 3, 4, 4), F32),))
@@ -257,7 +257,7 @@ def test_toml_starts_from_a_preset(tmp_path: Path) -> None:
         ("dtype = 'bool'", "dtype: 'bool' is not a numeric type"),
         ("input = 3", "input: must be text"),
         ("resize = 8\nsize = 8", "resize and size exclude each other"),
-        ("resize = 8\ncrop = 9", "crop: 9x9 is larger than the short side that resize leaves, 8"),
+        ("resize = 8\ncrop = 9", "crop: 9x9 is larger than the short side after resize, 8"),
         ("size = [8, 20]\ncrop = 9", "crop: 9x9 is larger than size, 8x20"),
         ("resize = ", "Invalid value"),
     ],
@@ -269,7 +269,7 @@ def test_bad_toml_names_the_file_and_the_key(tmp_path: Path, text: str, message:
 
 
 def test_a_spec_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no preprocessing preset is called 'imagnet'; did you mean 'imagenet'"):
+    with pytest.raises(ConfigError, match="there is no preprocessing preset 'imagnet'; did you mean 'imagenet'"):
         load_preprocess("imagnet")
     with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
         load_preprocess(tmp_path / "none.toml")

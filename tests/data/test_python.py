@@ -169,7 +169,7 @@ def test_labels() -> None:
         ({}, "sample 1: expected the model's inputs 'x', got nothing"),
         ({"x": np.zeros((1, 4))}, "sample 1: input 'x' has shape 1x4, expected Nx3"),
         ({"x": np.zeros((1, 3), int)}, "sample 1: input 'x' is int64, expected float32"),
-        ({"x": [[1.0], [2.0, 3.0]]}, "sample 1: input 'x' cannot be turned into an array"),
+        ({"x": [[1.0], [2.0, 3.0]]}, "sample 1: input 'x' cannot be converted to an array"),
         ({"x": np.full((1, 3), np.nan)}, "sample 1: input 'x' contains NaN"),
         ({"x": np.zeros((2, 3)), "labels": [1, 2, 3]}, "sample 1: 3 labels for 2 samples"),
     ],

@@ -58,7 +58,7 @@ def test_image_sides_default_to_224_and_say_so() -> None:
     ):
         source = open_data(None, [InputSpec("x", shape, F32)], random=1)
         assert next(source.samples()).feeds["x"].shape == expected
-        assert source.notes == ("input 'x': unknown height or width taken as 224; --input-shape x:DIMS sets another",)
+        assert source.notes == ("input 'x': unknown height or width assumed to be 224; --input-shape x:DIMS sets it",)
     assert open_data(None, [IMAGE], random=1).notes == ()
 
 
@@ -113,14 +113,14 @@ def test_shapes_fix_free_axes_of_real_data() -> None:
     assert len(list(open_data({"x": np.zeros((3, 5))}, inputs, shapes={"x": (1, 5)}).samples())) == 3
     with pytest.raises(DataError, match="axis 1 must be 6"):
         open_data({"x": np.zeros((3, 5))}, inputs, shapes={"x": (1, 6)})
-    with pytest.raises(ConfigError, match="'y', which is no input of the model; its inputs: x"):
+    with pytest.raises(ConfigError, match="'y', which is not an input of the model; its inputs: x"):
         open_data({"x": np.zeros((3, 5))}, inputs, shapes={"y": (1, 6)})
 
 
 def test_an_open_source_passes_through() -> None:
     source = open_data(None, [IMAGE], random=2)
     assert open_data(source, [IMAGE]) is source
-    with pytest.raises(ConfigError, match="an open data source takes no"):
+    with pytest.raises(ConfigError, match="do not apply to an open data source"):
         open_data(source, [IMAGE], limit=1)
 
 

@@ -66,7 +66,7 @@ def test_parse_shape_reads_back_any_name(name: str, dims: list[int]) -> None:
 
 def test_apply_shapes() -> None:
     assert apply_shapes([IMAGE], {"input": (8, 3, 4, 4)})[0].shape == (8, 3, 4, 4)
-    with pytest.raises(ConfigError, match="'inptu', which is no input of the model; did you mean 'input'"):
+    with pytest.raises(ConfigError, match="'inptu', which is not an input of the model; did you mean 'input'"):
         apply_shapes([IMAGE], {"inptu": (1, 3, 4, 4)})
     with pytest.raises(ConfigError, match="Nx3x4x4 in the model; 1x3x5x4 does not fit"):
         apply_shapes([IMAGE], {"input": (1, 3, 5, 4)})
@@ -192,7 +192,7 @@ def test_conform_names_expected_and_given() -> None:
 
 
 def test_conform_refuses_ragged_lists() -> None:
-    with pytest.raises(DataError, match="sample 0: input 'input' cannot be turned into an array"):
+    with pytest.raises(DataError, match="sample 0: input 'input' cannot be converted to an array"):
         conform({"input": [[1.0], [1.0, 2.0]]}, [IMAGE], "sample 0")
 
 

@@ -244,7 +244,7 @@ def test_a_full_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for module in ("onnxq.graph.model", "onnxq.execution.save"):
         monkeypatch.setattr(f"{module}.INLINE_LIMIT", 1000)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
-    with pytest.raises(OutputError, match=r"absent: cannot hold a copy .* set TMPDIR"):
+    with pytest.raises(OutputError, match=r"absent: cannot store a copy .* set TMPDIR"):
         onnxq.quantize(big_model(tmp_path / "in", layers=2, width=160), random_data=1)
 
 

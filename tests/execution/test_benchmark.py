@@ -175,7 +175,7 @@ class TestOpenvino:
         pytest.importorskip("openvino", reason="needs the dev extra: OpenVINO")
         onnx.save(qdq.proto("g (float[N,6] x) => (float[N,6] y) { y = Relu(x) }"), tmp_path / "a.onnx")
         onnx.save(qdq.proto("g (float[N,6] x) => (float[N,6] y) { y = com.onnxq.Nope(x) }"), tmp_path / "b.onnx")
-        with pytest.raises(ModelError, match=r"^b\.onnx: OpenVINO refuses the model: ") as refusal:
+        with pytest.raises(ModelError, match=r"^b\.onnx: OpenVINO rejects the model: ") as refusal:
             onnxq.bench(tmp_path / "a.onnx", [f"openvino:{tmp_path / 'b.onnx'}"], **QUICK)
         assert "\n" not in str(refusal.value)
         with pytest.raises(ModelError, match=r"none\.onnx: no such file"):
@@ -187,7 +187,7 @@ class TestOpenvino:
             onnxq.bench(folder / "a.onnx", [f"openvino:{folder / 'a.onnx'}"], **QUICK)
 
     def test_layers_are_not_its_own(self, folder: Path) -> None:
-        with pytest.raises(ConfigError, match="times per layer are onnxruntime's"):
+        with pytest.raises(ConfigError, match="times per layer come from onnxruntime"):
             onnxq.bench(f"openvino:{folder / 'a.onnx'}", per_layer=True, **QUICK)
 
 
@@ -202,7 +202,7 @@ class TestInputs:
         proto = qdq.proto(IMAGES)
         found = onnxq.bench(proto, batch_size=2, **QUICK)
         assert found.inputs == {"x": "float32 2x3x224x224"}
-        assert any("taken as 224" in note for note in found.notes)
+        assert any("assumed to be 224" in note for note in found.notes)
         for shapes in ((2, 3, 9, 9), (1, 3, 9, 9)):
             assert onnxq.bench(proto, batch_size=2, shapes={"x": shapes}, **QUICK).inputs == {"x": "float32 2x3x9x9"}
         assert onnxq.bench(proto, shapes={"x": (4, 3, 9, 9)}, **QUICK).batch_size == 4
@@ -223,7 +223,7 @@ class TestInputs:
         proto = qdq.proto(TEXT.replace("N", "2"))
         assert onnxq.bench(proto, **QUICK).batch_size == 2
         assert onnxq.bench(proto, batch_size=2, **QUICK).batch_size == 2
-        with pytest.raises(ConfigError, match="its batch is fixed to 2, it cannot run 3 samples at once"):
+        with pytest.raises(ConfigError, match="its batch is fixed to 2; it cannot run 3 samples per batch"):
             onnxq.bench(proto, batch_size=3, **QUICK)
 
     def test_no_batch_axis(self) -> None:
@@ -236,7 +236,7 @@ class TestInputs:
 class TestRefusals:
     def test_models_that_take_other_inputs(self, folder: Path) -> None:
         onnx.save(qdq.proto(TEXT.replace("x", "z")), folder / "c.onnx")
-        with pytest.raises(ConfigError, match=r"c\.onnx takes z, the first model takes x: they cannot be compared"):
+        with pytest.raises(ConfigError, match=r"c\.onnx has inputs z, the first model x: they cannot be compared"):
             onnxq.bench(folder / "a.onnx", [folder / "c.onnx"], **QUICK)
 
     @pytest.mark.parametrize("other", [TEXT.replace("N", "3"), TEXT.replace("float", "float16")], ids=["shape", "type"])
@@ -260,7 +260,7 @@ class TestRefusals:
             ({"seconds": 0.0}, "0.0 seconds"),
             ({"batch_size": 0}, "1 or more, not 0"),
             ({"threads": -1}, "-1 threads"),
-            ({"shapes": {"q": (1, 6)}}, "no input of the model"),
+            ({"shapes": {"q": (1, 6)}}, "not an input of the model"),
         ],
     )
     def test_settings(self, options: dict[str, Any], message: str, folder: Path) -> None:

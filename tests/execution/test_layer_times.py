@@ -136,7 +136,7 @@ def test_it_comes_with_a_benchmark() -> None:
 
 
 def test_a_model_that_onnxruntime_refuses() -> None:
-    with pytest.raises(ModelError, match="onnxruntime refuses the model"):
+    with pytest.raises(ModelError, match="onnxruntime rejects the model"):
         profile(
             qdq.proto("g (float[N,6] x) => (float[N,6] y) { y = com.onnxq.Nope(x) }"), x=np.ones((1, 6), np.float32)
         )

@@ -80,7 +80,7 @@ class TestModels:
         with pytest.raises(ModelError) as refusal:
             runtime.session(path)
         text = str(refusal.value)
-        assert text.startswith(f"{path}: onnxruntime refuses the model: ")
+        assert text.startswith(f"{path}: onnxruntime rejects the model: ")
         assert message in text
         assert "\n" not in text
         assert "[ONNXRuntimeError]" not in text

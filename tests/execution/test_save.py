@@ -25,7 +25,7 @@ def test_an_invalid_model_leaves_the_old_file(tmp_path):
     target.write_bytes(b"the old one")
     source = floating.model(NET)
     source.graph.nodes[0].op = "NoSuchOperator"
-    with pytest.raises(ModelError, match="the model that was made is invalid"):
+    with pytest.raises(ModelError, match="the generated model is invalid"):
         save.save(source, target)
     assert target.read_bytes() == b"the old one"
     assert names(tmp_path) == ["m.onnx"]

@@ -160,8 +160,8 @@ def test_bypass_at_an_output_keeps_its_name(graph):
 @pytest.mark.parametrize(
     ("name", "source", "reason"),
     [
-        ("z", "x", "it joins input x to output z"),
-        ("z", "w", "it makes output z from a constant"),
+        ("z", "x", "it connects input x to output z"),
+        ("z", "w", "it produces output z from a constant"),
         ("z", "y", "its input y and its result z are both outputs"),
         ("p", "a", "its input a comes from outside the subgraph"),
     ],

@@ -218,7 +218,7 @@ def test_optional_values_are_refused():
     kind = built.graph.input[0].type
     inner = onnx.TypeProto.FromString(kind.SerializeToString())
     kind.optional_type.elem_type.CopyFrom(inner)
-    assert message(built) == "model: input or output x is of type optional, which onnxq cannot carry"
+    assert message(built) == "model: input or output x is of type optional, which onnxq does not support"
 
 
 def test_a_model_of_other_domains_alone_gets_an_opset():

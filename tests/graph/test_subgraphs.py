@@ -72,7 +72,7 @@ def test_loops_round_trip():
 def test_attributes_that_cannot_be_carried_are_refused():
     built = floating.proto("g (float[2] x) => (float[2] y) { [odd] y = custom.Thing(x) }")
     built.graph.node[0].attribute.append(helper.make_attribute("shape", helper.make_tensor_type_proto(1, [2])))
-    assert message(built) == "model: node odd has attribute shape of type TYPE_PROTO, which onnxq cannot carry"
+    assert message(built) == "model: node odd has attribute shape of type TYPE_PROTO, which onnxq does not support"
     inner = floating.proto(CONTROL)
     node = inner.graph.node[1].attribute[0].g.node[0]
     node.attribute.append(helper.make_attribute("many", [numpy_helper.from_array(np.ones(1))]))

@@ -119,45 +119,45 @@ def test_sound_graphs_pass():
 def test_use_before_it_is_made():
     graph = floating.model(CHAIN).graph
     graph.nodes[:] = graph.nodes[::-1]
-    assert verify_fails(graph) == "tensor c, read by node y (Add), is made by no node before it"
+    assert verify_fails(graph) == "tensor c, read by node y (Add), is not produced by an earlier node"
 
 
 def test_an_output_that_nothing_makes():
     graph = floating.model(CHAIN).graph
     graph.nodes.pop()
-    assert "tensor y, read by the graph's outputs, is made by no node" in verify_fails(graph)
+    assert "tensor y, read by the graph's outputs, is not produced by an earlier node" in verify_fails(graph)
 
 
 def test_two_tensors_of_one_name():
     graph = floating.model(CHAIN).graph
     twin = gs.Variable("a", np.float32, [3])
     graph.nodes[-1].inputs[1] = twin
-    assert verify_fails(graph) == "two tensors are called a, one read by node y (Add)"
+    assert verify_fails(graph) == "two tensors are named a, one read by node y (Add)"
     constants = floating.model("g (float[3] x) => (float[3] y) <float[3] w> { a = Add(x, w) y = Mul(a, w) }").graph
     constants.nodes[1].inputs[1] = gs.Constant("w", np.ones(3, np.float32))
-    assert verify_fails(constants) == "two tensors are called w, one read by node y (Mul)"
+    assert verify_fails(constants) == "two tensors are named w, one read by node y (Mul)"
 
 
 def test_a_tensor_made_twice():
     graph = floating.model(CHAIN).graph
     graph.nodes.append(gs.Node("Neg", "again", {}, [graph.inputs[0]], [graph.outputs[0]]))
-    assert verify_fails(graph) == "tensor y is made twice, by nodes y and again"
+    assert verify_fails(graph) == "tensor y is produced twice, by nodes y and again"
 
 
 def test_a_tensor_named_like_an_input():
     graph = floating.model(CHAIN).graph
     graph.nodes[0].outputs[0].name = "x"
-    assert verify_fails(graph) == "tensor x, made by node a, exists already"
+    assert verify_fails(graph) == "tensor x, produced by node a, already exists"
 
 
 def test_two_nodes_of_one_name():
     graph = floating.model(CONTROL).graph
     list(all_graphs(graph))[1].nodes[0].name = "a"
-    assert verify_fails(graph) == "two nodes are called a"
+    assert verify_fails(graph) == "two nodes are named a"
 
 
 def test_a_subgraph_may_not_read_what_another_made():
     graph = floating.model(CONTROL).graph
     then, other = list(all_graphs(graph))[1:]
     then.nodes[1].inputs = [other.nodes[0].outputs[0]]
-    assert "tensor j, read by node p (Neg), is made by no node" in verify_fails(graph)
+    assert "tensor j, read by node p (Neg), is not produced by an earlier node" in verify_fails(graph)

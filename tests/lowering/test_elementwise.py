@@ -114,7 +114,7 @@ REFUSED = {
         "k", RNG.normal(size=(6, 5, 1))
     ).node("[op] y = Mul(x_d, k)"),
     "it divides by an activation": two().node("[op] y = Div(a_d, b_d)"),
-    "a constant input holds NaN or infinity": one().const("k", [1.0, np.inf, 0.5, 0.0]).node(
+    "a constant input contains NaN or infinity": one().const("k", [1.0, np.inf, 0.5, 0.0]).node(
         "[op] y = Add(x_d, k)"
     ),
     "its bounds are computed at run time or NaN": Qdq(f"{SHAPE} x, float low", f"{SHAPE} r").q("x", 0.01).node(
@@ -171,7 +171,7 @@ def test_a_table_needs_8_bits_on_both_sides() -> None:
     wide = one(outputs=f"{SHAPE} y").node("[act] y = Sigmoid(x_d)")
     assert lower(wide.proto()).reasons["act"].startswith("no QuantizeLinear follows it")
     behind = two().node("s = Add(a_d, b_d) [act] y = Sigmoid(s)")
-    assert "has no QuantizeLinear of its own" in lower(end(behind).proto()).reasons["act"]
+    assert "no QuantizeLinear precedes it" in lower(end(behind).proto()).reasons["act"]
 
 
 LEAKY = {

@@ -168,13 +168,13 @@ REFUSED = {
     "overflow": (
         Qdq("float[1,70000,1,1] x", "float[1,1,1,1] r").q("x", 0.01, 0)
         .weight("w", np.full((1, 70000, 1, 1), 127), 0.01),
-        f"its accumulator could reach {70000 * 127 * 255} in channel 0, more than int32 holds (2147483647)",
+        f"its accumulator could reach {70000 * 127 * 255} in channel 0, beyond int32 (2147483647)",
     ),
     "blocks": (
         Qdq("float[1,4,1,1] x", "float[1,2,1,1] r").q("x", 0.01)
         .node("w_d = DequantizeLinear<axis=1, block_size=2>(w_i, w_s)")
         .const("w_i", codes(2, 4, 1, 1), np.int8).const("w_s", np.full((2, 2, 1, 1), 0.01)),
-        "its weight has a scale for every 2 elements",
+        "its weight has one scale per 2 elements",
     ),
     "float weight": (
         Qdq("float[1,4,1,1] x", "float[1,2,1,1] r").q("x", 0.01).const("w_d", RNG.normal(size=(2, 4, 1, 1))),
@@ -280,8 +280,8 @@ def test_a_stack_of_constant_matrices() -> None:
 
 
 PRODUCTS = {
-    "float[2,170000] a, float[170000,5] b": "its accumulator could reach 2785280000, more than int32 holds",
-    "float[140] a, float[140,5] b": "a factor is a vector, or its rank is not known",
+    "float[2,170000] a, float[170000,5] b": "its accumulator could reach 2785280000, beyond int32",
+    "float[140] a, float[140,5] b": "a factor is a vector, or its rank is unknown",
 }
 
 
@@ -325,8 +325,8 @@ def test_transposed_convolutions(name: str) -> None:
 
 def test_why_a_transposed_convolution_stays_float() -> None:
     texts = {
-        "strides=[2,1]": "strides [2, 1] with dilations [1, 1] are no convolution and DepthToSpace",
-        'auto_pad="SAME_UPPER", strides=[2,2]': "its pads follow from the shape of its output",
+        "strides=[2,1]": "strides [2, 1] with dilations [1, 1] do not map to a convolution and DepthToSpace",
+        'auto_pad="SAME_UPPER", strides=[2,2]': "its pads depend on its output_shape",
         "pads=[3,3,3,3]": "pads [3, 3, 3, 3] and output_padding [0, 0] reach beyond its kernel",
     }
     for attrs, reason in texts.items():

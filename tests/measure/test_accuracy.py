@@ -164,13 +164,13 @@ def test_a_tensor_that_one_model_lacks(samples):
 
 def test_models_with_other_inputs(samples):
     other = qdq.proto(SCORES.replace("x", "image"))
-    with pytest.raises(ConfigError, match="do not take the same inputs"):
+    with pytest.raises(ConfigError, match="do not have the same inputs"):
         evaluate(identity(), samples, against=other)
 
 
 def test_outputs_that_do_not_match(samples):
     text = SCORES.replace("[N,6] y", "[N,6] other").replace("y =", "other =")
-    with pytest.raises(ConfigError, match=r"output y of .* is no output"):
+    with pytest.raises(ConfigError, match=r"has no output y, as .* has"):
         evaluate(identity(), samples, against=qdq.proto(text))
 
 

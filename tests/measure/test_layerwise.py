@@ -250,7 +250,7 @@ def test_models_that_do_not_belong_together(qdq):
     other = integers.model(INTEGER.replace("cq", "c").replace("pq", "p").replace("yq", "r").replace("xq", "z"), mc=1)
     with pytest.raises(ConfigError, match=r"no quantized tensor of .* was it lowered from this file"):
         verified(qdq, other)
-    with pytest.raises(ConfigError, match="do not take the same inputs"):
+    with pytest.raises(ConfigError, match="do not have the same inputs"):
         verified(qdq, integers.model(INTEGER.replace("float[N,3,6,6] x", "float[N,3,7,7] x"), mc=1))
     signed = INTEGER.replace("uint8 zy = {100}", "int8 zy = {100}").replace(
         "qmax=255, y_type=2, y_zero_point=100", "qmax=127, y_type=3, y_zero_point=100"
@@ -264,7 +264,7 @@ def test_models_that_do_not_belong_together(qdq):
 
 
 def test_an_integer_model_is_no_reference():
-    with pytest.raises(ConfigError, match="g is an integer model already; the QDQ model comes first"):
+    with pytest.raises(ConfigError, match="g is already an integer model; give the QDQ model first"):
         verified(integer(), integer())
 
 

@@ -173,7 +173,7 @@ def test_an_output_whose_source_is_read_elsewhere_too():
 def test_between_an_input_and_an_output_it_stays():
     proof = prove("g (float[3] x) => (float[3] y) { [keep] y = Identity(x) }", PASS)
     assert proof.ops == {"Identity": 1}
-    assert proof.reasons == {"keep": "it joins input x to output y"}
+    assert proof.reasons == {"keep": "it connects input x to output y"}
 
 
 def test_between_two_outputs_it_stays():
@@ -192,7 +192,7 @@ def test_two_outputs_of_one_tensor_stay_two():
 
 def test_between_a_constant_and_an_output_it_stays():
     proof = prove("g (float[3] x) => (float[3] y, float[3] z) <float[3] w> { y = Neg(x) [keep] z = Identity(w) }", PASS)
-    assert proof.reasons == {"keep": "it makes output z from a constant"}
+    assert proof.reasons == {"keep": "it produces output z from a constant"}
 
 
 def test_a_constant_behind_an_identity_is_read_directly():
@@ -232,7 +232,7 @@ def test_inside_subgraphs():
         PASS,
     )
     assert proof.ops == {"If": 1, "Exp": 1, "Identity": 1}
-    assert proof.reasons == {"keep": "it joins input x to output b"}
+    assert proof.reasons == {"keep": "it connects input x to output b"}
 
 
 def test_a_branch_that_hands_on_what_is_made_outside():

@@ -206,7 +206,7 @@ def test_rows_stay_where_another_sees_the_order(outputs, more):
         [flat] f = Flatten(p) [fc] y = {GEMM}(f, w, b, mul, sh, zw) {more} }}"""
     proof = prove_exact(text, PASS, many=1 << 28)
     assert proof.transposes == [[0, 3, 1, 2]]
-    assert "Flatten flat: it joins dimensions that the Transpose takes apart" in proof.reasons["move"]
+    assert "Flatten flat: it merges dimensions that the Transpose separates" in proof.reasons["move"]
 
 
 def test_blocks_and_depth():
@@ -260,8 +260,8 @@ def test_what_holds_a_transpose_is_named():
     assert len(proof.transposes) == 4
     assert set(proof.reasons) == {"c_out", "d_in"}
     assert proof.reasons["c_out"] == (
-        "Conv c: it needs the order of dimensions that it has; "
-        "MatMul product: it needs the order of dimensions that it has"
+        "Conv c: its dimension order is fixed; "
+        "MatMul product: its dimension order is fixed"
     )
 
 
@@ -269,7 +269,7 @@ def test_averaged_dimensions_must_stay_together():
     text = f"""g (uint8[2,8,5,5] x) => (uint8[2,1,1,5] y) <{LAYER}, int32[1] mul1, int32[1] sh1> {{ {layer("c", "x")}
         [mean] m = own.ReduceMean<axes=[1,2], qmin=0, qmax=255, y_type=2>(c, mul1, sh1) [last] y = Identity(m) }}"""
     proof = prove_exact(text, PASS)
-    assert "ReduceMean mean: the dimensions that it averages would lie apart" in proof.reasons["c_out"]
+    assert "ReduceMean mean: the dimensions that it averages would not be adjacent" in proof.reasons["c_out"]
 
 
 @pytest.mark.parametrize(("dims", "held"), [("[8,1,1]", False), ("[8,5,5]", False), ("[5]", True)])

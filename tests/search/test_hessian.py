@@ -198,7 +198,7 @@ def test_interrupted_and_resumed_gives_the_uninterrupted_result(tmp_path, stops)
 def test_a_state_of_something_else_is_refused(tmp_path):
     path = tmp_path / "state.json"
     State(path, {"model": "m", "seed": 0}).write()
-    with pytest.raises(ConfigError, match="started with another seed; remove it"):
+    with pytest.raises(ConfigError, match="started with different seed; remove it"):
         State(path, {"model": "m", "seed": 1})
     path.write_text("{")
     with pytest.raises(ConfigError, match="not a state"):

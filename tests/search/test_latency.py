@@ -1,4 +1,4 @@
-"""Latencies: what is measured and kept, and what a search makes of them. No test depends on how fast anything is."""
+"""Latencies: what is measured and saved, and what a search makes of them. No test depends on how fast anything is."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_an_interrupted_run_goes_on_with_what_is_there(tmp_path, monkeypatch):
         return real(layer, *args)
 
     monkeypatch.setattr(latency, "_layer", stop)
-    with pytest.raises(Exception, match="2 of 5 layers are measured and kept"):
+    with pytest.raises(Exception, match="2 of 5 layers are measured and saved"):
         measure_latency(proto(), (4, 8), threads=1, seconds=0.002, cache=tmp_path)
     again = measure_latency(proto(), (4, 8), threads=1, seconds=0.002, cache=tmp_path)
     assert [e.measured for e in again.layers] == [False, False, True, False, True]
@@ -132,7 +132,7 @@ def test_the_file_and_a_search_under_a_latency_limit(tmp_path):
     with pytest.raises(ConfigError, match="measured at 4, 8 bits, not at 5"):
         search_bits(proto(), "ilp", profile="onnxq", sensitivity=known, latency=path, bits=(5, 8))
     other = dataclasses.replace(made, model_sha256="0" * 64)
-    with pytest.raises(ConfigError, match="latencies are of another model"):
+    with pytest.raises(ConfigError, match="latencies are for another model"):
         search_bits(proto(), "ilp", profile="onnxq", sensitivity=known, latency=other)
 
 

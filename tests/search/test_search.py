@@ -284,7 +284,7 @@ def test_mistakes():
         make_space(model(), fixed={"stem": 4, "head": 8}, ties=[("stem", "head")])
     with pytest.raises(ConfigError, match="supports weights of 8 bits, not 4"):
         make_space(model(), profile="fbgemm", bits=(4, 8))
-    with pytest.raises(ConfigError, match="chooses weight widths only"):
+    with pytest.raises(ConfigError, match="chooses only weight widths"):
         search_bits(model(), "mixquant", activation_bits=(4, 8))
 
 

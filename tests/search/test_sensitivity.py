@@ -207,7 +207,7 @@ def test_ctrl_c_and_the_same_call_again(tmp_path, method):
 
     with pytest.raises(InterruptedRun, match=r"state\.json, the same command continues"):
         measure_sensitivity(floating.proto(NET), samples(), resume=path, progress=interrupt, **how)
-    with pytest.raises(ConfigError, match="started with another data"):
+    with pytest.raises(ConfigError, match="started with different data"):
         measure_sensitivity(floating.proto(NET), {"x": samples()["x"][1:]}, resume=path, **how)
     found = measure_sensitivity(floating.proto(NET), samples(), resume=path, **how)
     assert found.layers == expected.layers
@@ -231,7 +231,7 @@ def test_refused():
         measure_sensitivity(model, data, method="hesian")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="metric 'loud'"):
         measure_sensitivity(model, data, metric="loud")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="weight-error looks at weights only"):
+    with pytest.raises(ConfigError, match="weight-error measures only weights"):
         measure_sensitivity(model, method="weight-error", activation_bits=[8])
     with pytest.raises(ConfigError, match="supports weights of 8 bits, not 4"):
         measure_sensitivity(model, method="weight-error", profile="tensorrt", bits=[4])
@@ -263,7 +263,7 @@ def test_a_file_is_read_back_as_it_was(tmp_path):
     assert load_sensitivity(path) == made()
     assert load_sensitivity(path, "ab" * 32).weights(4) == {"c1": 1.25}
     assert json.loads(path.read_text())["format"] == "onnxq-sensitivity-1"
-    with pytest.raises(ConfigError, match=r"s\.json: the sensitivities are of another model \(m\.onnx"):
+    with pytest.raises(ConfigError, match=r"s\.json: the sensitivities are for another model \(m\.onnx"):
         load_sensitivity(path, "cd" * 32)
 
 

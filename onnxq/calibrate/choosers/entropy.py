@@ -1,4 +1,4 @@
-"""Ranges of least Kullback-Leibler divergence, as TensorRT calibrates (Migacz, "8-bit Inference with TensorRT", 2017).
+"""Ranges that minimize the Kullback-Leibler divergence, as in TensorRT (Migacz, "8-bit Inference with TensorRT", 2017).
 
     for i from `levels` to 2048:                     # keep the first i of 2048 linear bins of |x|
         P = bins[:i];  P[i−1] += sum(bins[i:])       # reference: what is clipped lands in the last bin
@@ -6,11 +6,11 @@
         divergence[i] = KL(P / ΣP ‖ Q / ΣQ)
     threshold = the edge after the first m bins, m = argmin divergence
 
-Where the slides are silent: bin j belongs to group ⌊j · levels / i⌋; a Q of 0 where P is not gives an infinite
-divergence; i = 2048, which clips nothing, is a candidate; of equal divergences the largest threshold wins. Zeros
-are left out of the bins: every scale represents 0 exactly, but the spike that a ReLU leaves there would be spread
-over its group, and the threshold would shrink to keep that group narrow (rectified normal data at 8 bits: 38 % of the
-maximum instead of 91 %).
+Where the slides leave it open: bin j belongs to group ⌊j · levels / i⌋; a Q of 0 where P is not gives an infinite
+divergence; i = 2048, which clips nothing, is a candidate; among equal divergences the largest threshold wins. Zeros
+are excluded from the bins: every scale represents 0 exactly, but the spike at 0 after a ReLU would be spread over its
+group, and the threshold would shrink to keep that group narrow (rectified normal data at 8 bits: 38 % of the maximum
+instead of 91 %).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from onnxq.calibrate.statistics import TensorStatistics
 from onnxq.numeric.formats import QuantFormat
 
 BINS = 2048
-# Divergences closer than this are equal: their difference is rounding.
+# Divergences closer than this count as equal: their difference is rounding.
 TIE = 1e-12
 
 
 @dataclass(frozen=True)
 class Entropy(RangeChooser):
-    """The range (−t, t), with the threshold t on |x| of least Kullback–Leibler divergence (TensorRT's calibration)."""
+    """The range (−t, t), with the threshold t on |x| that minimizes the KL divergence (TensorRT's calibration)."""
 
     name: ClassVar[str] = "entropy"
 
@@ -46,10 +46,10 @@ class Entropy(RangeChooser):
 
 
 def levels(stats: TensorStatistics, fmt: QuantFormat) -> int:
-    """How many codes fall on [0, max|x|].
+    """Number of codes on [0, max|x|].
 
-    2^(b−1) in symmetric signed formats and for balanced signed tensors; 2^b for tensors that need only one sign in
-    an affine or unsigned format; between the two for lopsided tensors in affine formats, by their extremes.
+    2^(b−1) in symmetric signed formats and for balanced signed tensors; 2^b for tensors with only one sign in an
+    affine or unsigned format; between the two for asymmetric tensors in affine formats, by their extremes.
     """
     if fmt.symmetric:
         return 1 << (fmt.bits - 1 if fmt.signed else fmt.bits)
@@ -58,10 +58,10 @@ def levels(stats: TensorStatistics, fmt: QuantFormat) -> int:
 
 
 def linear_histogram(stats: TensorStatistics) -> tuple[float, NDArray[np.int64]]:
-    """max|x| and the counts of |x| in 2048 equal bins from 0 to it, (2048,) int64; the zero bucket is left out.
+    """max|x| and the counts of |x| in 2048 equal bins from 0 to it, (2048,) int64; the zero bucket is excluded.
 
     A logarithmic bucket is spread evenly over the bins it overlaps; the cumulative count is rounded at each edge, so
-    that bins hold whole values: fractions of a value in otherwise empty bins would move the threshold.
+    that bins have integer counts: fractions of a value in otherwise empty bins would move the threshold.
     """
     buckets = magnitude_buckets(stats, with_zeros=False)
     edge = float(buckets.high[-1])
@@ -74,7 +74,7 @@ def linear_histogram(stats: TensorStatistics) -> tuple[float, NDArray[np.int64]]
 
 
 def divergences(histogram: NDArray[np.int64], levels: int) -> NDArray[np.float64]:
-    """KL(P‖Q) in nats for each number of kept bins 1 … len(histogram), float64; inf where it is no candidate.
+    """KL(P‖Q) in nats for each number of kept bins 1 … len(histogram), float64; inf if it is not a candidate.
 
     With c the count and k the non-empty bins of a group, and K the values kept of all N,
     Σ p·log(p/q) = (Σ b·log b over P − Σ c·log(c/k) − clipped·log(c/k of the last group)) / N − log N + log K.
@@ -86,7 +86,7 @@ def divergences(histogram: NDArray[np.int64], levels: int) -> NDArray[np.float64
     count = np.concatenate([[0], np.cumsum(histogram)])
     occupied = np.concatenate([[0], np.cumsum(histogram > 0)])
     plain = np.concatenate([[0.0], np.cumsum(_xlogx(histogram))])
-    # Group g holds the bins j with floor(j · levels / i) = g: from ceil(g · i / levels) on.
+    # Group g contains the bins j with floor(j · levels / i) = g: from ceil(g · i / levels) on.
     edges = -(-np.arange(levels + 1)[None, :] * kept[:, None] // levels)
     in_group = np.diff(count[edges], axis=1)
     log_mean = np.log(np.maximum(in_group, 1) / np.maximum(np.diff(occupied[edges], axis=1), 1))

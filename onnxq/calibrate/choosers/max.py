@@ -1,4 +1,4 @@
-"""Ranges that hold every value."""
+"""Ranges that cover every value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxq.numeric.formats import QuantFormat
 
 @dataclass(frozen=True)
 class Max(RangeChooser):
-    """The extremes: no value is clipped, save negative ones in unsigned symmetric formats."""
+    """The extremes: no value is clipped, except negative ones in unsigned symmetric formats."""
 
     name: ClassVar[str] = "max"
     clips: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Ranges of least expected squared error of quantize → dequantize."""
+"""Ranges that minimize the expected squared error of quantize → dequantize."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from onnxq.calibrate.statistics import TensorStatistics
 from onnxq.numeric.formats import QuantFormat
 from onnxq.numeric.qparams import QParams, qparams_from_range
 
-# Thresholds tried per octave, points and rounds of the refinement between the two neighbours of the best.
+# Thresholds tried per octave; points and rounds of the refinement between the two neighbours of the best.
 PER_OCTAVE = 8
 REFINE_POINTS = 9
 REFINE_ROUNDS = 2
 # Rounds of optimising each end of a two-sided range with the other fixed, then sliding both by up to SLIDE codes.
 ALTERNATIONS = 3
 SLIDE = 4
-# A round that gains less than this share of the error is the last.
+# The last round is the first that reduces the error by less than this share.
 GAIN_MIN = 1e-3
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ class ErrorModel:
         np.cumsum([n, n * self._x, n * self._x**2], axis=1, out=self._sums[:, 1:])
 
     def mean_squared_error(self, qparams: QParams) -> Floats:
-        """E[(dequantize(quantize(x)) − x)²], with the clipping and the rounding that qparams really does.
+        """E[(dequantize(quantize(x)) − x)²], with the actual clipping and rounding of qparams.
 
         qparams: one, or candidates: scale and zero_point () or (n,). Returns float64 of that shape.
         """
@@ -58,11 +58,11 @@ class ErrorModel:
 
 @dataclass(frozen=True)
 class MeanSquaredError(RangeChooser):
-    """The range of least expected squared error of quantize → dequantize.
+    """The range that minimizes the expected squared error of quantize → dequantize.
 
     Symmetric formats and one-sided tensors: a search over one threshold. Affine formats on signed tensors: both
-    ends shrunk together, then each in turn, then both slid, again and again. Thresholds go down from the extremes
-    in steps of 2^(1/8), and the best is refined between its neighbours. Of equal errors the widest range wins.
+    ends shrunk together, then each in turn, then both shifted, repeatedly. Thresholds decrease from the extremes in
+    steps of 2^(1/8), and the best is refined between its neighbours. Among equal errors the widest range wins.
     """
 
     name: ClassVar[str] = "mse"
@@ -70,7 +70,7 @@ class MeanSquaredError(RangeChooser):
     def choose(self, stats: TensorStatistics, fmt: QuantFormat) -> tuple[float, float]:
         model = ErrorModel(value_buckets(stats))
         low, high = min(stats.minimum, 0.0), max(stats.maximum, 0.0)
-        # A lone extreme value pays for no more than the error of all others: about √count above them.
+        # A single extreme value costs at most the error of all others: about √count above them.
         octaves = math.ceil(math.log2(stats.count + 1) / 2) + 2
 
         def error(lo: Floats | float, hi: Floats | float) -> Floats:
@@ -104,11 +104,11 @@ class MeanSquaredError(RangeChooser):
 
 
 def _search(error: Callable[[Floats], Floats], octaves: int) -> tuple[float, float]:
-    """The factor from 2^−octaves to 1 of least error, and that error; error maps (n,) factors to (n,) errors."""
+    """The factor in [2^−octaves, 1] with the least error, and that error; error maps (n,) factors to (n,) errors."""
     tried = np.exp2(-np.arange(octaves * PER_OCTAVE + 1) / PER_OCTAVE)
     errors = error(tried)
     for _ in range(REFINE_ROUNDS):
-        i = int(np.argmin(errors))  # the first, so the widest, of equals: factors descend
+        i = int(np.argmin(errors))  # among equals the first, which is the widest: factors descend
         between = np.linspace(tried[max(i - 1, 0)], tried[min(i + 1, tried.size - 1)], REFINE_POINTS)
         tried, errors = np.concatenate([tried, between]), np.concatenate([errors, error(between)])
         order = np.argsort(-tried, kind="stable")

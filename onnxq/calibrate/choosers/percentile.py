@@ -1,4 +1,4 @@
-"""Ranges that leave out the most extreme values (NVIDIA 2020, section 5.1)."""
+"""Ranges that exclude the most extreme values (NVIDIA 2020, section 5.1)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from onnxq.numeric.formats import QuantFormat
 
 @dataclass(frozen=True)
 class Percentile(RangeChooser):
-    """The range that holds P percent of the values.
+    """The range that covers P percent of the values.
 
     Symmetric formats: the percentile t of |x|, as (−t, t). Otherwise both tails lose the same share, so 99.99 gives
-    the 0.005th to the 99.995th percentile; a tensor that is nowhere negative (or nowhere positive) keeps its end
-    nearest 0 and loses only its other tail. 100 gives the exact extremes. Inside a bucket the percentile is
+    the 0.005th to the 99.995th percentile; a tensor without negative (or without positive) values keeps its end
+    nearest 0 and loses only the other tail. 100 gives the exact extremes. Inside a bucket the percentile is
     interpolated linearly.
     """
 
@@ -28,11 +28,11 @@ class Percentile(RangeChooser):
 
     def __post_init__(self) -> None:
         if not 0 < self.percent <= 100:
-            raise ConfigError("a percentile is above 0 and at most 100")
+            raise ConfigError("a percentile must be above 0 and at most 100")
 
     def choose(self, stats: TensorStatistics, fmt: QuantFormat) -> tuple[float, float]:
         part = Fraction(repr(self.percent)) / 100  # as written: 99.99 has no exact float
-        if part == 1:  # not through the buckets: the zero bucket does not know its denormals
+        if part == 1:  # not through the buckets: the zero bucket does not distinguish denormals
             return stats.minimum, stats.maximum
         if fmt.symmetric:
             limit = magnitude_buckets(stats).quantile(part)

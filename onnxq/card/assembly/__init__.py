@@ -1,1 +1,1 @@
-"""Making a card: one module per section, each a function of the model and of what the run left."""
+"""Assembling a card: one module per section, each a function of the model and the records of the run."""

@@ -24,7 +24,7 @@ from onnxq.profiles.schema import Profile
 
 
 def build_card(model: Model, before: FloatInfo, made: Made, provenance: Provenance, effort: Effort) -> Card:
-    """The card of a quantized model. model: the quantized one. before: describe_float of it ahead of the passes."""
+    """The card of a quantized model. model: the quantized one. before: describe_float of it before the passes."""
     shapes = concrete_shapes(model.graph, before.input_shapes)
     costs = layer_costs(model.graph, shapes)
     nodes = {n.name: n for _, n in walk(model.graph)}

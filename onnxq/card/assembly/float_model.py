@@ -1,4 +1,4 @@
-"""Section 5, "pretrained model": the float model as it was before any pass, and the costs a card compares."""
+"""Section 5, "pretrained model": the float model before any pass, and the costs a card compares."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxq.graph.model import INLINE_LIMIT, Model, to_proto
 
 @dataclass(frozen=True)
 class FloatInfo:
-    """The float model as it was before any pass: what a card compares with.
+    """The float model before any pass: the reference of a card's comparisons.
 
     inputs: {name: shape}. input_shapes: as given to describe_float. batchnorms: BatchNormalization nodes.
     file_bytes: of the model file and its external data. layers: {name: cost}. assumed: shapes that were
@@ -35,7 +35,7 @@ class FloatInfo:
 
 
 def describe_float(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None) -> FloatInfo:
-    """Record the float model; call it before the passes, which edit the model in place.
+    """Record the float model; call this before the passes, which edit the model in place.
 
     input_shapes: {input name: dims} where the model leaves dimensions open; an open batch counts as 1.
     Raises ConfigError for shapes that do not fit the model's inputs.
@@ -76,7 +76,7 @@ def pretrained(before: FloatInfo) -> Pretrained:
 
 
 def cost(before: FloatInfo, model: Model, after: Totals) -> Cost:
-    """What the float and the quantized model cost. after: totals of the quantized model."""
+    """Costs of the float and the quantized model. after: totals of the quantized model."""
     return Cost(
         Change(before.file_bytes, quantized_file_bytes(model, after)),
         Change(before.totals.size, after.size),
@@ -85,12 +85,12 @@ def cost(before: FloatInfo, model: Model, after: Totals) -> Cost:
 
 
 def quantized_file_bytes(model: Model, total: Totals) -> int:
-    """Size of the file to be written, without its card; of its constants where those go to a file of their own."""
+    """Bytes of the file to be written, without its card; of its constants if those go to a separate file."""
     return total.size if model.external or total.size > INLINE_LIMIT else file_bytes(model)
 
 
 def made_by(model: Model) -> str:
-    """The tool that wrote the model, with its version; empty when the file does not name it."""
+    """The tool that wrote the model, with its version; empty if the file does not name it."""
     return " ".join(filter(None, (model.header.producer_name, model.header.producer_version)))
 
 

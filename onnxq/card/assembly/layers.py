@@ -15,7 +15,7 @@ from onnxq.placement.plan import Placement
 
 
 def layer_records(costs: Iterable[LayerCost], made: Made, before: Mapping[str, LayerCost]) -> tuple[LayerRecord, ...]:
-    """A record per layer. costs: of the quantized model's layers. before: of the float model's, by name."""
+    """One record per layer. costs: of the quantized model's layers. before: of the float model's, by name."""
     per_channel = {p.node.name: p.per_channel for p in made.placement.layers}
     inputs = _input_qparams(made.placement)
     reasons = made.float_reasons()

@@ -1,4 +1,4 @@
-"""Section "integer-only form": the integer operators, the form of their multipliers, and what stayed in float."""
+"""Section "integer-only form": the integer operators, the form of their multipliers, and the remaining float nodes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def with_lowering(
     rescales: Mapping[str, int],
     inside: Sequence[FloatOp],
 ) -> Card:
-    """The card of a QDQ model, updated for the integer model that was lowered from it.
+    """The card of a QDQ model, updated for the integer model lowered from it.
 
-    passes, reports: of the lowering. operators: {operator of com.onnxq: nodes}. rescales: {form: operators}. inside:
-    float operators between integers. An evaluation of the QDQ model does not apply to this one and is dropped.
+    passes, reports: of the lowering. operators: {operator of com.onnxq: node count}. rescales: {form: operator count}.
+    inside: float operators between integers. An evaluation of the QDQ model does not apply here and is dropped.
     """
     records = pass_records(reports)
     islands = tuple(FloatNode(f.node, f.op, f.reason) for f in inside)

@@ -50,7 +50,7 @@ def _scale(power_of_two: bool) -> str:
 
 
 def _calibration(reports: Sequence[PassReport], settings: QuantSettings) -> str:
-    """The range chooser that was used: insert-qdq may have been given its own."""
+    """The range chooser used, which may be set in the options of insert-qdq."""
     for report in reports:
         found = re.search(r"^insert-qdq\{(?:.*\s)?calibration=(\S+?)[\s}]", report.text)
         if found:

@@ -1,4 +1,4 @@
-"""Section 2, "quantized operations": what became of the operators, in counts and in sentences."""
+"""Section 2, "quantized operations": the treatment of the operators, as counts and sentences."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def operations(made: Made, nodes: Mapping[str, gs.Node], batchnorms: int, layers
 
 
 def _absorbed(nodes: Mapping[str, gs.Node]) -> Counter[str]:
-    """Activations that the saturation of a QuantizeLinear took over, by operator."""
+    """Activations absorbed by the saturation of a QuantizeLinear, by operator."""
     clamps = (marks.ABSORBED.get(n) for n in nodes.values())
     return Counter(clamp.op for clamp in clamps if clamp is not None)
 
 
 def _counts(made: Made, nodes: Mapping[str, gs.Node], absorbed: Counter[str]) -> dict[str, Counter[str]]:
-    """{operator: {action: nodes}}, absorbed activations as fused."""
+    """{operator: {action: node count}}; absorbed activations count as fused."""
     counts: dict[str, Counter[str]] = {}
     for name, action in made.placement.actions.items():
         if name in nodes and nodes[name].op not in QDQ:
@@ -61,7 +61,7 @@ def _counts(made: Made, nodes: Mapping[str, gs.Node], absorbed: Counter[str]) ->
 
 
 def _ends(layers: Sequence[LayerRecord]) -> tuple[EndLayer, ...]:
-    """The first and the last layer with a weight."""
+    """The first and the last layer with a weight, with their widths."""
     products = [r for r in layers if r.op in LINEAR_OPS and r.weight_bits is not None]
     ends = {r.name: r for r in (products[:1] + products[-1:])}
     return tuple(EndLayer(r.name, r.weight_bits or FLOAT_BITS, r.activation_bits or FLOAT_BITS) for r in ends.values())
@@ -73,7 +73,7 @@ def _residual(scheme: int, adds: int) -> str:
         return "none in the model"
     return {
         1: "sums stay in float (graph scheme 1)",
-        2: "one input of each sum is quantized, the shortcut; the layer's output enters wide (graph scheme 2)",
+        2: "one input of each sum, the shortcut, is quantized; the layer's output enters wide (graph scheme 2)",
         3: "every input of each sum is quantized (graph scheme 3)",
     }[scheme]
 
@@ -85,7 +85,7 @@ def _concat(rule: str, counts: Mapping[str, Counter[str]]) -> str:
         return "none in the model"
     how = {
         "float": "no Q/DQ is placed for them",
-        "per-input": "each input has a scale of its own",
+        "per-input": "each input has its own scale",
         "shared": "inputs and output share one scale",
     }[rule]
     return f"{count['quantized']} of {count.total()} in integers; {how}"

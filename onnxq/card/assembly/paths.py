@@ -1,4 +1,4 @@
-"""Absolute paths are cut out of what a card records: it must not reveal folders of the machine that made it."""
+"""Removal of absolute paths from a card: it must not reveal folders of the machine on which it was made."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def without_paths(value: Any) -> Any:
 
 
 def without_local_paths(text: str) -> str:
-    """without_paths for texts with node names, which look like paths: only paths that exist are reduced."""
+    """Like without_paths, for texts with node names, which look like paths: only existing paths are reduced."""
 
     def cut(match: re.Match[str]) -> str:
         whole = match.group(0)

@@ -14,7 +14,7 @@ from onnxq.cost.feature_maps import feature_maps
 
 
 def precision(made: Made, layers: Sequence[LayerRecord], graph: gs.Graph, shapes: Shapes) -> Precision:
-    """The section. layers: records of the layers. graph: the quantized one, shapes: its."""
+    """The section. layers: records of the layers. graph: the quantized one. shapes: of that graph."""
     settings, profile = made.settings, made.profile
     activations = Counter(point.format.bits for point in made.placement.points)
     return Precision(

@@ -9,7 +9,7 @@ from onnxq.graph.model import Model
 
 
 def remarks(model: Model, made: Made) -> tuple[Remark, ...]:
-    """Notes and skipped matches, each once, in order; what insert-qdq left in float has a section of its own."""
+    """Notes and skipped matches, without duplicates, in order; nodes left in float are in a separate section."""
     found = [Remark("load", "", without_local_paths(note)) for note in model.notes]
     for report in made.reports:
         name = report.text.split("{")[0]

@@ -27,7 +27,7 @@ def pass_records(reports: Sequence[PassReport]) -> tuple[PassRecord, ...]:
 
 
 def data_uses(provenance: Provenance) -> tuple[DataUse, ...]:
-    """The data that the statistics were collected from: one source, or several where shards were merged."""
+    """The data from which the statistics were collected: one source, or several if shards were merged."""
     recorded = provenance.statistics.get("data") or []
     merged = recorded if isinstance(recorded, list) else [recorded]
     sources = [provenance.data] if provenance.data else merged

@@ -1,4 +1,4 @@
-"""What a quantization run leaves, as the builders of a card take it."""
+"""Records of a quantization run, from which a card is assembled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Made:
     reports: Sequence[PassReport]
 
     def float_reasons(self) -> dict[str, str]:
-        """{node: why it was left in float}; the first reason where there are several."""
+        """{node: why it was left in float}; the first reason if there are several."""
         found: dict[str, str] = {}
         for failure in self.placement.skipped:
             found.setdefault(failure.node, failure.reason)
@@ -32,9 +32,9 @@ class Made:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the ranges and the widths come from.
+    """The origin of the ranges and the widths.
 
-    statistics: provenance of the activation statistics. data: DataSource.describe(); empty when only statistics were
+    statistics: provenance of the activation statistics. data: DataSource.describe(); empty if only statistics were
     given. search: the [search] table of the configuration that set the widths; None without one.
     """
 
@@ -45,8 +45,8 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Effort:
-    """What the run took. seconds: from reading the model on. peak_rss_bytes: of the process. threads: 0 is automatic,
-    None unknown.
+    """Resources used by the run. seconds: since reading the model. peak_rss_bytes: of the process. threads: 0 is
+    automatic, None unknown.
     """
 
     seconds: float

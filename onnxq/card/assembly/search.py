@@ -11,7 +11,7 @@ from onnxq.card.parts import SearchRecord
 
 
 def search_record(table: Mapping[str, Any]) -> SearchRecord:
-    """The record of a [search] table; what the table lacks is empty."""
+    """The record of a [search] table; missing entries are empty."""
     return SearchRecord(
         str(table.get("method", "")),
         str(table.get("sensitivity", "")),
@@ -29,5 +29,5 @@ def _amounts(table: Any) -> dict[str, float]:
 
 
 def _json_types(table: Any) -> dict[str, Any]:
-    """A table that a person may have edited: values without a JSON type (TOML's dates) become text."""
+    """A table that may have been edited by hand: values without a JSON type (TOML dates) become text."""
     return dict(json.loads(json.dumps(table, default=str))) if isinstance(table, dict) else {}

@@ -1,4 +1,4 @@
-"""The chart of a card: bars over the layers, as rectangles for an SVG."""
+"""The chart of a card: one bar per layer, as rectangles for an SVG."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Lane:
-    """One row of bars over the layers. top, base: its y range. top_label: the amount of a full bar."""
+    """One row of bars, one per layer. top, base: its y range. top_label: the amount of a full bar."""
 
     title: str
     top: float
@@ -42,7 +42,7 @@ class Lane:
 
 
 def chart(card: CardData) -> list[Lane]:
-    """Bits, multiply-accumulates and bytes of every layer that multiplies matrices, in model order."""
+    """Bits, multiply-accumulates and bytes of every layer with a matrix product, in model order."""
     layers = [r for r in card.layers if r.macs != 0] or list(card.layers)
     if not layers:
         return []
@@ -72,7 +72,7 @@ def chart(card: CardData) -> list[Lane]:
 
 
 def _slot(index: int, count: int) -> tuple[float, float]:
-    """(x, width) of a layer's bar; narrow gaps while there is room for them."""
+    """(x, width) of a layer's bar; with narrow gaps if there is room."""
     pitch = CHART_WIDTH / count
     gap = min(3.0, pitch * 0.2)
     width = min(pitch - gap, 40.0)

@@ -1,4 +1,4 @@
-"""A card as one self-contained HTML page (card.html.j2): styles inside, pictures as SVG, no scripts."""
+"""A card as one self-contained HTML page (card.html.j2): inline styles, images as SVG, no scripts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def render(card: CardData) -> str:
 def _bit_operations(card: CardData) -> Tile:
     bops, unknown = card.cost.bops, len(card.pretrained.unknown_macs)
     if not knows_bit_operations(card):
-        return Tile("bit operations", "not known", "the model leaves sizes open")
+        return Tile("bit operations", "unknown", "the model leaves sizes open")
     less = f", without {unknown} layer(s)" if unknown else ""
     before = f"from {units.number(bops.before)}{less}"
     return Tile("bit operations", units.number(bops.after), before, _part(bops.after, bops.before))

@@ -11,7 +11,7 @@ from onnxq.card.render.sections import sections
 from onnxq.card.schema import CardData
 
 RANDOM_WARNING = (
-    "> **⚠ RANDOM DATA.** This model was calibrated on random numbers. Its ranges mean nothing for real inputs: "
+    "> **⚠ RANDOM DATA.** This model was calibrated on random numbers. Its ranges are meaningless for real inputs: "
     "use it for tests only."
 )
 
@@ -96,5 +96,5 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[
 
 
 def _cell(value: object) -> str:
-    """Text that cannot break out of a table cell."""
+    """Text escaped for a table cell."""
     return re.sub(r"\s+", " ", str(value)).replace("|", "\\|").replace("<", "\\<")

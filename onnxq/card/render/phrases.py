@@ -11,18 +11,18 @@ from onnxq.card.schema import CardData
 
 
 def change(value: Change, unit: Callable[[float | None], str] = units.size) -> str:
-    """13.95 MB → 3.6 MB (25.8 %). unit: formats an amount."""
+    """For example 13.95 MB → 3.6 MB (25.8 %). unit: formats an amount."""
     return f"{unit(value.before)} → {unit(value.after)} ({units.share(value.after, value.before)})"
 
 
 def counts(card: CardData) -> tuple[int, int]:
-    """(layers in integers, layers that multiply matrices)."""
+    """(layers in integers, layers with a matrix product)."""
     products = [r for r in card.layers if r.macs != 0]
     return sum(r.action == "quantized" for r in products), len(products)
 
 
 def widths(card: CardData) -> tuple[str, str]:
-    """Widths of the quantized weights and of the activations, as 4/8."""
+    """Widths of the quantized weights and of the activations, e.g. 4/8."""
     layers = [r for r in card.layers if r.action == "quantized" and r.macs != 0]
     weights = sorted({r.weight_bits for r in layers if r.weight_bits is not None})
     activations = sorted({c.bits for c in card.precision.activations})
@@ -35,16 +35,16 @@ def knows_bit_operations(card: CardData) -> bool:
 
 
 def bit_operations_text(card: CardData) -> str:
-    """The change in bit operations, of the layers whose sizes are known."""
+    """The change in bit operations of the layers with known sizes."""
     unknown = len(card.pretrained.unknown_macs)
     if not knows_bit_operations(card):
-        return "not known (the model leaves sizes open: --input-shape)"
+        return "unknown (the model leaves sizes open: --input-shape)"
     rest = f", without {unknown} layer(s) of unknown size" if unknown else ""
     return change(card.cost.bops, units.number) + rest
 
 
 def evaluation_rows(card: CardData) -> list[tuple[str, str]]:
-    """Accuracy and agreement, as far as they were evaluated."""
+    """Accuracy and agreement, as far as evaluated."""
     found = card.evaluation
     if not found:
         return [("accuracy", "not evaluated")]
@@ -77,10 +77,10 @@ def evaluation_rows(card: CardData) -> list[tuple[str, str]]:
 
 
 def data_text(use: DataUse) -> str:
-    """One calibration data source in a sentence."""
+    """One calibration data source as a phrase."""
     count = "an unknown number of" if use.samples is None else str(use.samples)
     if use.random:
-        return f"RANDOM NUMBERS, {count} samples: the ranges mean nothing for real inputs"
+        return f"RANDOM NUMBERS, {count} samples: the ranges are meaningless for real inputs"
     labels = "labelled, labels unused" if use.labelled else "unlabelled"
     return f"{count} samples{_of({'kind': use.kind, 'name': use.name})}, {labels}"
 
@@ -93,7 +93,7 @@ def _of(data: Any) -> str:
 
 
 def inline(value: Any) -> str:
-    """JSON types on one line."""
+    """A value of JSON types on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{k} = {inline(v)}" for k, v in value.items() if v is not None)
     if isinstance(value, list):

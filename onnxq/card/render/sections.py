@@ -1,4 +1,4 @@
-"""A card as titled rows of text: what Markdown and HTML both show."""
+"""A card as titled rows of text, shared by Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Section:
 
 
 def sections(card: CardData) -> list[Section]:
-    """The sections in the order of Garg et al., then those that onnxq adds."""
+    """The sections in the order of Garg et al., followed by those that onnxq adds."""
     return [
         _model(card),
         _method(card),
@@ -134,7 +134,7 @@ def _precision(card: CardData) -> Section:
     else:
         rows += [
             ("largest feature map", change(maps.largest)),
-            ("peak of all alive at once", change(maps.peak)),
+            ("peak of all alive at a time", change(maps.peak)),
             ("average feature map", f"{change(maps.average)}, over {maps.count} maps"),
         ]
     return Section("Mixed precision", tuple(rows))
@@ -212,7 +212,7 @@ def _provenance(card: CardData) -> Section:
         (
             ("hardware profile", f"{p.name}: {p.summary}"),
             ("profile source", p.source),
-            ("pipeline", re.sub(r",(?![^{]*\})", ", ", card.pipeline)),  # spaces, so that it can be wrapped
+            ("pipeline", re.sub(r",(?![^{]*\})", ", ", card.pipeline)),  # spaces allow wrapping
             ("versions", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
         ),
     )

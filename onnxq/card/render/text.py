@@ -6,11 +6,11 @@ from onnxq.card import units
 from onnxq.card.render.phrases import bit_operations_text, change, counts, data_text, evaluation_rows, widths
 from onnxq.card.schema import CardData
 
-DETAILS = ("top-5", "KL(float ‖ quantized)")  # left to the whole card
+DETAILS = ("top-5", "KL(float ‖ quantized)")  # only in the full card
 
 
 def summary(card: CardData) -> str:
-    """What was made, how much it saved, from which data, and how accurate it is."""
+    """The model, its savings, its data and its accuracy."""
     done, of = counts(card)
     weights, activations = widths(card)
     lines = [

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IntegerProgram(SearchMethod):
-    """The least sum of measured sensitivities under any set of limits."""
+    """Minimize the sum of measured sensitivities under any set of limits."""
 
     name: ClassVar[str] = "ilp"
     needs: ClassVar[tuple[str, ...]] = ("sensitivity",)
@@ -24,11 +24,13 @@ class IntegerProgram(SearchMethod):
     pareto: str | None = field(
         default=None,
         metadata=about(
-            "the front over the limit on --pareto-cost; points beside it as .csv.", metavar="FILE.png", picture=True
+            "plot the front over the limit on --pareto-cost; its points are written next to it as .csv.",
+            metavar="FILE.png",
+            picture=True,
         ),
     )
-    pareto_cost: str = field(default="size", metadata=about("what the front runs over.", choices=tuple(COSTS)))
-    points: int = field(default=25, metadata=about("of the front.", least=2))
+    pareto_cost: str = field(default="size", metadata=about("cost axis of the front.", choices=tuple(COSTS)))
+    points: int = field(default=25, metadata=about("number of points of the front.", least=2))
 
     def run(self, inputs: SearchInputs) -> SearchResult:
         from onnxq.search.least_sensitivity import search_ilp

@@ -1,14 +1,14 @@
 """MixQuant: the width of every layer from its weights alone (Kloberdanz & Le 2023, algorithm 1).
 
 For every layer the quantization error, the mean of (w − dequantize(quantize(w)))², is computed at 8 … 2 bits; it may be
-at most QEM · (the error at 8 bits), QEM being the quantization error multiplier. "argmin b subject to error(b) ≤
+at most QEM · (the error at 8 bits), where QEM is the quantization error multiplier. "argmin b subject to error(b) ≤
 QEM · error(8)" can be read in two ways:
 
 * "lowest" (the paper's intent): the lowest width that satisfies it;
 * "least-error": of the widths that satisfy it, the one with the least error. As errors grow with every bit removed,
-  that is 8 bits for nearly any tensor; it differs only where the weights lie on the grid of a narrower format.
+  that is 8 bits for nearly every tensor; it differs only if the weights are on the grid of a narrower format.
 
-The widest width allowed always satisfies it: a layer cannot do better.
+The widest width allowed always counts as satisfying it: a layer cannot do better.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 WIDTHS = tuple(range(MAX_BITS, MIN_BITS - 1, -1))
 DEFAULT_QEM = 2.0
 Reading = Literal["lowest", "least-error"]
-SHOWN = 5  # of the most sensitive layers
+SHOWN = 5  # number of most sensitive layers in the table
 
 
 def _qem(text: str) -> float:
@@ -46,7 +46,7 @@ def _qem(text: str) -> float:
 
 @dataclass(frozen=True)
 class MixQuant(SearchMethod):
-    """The lowest width whose weight error is within QEM times that at 8 bits; looks at the weights alone.
+    """Choose the lowest width whose weight error is within QEM times that at 8 bits; uses the weights alone.
 
     qem: quantization error multiplier; None is 2, or with limits the least that meets them.
     """
@@ -93,8 +93,8 @@ def choose(
 ) -> dict[str, int]:
     """Width of every layer under error(b) ≤ qem · error(8).
 
-    bits: widths to choose from, in the table. fixed: {node: bits} of layers not to choose for. Raises ConfigError for
-    a QEM below 1, which nothing but 8 bits could satisfy, or an unknown reading.
+    bits: widths to choose from, in the table. fixed: {node: bits} of layers that are not chosen. Raises ConfigError for
+    a QEM below 1, which only 8 bits could satisfy, or an unknown reading.
     """
     if not 1 <= qem < math.inf:
         raise ConfigError(
@@ -114,7 +114,7 @@ def choose(
 
 
 def thresholds(table: ErrorTable, bits: Sequence[int] = WIDTHS) -> list[float]:
-    """The QEMs at which the choice changes, ascending, 1 first; between two of them it stays the same."""
+    """The QEMs at which the choice changes, ascending, 1 first; between two of them it is constant."""
     found = {table.relative(node, b) for node in table.errors for b in bits}
     return [1.0, *sorted(r for r in found if 1 < r < float("inf"))]
 
@@ -127,12 +127,12 @@ def search_mixquant(
     reading: Reading = "lowest",
     limits: LimitTexts | None = None,
 ) -> SearchResult:
-    """MixQuant with one QEM, or with limits and no QEM the least QEM that meets them; many calls share one error table.
+    """MixQuant with one QEM, or, with limits and no QEM, the least QEM that meets them; calls may share an error table.
 
     Raises ConfigError where the limits cannot be met.
     """
     if space.searches_activations:
-        raise ConfigError("MixQuant chooses weight widths only: leave the activations at 8 bits")
+        raise ConfigError("MixQuant chooses only weight widths: leave the activations at 8 bits")
     started = time.perf_counter()
     wanted = space.limits(limits or {})
     if qem is None and wanted:
@@ -148,8 +148,8 @@ def search_mixquant(
     grid = [n for n in table.errors if table.relative(n, max((b for b in space.weight_bits if b < 8), default=8)) > 1e3]
     if grid:
         notes.append(
-            f"the weights of {len(grid)} layers lie on an 8-bit grid already ({grid[0]}…): "
-            "their error at 8 bits means little"
+            f"the weights of {len(grid)} layers are already on an 8-bit grid ({grid[0]}…): "
+            "their error at 8 bits is not meaningful"
         )
     return result_of(
         space,
@@ -164,7 +164,7 @@ def search_mixquant(
 
 
 def _tied(space: Space, weights: Mapping[str, int]) -> dict[str, int]:
-    """Layers that share a width take the widest that MixQuant gives any of them."""
+    """Give layers that share a width the widest that MixQuant chooses for any of them."""
     widest: dict[str, int] = {}
     for name, bits in weights.items():
         widest[space.ties[name]] = max(bits, widest.get(space.ties[name], 0))
@@ -172,7 +172,7 @@ def _tied(space: Space, weights: Mapping[str, int]) -> dict[str, int]:
 
 
 def _least_qem(space: Space, table: ErrorTable, reading: Reading, limits: Sequence[Limit]) -> float:
-    """By bisection over the QEMs at which the choice changes: costs fall as the QEM grows."""
+    """The least QEM, by bisection over the QEMs at which the choice changes: costs fall as the QEM grows."""
     points = thresholds(table, space.weight_bits)
     points = [p * (1 + ROUNDING) for p in points]
 

@@ -29,7 +29,7 @@ def _range_choosers() -> str:
 
 @dataclass(frozen=True)
 class Partial(SearchMethod):
-    """The fewest of the most sensitive layers stay in float with which the accuracy is kept.
+    """Leave as few of the most sensitive layers in float as the accuracy allows.
 
     max_drop: of top-1 where the data has labels, else of the agreement with the float model; 0.01 is one point.
     eval_data: samples to evaluate on, those to calibrate on by default. calibration: range chooser.
@@ -40,7 +40,7 @@ class Partial(SearchMethod):
     needs: ClassVar[tuple[str, ...]] = ("data", "max_drop", "sensitivity")
     takes: ClassVar[tuple[str, ...]] = ()
     max_drop: float = field(
-        default=0.01, metadata=about("accuracy that may be lost, in points.", metavar="1%", parse=_points)
+        default=0.01, metadata=about("largest accuracy loss allowed, in points.", metavar="1%", parse=_points)
     )
     eval_data: Any = field(default=None, metadata=about("samples to evaluate on.  [default: those of --data]"))
     calibration: str = field(default=DEFAULT_CALIBRATION, metadata=about(_range_choosers))
@@ -53,7 +53,7 @@ class Partial(SearchMethod):
         from onnxq.search.keep_float import fewest_in_float
 
         if len(inputs.bits) != 1:
-            raise ConfigError("method partial takes one width (--bits 8) and float")
+            raise ConfigError("method partial uses one width (--bits 8) and float")
         return fewest_in_float(
             inputs, inputs.bits[0], self.max_drop, eval_data=self.eval_data, calibration=self.calibration
         )
