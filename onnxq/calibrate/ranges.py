@@ -46,20 +46,13 @@ def available() -> dict[str, type[RangeChooser]]:
 
 
 def usage() -> str:
-<<<<<<< HEAD
-    """All text forms, as help texts list them, with what may be left out: "max, percentile[:P], entropy, mse"."""
+    """All text forms, for help texts, with optional parts in brackets: "max, percentile[:P], entropy, mse"."""
     return ", ".join(_form(cls) for cls in available().values())
 
 
 def _form(cls: type[RangeChooser]) -> str:
     values = ((f.name[0].upper(), default(f) is not dataclasses.MISSING) for f in dataclasses.fields(cls))
     return cls.name + "".join(f"[:{letter}]" if optional else f":{letter}" for letter, optional in values)
-=======
-    """All text forms, for help texts: "max, percentile:P, entropy, mse"."""
-    return ", ".join(
-        ":".join([name, *(f.name[0].upper() for f in dataclasses.fields(cls))]) for name, cls in available().items()
-    )
->>>>>>> eng2
 
 
 def parse_chooser(text: str) -> RangeChooser:

@@ -39,18 +39,11 @@ def search_bits(
     source: float model. method: a search method that needs no data: "mixquant", "ilp". sensitivity: for "ilp", of the
     same model. bits: weight widths to choose from; None is the method's default, 2 to 8 for mixquant, 4 and 8 for ilp.
     limits: {"size" | "bops" | "latency" | "peak" | "average": "3MB" or "60%" of int8, or several}. qem, quantizer,
-<<<<<<< HEAD
-    reading: of mixquant, ignored by other methods; with limits and no qem the least QEM that meets them. options: of
+    reading: of mixquant, ignored by other methods; with limits and no qem, the least QEM that meets them. options: of
     other methods; and of the space: profile, activation_bits, first_last_bits, fixed, ties, tie_blocks, exclude,
     latency, shapes (make_space).
-    Raises ConfigError for limits that cannot be met, naming the one at fault, for an option of another method, and for
-    whatever contradicts the model.
-=======
-    reading: of mixquant; with limits and no qem, the least QEM that meets them. options: of other methods; and of the
-    space: profile, activation_bits, first_last_bits, fixed, ties, tie_blocks, exclude, latency, shapes (make_space).
     Raises ConfigError for limits that cannot be met (naming the limit), for an option of another method, and for
     anything that contradicts the model.
->>>>>>> eng2
     """
     methods = {name: cls for name, cls in available().items() if "data" not in cls.needs}
     if method not in methods:
