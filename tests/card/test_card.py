@@ -267,7 +267,7 @@ def test_the_card_travels_in_the_model_and_beside_it(tmp_path, card):
     bare = tmp_path / "bare.onnx"
     source.set_metadata(CARD_KEY, None)
     bare.write_bytes(to_proto(source).SerializeToString())
-    with pytest.raises(ModelError, match=r"no quantization card in it and there is no bare\.card\.json beside it"):
+    with pytest.raises(ModelError, match=r"no quantization card in it and there is no bare\.card\.json next to it"):
         read_card(bare)
     write_text(card_path(bare), card.to_json())
     assert read_card(bare) == card

@@ -260,8 +260,7 @@ def test_what_holds_a_transpose_is_named():
     assert len(proof.transposes) == 4
     assert set(proof.reasons) == {"c_out", "d_in"}
     assert proof.reasons["c_out"] == (
-        "Conv c: its dimension order is fixed; "
-        "MatMul product: its dimension order is fixed"
+        "Conv c: its dimension order is fixed; MatMul product: its dimension order is fixed"
     )
 
 
