@@ -77,7 +77,7 @@ def choose_range(stats: TensorStatistics, chooser: RangeChooser | str, fmt: Quan
 
     Finite, low ≤ high, inside [stats.minimum, stats.maximum]; it need not contain 0 (qparams_from_range widens it to
     do so). A tensor with only zeros and denormals gets its own extremes, one without values (0, 0).
-    What each chooser minimises is documented in its module.
+    What each chooser minimizes is documented in its module.
     """
     if isinstance(chooser, str):
         chooser = parse_chooser(chooser)

@@ -47,7 +47,9 @@ def data_options(command: F) -> F:
 def weight_range_option(command: F) -> F:
     """--weight-range."""
     option = click.option(
-        "--weight-range", type=click.Choice(["max", "mse"]), help=f"[default: {DEFAULT_WEIGHT_RANGE}]"
+        "--weight-range",
+        type=click.Choice(["max", "mse"]),
+        help=f"Range chooser of the weights.  [default: {DEFAULT_WEIGHT_RANGE}]",
     )
     return option(command)
 

@@ -29,7 +29,7 @@ def range_choosers() -> str:
     """Help text that lists the range choosers."""
     from onnxq.calibrate.ranges import usage
 
-    return f"{usage()}."
+    return f"Range chooser: {usage()}."
 
 
 def calibration_option(command: F) -> F:

@@ -28,13 +28,19 @@ METHODS = ("hessian", "one-at-a-time", "weight-error", "output-error")
 @click.command("sensitivity")
 @click.argument("model")
 @click.option("-o", "--output", "target", required=True, help="Sensitivity file to write (JSON), for `onnxq search`.")
-@click.option("--method", type=click.Choice(METHODS), default="hessian", show_default=True)
+@click.option("--method", type=click.Choice(METHODS), default="hessian", show_default=True, help="How to measure.")
 @click.option(
     "--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile: a name or a .toml file."
 )
 @click.option("--bits", metavar="8,6,4", help="Weight widths.  [default: all of the profile's]")
 @click.option("--activation-bits", metavar="8,6,4", help="Activation widths, measured one at a time.  [default: none]")
-@click.option("--loss", type=click.Choice(["auto", "cross-entropy", "mse"]), default="auto", show_default=True)
+@click.option(
+    "--loss",
+    type=click.Choice(["auto", "cross-entropy", "mse"]),
+    default="auto",
+    show_default=True,
+    help="Loss function.",
+)
 @click.option(
     "--output-tensor", metavar="TENSOR", help="Tensor on which the loss is computed.  [default: the model's outputs]"
 )

@@ -23,7 +23,7 @@ def search_ilp(space: Space, sensitivity: Sensitivity, limits: LimitTexts | None
     found, solution = _solve(space, sensitivity, wanted)
     notes = [] if solution.optimal else ["the solver stopped at its time limit: there may be a better assignment"]
     if space.same and not sensitivity.of("activations"):
-        notes.append("activations use the weights' widths; their own sensitivity is not counted (HAWQ-V3)")
+        notes.append("activations follow the weights' widths; their own sensitivity is not counted (HAWQ-V3)")
     return result_of(
         space,
         found,

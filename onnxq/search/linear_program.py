@@ -1,6 +1,6 @@
 """The integer linear program of HAWQ-V3 (equations 11 to 14): least sensitivity under any set of cost limits.
 
-Eq. 11 minimises the sum of Ω_i(b_i) subject to limits on size (12), BOPS (13) and latency (14), each a sum over layers.
+Eq. 11 minimizes the sum of Ω_i(b_i) subject to limits on size (12), BOPS (13) and latency (14), each a sum over layers.
 Here a layer chooses a pair (weight bits, activation bits). A pair's variable is 1 if it is chosen; a layer's variables
 for one activation width sum to the variable of that width in its activation group, so that layers that read the same
 tensor agree; tied layers have equal sums for each weight width. All of it is linear and exact.

@@ -81,7 +81,7 @@ def find_objective(
     """The loss to measure, from the end of the graph.
 
     output: the tensor to measure, by default every float output. shapes: of one sample's outputs, if known, to
-    recognise a classifier. "auto": cross-entropy after a Softmax, or if the only float output has one score per class,
+    recognize a classifier. "auto": cross-entropy after a Softmax, or if the only float output has one score per class,
     else mse.
     Raises ConfigError for an output that does not exist, or a cross-entropy that does not fit.
     """

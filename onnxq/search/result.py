@@ -47,7 +47,7 @@ class SearchResult:
     """Widths of every layer, and their predicted costs.
 
     assignment: overrides of `quantize --config`. predicted, baseline: {cost: amount} of it, and of the same model at
-    int8 (ModelCosts.of). limits: as requested, as text. sensitivity: its method, "" without one; value: the minimised
+    int8 (ModelCosts.of). limits: as requested, as text. sensitivity: its method, "" without one; value: the minimized
     sum. parameters: of the method, JSON types. optimal: proven by the solver. seconds: of the choice alone.
     """
 

@@ -1,4 +1,4 @@
-"""Sensitivity of each layer at each width, which a search minimises, as a file that records how it was measured."""
+"""Sensitivity of each layer at each width, which a search minimizes, as a file that records how it was measured."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_an_npz_or_npy_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CalibrationError, match=r"none\.stats: there is no such file"):
+    with pytest.raises(CalibrationError, match=r"none\.stats: no such file"):
         load_statistics(tmp_path / "none.stats")
     with pytest.raises(CalibrationError, match="not a statistics file"):
         load_statistics(tmp_path)

@@ -67,7 +67,7 @@ def test_the_variable_is_told(server: pytest.MonkeyPatch, tmp_path: Path) -> Non
     server.setenv("ONNXQ_ISA", "portable")
     server.setattr(library, "kernel_isa", lambda: "portable")
     done = command.inside("kernels", cwd=tmp_path)
-    assert "ONNXQ_ISA=portable asks for portable" in done.out
+    assert "ONNXQ_ISA=portable selects portable" in done.out
     assert [tier for tier, cells in rows(done.out).items() if "chosen" in cells] == ["portable"]
 
 
@@ -88,7 +88,7 @@ def test_without_a_library_models_run_on_their_bodies(monkeypatch: pytest.Monkey
     assert done.code == 0
     assert "library  none" in done.out
     assert "run on their function bodies, with the same results but slower" in done.out
-    assert "install\ng++ 11" in done.out
+    assert "install g++ 11" in done.out
 
 
 @pytest.mark.skipif(not library.has_library(), reason="onnxq was built without the kernel library")

@@ -142,8 +142,8 @@ def test_other_types_are_refused(given_dtype: str, wanted: str, message: str) ->
 @pytest.mark.parametrize(
     ("values", "wanted", "message"),
     [
-        (np.array([1, 2**31]), "int32", "holds 2147483648, too large for int32"),
-        (np.array([-1, 3]), "uint8", "holds -1, too large for uint8"),
+        (np.array([1, 2**31]), "int32", "contains 2147483648, too large for int32"),
+        (np.array([-1, 3]), "uint8", "contains -1, too large for uint8"),
         (np.array([1e300]), "float32", "values too large for float32"),
         (np.array([70000], np.float32), "float16", "values too large for float16"),
         (np.array([1.0, np.nan], np.float32), "float32", "contains NaN"),

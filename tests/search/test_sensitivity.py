@@ -219,7 +219,7 @@ def test_a_budget_that_is_too_small_takes_fewer_samples_and_says_so(monkeypatch)
     options = HutchinsonOptions(budget=1e-6)
     found = measure_sensitivity(floating.proto(NET), samples(), bits=[4], options=options, say=told.append)
     assert found.created["samples"] == 8
-    assert any("enough for 8 of 16 samples" in line for line in told)
+    assert any("allows 8 of 16 samples" in line for line in told)
     assert {e.extra["probes"] for e in found.layers} == {2}
 
 

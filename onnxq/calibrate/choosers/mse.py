@@ -20,7 +20,7 @@ from onnxq.numeric.qparams import QParams, qparams_from_range
 PER_OCTAVE = 8
 REFINE_POINTS = 9
 REFINE_ROUNDS = 2
-# Rounds of optimising each end of a two-sided range with the other fixed, then sliding both by up to SLIDE codes.
+# Rounds of optimizing each end of a two-sided range with the other fixed, then sliding both by up to SLIDE codes.
 ALTERNATIONS = 3
 SLIDE = 4
 # The last round is the first that reduces the error by less than this share.

@@ -58,9 +58,12 @@ class MixQuant(SearchMethod):
         default=None,
         metadata=about("quantization error multiplier, or several.  [default: 2; the least, with limits]", parse=_qem),
     )
-    quantizer: str = field(default="affine", metadata=about("affine, symmetric, power-of-two, profile."))
+    quantizer: str = field(
+        default="affine", metadata=about("number format of the weights: affine, symmetric, power-of-two, profile.")
+    )
     reading: Reading = field(
-        default="lowest", metadata=about("of the widths within QEM · error(8).", choices=get_args(Reading))
+        default="lowest",
+        metadata=about("which of the widths within QEM · error(8) to choose.", choices=get_args(Reading)),
     )
 
     def run(self, inputs: SearchInputs) -> SearchResult:
