@@ -64,13 +64,8 @@ def test_a_resumed_run_gives_the_same_file(folder):
     [
         (["-o", "s.json"], "method hessian needs data"),
         (["-o", "no/s.json", "--data", "d.npz"], "the folder no does not exist"),
-<<<<<<< HEAD
-        (["-o", "s.json", "--data", "d.npz", "--bits", "8,x"], "--bits '8,x': widths separated by commas"),
-        (["-o", "s.json", "--data", "d.npz", "--bits", "9"], "supports weights of"),
-=======
         (["-o", "s.json", "--data", "d.npz", "--bits", "8,x"], "--bits '8,x': expected widths separated by commas"),
-        (["-o", "s.json", "--data", "d.npz", "--bits", "9"], "takes weights of"),
->>>>>>> eng2
+        (["-o", "s.json", "--data", "d.npz", "--bits", "9"], "supports weights of"),
         (["-o", "s.json", "--data", "d.npz", "--budget", "soon"], "--budget 'soon'"),
         (["-o", "s.json", "--data", "d.npz", "--probes", "1"], "1 probes: at least 2"),
         (["-o", "s.json", "--data", "d.npz", "--output-tensor", "z"], "has no tensor 'z'"),

@@ -42,12 +42,7 @@ class TestLibrary:
     def test_its_absence_says_what_to_do(self, function: object, no_library: None) -> None:
         assert callable(function)
         with pytest.raises(
-<<<<<<< HEAD
-            OnnxqError,
-            match=r"not installed: onnxq was installed without a working C\+\+17 compiler .* reinstall onnxq",
-=======
             OnnxqError, match=r"not installed: onnxq was installed without a working C\+\+17 compiler.* reinstall onnxq"
->>>>>>> eng2
         ):
             function()
 
