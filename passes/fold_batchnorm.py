@@ -48,7 +48,7 @@ from onnxq.pipeline import Pass, PassResult
 
 @dataclass(frozen=True)
 class FoldBatchNorm(Pass):
-    """Fold BatchNormalization into the layer before or after it; the rest become a scale and a shift.
+    """Fold BatchNormalization into the layer before or after it; the rest becomes a scale and a shift.
 
     epsilon_floor: the smallest epsilon to use, for models whose variances are too small (changes their values).
     standalone: turn what cannot be folded into Mul and Add; otherwise it stays unchanged.

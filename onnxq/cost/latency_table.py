@@ -59,7 +59,7 @@ class Latencies:
         model = prepared.model
         if model.sha256 != self.model_sha256:
             raise ConfigError(
-                f"the latencies are for another model ({self.model_name}, SHA-256 {self.model_sha256[:12]}…), not of "
+                f"the latencies are for another model ({self.model_name}, SHA-256 {self.model_sha256[:12]}…), not for "
                 f"{model.name} ({model.sha256[:12]}…): run `onnxq latency` on this one"
             )
         known = {e.node: e.seconds for e in self.layers}

@@ -64,7 +64,7 @@ class Sensitivity:
         if sha256 != self.model_sha256:
             raise ConfigError(
                 f"the sensitivities are for another model ({self.model_name}, SHA-256 {self.model_sha256[:12]}…), not "
-                f"of {name} ({sha256[:12]}…): run `onnxq sensitivity` on this one"
+                f"for {name} ({sha256[:12]}…): run `onnxq sensitivity` on this one"
             )
 
     def to_json(self) -> str:
