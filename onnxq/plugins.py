@@ -6,6 +6,7 @@ import functools
 import importlib
 import pkgutil
 import types
+from collections.abc import Iterator
 from typing import ClassVar, Protocol, TypeVar
 
 from onnxq.errors import OnnxqError
@@ -20,20 +21,26 @@ class Named(Protocol):
 T = TypeVar("T", bound=Named)
 
 
+def modules(package: str) -> Iterator[types.ModuleType]:
+    """The modules of a package, in the order of their names; folders and modules that start with _ are skipped."""
+    for entry in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if not entry.ispkg and not entry.name.startswith("_"):
+            yield importlib.import_module(f"{package}.{entry.name}")
+
+
 @functools.cache
 def find(package: str, base: type[T], error: type[OnnxqError] = OnnxqError) -> dict[str, type[T]]:
-    """The plug-ins of a package by name, in the order of their files; modules that start with _ are skipped.
+    """The plug-ins of a package by name, in the order of their files.
 
     package: its dotted name, as text: the code that finds plug-ins must not import them, since they import it.
     Raises `error` for a module that does not define exactly one subclass of `base`, or names it differently.
     """
     found: dict[str, type[T]] = {}
-    for entry in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        if entry.name.startswith("_"):
-            continue
-        cls = _only_class(importlib.import_module(f"{package}.{entry.name}"), base, error)
-        if cls.name != entry.name.replace("_", "-"):
-            file = f"{package.rpartition('.')[2]}/{entry.name}.py"
+    for module in modules(package):
+        name = module.__name__.rpartition(".")[2]
+        cls = _only_class(module, base, error)
+        if cls.name != name.replace("_", "-"):
+            file = f"{package.rpartition('.')[2]}/{name}.py"
             raise error(f"{file} defines {_kind(base)} {cls.name!r}: the names must agree")
         found[cls.name] = cls
     return found
@@ -55,4 +62,4 @@ def _kind(base: type) -> str:
     return "".join(f" {c.lower()}" if c.isupper() else c for c in base.__name__).strip()
 
 
-__all__ = ["find"]
+__all__ = ["find", "modules"]

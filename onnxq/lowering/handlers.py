@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import onnx_graphsurgeon as gs
 
+from onnxq import plugins
 from onnxq.lowering.ledger import Work
 
 Handler = Callable[[Work, gs.Node], None]
@@ -19,8 +17,7 @@ Handler = Callable[[Work, gs.Node], None]
 def handlers() -> Mapping[str, Handler]:
     """The handler that lowers a node, by operator. Handlers raise RefusedError if it cannot be lowered."""
     found: dict[str, Handler] = {}
-    for entry in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        module = importlib.import_module(f"{__package__}.{entry.name}")
+    for module in plugins.modules(__package__):
         own: Mapping[str, Handler] = getattr(module, "HANDLERS", {})
         if both := found.keys() & own.keys():
             raise TypeError(f"{module.__name__} lowers {', '.join(sorted(both))}, which another module lowers already")

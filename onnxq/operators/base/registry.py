@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from onnxq import plugins
 from onnxq.errors import NumericError
 from onnxq.operators.base.schema import DOMAIN, Schema
 from onnxq.operators.base.spec import OperatorSpec
@@ -20,10 +18,7 @@ PACKAGE, _, _ = __package__.rpartition(".")
 def _found() -> dict[str, OperatorSpec]:
     """Every operator by name, sorted."""
     found: dict[str, OperatorSpec] = {}
-    for entry in pkgutil.iter_modules([str(Path(__file__).parents[1])]):
-        if entry.ispkg:
-            continue
-        module = importlib.import_module(f"{PACKAGE}.{entry.name}")
+    for module in plugins.modules(PACKAGE):
         specs = getattr(module, "OPERATORS", None) or (getattr(module, "OPERATOR", None),)
         for spec in specs:
             if not isinstance(spec, OperatorSpec):
