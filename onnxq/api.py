@@ -25,7 +25,6 @@ from onnxq.execution import save
 from onnxq.graph import files
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.graph.walk import all_graphs
-from onnxq.lowered import lower
 from onnxq.placement.plan import Placement
 from onnxq.placement.settings import (
     DEFAULT_FIRST_LAST_BITS,
@@ -146,6 +145,8 @@ def quantize(
     )
     embed(model, card)
     if target.graph.lowered and not qdq:
+        from onnxq.lowered import lower
+
         found = lower(model, verify=verify, reporter=reporter)
         card = found.card or card
         reports = [*reports, *found.reports]

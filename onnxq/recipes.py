@@ -15,10 +15,7 @@ from onnxq.passes.fold_channel_affine import FoldChannelAffine
 from onnxq.passes.fold_constants import FoldConstants
 from onnxq.passes.fuse_activation_clips import FuseActivationClips
 from onnxq.passes.fuse_matmul_add import FuseMatMulAdd
-from onnxq.passes.fuse_residual import FuseResidual
 from onnxq.passes.insert_qdq import InsertQdq
-from onnxq.passes.layout_nhwc import LayoutNhwc
-from onnxq.passes.lower_dyadic import LowerDyadic
 from onnxq.passes.strip_qdq import StripQdq
 from onnxq.pipeline import Pass
 from onnxq.placement.settings import QuantSettings
@@ -55,4 +52,9 @@ def quantize_pipeline(
 
 def lower_pipeline(rescale: Form = "auto") -> tuple[Pass, ...]:
     """The passes that `lower` runs."""
+    # Loaded when needed: they bring the rooms lowering and layout, half of the package.
+    from onnxq.passes.fuse_residual import FuseResidual
+    from onnxq.passes.layout_nhwc import LayoutNhwc
+    from onnxq.passes.lower_dyadic import LowerDyadic
+
     return (ConvertOpset(version=OPSET), LowerDyadic(rescale), FuseResidual(), LayoutNhwc())

@@ -18,11 +18,10 @@ from onnx import TensorProto
 from onnxq.cost.concrete_shapes import Shapes, concrete_shapes
 from onnxq.cost.macs import INTEGER_PRODUCTS, OPERANDS, multiply_accumulates
 from onnxq.graph import marks
-from onnxq.graph.match import STANDARD_DOMAINS, input_at, producer
+from onnxq.graph.match import STANDARD_DOMAINS, input_at, is_channels_last, producer
 from onnxq.graph.protos import ELEMENT_BITS, FLOAT_TYPES
 from onnxq.graph.qdq import QDQ
 from onnxq.graph.shapes import element_type
-from onnxq.layout.rules import is_channels_last
 
 FLOAT_BITS = 32
 FLOAT_MIN = 16  # widths from this up are floating point

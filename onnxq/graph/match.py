@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from onnxq.graph.identity import IdentitySet
 from onnxq.graph.model import ExternalValues
 from onnxq.graph.names import fresh_name
+from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.graph.refusal import Refused
 from onnxq.graph.walk import all_graphs
 
 STANDARD_DOMAINS = (None, "", "ai.onnx")
+CHANNELS_LAST = "ChannelsLast"  # com.onnxq's own Transpose
 ONLY_SHAPE = ("Shape", "Size")  # operators that do not read their input's values
 
 
@@ -31,6 +33,16 @@ class MatchFailure:
 
     def __str__(self) -> str:
         return f"{self.node}: {self.reason}"
+
+
+def is_own(node: gs.Node | None) -> bool:
+    """Whether the node is an operator of domain com.onnxq."""
+    return node is not None and node.domain == OWN_DOMAIN
+
+
+def is_channels_last(node: gs.Node | None) -> bool:
+    """Whether the node is com.onnxq's own Transpose."""
+    return node is not None and is_own(node) and node.op == CHANNELS_LAST
 
 
 def is_op(node: gs.Node, *ops: str) -> bool:

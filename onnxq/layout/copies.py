@@ -9,10 +9,9 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxq.graph.match import is_op, output_ids
+from onnxq.graph.match import is_channels_last, is_op, is_own, output_ids
 from onnxq.layout.flip import breaks_before_movement
 from onnxq.layout.perms import Perm, identity, inverse, moves_nothing, permuted, then, to_last
-from onnxq.layout.rules import is_channels_last, is_own
 
 # Fixed cost of a Transpose on top of the bytes it moves, in bytes: about 2 µs on one core. A Reshape moves nothing.
 TRANSPOSE, RESHAPE = 4096, 512

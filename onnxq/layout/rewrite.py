@@ -6,12 +6,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.graph import marks
-from onnxq.graph.match import Names, remove_nodes
+from onnxq.graph.match import CHANNELS_LAST, Names, is_channels_last, is_own, remove_nodes
 from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout.choice import Choice, Layouts, made_in, read_in
 from onnxq.layout.copies import Copy, Value
 from onnxq.layout.perms import Perm, inverse, is_identity, moves_nothing, permuted, then, to_last
-from onnxq.layout.rules import CHANNELS_LAST, is_channels_last, is_own
 
 
 def carry_out(graph: gs.Graph, layouts: Layouts, choice: Choice, names: Names) -> int:

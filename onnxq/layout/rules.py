@@ -7,23 +7,10 @@ import dataclasses
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.graph.match import STANDARD_DOMAINS, constant_values, is_constant
-from onnxq.graph.protos import OWN_DOMAIN
+from onnxq.graph.match import STANDARD_DOMAINS, constant_values, is_constant, is_own
 from onnxq.graph.refusal import Refused, RefusedError
 from onnxq.layout import own, standard
 from onnxq.layout.flip import Flip, Given
-
-CHANNELS_LAST = "ChannelsLast"
-
-
-def is_own(node: gs.Node | None) -> bool:
-    """Whether the node is an operator of domain com.onnxq."""
-    return node is not None and node.domain == OWN_DOMAIN
-
-
-def is_channels_last(node: gs.Node | None) -> bool:
-    """Whether the node is com.onnxq's own Transpose."""
-    return node is not None and is_own(node) and node.op == CHANNELS_LAST
 
 
 def propose(node: gs.Node, given: Given) -> Flip | Refused:

@@ -9,10 +9,10 @@ import onnx_graphsurgeon as gs
 import pytest
 import update_golden
 
+from onnxq.graph.match import is_channels_last
 from onnxq.graph.model import Model
 from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout.copies import perm_of
-from onnxq.layout.rules import is_channels_last
 from onnxq.profiles.schema import builtin_names
 from support.prove.passes import prove_exact
 
