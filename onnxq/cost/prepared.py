@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from onnxq.graph.qdq import has_qdq
 from onnxq.graph.walk import all_graphs
 from onnxq.placement.plan import LayerPlan, Placement
 from onnxq.placement.planner import plan
-from onnxq.placement.settings import Override, QuantSettings, check_patterns
+from onnxq.placement.settings import QuantSettings, check_patterns
 from onnxq.profiles.schema import Profile, load_profile
 from onnxq.recipes import prepare_pipeline
 
@@ -94,11 +94,3 @@ def check_bits(bits: Sequence[int], profile: Profile, kind: str, where: str) -> 
     for b in bits:
         profile.check_bits("weights" if kind == "weights" else "activations", b, where)
     return tuple(sorted(set(bits), reverse=True))
-
-
-def overrides_of(weights: Mapping[str, int], activations: Mapping[str, int] | None = None) -> dict[str, Override]:
-    """Overrides of `quantize --config` from {node: bits}; activations may name nodes without weights."""
-    found = {name: Override(weight_bits=bits) for name, bits in weights.items()}
-    for name, bits in (activations or {}).items():
-        found[name] = Override(found[name].weight_bits if name in found else None, bits)
-    return found
