@@ -147,7 +147,7 @@ def quantize(
     if target.graph.lowered and not qdq:
         from onnxq.lowered import lower
 
-        found = lower(model, verify=verify, reporter=reporter)
+        found = lower(model, verify=verify, reporter=reporter, card=card)
         card = found.card or card
         reports = [*reports, *found.reports]
     return Quantized(model, card, ctx.statistics, reports)

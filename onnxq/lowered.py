@@ -92,6 +92,7 @@ def lower(
     shapes: Mapping[str, Sequence[int]] | None = None,
     verify: bool = False,
     reporter: Reporter | None = None,
+    card: Card | None = None,
     **keywords: Unpack[LowerKeywords],
 ) -> Lowered:
     """Lower a QDQ model, made by onnxq or another tool, to integer operators.
@@ -99,8 +100,9 @@ def lower(
     source: path, bytes, ModelProto, or a loaded Model, which is changed in place. rescale: form of the multipliers,
     "fixed" (shift 32), "general", or "auto": fixed where it is as exact. shapes: fixes free dimensions of
     inputs, {name: dims}: means and products need the length of their sums. verify: check that the passes after
-    lower-dyadic preserve every value. reporter: callbacks for reports; say and on_report are also keywords. What cannot
-    be lowered stays in float, with the reason in `islands`.
+    lower-dyadic preserve every value. reporter: callbacks for reports; say and on_report are also keywords. card: of
+    the QDQ model; None takes the one in it or next to it. What cannot be lowered stays in float, with the reason in
+    `islands`.
     Raises ModelError for a model that is not QDQ, and ConfigError for an unknown form.
     """
     check_keywords("lower", keywords, LowerKeywords)
@@ -116,7 +118,7 @@ def lower(
     reports = pipeline.run(model, passes, PassContext(model, reporter=reporter), verify=verify)
     islands = next(r.skipped for r in reports if r.text.startswith("lower-dyadic"))
     lowered = Lowered(model, reports, islands)
-    card = find_card(model)
+    card = card or find_card(model)
     if card is not None:
         lowered.card = with_lowering(
             card, model, passes, reports, lowered.operators, lowered.rescales, lowered.inside()

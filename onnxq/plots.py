@@ -57,8 +57,17 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> None:
     bottom.set_xlabel("activation, in the order of the float model")
     bottom.grid(alpha=0.3)
     bottom.set_xlim(-0.5, max(len(rows) - 0.5, 0.5))
+    write_figure(fig, path, kind)
+
+
+def write_figure(figure: Any, path: str | Path, kind: str) -> None:
+    """Write a figure: equal figures give equal files, without date and random identifiers. Raises OutputError."""
+    from matplotlib import rc_context
+
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     out = io.BytesIO()
-    fig.savefig(out, format=kind, dpi=150)
+    with rc_context({"svg.hashsalt": "onnxq"}):
+        figure.savefig(out, format=kind, dpi=150, metadata=undated.get(kind))
     write_bytes(path, out.getvalue())
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from onnxq.card.measured import measured
+
 
 @dataclass(frozen=True)
 class NumberFormat:
@@ -136,22 +138,25 @@ class DataUse:
 
 @dataclass(frozen=True)
 class PassRecord:
-    """One executed pass. text: with its options. changed: number of rewrites. seconds: measured."""
+    """One executed pass. text: with its options. changed: number of rewrites. seconds: only beside the model."""
 
     text: str
     changed: int
-    seconds: float
+    seconds: float | None = measured()
 
 
 @dataclass(frozen=True)
 class Resources:
-    """Section 4, resource complexity. seconds, peak_rss_bytes (of the process): measured. threads: 0 is automatic."""
+    """Section 4, resource complexity.
+
+    seconds, peak_rss_bytes (of the process), threads (0 is automatic): of the run, so only beside the model.
+    """
 
     data: tuple[DataUse, ...]
     passes: tuple[PassRecord, ...]
-    seconds: float
-    peak_rss_bytes: int
-    threads: int | None
+    seconds: float | None = measured()
+    peak_rss_bytes: int | None = measured()
+    threads: int | None = measured()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from onnxq.card.measured import without_measured, without_speed
 from onnxq.card.parts import (
     Cost,
     FloatNode,
@@ -29,7 +30,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class CardData:
-    """The contents of a card. Equal inputs give equal cards, except for the fields blanked by `without_measurements`.
+    """The contents of a card. Equal inputs give equal cards, except for what `without_measurements` removes.
 
     versions: {package: version}. pipeline: the passes in text form. widened_biases: {layer: channels whose weight scale
     was widened to fit the bias}. lowering: only for a model lowered to integer operators. search: only if a search
@@ -64,10 +65,9 @@ class CardData:
         return dataclasses.replace(self, evaluation=evaluation)
 
     def without_measurements(self) -> Self:
-        """The card with times, memory and evaluation blanked; the rest is reproducible."""
-        passes = tuple(dataclasses.replace(p, seconds=0.0) for p in self.resources.passes)
-        resources = dataclasses.replace(self.resources, passes=passes, seconds=0.0, peak_rss_bytes=0)
-        return dataclasses.replace(self, resources=resources, evaluation=None)
+        """The card as it is embedded in a model: without times, memory and threads (onnxq.card.measured)."""
+        evaluation = None if self.evaluation is None else without_speed(self.evaluation)
+        return dataclasses.replace(without_measured(self), evaluation=evaluation)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only, `schema` first."""

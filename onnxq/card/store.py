@@ -22,18 +22,22 @@ def card_path(model_path: str | Path) -> Path:
 
 
 def embed(model: Model, card: Card) -> None:
-    """Store the card in the model's metadata (key onnxq.card, compact JSON), replacing an earlier one."""
-    model.set_metadata(CARD_KEY, card.to_json(compact=True))
+    """Store the card in the model's metadata (key onnxq.card, compact JSON), replacing an earlier one.
+
+    What was measured stays out, so that the same command writes the same model.
+    """
+    model.set_metadata(CARD_KEY, card.without_measurements().to_json(compact=True))
 
 
 def read_card(source: str | Path | onnx.ModelProto | Model) -> Card:
     """The card of a model: the one in its metadata, else the .card.json next to it; or a .card.json itself.
 
+    Times and memory, which are not in the model, are taken from the .card.json next to it if that is the same card.
     Raises ModelError if the file cannot be read, has no card, or the card is malformed.
     """
     if isinstance(source, Model):
         text = source.metadata.get(CARD_KEY)
-        return _from_text(text, source.name) if text else _beside(source.path, source.name)
+        return _from_text(text, source.name, source.path) if text else _beside(source.path, source.name)
     if isinstance(source, onnx.ModelProto):
         text = _embedded(source)
         return _from_text(text, "model") if text else _beside(None, "model")
@@ -42,7 +46,7 @@ def read_card(source: str | Path | onnx.ModelProto | Model) -> Card:
     if path.suffix == ".json":
         return Card.from_json(raw, str(path))
     text = _embedded(parse(raw, str(path)))
-    return _from_text(text, str(path)) if text else _beside(path, str(path))
+    return _from_text(text, str(path), path) if text else _beside(path, str(path))
 
 
 def find_card(model: Model) -> Card | None:
@@ -57,8 +61,16 @@ def _embedded(proto: onnx.ModelProto) -> str | None:
     return next((p.value for p in proto.metadata_props if p.key == CARD_KEY), None)
 
 
-def _from_text(text: str, where: str) -> Card:
-    return Card.from_json(text, f"{where}, metadata {CARD_KEY}")
+def _from_text(text: str, where: str, path: Path | None = None) -> Card:
+    """The card in a model's metadata, with the measurements of the card next to it."""
+    card = Card.from_json(text, f"{where}, metadata {CARD_KEY}")
+    if path is None or card != card.without_measurements():
+        return card
+    try:
+        beside = Card.from_json(card_path(path).read_bytes())
+    except (OSError, ModelError):
+        return card
+    return beside if beside.without_measurements() == card else card
 
 
 def _beside(path: Path | None, where: str) -> Card:

@@ -21,8 +21,10 @@ def size(value: float | None) -> str:
     return f"{text}B" if text[-1:].isalpha() else f"{text} B"
 
 
-def seconds(value: float) -> str:
-    """Duration: 0.42 s, 12.3 s, 3 min 05 s, 2 h 10 min."""
+def seconds(value: float | None) -> str:
+    """Duration: 0.42 s, 12.3 s, 3 min 05 s, 2 h 10 min; – for None."""
+    if value is None:
+        return "–"
     if value < 60:
         return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)

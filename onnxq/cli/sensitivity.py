@@ -118,6 +118,7 @@ def command(model: str, target: str, method: str, quiet: bool, **options: Any) -
     found.save(path)
     if not quiet:
         show(found)
+        click.echo(f"took {found.seconds or 0.0:.1f} s")
         click.echo(f"wrote {path}")
 
 

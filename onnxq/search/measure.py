@@ -122,8 +122,8 @@ def _finished(
     created: dict[str, Any],
     started: float,
 ) -> Sensitivity:
-    created["seconds"] = round(time.perf_counter() - started, 3)
-    return Sensitivity(ready.model.sha256, ready.model.name, what.method, tuple(entries), created)
+    seconds = time.perf_counter() - started
+    return Sensitivity(ready.model.sha256, ready.model.name, what.method, tuple(entries), created, seconds)
 
 
 __all__ = ["SensitivityOptions", "measure_sensitivity"]

@@ -8,8 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from onnxq.graph.files import write_bytes, write_text
-from onnxq.plots import check_plot, new_figure
+from onnxq.graph.files import write_text
+from onnxq.plots import check_plot, new_figure, write_figure
 from onnxq.search.least_sensitivity import Front
 from onnxq.search.limits import format_cost
 from onnxq.search.result import LayerChoice, SearchResult
@@ -91,7 +91,7 @@ def plot_layers(result: SearchResult, path: str | Path) -> None:
     axes[-1].set_xlim(-0.7, count - 0.3)
     title = f"{result.model_name}, {result.method}" + (f" on {result.sensitivity}" if result.sensitivity else "")
     axes[0].set_title("; ".join([title, *result.limits]), fontsize=9)
-    _write(fig, path, kind)
+    write_figure(fig, path, kind)
 
 
 def _narrowed(layer: LayerChoice, result: SearchResult) -> bool:
@@ -120,7 +120,7 @@ def plot_front(front: Front, path: str | Path) -> None:
         )
         upper.set_xlabel("% of int8", fontsize=9)
         ax.set_title(f"{front.results[0].model_name}, {front.results[0].sensitivity} sensitivities", fontsize=10)
-    _write(fig, path, kind)
+    write_figure(fig, path, kind)
 
 
 def front_csv(front: Front) -> str:
@@ -161,12 +161,6 @@ def front_rows(front: Front) -> list[list[str]]:
         ]
         for r in front.results
     ]
-
-
-def _write(fig: Any, path: str | Path, kind: str) -> None:
-    out = io.BytesIO()
-    fig.savefig(out, format=kind, dpi=150)
-    write_bytes(path, out.getvalue())
 
 
 __all__ = ["differences", "front_csv", "front_rows", "plot_front", "plot_layers", "rows", "save_front"]

@@ -115,8 +115,8 @@ class SearchResult:
         write_text(path, self.to_toml())
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types only."""
-        table = self.record() | {"seconds": self.seconds, "notes": list(self.notes)}
+        """JSON types only; without the seconds, so that equal results are equal."""
+        table = self.record() | {"notes": list(self.notes)}
         return table | {"layers": [dataclasses.asdict(c) for c in self.layers]}
 
 

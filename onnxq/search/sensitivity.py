@@ -42,7 +42,7 @@ class Sensitivity:
     """Sensitivities of a model's layers, in topological order. Values compare within one file only.
 
     model_sha256: of the float model as read. method: how they were measured. created: profile, samples, probes,
-    seed, loss…, JSON types only.
+    seed, loss…, JSON types only. seconds: that measuring took; not in the file, which the same command repeats.
     """
 
     model_sha256: str
@@ -50,6 +50,7 @@ class Sensitivity:
     method: str
     layers: tuple[LayerSensitivity, ...]
     created: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = field(default=None, compare=False)
 
     def of(self, kind: Kind) -> tuple[LayerSensitivity, ...]:
         """The entries of weights, or of activations."""

@@ -38,7 +38,7 @@ def test_the_saved_file_is_the_model_with_its_card(images: NDArray[np.float32], 
     onnx.checker.check_model(saved, full_check=True)
     card = json.loads((tmp_path / "d.int8.card.json").read_text())
     embedded = {p.key: p.value for p in saved.metadata_props}[CARD_KEY]
-    assert json.loads(embedded) == card
+    assert json.loads(embedded) == result.card.without_measurements().to_dict() != card
     assert onnxq.read_card(tmp_path / "d.int8.onnx") == onnxq.read_card(tmp_path / "d.int8.card.json") == result.card
     np.testing.assert_array_equal(logits(tmp_path / "d.int8.onnx"), logits(result.model))
     assert (tmp_path / "d.int8.onnx").stat().st_size < 0.5 * demo.model_path().stat().st_size
@@ -78,4 +78,4 @@ def test_accuracy_survives(images: NDArray[np.float32]) -> None:
     assert found.top1 >= 0.98
     assert sqnr(result.model) >= 30
     assert result.card.evaluation is not None and result.card.evaluation["top1"] == found.top1
-    assert onnxq.read_card(result.model) == result.card
+    assert onnxq.read_card(result.model) == result.card.without_measurements()

@@ -8,7 +8,7 @@ from onnxq.card import (
     Provenance,
     describe_float,
 )
-from onnxq.card.assembly.paths import without_paths
+from onnxq.card.assembly.paths import without_folders, without_paths
 from onnxq.card.assembly.resources import data_uses
 from onnxq.graph.model import to_proto
 from onnxq.placement.settings import Override
@@ -143,6 +143,19 @@ def test_a_card_is_reproducible_apart_from_what_is_measured():
     assert first != second
     assert first.without_measurements() == second.without_measurements()
     assert first.without_measurements().to_json() == second.without_measurements().to_json()
+    evaluation = {"top1": 0.5, "ms_per_sample": 1.0, "threads": 2, "against": {"top1": 0.6, "samples_per_second": 9.0}}
+    evaluated = first.with_evaluation(evaluation).without_measurements()
+    assert evaluated.evaluation == {"top1": 0.5, "against": {"top1": 0.6}}
+    for text in (evaluated.to_markdown(), evaluated.to_html(), evaluated.summary()):
+        assert "None" not in text
+    assert "peak memory" in first.to_markdown()
+    assert "peak memory of the process" not in evaluated.to_markdown()
+
+
+def test_the_profile_s_folder_is_not_in_a_pipeline():
+    text = "calibrate{profile=../a/mine.toml},insert-qdq{profile=/home/me/mine.toml,calibration=max},x{exclude=a/b}"
+    wanted = "calibrate{profile=mine.toml},insert-qdq{profile=mine.toml,calibration=max},x{exclude=a/b}"
+    assert without_folders(text) == wanted
 
 
 def test_no_folder_of_the_machine_gets_into_a_card(tmp_path):

@@ -33,9 +33,10 @@ def test_the_card_travels_in_the_model_and_beside_it(tmp_path, card):
     embed(source, card)
     path = tmp_path / "m.int8.onnx"
     path.write_bytes(to_proto(source).SerializeToString())
-    assert read_card(path) == card
-    assert read_card(onnx.load(path)) == card
-    assert read_card(load(path)) == card
+    kept = card.without_measurements()
+    assert read_card(path) == kept
+    assert read_card(onnx.load(path)) == kept
+    assert read_card(load(path)) == kept
     assert card_path(path) == tmp_path / "m.int8.card.json"
 
     bare = tmp_path / "bare.onnx"
@@ -47,6 +48,21 @@ def test_the_card_travels_in_the_model_and_beside_it(tmp_path, card):
     assert read_card(bare) == card
     assert read_card(load(bare)) == card
     assert read_card(card_path(bare)) == card
+
+
+def test_what_is_measured_comes_from_the_card_next_to_the_model(tmp_path, card):
+    source, _ = quantized()
+    embed(source, card)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(to_proto(source).SerializeToString())
+    write_text(card_path(path), card.to_json())
+    assert read_card(path) == read_card(load(path)) == card
+    assert read_card(onnx.load(path)) == card.without_measurements()
+
+    write_text(card_path(path), card.with_evaluation(EVALUATION).to_json())  # the card of another model
+    assert read_card(path) == card.without_measurements()
+    write_text(card_path(path), "damaged")
+    assert read_card(path) == card.without_measurements()
 
 
 def test_a_card_of_another_run_replaces_the_former(card):

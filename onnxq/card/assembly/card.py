@@ -9,7 +9,7 @@ from onnxq.card.assembly.float_model import FloatInfo, cost, pretrained
 from onnxq.card.assembly.layers import float_nodes, layer_records
 from onnxq.card.assembly.method import method
 from onnxq.card.assembly.operations import operations
-from onnxq.card.assembly.paths import without_paths
+from onnxq.card.assembly.paths import without_folders
 from onnxq.card.assembly.precision import precision
 from onnxq.card.assembly.remarks import remarks
 from onnxq.card.assembly.resources import resources
@@ -32,7 +32,7 @@ def build_card(model: Model, before: FloatInfo, made: Made, provenance: Provenan
     return Card(
         versions=_versions(),
         profile=_profile(made.profile),
-        pipeline=without_paths(made.pipeline),
+        pipeline=without_folders(made.pipeline),
         method=method(made),
         operations=operations(made, nodes, before.batchnorms, layers),
         precision=precision(made, layers, model.graph, shapes),

@@ -21,6 +21,11 @@ def without_paths(value: Any) -> Any:
     return value
 
 
+def without_folders(pipeline: str) -> str:
+    """A pipeline's text with a profile's file reduced to its name: it must not depend on the current folder."""
+    return without_paths(re.sub(r"(?<=\bprofile=)[^,{}]*[/\\](?=[^,{}/\\])", "", pipeline))
+
+
 def without_local_paths(text: str) -> str:
     """Like without_paths, for texts with node names, which look like paths: only existing paths are reduced."""
 

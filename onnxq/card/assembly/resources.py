@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnxq.card.assembly.paths import without_paths
+from onnxq.card.assembly.paths import without_folders, without_paths
 from onnxq.card.assembly.run import Effort, Provenance
 from onnxq.card.parts import DataUse, PassRecord, Resources
 from onnxq.pipeline import PassReport
@@ -22,8 +22,8 @@ def resources(reports: Sequence[PassReport], provenance: Provenance, effort: Eff
 
 
 def pass_records(reports: Sequence[PassReport]) -> tuple[PassRecord, ...]:
-    """One record per pass, without absolute paths in its options."""
-    return tuple(PassRecord(without_paths(r.text), r.changed, round(r.seconds, 4)) for r in reports)
+    """One record per pass, without folders in its options."""
+    return tuple(PassRecord(without_folders(r.text), r.changed, round(r.seconds, 4)) for r in reports)
 
 
 def data_uses(provenance: Provenance) -> tuple[DataUse, ...]:

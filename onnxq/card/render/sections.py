@@ -190,18 +190,18 @@ def _resources(card: CardData) -> Section:
             rows.append(("preprocessing", inline(use.preprocess)))
     if not r.data:
         rows.append(("calibration data", "none recorded"))
-    rows += [
-        ("time", f"{units.seconds(r.seconds)} in total; {_slowest(card)}"),
-        ("peak memory of the process", units.size(r.peak_rss_bytes)),
-        ("training, fine-tuning", "none"),
-    ]
+    if r.seconds is not None:
+        rows.append(("time", f"{units.seconds(r.seconds)} in total; {_slowest(card)}"))
+    if r.peak_rss_bytes is not None:
+        rows.append(("peak memory of the process", units.size(r.peak_rss_bytes)))
+    rows.append(("training, fine-tuning", "none"))
     if r.threads is not None:
         rows.append(("threads", str(r.threads) if r.threads else "onnxruntime's default"))
     return Section("Resource complexity", tuple(rows), tuple(marked))
 
 
 def _slowest(card: CardData) -> str:
-    passes = sorted(card.resources.passes, key=lambda p: -p.seconds)[:3]
+    passes = sorted(card.resources.passes, key=lambda p: -(p.seconds or 0.0))[:3]
     return ", ".join(f"{p.text.split('{')[0]} {units.seconds(p.seconds)}" for p in passes) or "no pass ran"
 
 

@@ -18,8 +18,10 @@ def summary(card: CardData) -> str:
         f"activations {activations} bits",
         f"size {change(card.cost.file_bytes)}, bit operations {bit_operations_text(card)}",
         f"calibrated by {card.method.activations.clipping} on {'; '.join(map(data_text, card.resources.data)) or '?'}",
-        f"took {units.seconds(card.resources.seconds)}, peak memory {units.size(card.resources.peak_rss_bytes)}",
     ]
+    if card.resources.seconds is not None:
+        memory = units.size(card.resources.peak_rss_bytes)
+        lines.append(f"took {units.seconds(card.resources.seconds)}, peak memory {memory}")
     if card.lowering is not None:
         operators, islands = sum(card.lowering.operators.values()), len(card.lowering.islands)
         lines.append(
