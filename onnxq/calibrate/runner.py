@@ -26,6 +26,7 @@ from onnxq.execution.inner_tensors import Fetcher, observed_model, real_part, sa
 from onnxq.execution.save import model_dir, runnable
 from onnxq.graph.match import consumers, is_float
 from onnxq.graph.model import Model
+from onnxq.graph.randomness import draws
 from onnxq.patterns.attention import from_integers, masked_tensors
 from onnxq.reporting import Progress
 
@@ -65,6 +66,8 @@ def collect(
     inputs = input_specs(model.graph)
     outputs = [name for name in tensors if name not in {spec.name for spec in inputs}]
     workers = run.threads or min(cpus(), MAX_WORKERS)
+    if draws(model.graph):
+        workers = 1  # the order of the batches determines which random numbers each one gets
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(runnable(observed_model(model, outputs), model_dir(model)))
         # Threads that process whole batches are better utilized than threads that share operators, and an operator's

@@ -73,6 +73,8 @@ def _onnxruntime(model: Source, feeds: Feeds, threads: int, name: str) -> Compet
 
     session = runtime.session(runnable_source(model), threads=threads)
     _same_inputs(name, [i.name for i in session.get_inputs()], feeds)
+    if any(array.dtype.kind in "OUS" for array in feeds.values()):  # onnxruntime cannot bind texts
+        return Competitor(name, ONNXRUNTIME, onnxruntime.__version__, lambda: session.run(None, dict(feeds)))
     binding = session.io_binding()
     for key, array in feeds.items():
         binding.bind_ortvalue_input(key, to_value(array))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -30,8 +30,10 @@ class Cut:
     dequantized: str
 
 
-def cut_model(model: Model) -> tuple[onnx.ModelProto, list[Cut]]:
+def cut_model(model: Model, at: Collection[str] | None = None) -> tuple[onnx.ModelProto, list[Cut]]:
     """A QDQ model in which every quantized activation is fed from outside and every layer's result is an output.
+
+    at: names of the QuantizeLinears to cut at, None for all of them.
 
     Each QuantizeLinear (with its grid Clip) reads a new graph input instead of its layer's result; a copy of the chain
     up to a DequantizeLinear quantizes that result. All layers then run in one session and errors do not propagate.
@@ -47,7 +49,7 @@ def cut_model(model: Model) -> tuple[onnx.ModelProto, list[Cut]]:
     copies: dict[str, list[NodeProto]] = {}
     for quantize in model.graph.nodes:
         chain = _chain(quantize)
-        if not chain:
+        if not chain or (at is not None and quantize.name not in at):
             continue
         source, result = entry(quantize), chain[-1].outputs[0]
         if source.name in inputs:

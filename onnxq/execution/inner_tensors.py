@@ -123,8 +123,15 @@ def _from_value(value: Any) -> NDArray:
     return bits.copy().view(ml_dtypes.bfloat16).reshape(shape)  # a copy: the memory is the value's
 
 
-def real_part(values: NDArray, batch: Batch) -> NDArray:
-    """The values without the rows of samples that pad a fixed batch."""
+def dimensions(value: NDArray | Sequence[NDArray]) -> list[Any]:
+    """The shape of a tensor as a list; of a sequence of tensors, the list of their shapes."""
+    return list(value.shape) if isinstance(value, np.ndarray) else [list(np.shape(v)) for v in value]
+
+
+def real_part(values: NDArray | Sequence[NDArray], batch: Batch) -> NDArray:
+    """The values without the rows of samples that pad a fixed batch; of a sequence of tensors, all in one row."""
+    if not isinstance(values, np.ndarray):
+        return np.concatenate([np.zeros(0, np.float32), *(np.ravel(real_part(np.asarray(v), batch)) for v in values)])
     fed = max((len(v) for v in batch.feeds.values() if v.ndim), default=batch.count)
     if batch.count >= fed or values.ndim == 0 or values.shape[0] % fed:
         return values

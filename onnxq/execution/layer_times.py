@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,10 +122,13 @@ def layer_times(
         session = runtime.session(
             runnable_source(model), threads=threads, profile=Path(folder, "profile"), optimized=optimized
         )
-        values = {name: to_value(array) for name, array in feeds.items()}
         names = [o.name for o in session.get_outputs()]
+        if any(array.dtype.kind in "OUS" for array in feeds.values()):  # onnxruntime has no OrtValue of texts
+            run = partial(session.run, names, dict(feeds))
+        else:
+            run = partial(session.run_with_ort_values, names, {name: to_value(a) for name, a in feeds.items()})
         graph = onnx.load(str(optimized), load_external_data=False).graph
-        runs = _runs(lambda: session.run_with_ort_values(names, values), len(graph.node), seconds)
+        runs = _runs(run, len(graph.node), seconds)
         events = json.loads(Path(session.end_profiling()).read_text())
     executed = list(_executed([e for e in events if e["cat"] == "Node"]))
     whole = [e["dur"] for e in events if e["cat"] == "Session" and e["name"] == "model_run"][-runs:]

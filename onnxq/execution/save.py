@@ -16,6 +16,7 @@ from onnxq.execution import runtime
 from onnxq.graph.files import check_writable, default_mode
 from onnxq.graph.model import INLINE_LIMIT, OPSET_MAX, Model, to_proto
 from onnxq.graph.protos import tensor_bytes, tensor_protos
+from onnxq.graph.randomness import fix_seeds
 
 EXTERNAL_SUFFIX = ".data"
 # Tensors smaller than this stay in the model file even if others are external (shapes, scales).
@@ -130,8 +131,10 @@ def _write_values(tensor: TensorProto, base_dir: Path, out) -> None:  # type: ig
 def runnable(proto: onnx.ModelProto, base_dir: Path) -> Iterator[bytes | str]:
     """What onnxruntime can open: the serialized bytes, or for a model over 2 GiB a path in a temporary folder.
 
+    Random numbers are drawn with fixed seeds (graph.randomness); the proto is changed in place.
     Raises OutputError if the weights do not fit in the temporary folder.
     """
+    fix_seeds(proto.graph)
     large = sum(map(tensor_bytes, tensor_protos(proto.graph))) > INLINE_LIMIT
     if not large:
         external_data_helper.load_external_data_for_model(proto, str(base_dir))

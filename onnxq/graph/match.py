@@ -116,9 +116,23 @@ def input_at(node: gs.Node, index: int) -> gs.Tensor | None:
     return node.inputs[index]
 
 
+def is_tensor(value: gs.Tensor) -> bool:
+    """Whether a value is a tensor as far as known. The dtype of a sequence or an optional is that of its elements."""
+    return getattr(value, "type", None) in (None, "tensor_type")
+
+
 def is_float(tensor: gs.Tensor) -> bool:
     """Whether the tensor is known to hold float32 values."""
-    return tensor.dtype is not None and not isinstance(tensor.dtype, int) and np.dtype(tensor.dtype) == np.float32
+    known = tensor.dtype is not None and not isinstance(tensor.dtype, int) and is_tensor(tensor)
+    return known and np.dtype(tensor.dtype) == np.float32
+
+
+def further_outputs(node: gs.Node, outputs: Set[int]) -> list[gs.Tensor]:
+    """The node's outputs after the first that something needs: a node reads them, or they are graph outputs.
+
+    outputs: output_ids(graph).
+    """
+    return [t for t in node.outputs[1:] if not t.is_empty() and (t.outputs or id(t) in outputs)]
 
 
 def rank(tensor: gs.Tensor) -> int | None:

@@ -92,8 +92,12 @@ def _copy(graph: gs.Graph, proto: onnx.GraphProto) -> None:
     for node, inferred in zip(graph.nodes, proto.node, strict=True):
         for tensor in node.outputs:
             value = found.get(tensor.name)
-            if value is not None and not tensor.is_empty() and value.type.HasField("tensor_type"):
+            if value is None or tensor.is_empty():
+                continue
+            if value.type.HasField("tensor_type"):
                 _fill(tensor, value.type.tensor_type, keep_dims=tensor in borders)
+            else:
+                tensor.type = value.type.WhichOneof("value") or tensor.type  # a sequence, an optional
         for attr in inferred.attribute:
             if attr.HasField("g"):
                 _copy(node.attrs[attr.name], attr.g)

@@ -240,8 +240,6 @@ def lower_batchnorm(work: Work, node: gs.Node) -> None:
     constants = [constant_reals(t) for t in node.inputs[1:5]]
     if any(c is None for c in constants) or int(node.attrs.get("training_mode", 0)):
         raise RefusedError("its statistics are computed at run time")
-    if any(t.outputs for t in node.outputs[1:]):
-        raise RefusedError("its statistics outputs are read")
     gamma, beta, mean, var = (c for c in constants if c is not None)
     step = batch_norm(gamma, beta, mean, var, float(node.attrs.get("epsilon", 1e-5)))
     if not step.is_finite:

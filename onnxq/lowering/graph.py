@@ -16,6 +16,7 @@ from onnxq.graph.match import (
     MatchFailure,
     belongs,
     consumers,
+    further_outputs,
     is_constant,
     is_op,
     producer,
@@ -113,6 +114,9 @@ def _lower(work: Work, node: gs.Node) -> None:
             if value is not None:
                 node.inputs[0] = value.tensor
         elif (handler := _handler(node.op)) is not None:
+            further = [] if node.op == "Split" else further_outputs(node, work.outputs)
+            if further:  # no integer operator has it: a mask, indices, a mean
+                raise RefusedError(f"its further output {further[0].name} is read as well")
             handler(work, node)
 
 

@@ -23,7 +23,7 @@ class StepTally:
 
     def add(self, expected: NDArray, found: NDArray) -> None:
         """Add one batch; both arrays have the same shape."""
-        apart = np.abs(expected.astype(np.float64) - found.astype(np.float64))
+        apart = np.atleast_1d(np.abs(expected.astype(np.float64) - found.astype(np.float64)))  # 0-d: also an array
         apart[np.isnan(apart)] = np.inf  # NaN on one side, or infinite on both
         self.elements += apart.size
         if self.scale is not None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.graph.match import consumers, is_op, output_ids, sole_consumer
+from onnxq.graph.match import consumers, is_op, is_tensor, output_ids, sole_consumer
 from onnxq.graph.qdq import entry, is_dequantize, is_quantize
 
 _STEM = re.compile(r"(.+)_quantized(_\d+)?")
@@ -91,7 +91,7 @@ def _vanished(
 
 def is_float(tensor: gs.Tensor) -> bool:
     """Whether a tensor has a floating-point type that numpy supports; an unknown type counts as one."""
-    if tensor.is_empty():
+    if tensor.is_empty() or not is_tensor(tensor):
         return False
     if tensor.dtype is None:
         return True

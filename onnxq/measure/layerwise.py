@@ -26,7 +26,7 @@ from onnxq.data.source import Batch, InputSpec, batches, input_specs
 from onnxq.errors import ConfigError, DataError
 from onnxq.execution import library
 from onnxq.execution.cuts import cut_tensors
-from onnxq.execution.inner_tensors import real_part, run_batch
+from onnxq.execution.inner_tensors import dimensions, real_part, run_batch
 from onnxq.execution.sessions import observed_session, variant_session
 from onnxq.graph.match import producer
 from onnxq.graph.model import Model, load
@@ -134,13 +134,13 @@ def _opened(
             expected = dict(zip(names, run_batch(plain, names, batch), strict=True))
             for p in points:
                 assert p.order is not None
-                expected[p.expected] = np.ascontiguousarray(p.order(expected[p.expected]))
+                expected[p.expected] = np.asarray(p.order(expected[p.expected]), order="C")
             free = dict(zip(found, run_batch(whole, found, batch), strict=True))
             for name, other in zip(names, found, strict=True):
-                if expected[name].shape != free[other].shape:
+                if dimensions(expected[name]) != dimensions(free[other]):
                     raise ConfigError(
-                        f"tensor {name} is {list(expected[name].shape)} in {reference.name} and "
-                        f"{list(free[other].shape)} in {tested.name}: was one lowered from the other?"
+                        f"tensor {name} is {dimensions(expected[name])} in {reference.name} and "
+                        f"{dimensions(free[other])} in {tested.name}: was one lowered from the other?"
                     )
             feeds = {**batch.feeds, **{fed_names[p.found]: expected[p.expected] for p in points}}
             forced = Batch({n: v for n, v in feeds.items() if n in own}, batch.labels, batch.count, batch.names)

@@ -13,6 +13,7 @@ from onnxq.execution.cuts import cut_model
 from onnxq.execution.inner_tensors import Fetcher, output_info, real_part, run_batch
 from onnxq.execution.sessions import observed_session, variant_session
 from onnxq.graph.model import Model
+from onnxq.graph.randomness import draws
 from onnxq.measure.counterparts import Counterpart
 
 # {tensor of the float model: (its values, those of its counterpart)}: as many tensors as fit in memory.
@@ -26,6 +27,7 @@ def lockstep_run(reference: Model, tested: Model, matched: Mapping[str, Counterp
     fed = {t.name for t in reference.graph.inputs}
     inner = [n for n in matched if n not in fed]
     how = {"threads": threads, "optimize": False}
+    random = draws(reference.graph)  # then all values of a batch must come from one run
     with (
         observed_session(reference, inner, **how) as first,
         observed_session(tested, [t.tensor for t in matched.values()], **how) as second,
@@ -34,6 +36,10 @@ def lockstep_run(reference: Model, tested: Model, matched: Mapping[str, Counterp
 
         def run(batch: Batch) -> Iterator[Group]:
             inputs = [n for n in matched if n in fed]
+            if random:
+                values = {n: batch.feeds[n] for n in inputs} | fetcher.fetch(inner, batch)
+                yield _pairs(values, second, {n: t.tensor for n, t in matched.items()}, batch, batch)
+                return
             for group in [*([inputs] if inputs else []), *fetcher.groups(batch.count)]:
                 expected = {n: batch.feeds[n] for n in group} if group is inputs else fetcher.fetch(group, batch)
                 yield _pairs(expected, second, {n: matched[n].tensor for n in group}, batch, batch)
@@ -43,8 +49,8 @@ def lockstep_run(reference: Model, tested: Model, matched: Mapping[str, Counterp
 
 @contextlib.contextmanager
 def isolated_run(reference: Model, tested: Model, matched: Mapping[str, Counterpart], threads: int) -> Iterator[Run]:
-    """The quantized model is fed the float model's values at every QuantizeLinear: isolates each layer's error."""
-    proto, cuts = cut_model(tested)
+    """The quantized model is fed the float model's values at every matched QuantizeLinear: isolates layers' errors."""
+    proto, cuts = cut_model(tested, {t.quantize.name for t in matched.values() if t.quantize is not None})
     by_node = {id(c.quantize): c for c in cuts}
     fed = {n: by_node[id(t.quantize)].fed for n, t in matched.items() if t.quantize is not None}
     measured = {n: by_node[id(t.quantize)].measured if t.quantize is not None else t.tensor for n, t in matched.items()}
@@ -57,15 +63,18 @@ def isolated_run(reference: Model, tested: Model, matched: Mapping[str, Counterp
     names = [n for n in matched if n not in inputs]
     feed_names = [n for n in fed if n not in inputs]
     how = {"threads": threads, "optimize": False}
+    random = draws(reference.graph)
     with observed_session(reference, names, **how) as first, variant_session(proto, tested, **how) as second:
         fetcher = Fetcher(first, names)
 
         def run(batch: Batch) -> Iterator[Group]:
-            values = run_batch(first, feed_names, batch) if feed_names else []
-            feeds = {**batch.feeds, **{fed[n]: v for n, v in zip(feed_names, values, strict=True)}}
+            wanted = names if random else feed_names
+            values = dict(zip(wanted, run_batch(first, wanted, batch), strict=True)) if wanted else {}
+            feeds = {**batch.feeds, **{fed[n]: values[n] for n in feed_names}}
             forced = Batch(feeds, batch.labels, batch.count, batch.names)
-            for group in fetcher.groups(batch.count):
-                yield _pairs(fetcher.fetch(group, batch), second, {n: measured[n] for n in group}, forced, batch)
+            for group in [names] if random else fetcher.groups(batch.count):
+                expected = values if random else fetcher.fetch(group, batch)
+                yield _pairs(expected, second, {n: measured[n] for n in group}, forced, batch)
 
         yield run
 

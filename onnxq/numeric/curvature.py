@@ -44,8 +44,8 @@ def cross_entropy_form(p: Array, jv: Array) -> float:
 
 
 def squared_error_form(jv: Array) -> float:
-    """2 ‖Jv‖² / n, n elements: the Gauss–Newton form of the mean squared error."""
-    return 2.0 * float(np.mean(jv * jv))
+    """2 ‖Jv‖² / n, n elements: the Gauss–Newton form of the mean squared error; 0 of no elements."""
+    return 2.0 * float(np.mean(jv * jv)) if jv.size else 0.0
 
 
 def second_difference(plus: float, middle: float, minus: float, step: float) -> float:

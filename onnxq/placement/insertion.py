@@ -118,7 +118,7 @@ class Inserter:
         """Constants of which an operator picks the values of a quantized tensor (embeddings): its codes."""
         for point in self._placement.points:
             node = producer(point.tensor)
-            values = None if node is None else constant_values(node.inputs[0])
+            values = None if node is None or not node.inputs else constant_values(node.inputs[0])
             if node is None or values is None or self._placement.decisions[node.name].action != "passthrough":
                 continue
             qparams = self.activations[point.tensor.name]

@@ -63,7 +63,8 @@ class Objective:
         """The loss of a batch: on labels, or on the float model's own outputs."""
         if self.loss == "cross-entropy":
             return curvature.cross_entropy(values[0], self.target(reference, labels))
-        return sum(float(np.mean((v.astype(np.float64) - r) ** 2)) for v, r in zip(values, reference, strict=True))
+        errors = [(v.astype(np.float64) - r) ** 2 for v, r in zip(values, reference, strict=True)]
+        return sum(float(np.mean(e)) for e in errors if e.size)
 
     def target(self, reference: Sequence[NDArray], labels: NDArray | None) -> NDArray[np.float64]:
         """Class distributions: one-hot labels if there is one per row, else the float model's probabilities."""

@@ -192,7 +192,7 @@ def test_padding_between_two_codes_stays_float_without_a_quantizer_behind_it() -
 def test_what_computes_new_values_stays_float() -> None:
     texts = {
         'y = Resize<mode="linear">(x_d, , f)': "it interpolates (linear)",
-        "y, i = MaxPool<kernel_shape=[2,2]>(x_d)": "its indices output is read",
+        "y, i = MaxPool<kernel_shape=[2,2]>(x_d)": "its further output i is read as well",
     }
     for text, reason in texts.items():
         made = image("float[2,6,H,W] r, int64[2,6,8,6] i" if "MaxPool" in text else "float[2,6,H,W] r").const(
