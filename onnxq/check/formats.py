@@ -117,6 +117,7 @@ class Formats:
         stored_float = pair(dequantize)
         source = stored_float or dequantize
         info, rule, target = describe(source), self.target.weights, self.target.name
+        granularity = self.target.granularity(node.op)
         if info.scale is None or info.zero_point is None:
             return  # reported with the Q/DQ itself
         if stored_float is not None:
@@ -131,10 +132,10 @@ class Formats:
         axis = channel_axis(node) if index == 1 else None
         if not info.per_channel:
             is_wide = axis is not None and shape is not None and shape[axis] != 1
-            if is_wide and rule.granularity == "per-channel":
+            if is_wide and granularity == "per-channel":
                 problem = f"one scale for its whole weight; {target} takes one per channel, which is more exact"
                 yield self._finding("remark", node, problem)
-        elif rule.granularity == "per-tensor":
+        elif granularity == "per-tensor":
             problem = f"its weight has a scale for each channel; {target} takes one for the tensor"
             yield self._finding("reject", node, problem)
         elif shape is None or axis is None or (info.axis or 0) % len(shape) != axis:

@@ -24,7 +24,7 @@ def layer_plans(job: Job, roles: Roles) -> tuple[list[LayerPlan], list[str]]:
             continue
         layer = _layer_plan(node, job, roles)
         layers.append(layer)
-        if _is_stacked(node, layer.weight) and job.profile.weights.granularity == "per-channel":
+        if _is_stacked(node, layer.weight) and job.profile.granularity(node.op) == "per-channel":
             notes.append(f"{node.name}: its weight is a stack of matrices, which gets one scale")
     return layers, notes
 
@@ -102,7 +102,7 @@ def _layer_plan(node: gs.Node, job: Job, roles: Roles) -> LayerPlan:
     added = roles.biases.get(node)
     reader, at = (node, 2) if added is None else (added.add, added.index)
     # onnxruntime 1.31 fuses scales per column with a stack of matrices and then fails to run.
-    per_channel = rule.granularity == "per-channel" and index == 1 and not _is_stacked(node, weight)
+    per_channel = job.profile.granularity(node.op) == "per-channel" and index == 1 and not _is_stacked(node, weight)
     return LayerPlan(node, weight, index, rule.format(bits), per_channel, input_at(reader, at), (reader, at))
 
 

@@ -95,7 +95,8 @@ class OpRule:
     output: "always" puts Q/DQ on its output in any case; "on-demand" only if a consumer runs in integers.
     dynamic: matrix products of two activations are quantized too. constants: a constant operand is quantized,
     or (float_constants) stays in float. inner: quantized only if a layer is downstream; at the end of a model it stays
-    in float. note: a remark for the user, shown by `onnxq check`.
+    in float. per_tensor: its weight has one scale even if others have one per channel. note: a remark for the user,
+    shown by `onnxq check`.
     """
 
     action: Literal["quantized", "passthrough", "float"] = "quantized"
@@ -104,6 +105,7 @@ class OpRule:
     constants: bool = False
     float_constants: bool = False
     inner: bool = False
+    per_tensor: bool = False
     note: str = ""
 
 
@@ -143,6 +145,10 @@ class Profile:
     def rule(self, op: str) -> OpRule:
         """The rule for an operator of the standard domain; float if the profile does not list it."""
         return self.ops.get(op, _FLOAT)
+
+    def granularity(self, op: str) -> Granularity:
+        """The scales of the weights of an operator: one, or one per output channel."""
+        return "per-tensor" if self.rule(op).per_tensor else self.weights.granularity
 
     def check_bits(self, kind: Literal["weights", "activations"], bits: int, where: str) -> None:
         """Raise ConfigError if the target does not support this width."""

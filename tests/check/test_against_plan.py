@@ -16,9 +16,9 @@ from support.prove.nodes import dequantize_of, node_of
 
 
 def test_sums_by_graph_scheme():
-    all_inputs, shortcut, none = (quantized(p, RESIDUAL) for p in ("onnxruntime-cpu", "openvino", "acl"))
+    all_inputs, shortcut, none = (quantized(p, RESIDUAL) for p in ("onnxruntime-cpu", "openvino", "ascend"))
     only(check(all_inputs, "openvino"), "remark", "add", "both inputs are quantized")
-    only(check(all_inputs, "acl"), "remark", "add", "adds in float, but 2 of its inputs went through Q/DQ")
+    only(check(all_inputs, "ascend"), "remark", "add", "adds in float, but 2 of its inputs went through Q/DQ")
     only(check(shortcut, "onnxruntime-cpu"), "remark", "add", "1 of its inputs are not quantized")
     only(check(none, "openvino"), "remark", "add", "neither input is quantized")
     assert of(check(shortcut, "openvino"), "add") == []

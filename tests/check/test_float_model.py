@@ -24,8 +24,8 @@ def test_a_plain_float_model_passes(profile):
 def test_what_a_profile_runs_in_float():
     text = """g (float[1,4,6,6] x) => (float[1,4] y) <float[4,4,1,1] w>
         { [c] a = Conv(x, w) [gap] p = GlobalAveragePool(a) [flat] f = Flatten(p) [soft] y = Softmax(f) }"""
-    found = check(qdq.model(text), "acl")
-    only(found, "remark", "soft", "Softmax runs in float on acl")
+    found = check(qdq.model(text), "ascend")
+    only(found, "remark", "soft", "Softmax runs in float on ascend")
     only(found, "remark", "gap", "GlobalAveragePool runs in float")
     assert of(found, "flat") == []  # moves values
     assert [f.node for f in check(qdq.model(text), "onnxruntime-cpu") if f.severity == "remark"] == ["soft"]

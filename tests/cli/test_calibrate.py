@@ -170,20 +170,20 @@ def test_statistics_of_one_profile_are_exactly_what_quantize_would_collect(folde
 
 
 def test_statistics_of_another_model_or_profile_are_refused(folder: Path) -> None:
-    succeed("calibrate", "m.onnx", "--data", "d.npz", "-o", "s", "--profile", "acl", cwd=folder)
+    succeed("calibrate", "m.onnx", "--data", "d.npz", "-o", "s", "--profile", "ascend", cwd=folder)
     said = error_of(onnxq("quantize", "m.onnx", "-o", "x.onnx", "--stats", "s", "--profile", "qnn", cwd=folder))
     assert "do not cover tensor" in said
     other = onnx.load(folder / "m.onnx")
     other.graph.doc_string = "another"
     onnx.save(other, folder / "other.onnx")
-    said = error_of(onnxq("quantize", "other.onnx", "-o", "x.onnx", "--stats", "s", "--profile", "acl", cwd=folder))
+    said = error_of(onnxq("quantize", "other.onnx", "-o", "x.onnx", "--stats", "s", "--profile", "ascend", cwd=folder))
     assert "model" in said
 
 
 def test_a_profile_observes_less(folder: Path) -> None:
     everything = succeed("calibrate", "m.onnx", "--data", "d.npz", "-o", "all", cwd=folder).out
-    succeed("calibrate", "m.onnx", "--data", "d.npz", "-o", "acl", "--profile", "acl", cwd=folder)
-    assert set(load_statistics(folder / "acl")) < set(load_statistics(folder / "all"))
+    succeed("calibrate", "m.onnx", "--data", "d.npz", "-o", "ascend", "--profile", "ascend", cwd=folder)
+    assert set(load_statistics(folder / "ascend")) < set(load_statistics(folder / "all"))
     assert "30 samples" in everything
 
 

@@ -83,7 +83,7 @@ def test_a_qdq_model_shows_what_runs_in_integers(profile):
 
 
 def test_adds_in_float_are_seen():
-    assert kinds(quantized("acl"))["Add"] == (0, 0, 1)
+    assert kinds(quantized("ascend"))["Add"] == (0, 0, 1)
 
 
 def test_a_layer_left_in_float_is_seen():

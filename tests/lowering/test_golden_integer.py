@@ -49,8 +49,8 @@ def test_transposes_stand_at_the_borders(profile: str, block: str) -> None:
     model = update_golden.integer(block, profile)
     island = [n.op for n in model.graph.nodes if n.op in ("GlobalAveragePool", "Conv", "Add") and not own(n)]
     moved = [n for n in model.graph.nodes if perm_of(n) is not None]
-    if island:  # what acl leaves float there needs channels-first
-        assert (profile, block) in (("acl", "squeeze and excite"), ("acl", "inverted residual"))
+    if island:  # what ascend leaves float there needs channels-first
+        assert (profile, block) in (("ascend", "squeeze and excite"), ("ascend", "inverted residual"))
         return
     assert inner_transposes(model) == []
     assert len(moved) <= 2

@@ -96,7 +96,7 @@ def test_dynamic_batch() -> None:
 # Elementwise operators
 
 
-@pytest.mark.parametrize("profile", ["acl", "tensorrt", "fbgemm", "qnn", "onnxq"])
+@pytest.mark.parametrize("profile", ["acl", "ascend", "tensorrt", "fbgemm", "qnn", "onnxq"])
 @pytest.mark.parametrize(
     "call", ["Add(t, x)", "Sum(t, x)", "Sum(t, x, x)", "Sum(t)", "Add(t, t)", "Mul(t, x)", "Sub(x, t)", "Add(t, k)"]
 )

@@ -31,7 +31,7 @@ MAIN = "[c1] t = Conv(x, w1) [r1] u = Relu(t) [c2] v = Conv(u, w2)"
 
 
 @pytest.mark.parametrize("inputs", ["v, x", "x, v"])
-@pytest.mark.parametrize(("profile", "quantized"), [("acl", set()), ("tensorrt", {"x"}), ("fbgemm", {"x", "v"})])
+@pytest.mark.parametrize(("profile", "quantized"), [("ascend", set()), ("tensorrt", {"x"}), ("fbgemm", {"x", "v"})])
 def test_schemes_on_an_identity_shortcut(profile: str, quantized: set[str], inputs: str) -> None:
     placement = planned(qdq.model(RESIDUAL.format(body=MAIN, inputs=inputs)), profile)
     assert read_by(placement, "add") == quantized

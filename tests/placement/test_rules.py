@@ -45,7 +45,7 @@ def test_who_decides() -> None:
     assert found["mp"] == ("float", Rule.UNUSED)
     assert found["shifted"] == ("float", Rule.OPERANDS)
     assert found["inner"] == ("float", Rule.BODY)
-    assert decided("acl")["add"] == ("float", Rule.PROFILE)
+    assert decided("ascend")["add"] == ("float", Rule.PROFILE)
     assert decided("onnxq")["out"] == ("float", Rule.INNER)
     assert decided("tensorrt", op_types=("Add",))["c1"] == ("float", Rule.OP_TYPES)
 

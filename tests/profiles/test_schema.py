@@ -12,7 +12,19 @@ from onnxq.graph.axes import LINEAR_OPS
 from onnxq.numeric.formats import QuantFormat
 from onnxq.profiles.schema import Profile, builtin_names, load_profile, parse_profile
 
-KNOWN = {"acl", "fbgemm", "onnxq", "onnxruntime-cpu", "onnxruntime-cuda", "openvino", "qnn", "snpe", "tensorrt", "tvm"}
+KNOWN = {
+    "acl",
+    "ascend",
+    "fbgemm",
+    "onnxq",
+    "onnxruntime-cpu",
+    "onnxruntime-cuda",
+    "openvino",
+    "qnn",
+    "snpe",
+    "tensorrt",
+    "tvm",
+}
 
 MINIMAL = 'name = "mine"\nsummary = "s"\nsource = "s"\n\n[graph]\nscheme = 2\n'
 
@@ -35,7 +47,7 @@ def test_every_profile_loads() -> None:
 # MQBench (Li et al. 2021), table 2: scale form, weight granularity, symmetry, graph scheme, BN folded.
 TABLE_2 = [
     ("tensorrt", "float32", "per-channel", "symmetric", 2, True),
-    ("acl", "float32", "per-channel", "asymmetric", 1, True),
+    ("ascend", "float32", "per-channel", "asymmetric", 1, True),
     ("tvm", "power-of-two", "per-tensor", "symmetric", 3, True),
     ("snpe", "float32", "per-tensor", "asymmetric", 3, True),
     ("fbgemm", "float32", "per-channel", "asymmetric", 3, True),
@@ -58,6 +70,7 @@ OWN = [
     ("onnxruntime-cuda", "int8 symmetric", "int8 symmetric", "float32", 2, "float"),
     ("openvino", "int8 symmetric", "uint8 affine", "float32", 2, "shared"),
     ("qnn", "int8 symmetric", "uint8 affine", "int32", 3, "per-input"),
+    ("acl", "int8 symmetric", "int8 affine", "int32", 3, "per-input"),
     ("onnxq", "int8 symmetric", "uint8 affine", "int32", 2, "per-input"),
 ]
 
@@ -231,3 +244,13 @@ def test_every_field_of_every_table_is_checked() -> None:
     for part in ("graph", "weights", "activations", "limits"):
         refuse(part, type(getattr(profile, part)))
     refuse("ops.Conv", type(profile.rule("Conv")))
+
+
+def test_arm_compute_library_has_scales_per_channel_in_convolutions_only() -> None:
+    """Its FullyConnectedLayer and MatMul take QASYMM8_SIGNED weights, which have one scale."""
+    profile = load_profile("acl")
+    assert {op: profile.granularity(op) for op in LINEAR_OPS} == {
+        op: "per-tensor" if op in ("Gemm", "MatMul") else "per-channel" for op in LINEAR_OPS
+    }
+    assert all(load_profile(n).granularity("Gemm") == load_profile(n).weights.granularity for n in KNOWN - {"acl"})
+    assert profile.rule("Softmax").action == "float"  # its output has a fixed scale there
