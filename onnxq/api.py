@@ -34,7 +34,7 @@ from onnxq.placement.settings import (
     load_search_record,
 )
 from onnxq.profiles.schema import Profile, load_profile
-from onnxq.recipes import quantize_pipeline
+from onnxq.recipes import OPSET, quantize_pipeline, require_convertible
 from onnxq.records import check_keywords, refined
 from onnxq.reporting import PassReport, Reporter, ReporterKeywords
 
@@ -131,6 +131,8 @@ def quantize(
     shapes = samples_from.shapes
     before = describe_float(model, shapes)
     passes = quantize_pipeline(target, settings, profile, strip=requantize)
+    if target.graph.lowered and not qdq:
+        require_convertible(model.graph, OPSET)  # what lowering needs: better refused before calibration than after it
     reports = pipeline.run(model, passes, ctx, verify=verify, save_after=save_after)
     card = build_card(
         model,

@@ -8,7 +8,7 @@ from onnxq.numeric.dyadic import Form
 from onnxq.passes.assign_bits import AssignBits
 from onnxq.passes.calibrate import Calibrate
 from onnxq.passes.convert_float32 import ConvertFloat32
-from onnxq.passes.convert_opset import ConvertOpset
+from onnxq.passes.convert_opset import ConvertOpset, require_convertible
 from onnxq.passes.eliminate_identity import EliminateIdentity
 from onnxq.passes.fold_batchnorm import FoldBatchNorm
 from onnxq.passes.fold_channel_affine import FoldChannelAffine
@@ -58,3 +58,6 @@ def lower_pipeline(rescale: Form = "auto") -> tuple[Pass, ...]:
     from onnxq.passes.lower_dyadic import LowerDyadic
 
     return (ConvertOpset(version=OPSET), LowerDyadic(rescale), FuseResidual(), LayoutNhwc())
+
+
+__all__ = ["OPSET", "lower_pipeline", "prepare_pipeline", "quantize_pipeline", "require_convertible"]

@@ -5,20 +5,22 @@ The ONNX version converter does the work on a copy without the weights. Where it
 
 1. Softmax, LogSoftmax and Hardmax before 13 work on the input flattened to a matrix at `axis`. If only one dimension
    from there on is not 1, this equals the new definition with that axis. (The converter adds Flatten, Shape and
-   Reshape; for Hardmax its result is wrong.)
+   Reshape; for Hardmax its result is wrong, so that they are added here.)
 2. Upsample, and Resize before 11, sample at x_out / scale: coordinate_transformation_mode is asymmetric, and nearest
-   rounds down when enlarging and up when shrinking, as onnxruntime does. (The converter leaves half_pixel.)
+   rounds down when enlarging and up when shrinking, as onnxruntime does: two operators if there may be both. (The
+   converter leaves half_pixel.)
 3. GroupNormalization has a scale and bias per group before 21, and per channel from 21 on. (The converter does not
-   change them.)
+   change them.) The old one is deprecated in its own opsets: where it is not raised to 21, or its channels are unknown,
+   it becomes the InstanceNormalization of a channel per group.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -37,10 +39,44 @@ from onnxq.graph.walk import all_graphs
 from onnxq.pipeline import Pass, PassResult
 
 OPSET_MIN = 7  # the oldest that onnxruntime supports
+GROUPS_SINCE, CHANNELS_SINCE = 18, 21  # GroupNormalization with a scale per group, per channel
 ASIDE = "onnxq.aside"  # domain of the nodes that are hidden from the converter
 INLINE_KINDS = "iufb"
 
-Bridge = Callable[[gs.Node, Names], None]
+Bridge = Callable[["Place"], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A node to convert, in its graph, at the new opset."""
+
+    graph: gs.Graph
+    node: gs.Node
+    names: Names
+
+    def constant(self, what: str, values: np.ndarray) -> gs.Constant:
+        """A constant named after the node."""
+        return gs.Constant(self.names.fresh(f"{self.node.name}_{what}"), values)
+
+    def before(self, op: str, inputs: list[gs.Tensor], attrs: dict[str, Any] | None = None) -> gs.Tensor:
+        """The output of a new node in front of this one."""
+        result = gs.Variable(self.names.fresh(f"{self.node.name}_{op.lower()}"))
+        self._insert(op, inputs, result, attrs, 0)
+        return result
+
+    def shaped_like(self, source: gs.Tensor) -> None:
+        """The node's output gets the shape of `source`, by a Reshape behind it."""
+        shape = self.before("Shape", [source])
+        result, inner = self.node.outputs[0], gs.Variable(self.names.fresh(f"{self.node.name}_matrix"))
+        self.node.outputs[0] = inner
+        self._insert("Reshape", [inner, shape], result, None, 1)
+
+    def _insert(
+        self, op: str, inputs: list[gs.Tensor], result: gs.Tensor, attrs: dict[str, Any] | None, after: int
+    ) -> None:
+        made = gs.Node(op, self.names.fresh(f"{self.node.name}_{op.lower()}"), attrs or {}, inputs, [result])
+        at = next(i for i, n in enumerate(self.graph.nodes) if n is self.node)
+        self.graph.nodes.insert(at + after, made)
 
 
 @dataclass(frozen=True)
@@ -58,25 +94,14 @@ class ConvertOpset(Pass):
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
         before = int(graph.opset)
         if before >= self.version:
-            return PassResult()
+            return _mend(graph, before)
         old = {n.name: _signature(n) for g in all_graphs(graph) for n in g.nodes}
         bridges = _plan(graph, before, self.version)
-        for node, _ in bridges:
-            node.domain = ASIDE
-        try:
-            new = _convert(graph, self.version)
-        finally:
-            for node, _ in bridges:
-                node.domain = None
-        replace_graph(graph, new)
+        replace_graph(graph, _converted(graph, bridges, self.version))
         adopt_nodes(graph)
-        by_name = {n.name: n for g in all_graphs(graph) for n in g.nodes}
-        names = Names(graph)
-        for node, bridge in bridges:
-            twin = by_name[node.name]
-            twin.domain = None
-            bridge(twin, names)
+        _bridge(graph, bridges)
         infer(graph)
+        by_name = {n.name: n for g in all_graphs(graph) for n in g.nodes}
         changed = Counter(n.op for n in by_name.values() if old.get(n.name) != _signature(n))
         ops = ", ".join(f"{op} ({count})" for op, count in sorted(changed.items()))
         note = f"opset {before} to {self.version}; rewritten: {ops or 'no node'}"
@@ -87,6 +112,46 @@ class ConvertOpset(Pass):
             raise PostconditionError(f"the opset is {graph.opset}, not {self.version}")
         if any(n.domain == ASIDE for g in all_graphs(graph) for n in g.nodes):
             raise PostconditionError("a node that was hidden from the converter was not restored")
+
+
+def require_convertible(graph: gs.Graph, version: int) -> None:
+    """Raise PreconditionError if the graph, which is not changed, cannot be raised to an opset."""
+    before = int(graph.opset)
+    if before < version:
+        _converted(graph, _plan(graph, before, version), version)
+
+
+def _converted(graph: gs.Graph, bridges: Sequence[tuple[gs.Node, Bridge]], version: int) -> gs.Graph:
+    """The converter's result, in which the nodes to be bridged are still in domain ASIDE."""
+    for node, _ in bridges:
+        node.domain = ASIDE
+    try:
+        return _convert(graph, version)
+    finally:
+        for node, _ in bridges:
+            node.domain = None
+
+
+def _bridge(graph: gs.Graph, bridges: Sequence[tuple[gs.Node, Bridge]]) -> None:
+    """Convert the nodes that were hidden from the converter; they are found by their names."""
+    around = {n.name: (g, n) for g in all_graphs(graph) for n in g.nodes}
+    names = Names(graph)
+    for node, bridge in bridges:
+        twin_graph, twin = around[node.name]
+        twin.domain = None
+        bridge(Place(twin_graph, twin, names))
+
+
+def _mend(graph: gs.Graph, opset: int) -> PassResult:
+    """Rewrite operators that are deprecated in the graph's own opset, so that the model is a valid one."""
+    if not GROUPS_SINCE <= opset < CHANNELS_SINCE:
+        return PassResult()
+    found = [n for g in all_graphs(graph) for n in g.nodes if is_op(n, "GroupNormalization")]
+    if not found:
+        return PassResult()
+    _bridge(graph, [(node, _as_instances) for node in found])
+    infer(graph)
+    return PassResult(len(found), notes=(f"rewritten: GroupNormalization ({len(found)}), deprecated in opset {opset}",))
 
 
 def _signature(node: gs.Node) -> tuple[str, int, str]:
@@ -105,8 +170,8 @@ def _plan(graph: gs.Graph, before: int, after: int) -> list[tuple[gs.Node, Bridg
             bridge = _resize(node)
         elif is_op(node, "Scan") and before < 9 <= after:
             raise PreconditionError(f"node {node.name} (Scan) has a batch dimension, which opset 9 removed")
-        elif is_op(node, "GroupNormalization") and before < 21 <= after:
-            bridge = _group_norm(node)
+        elif is_op(node, "GroupNormalization") and before < CHANNELS_SINCE:
+            bridge = _group_norm(node) if after >= CHANNELS_SINCE else _as_instances
         if bridge is not None:
             planned.append((node, bridge))
     return planned
@@ -122,35 +187,43 @@ def _softmax(node: gs.Node) -> Bridge | None:
         if len(wide) <= 1:
             new_axis = wide[0] if wide else axis
 
-            def bridge(twin: gs.Node, names: Names) -> None:
-                twin.attrs["axis"] = new_axis
+            def bridge(place: Place) -> None:
+                place.node.attrs["axis"] = new_axis
 
             return bridge
-    if node.op == "Hardmax":
-        raise PreconditionError(f"node {node.name} (Hardmax) reduces several dimensions, which opset 13 cannot express")
-    return None
+    return _flattened if node.op == "Hardmax" else None
+
+
+def _flattened(place: Place) -> None:
+    """Of the input flattened to a matrix, as before opset 13."""
+    node = place.node
+    source, axis = node.inputs[0], int(node.attrs.get("axis", 1))
+    node.inputs[0] = place.before("Flatten", [source], {"axis": axis})
+    node.attrs["axis"] = -1
+    place.shaped_like(source)
 
 
 def _resize(node: gs.Node) -> Bridge:
     scales = np.asarray(node.attrs["scales"]) if "scales" in node.attrs else constant_values(node.inputs[1])
-    if scales is None and node.op == "Resize":
-        raise PreconditionError(f"node {node.name} (Resize): whether it shrinks is only known at run time")
-    enlarges = scales is None or bool(np.all(scales >= 1))  # Upsample never shrinks
-    if scales is not None and not enlarges and np.any(scales > 1):
-        raise PreconditionError(f"node {node.name} ({node.op}) enlarges one axis and shrinks another")
+    nearest = node.attrs.get("mode", "nearest") == "nearest"
+    enlarges = node.op == "Upsample" or (scales is not None and bool(np.all(scales >= 1)))  # Upsample never shrinks
+    shrinks = scales is not None and bool(np.all(scales <= 1))
 
-    def bridge(twin: gs.Node, names: Names) -> None:
+    def bridge(place: Place) -> None:
+        twin = place.node
         values = twin.attrs.pop("scales", None)
-        if values is None:
-            source = twin.inputs[1]
-        else:
-            source = gs.Constant(names.fresh(f"{twin.name}_scales"), np.asarray(values, np.float32))
-        twin.op = "Resize"
+        source = twin.inputs[1] if values is None else place.constant("scales", np.asarray(values, np.float32))
         # Opsets 11 and 12 require a region of interest although only tf_crop_and_resize reads it; later it is optional.
-        region = gs.Constant(names.fresh(f"{twin.name}_roi"), np.zeros(0, np.float32))
-        twin.inputs = [twin.inputs[0], region, source]
+        region = place.constant("roi", np.zeros(0, np.float32))
+        twin.op = "Resize"
         twin.attrs["coordinate_transformation_mode"] = "asymmetric"
-        if twin.attrs.get("mode", "nearest") == "nearest":
+        if nearest and not (enlarges or shrinks):
+            one = place.constant("one", np.ones(1, np.float32))
+            larger, source = place.before("Max", [source, one]), place.before("Min", [source, one])
+            attrs = {**twin.attrs, "nearest_mode": "floor"}
+            twin.inputs[0] = place.before("Resize", [twin.inputs[0], region, larger], attrs)
+        twin.inputs = [twin.inputs[0], region, source]
+        if nearest:
             twin.attrs["nearest_mode"] = "floor" if enlarges else "ceil"
 
     return bridge
@@ -160,17 +233,25 @@ def _group_norm(node: gs.Node) -> Bridge:
     shape = node.inputs[0].shape
     values = [v for v in map(constant_values, node.inputs[1:3]) if v is not None]
     if len(values) < 2 or shape is None or not isinstance(shape[1], int):
-        raise PreconditionError(
-            f"node {node.name} (GroupNormalization) cannot be raised to opset 21: its scale and bias must be constants "
-            "and its number of channels known"
-        )
+        return _as_instances
     repeats = shape[1] // int(node.attrs["num_groups"])
 
-    def bridge(twin: gs.Node, names: Names) -> None:
+    def bridge(place: Place) -> None:
         for i, v in enumerate(values, start=1):
-            twin.inputs[i] = gs.Constant(names.fresh(f"{twin.inputs[i].name}_channels"), np.repeat(v, repeats))
+            stem = place.node.inputs[i].name
+            place.node.inputs[i] = gs.Constant(place.names.fresh(f"{stem}_channels"), np.repeat(v, repeats))
 
     return bridge
+
+
+def _as_instances(place: Place) -> None:
+    """A scale and bias per group: InstanceNormalization with the groups as channels."""
+    node = place.node
+    source, groups = node.inputs[0], int(node.attrs.pop("num_groups"))
+    target = place.constant("groups", np.array([0, groups, -1], np.int64))
+    node.inputs[0] = place.before("Reshape", [source, target])
+    node.op = "InstanceNormalization"
+    place.shaped_like(source)
 
 
 def _convert(graph: gs.Graph, version: int) -> gs.Graph:

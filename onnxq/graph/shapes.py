@@ -15,6 +15,7 @@ from onnxq.errors import first_line
 from onnxq.graph.identity import IdentityMap, IdentitySet
 from onnxq.graph.protos import INT4_TYPES, IR_MIN
 from onnxq.graph.refusal import Refused
+from onnxq.graph.twins import own_nodes, use_twins
 from onnxq.graph.walk import SMALL_BYTES, all_graphs
 from onnxq.operators import attach_functions
 
@@ -31,6 +32,7 @@ def infer(graph: gs.Graph) -> Refused | None:
         with light(graph):
             proto = gs.export_onnx(graph, do_type_check=False)
         proto.ir_version = max(proto.ir_version, IR_MIN)  # below 4, initializers that are not inputs have no type
+        use_twins(proto.graph)
         attach_functions(proto)  # inference of com.onnxq operators goes through their function bodies
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as err:
@@ -89,7 +91,7 @@ def graph_type(elem_type: int) -> np.dtype | int:
 def _copy(graph: gs.Graph, proto: onnx.GraphProto) -> None:
     borders = IdentitySet((*graph.inputs, *graph.outputs))
     found = {v.name: v for v in (*proto.value_info, *proto.output)}
-    for node, inferred in zip(graph.nodes, proto.node, strict=True):
+    for node, inferred in zip(graph.nodes, own_nodes(proto), strict=True):
         for tensor in node.outputs:
             value = found.get(tensor.name)
             if value is None or tensor.is_empty():

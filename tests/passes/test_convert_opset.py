@@ -62,7 +62,18 @@ OLD = [
     (7, "b = Greater(x, c) y = Cast<to = 1>(b)", "float c = {0.1}"),
     (9, "t = Squeeze(k) o = Scatter<axis = 0>(c4, k, v) y = Add(o, v)", "int64[1] k = {2}, float[1] v, float[4] c4"),
     (16, 'y = GridSample<mode = "bilinear">(x, g)', "float[2,3,3,2] g"),
+    (10, "y = Resize(x, s)", "float[4] s = {1, 1, 2, 0.5}"),
+    (10, "y = Resize(x, s)", "float[4] s = {1, 2, 0.7, 1.5}"),
+    (10, 'y = Resize<mode = "linear">(x, s)', "float[4] s = {1, 1, 2, 0.5}"),
+    (10, "k = Abs(s) y = Resize(x, k)", "float[4] s = {1, 1, -1.5, 0.4}"),
+    (10, 'k = Abs(s) y = Resize<mode = "linear">(x, k)', "float[4] s = {1, 1, -1.5, 0.4}"),
+    (11, "y = Hardmax<axis = 1>(x)", ""),
+    (11, "y = Hardmax<axis = -2>(x)", ""),
+    (11, "y = Hardmax<axis = 0>(x)", ""),
+    (7, "y = Hardmax(x)", ""),
     (18, "y = GroupNormalization<num_groups = 2>(x, a, a)", "float[2] a = {0.5, 2}"),
+    (18, "b = Abs(a) y = GroupNormalization<num_groups = 2, epsilon = 0.1>(x, a, b)", "float[2] a = {0.5, -2}"),
+    (20, "y = GroupNormalization<num_groups = 4>(x, c4, c4)", "float[4] c4 = {0.5, 1, 2, 3}"),
     (10, "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)", "float s = {0.1}, int8 z = {3}"),
 ]
 
@@ -111,14 +122,26 @@ def test_a_softmax_over_one_wide_dimension_stays_one_node():
     assert proof.node("y").attrs["axis"] == 1
 
 
-def test_what_opset_13_cannot_express_is_refused():
-    source = load(old(11, "[h] y = Hardmax<axis = 1>(x)", ""))
-    with pytest.raises(PreconditionError, match=r"node h .Hardmax. reduces several dimensions"):
-        pipeline.run(source, [ConvertOpset(version=13)], PassContext(source))
-    mixed = load(old(10, "[r] y = Resize(x, s)", "float[4] s = {1, 1, 2, 0.5}"))
-    with pytest.raises(PreconditionError, match=r"node r .Resize. enlarges one axis and shrinks another"):
-        pipeline.run(mixed, [ConvertOpset(version=13)], PassContext(mixed))
-    assert (mixed.opset, [n.op for n in mixed.graph.nodes]) == (10, ["Resize"])
+@pytest.mark.parametrize("version", [13, 18, 20])
+def test_what_its_own_opset_deprecates_is_rewritten(version):
+    """GroupNormalization of opsets 18 to 20 runs in onnxruntime, but onnx calls the model invalid."""
+    text = """g (float[N,4,H,W] x, bool c) => (float[N,4,H,W] y, float[N,4,H,W] z) <float[2] a, float[4] b> {
+        y = GroupNormalization<num_groups = 2>(x, a, a)
+        z = If(c) <then_branch = t () => (float[N,4,H,W] u) { u = GroupNormalization<num_groups = 4>(y, b, b) },
+                   else_branch = e () => (float[N,4,H,W] v) { v = Relu(x) }> }"""
+    proof = prove(floating.proto(text, opset=18), ConvertOpset(version=version), tolerance=1e-6)
+    onnx.checker.check_model(to_proto(proof.model), full_check=True)
+    assert (proof.changed, proof.model.opset) == ((2 if version <= 18 else proof.changed), max(18, version))
+    assert proof.ops["InstanceNormalization"] == 2 and "GroupNormalization" not in proof.ops
+
+
+def test_a_hardmax_of_unknown_rank_is_flattened():
+    text = "g (float[N,3,4] x, int64[k] s) => (float y) { r = Reshape(x, s) y = Hardmax<axis = -2>(r) }"
+    source = floating.proto(text, opset=11)
+    converted = load(source)
+    pipeline.run(converted, [ConvertOpset(version=13)], PassContext(converted))
+    feed = {"x": np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32), "s": np.array([2, 2, 6])}
+    assert np.array_equal(run(source, feed)["y"], run(converted, feed)["y"])
 
 
 def test_the_batched_scan_of_opset_8_is_refused():
