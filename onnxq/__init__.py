@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from onnxq.card import Card, read_card
     from onnxq.data.options import DataOptions, RunOptions
     from onnxq.execution.benchmark import bench
-    from onnxq.execution.library import library_path
-    from onnxq.execution.runtime import session
+    from onnxq.execution.runtime import library_path, session
     from onnxq.graph.model import Model, load
     from onnxq.lowered import Lowered, lower
     from onnxq.measure.accuracy import evaluate
@@ -47,7 +46,7 @@ _PUBLIC = {
     "SensitivityOptions": "onnxq.search.options",
     "bench": "onnxq.execution.benchmark",
     "evaluate": "onnxq.measure.accuracy",
-    "library_path": "onnxq.execution.library",
+    "library_path": "onnxq.execution.runtime",
     "load": "onnxq.graph.model",
     "load_profile": "onnxq.profiles.schema",
     "lower": "onnxq.lowered",

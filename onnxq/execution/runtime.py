@@ -87,6 +87,14 @@ def session(
     return _open(str(path), str(path), options, providers)
 
 
+def library_path() -> str:
+    """The kernel library, as `SessionOptions.register_custom_ops_library` takes it: a str, not a Path.
+
+    Raises OnnxqError if there is none (see onnxq.execution.library.library_path).
+    """
+    return str(library.library_path())
+
+
 def _onnxruntime() -> Any:
     try:
         import onnxruntime
