@@ -1,5 +1,14 @@
 """Every error a user can cause. The command line prints `str(error)` on one line and exits with `exit_code`."""
 
+import contextlib
+import re
+
+# Control characters; marks that reverse or hide text; separators of lines; and halves of characters, by which Python
+# represents bytes of a file name that are not UTF-8.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+
 
 class OnnxqError(Exception):
     """Base class. The message states what is wrong, where, and how to fix it."""
@@ -63,6 +72,20 @@ class PostconditionError(PassError):
 
 class VerificationError(PassError):
     """A value-preserving pass changed the model's outputs."""
+
+
+def printable(text: str) -> str:
+    """Text with what a terminal would obey, or a reader would not see, escaped: \\x1b."""
+    if not text.isprintable():
+        with contextlib.suppress(UnicodeError):  # UTF-8 of a file name, where Python takes names to be ASCII (LC_ALL=C)
+            text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    return _UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code  # of a file name that is not UTF-8
+    return f"\\x{byte:02x}" if byte < 0x100 else f"\\u{code:04x}"
 
 
 def first_line(err: BaseException) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from onnxq.errors import printable
 from onnxq.graph.match import MatchFailure
 
 Progress = Callable[[int, int | None], None]  # units done, total units (None: unknown)
@@ -34,7 +35,7 @@ def describe(report: PassReport) -> str:
         lines.append(f"  not changed ({len(nodes)}): {reason}: {shown}")
     lines += [f"  {note}" for note in report.notes]
     lines += [f"  verified: output {name} differs by at most {value:.3g}" for name, value in report.differences.items()]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def silent(_message: str) -> None:

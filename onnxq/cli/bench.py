@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.common import progress, say
+from onnxq.cli.common import progress
 from onnxq.cli.output import check_outputs, deliver, json_text, print_table
+from onnxq.cli.terminal import out, say
 from onnxq.cli.values import parse_shapes
 
 if TYPE_CHECKING:
@@ -66,9 +67,9 @@ def _show(result: Benchmark) -> None:
     threads = f"{result.threads} thread(s)" if result.threads else "each runtime's default number of threads"
     inputs = ", ".join(f"{name} {what}" for name, what in result.inputs.items())
     kernels = f"; kernels: {result.isa}" if result.isa else ""
-    click.echo(f"\n{inputs}; {threads}; {result.cpu}{kernels}")
+    out("", f"{inputs}; {threads}; {result.cpu}{kernels}")
     if result.layers is not None:
-        click.echo()
+        out()
         _show_layers(result.layers)
 
 
@@ -84,19 +85,20 @@ def _show_layers(times: LayerTimes) -> None:
         traffic = [f"{1e-3 * layer.bytes_moved:.0f}", f"{layer.gbytes:.1f}"]
         rows.append([layer.node, layer.op, _milliseconds(layer.ms), f"{100 * layer.share:.1f} %", *work, *traffic])
     print_table(heads, rows, left=2)
-    click.echo()
+    out()
     ops = [
         [op, str(count), _milliseconds(ms), f"{100 * share:.1f} %"] for op, (count, ms, share) in times.by_op().items()
     ]
     print_table(("op", "nodes", "ms", "share"), ops)
     nodes = sum(layer.ms for layer in times.layers)
-    click.echo(
-        f"\nnodes {_milliseconds(nodes)} ms, whole run {_milliseconds(times.run_ms)} ms, both under the profiler, "
-        f"{times.runs} runs\n"
-        f"ceiling {times.ceiling_gops:.0f} GOP/s ({times.ceiling}); largest losses against it:"
+    out(
+        "",
+        f"nodes {_milliseconds(nodes)} ms, whole run {_milliseconds(times.run_ms)} ms, both under the profiler, "
+        f"{times.runs} runs",
+        f"ceiling {times.ceiling_gops:.0f} GOP/s ({times.ceiling}); largest losses against it:",
     )
     for layer in times.worst():
-        click.echo(f"  {_lost(layer)}")
+        out(f"  {_lost(layer)}")
 
 
 def _lost(layer: LayerTime) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from onnxq.cli.common import data_options, open_source, output_path, progress, run_of, samples_of
+from onnxq.cli.terminal import out
 
 
 @click.command("calibrate")
@@ -36,7 +37,7 @@ def command(
         files = [*shards, *filter(None, (model, *more_shards))]
         merged = merge_files(files)
         save_statistics(merged, target)
-        click.echo(f"merged {len(files)} files: {len(merged)} tensors, {merged.provenance.get('samples', 0)} samples")
+        out(f"merged {len(files)} files: {len(merged)} tensors, {merged.provenance.get('samples', 0)} samples")
         return
     if model is None or more_shards:
         raise ConfigError("give one model (or --merge FILE FILE …)")
@@ -66,4 +67,4 @@ def command(
     tensors = plan(loaded.graph, profile, settings).observed() if profile else observable(loaded)
     with progress("calibrating") as bar:
         stats = collect(loaded, tensors, source, run_of(options, resume=target), bar)
-    click.echo(f"{len(stats)} tensors on {stats.provenance['samples']} samples, saved in {target}")
+    out(f"{len(stats)} tensors on {stats.provenance['samples']} samples, saved in {target}")

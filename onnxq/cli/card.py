@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from onnxq.cli.terminal import out_text
+
 
 @click.command("card")
 @click.argument("model")
@@ -25,7 +27,7 @@ def command(model: str, form: str, output: str | None) -> None:
     elif form == "md" and sys.stdout.isatty():
         _print_markdown(text)
     else:
-        click.echo(text, nl=False)
+        out_text(text)
 
 
 def _print_markdown(text: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli.output import first_of, json_text, print_table
+from onnxq.cli.terminal import out, out_text
 
 if TYPE_CHECKING:
     from onnxq.check.findings import Finding
@@ -51,13 +52,13 @@ def command(model: str, profile: str | None, integer_only: bool, strict: bool, a
             "remarks": remarks,
             "findings": [f.to_dict() for f in findings],
         }
-        click.echo(json_text(report), nl=False)
+        out_text(json_text(report))
     else:
         if findings:
             print_table(("", "node", "problem", "fix"), _rows(findings), left=4)
-            click.echo()
+            out()
         verdict = "would reject it" if rejected else "accepts it"
-        click.echo(f"{loaded.name}: {target.name} {verdict}; {rejected} rejected, {remarks} remark(s)")
+        out(f"{loaded.name}: {target.name} {verdict}; {rejected} rejected, {remarks} remark(s)")
     if rejected or (strict and remarks):
         sys.exit(1)
 
@@ -78,15 +79,15 @@ def _integer_only(model: str, as_json: bool) -> None:
             "integer_only": quantized and not found,
             "float": [f.to_dict() for f in found],
         }
-        click.echo(json_text(report), nl=False)
+        out_text(json_text(report))
     elif not quantized:
-        click.echo(f"{loaded.name} is not integer-only: it is not quantized")
+        out(f"{loaded.name} is not integer-only: it is not quantized")
     elif found:
         print_table(("node", "operator", "why it is float"), [[f.node, f.op, f.reason] for f in found], left=3)
-        click.echo()
-        click.echo(f"{loaded.name} is not integer-only: {len(found)} float operator(s) between integers")
+        out()
+        out(f"{loaded.name} is not integer-only: {len(found)} float operator(s) between integers")
     else:
-        click.echo(
+        out(
             f"{loaded.name} is integer-only: no float operator between the first QuantizeLinear and the last "
             "DequantizeLinear"
         )

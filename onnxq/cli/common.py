@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from onnxq.cli.terminal import rendered, say
 from onnxq.cli.values import parse_shapes
-from onnxq.errors import ConfigError
+from onnxq.errors import ConfigError, printable
 from onnxq.numeric.formats import DEFAULT_WEIGHT_RANGE
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def reporter(bar: Progress | None = None, quiet: bool = False) -> Reporter:
     """Reports messages and pass reports to stderr, and progress to a bar; nothing if quiet."""
     from onnxq.reporting import Reporter, describe
 
-    return Reporter() if quiet else Reporter(say, lambda report: say(describe(report)), bar)
+    return Reporter() if quiet else Reporter(say, lambda report: say(*describe(report).split("\n")), bar)
 
 
 def open_source(model: Model, samples: DataOptions, required: str = "") -> DataSource | None:
@@ -93,11 +94,6 @@ def open_source(model: Model, samples: DataOptions, required: str = "") -> DataS
     for note in source.notes:
         say(note)
     return source
-
-
-def say(message: str) -> None:
-    """Print one line of information on stderr; stdout is reserved for results."""
-    click.echo(message, err=True)
 
 
 @contextlib.contextmanager
@@ -158,5 +154,7 @@ def table(title: str, columns: list[tuple[str, str]], rows: list[list[str]]) -> 
     for heading, align in columns:
         out.add_column(heading, justify="right" if align == "right" else "left", overflow="fold")
     for row in rows:
-        out.add_row(*(Text(cell) for cell in row))
-    console.print(out)
+        out.add_row(*(Text(printable(cell)) for cell in row))
+    with console.capture() as captured:
+        console.print(out)
+    rendered(captured.get())

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.common import data_options, open_source, output_path, progress, samples_of, say, table
+from onnxq.cli.common import data_options, open_source, progress, samples_of, table
+from onnxq.cli.output import check_outputs, deliver, json_text
+from onnxq.cli.terminal import out, say
+
+if TYPE_CHECKING:
+    from onnxq.measure.comparison import Comparison
 
 
 @click.command("compare")
@@ -18,6 +23,7 @@ from onnxq.cli.common import data_options, open_source, output_path, progress, s
 )
 @click.option("--top", type=click.IntRange(0), default=20, show_default=True, help="Rows to print; 0 prints all.")
 @click.option("--csv", "csv_file", metavar="FILE", help="Write all rows as CSV, worst first; - prints them instead.")
+@click.option("--json", "json_file", metavar="FILE", help="Write everything as JSON; - prints it instead.")
 @click.option(
     "--plot", metavar="FILE.png", help="Plot SQNR and cosine over the depth of the network (.png, .svg, .pdf)."
 )
@@ -29,19 +35,17 @@ def command(
     isolated: bool,
     top: int,
     csv_file: str | None,
+    json_file: str | None,
     plot: str | None,
     quiet: bool,
     **options: Any,
 ) -> None:
     """Show where QUANT differs from FLOAT: SQNR and cosine of every activation on the same samples, worst first."""
-    from onnxq.graph.files import write_text
     from onnxq.graph.model import load
     from onnxq.measure.compare import compare
     from onnxq.plots import check_plot, plot_comparison
 
-    for path in (csv_file, plot):
-        if path not in (None, "-"):
-            output_path(str(path))
+    check_outputs(csv_file, json_file, plot)
     if plot is not None:
         check_plot(plot)
     reference = load(float_model)
@@ -59,12 +63,12 @@ def command(
     if plot is not None:
         plot_comparison(result, plot)
         say(f"wrote {plot}")
-    if csv_file == "-":
-        click.echo(result.to_csv(), nl=False)
-        return
-    if csv_file is not None:
-        write_text(csv_file, result.to_csv())
-        say(f"wrote {csv_file}")
+    report = (json_file, lambda: json_text(result.to_dict()))
+    deliver(lambda: _show(result, top, isolated), report, (csv_file, result.to_csv))
+
+
+def _show(result: Comparison, top: int, isolated: bool) -> None:
+    """Print the worst activations. top: how many, 0 for all."""
     heads = ["layer", "op", "SQNR dB", "cosine", "max error", "bits", "weight bits", "weight SQNR dB"]
     if isolated:
         heads.insert(3, "alone dB")
@@ -80,7 +84,7 @@ def command(
     told = f"{len(result.rows)} activations compared on {result.samples} samples, worst first"
     told += f"; {hidden} more rows with --top 0 or --csv" if hidden else ""
     told += f"; {len(result.skipped)} have no counterpart in {result.quantized_model}" if result.skipped else ""
-    click.echo(f"\n{told}")
+    out("", f"{told}")
 
 
 def decibels(value: float | None) -> str:

@@ -6,13 +6,14 @@ import contextlib
 import io
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
-from onnxq.cli.common import progress, say
-from onnxq.cli.output import print_table
+from onnxq.cli.common import progress
+from onnxq.cli.output import json_flag, json_text, print_table
+from onnxq.cli.terminal import out, out_text, say
 
 if TYPE_CHECKING:
     from onnxq.measure.evaluation import Evaluation
@@ -26,7 +27,8 @@ VARIANTS = (("int8", 8), ("int4 weights", 4))
     "-o", "--output", "folder", help="Save models, cards and data in this folder, for trying the other commands."
 )
 @click.option("--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile.")
-def command(folder: str | None, profile: str) -> None:
+@json_flag
+def command(folder: str | None, profile: str, as_json: bool) -> None:
     """Quantize a bundled handwritten-digit network to int8 and to int4 weights, and show the loss of accuracy.
 
     The network (batch normalization, residuals, depthwise convolution) and the UCI digits come with onnxq.
@@ -45,7 +47,7 @@ def command(folder: str | None, profile: str) -> None:
             f"evaluating on {len(validation['labels'])}"
         )
         baseline = evaluate(float_model, validation, batch_size=1, threads=1)
-        rows = [_row("float32", float_model, baseline)]
+        rows = [_figures("float32", float_model, baseline)]
         results = []
         for heading, bits in VARIANTS:
             with progress(f"{heading}: calibrating") as bar:
@@ -56,12 +58,14 @@ def command(folder: str | None, profile: str) -> None:
                 found = result.evaluate(float_model, validation, batch_size=1, threads=1, progress=bar)
             path = where / f"digits.{heading.split()[0]}.onnx"
             result.save(path)
-            rows.append(_row(heading, path, found))
+            rows.append(_figures(heading, path, found))
             results.append(result)
-        columns = ("model", "top-1", "same as float", "logit SQNR", "file", "latency")
-        print_table(columns, rows)
-        click.echo("")
-        click.echo(results[0].card.summary())
+        if as_json:
+            out_text(json_text({"profile": profile, "models": rows}))
+        else:
+            columns = ("model", "top-1", "same as float", "logit SQNR", "file", "latency")
+            print_table(columns, [_row(**figures) for figures in rows])
+            out("", *results[0].card.summary().split("\n"))
         if folder:
             say(f"models, cards and data are in {folder}; to view a card: onnxq card {where / 'digits.int8.onnx'}")
 
@@ -79,17 +83,23 @@ def _keep_inputs(folder: Path) -> None:
         write_bytes(folder / f"{name}.npz", content.getvalue())
 
 
-def _row(heading: str, path: Path, found: Evaluation) -> list[str]:
+def _figures(heading: str, path: Path, found: Evaluation) -> dict[str, Any]:
+    """The figures of one model, JSON types only; None where the float model is itself."""
     against = found.against
     sqnr = next(iter(against.outputs.values())).sqnr_db if against and against.outputs else None
-    return [
-        heading,
-        _percent(found.top1),
-        _percent(against.agreement) if against else "",
-        f"{sqnr:.1f} dB" if sqnr is not None else "",
-        f"{path.stat().st_size / 1024:.0f} KiB",
-        f"{found.ms_per_sample:.2f} ms",
-    ]
+    return {
+        "model": heading,
+        "top1": found.top1,
+        "agreement": against.agreement if against else None,
+        "sqnr_db": sqnr,
+        "size": path.stat().st_size,
+        "ms_per_sample": found.ms_per_sample,
+    }
+
+
+def _row(model: str, top1: Any, agreement: Any, sqnr_db: Any, size: int, ms_per_sample: float) -> list[str]:
+    sqnr = f"{sqnr_db:.1f} dB" if sqnr_db is not None else ""
+    return [model, _percent(top1), _percent(agreement), sqnr, f"{size / 1024:.0f} KiB", f"{ms_per_sample:.2f} ms"]
 
 
 def _percent(share: float | None) -> str:

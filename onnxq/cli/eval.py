@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.common import data_options, open_source, output_path, progress, samples_of, say, table
+from onnxq.cli.common import data_options, open_source, progress, samples_of, table
+from onnxq.cli.output import check_outputs, deliver, json_text
+from onnxq.cli.terminal import out
 
 if TYPE_CHECKING:
     from onnxq.measure.evaluation import Evaluation
@@ -24,11 +25,10 @@ def command(
     model: str, against: str | None, output: str | None, json_file: str | None, quiet: bool, **options: Any
 ) -> None:
     """Measure accuracy and speed of MODEL on samples, and its distance from the float model."""
-    from onnxq.graph.files import write_text
     from onnxq.graph.model import load
     from onnxq.measure.accuracy import evaluate
 
-    target = output_path(json_file) if json_file not in (None, "-") else None
+    check_outputs(json_file)
     loaded = load(model)
     source = open_source(loaded, samples_of(options), required="eval")
     with progress("evaluating") as bar:
@@ -41,14 +41,7 @@ def command(
             output=output,
             progress=None if quiet else bar,
         )
-    text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    if json_file == "-":
-        click.echo(text, nl=False)
-        return
-    show(result)
-    if target is not None:
-        write_text(target, text)
-        say(f"wrote {target}")
+    deliver(lambda: show(result), (json_file, lambda: json_text(result.to_dict())))
 
 
 def show(result: Evaluation) -> None:
@@ -73,17 +66,17 @@ def show(result: Evaluation) -> None:
     rows.append(row("ms per sample", f"{result.ms_per_sample:.2f}", each))
     table("", heads, rows)
     threads = f"{result.threads} thread(s)" if result.threads else "onnxruntime's default number of threads"
-    click.echo(f"\nbatch {result.batch_size}, {threads}; ± is one standard error")
+    out("", f"batch {result.batch_size}, {threads}; ± is one standard error")
     if other is None:
         return
     if other.agreement is not None:
         told = f"agreement with {other.model}: {percent(other.agreement)}, KL {other.kl:.4g} nats"
         if other.lost is not None:
             told += f", {other.lost} lost and {other.gained} gained"
-        click.echo(told)
+        out(told)
     for name, found in other.outputs.items():
         sqnr = "equal" if found.sqnr_db is None else f"SQNR {found.sqnr_db:.2f} dB"
-        click.echo(f"output {name}: {sqnr}, cosine {found.cosine:.6f}, largest error {found.max_abs_error:.4g}")
+        out(f"output {name}: {sqnr}, cosine {found.cosine:.6f}, largest error {found.max_abs_error:.4g}")
 
 
 def percent(share: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli.output import first_of, json_text, print_table
+from onnxq.cli.terminal import out, out_text
 from onnxq.cli.values import parse_shapes
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def command(model: str, as_json: bool, shapes: tuple[str, ...]) -> None:
 
     found = inspect_model(load(model), parse_shapes(shapes))
     if as_json:
-        click.echo(json_text(found.to_dict()), nl=False)
+        out_text(json_text(found.to_dict()))
         return
     _head(found)
     _layers(found)
@@ -37,21 +38,21 @@ def _head(found: Inspection) -> None:
     made_by = f", made by {found.producer}" if found.producer else ""
     kind = "quantized" if found.quantized else "float"
     profile = f" for {found.profile}" if found.profile else ""
-    click.echo(
+    out(
         f"{found.name}: {kind}{profile}, {found.nodes} nodes, {units.size(found.file_bytes)}, opset {found.opset}, "
         f"IR {found.ir_version}{made_by}"
     )
     others = [f"{domain} {version}" for domain, version in found.domains.items() if domain != "ai.onnx"]
     if others:
-        click.echo(f"other domains: {', '.join(others)}")
+        out(f"other domains: {', '.join(others)}")
     for label, values in (("input ", found.inputs), ("output", found.outputs)):
         for value in values:
-            click.echo(f"{label}  {value.name}  {value.dtype} {value.shape}")
+            out(f"{label}  {value.name}  {value.dtype} {value.shape}")
     for body in found.bodies:
-        click.echo(f"body    {body}, counted as executed once")
+        out(f"body    {body}, counted as executed once")
     for note in (*found.notes, *found.assumed):
-        click.echo(f"note    {note}")
-    click.echo()
+        out(f"note    {note}")
+    out()
 
 
 def _layers(found: Inspection) -> None:
@@ -77,21 +78,22 @@ def _layers(found: Inspection) -> None:
     print_table(("layer", "op", "weight", "MACs", "params", "w bits", "a bits", "size", "BOPS"), rows, left=3)
     if total.unknown:
         shown = first_of(total.unknown)
-        click.echo(f"\nunknown and excluded from the totals: MACs of {len(total.unknown)} layer(s), {shown}")
+        out("", f"unknown and excluded from the totals: MACs of {len(total.unknown)} layer(s), {shown}")
         if any("?" in v.shape or not v.shape.replace("×", "").isdecimal() for v in found.inputs):
-            click.echo("give the shapes that the model leaves open: --input-shape NAME:1x3x224x224")
+            out("give the shapes that the model leaves open: --input-shape NAME:1x3x224x224")
     maps = found.feature_maps
     if maps is not None:
         which = 1 if found.quantized else 0
         saved = f" (in float {units.size(maps.peak[0])})" if found.quantized else ""
-        click.echo(
-            f"\nfeature maps: largest {units.size(maps.largest[which])}, peak {units.size(maps.peak[which])}{saved}, "
-            f"{maps.count} maps"
+        out(
+            "",
+            f"feature maps: largest {units.size(maps.largest[which])}, peak {units.size(maps.peak[which])}{saved}, "
+            f"{maps.count} maps",
         )
 
 
 def _operators(found: Inspection) -> None:
-    click.echo()
+    out()
     kinds = [("in integers", "integer"), ("fused", "fused"), ("in float", "in_float"), ("on indices", "index")]
     kinds += [("on constants", "constant"), ("Q/DQ", "qdq")]
     used = [(head, name) for head, name in kinds if any(getattr(o, name) for o in found.operators)]

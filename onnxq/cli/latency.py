@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from onnxq.cli.common import output_path, progress, say, table
+from onnxq.cli.common import output_path, progress, table
+from onnxq.cli.terminal import out, say
 from onnxq.cli.values import parse_shapes, parse_widths
 
 
@@ -50,8 +51,6 @@ def command(model: str, output: str, quiet: bool, bits: str, shapes: tuple[str, 
     ]
     table("", heads, lines)
     whole = ", ".join(f"{1e3 * seconds:.3f} ms at {b} bits" for b, seconds in found.whole.items())
-    click.echo(f"\nwhole model: {whole}; outside the layers {1e3 * found.overhead:.3f} ms")
-    click.echo(
-        f"{found.machine['cpu']}; kernels: {found.machine['isa']}; {found.machine['threads'] or 'default'} threads"
-    )
+    out("", f"whole model: {whole}; outside the layers {1e3 * found.overhead:.3f} ms")
+    out(f"{found.machine['cpu']}; kernels: {found.machine['isa']}; {found.machine['threads'] or 'default'} threads")
     say(f"wrote {target}")

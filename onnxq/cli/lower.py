@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from onnxq.cli.common import output_path, reporter
+from onnxq.cli.terminal import out
 from onnxq.cli.values import parse_shapes
 
 
@@ -41,8 +42,8 @@ def command(model: str, output: str, rescale: str, shapes: tuple[str, ...], veri
     lowered.save(target)
     if not quiet:
         for line in _describe(lowered.operators, lowered.rescales, [str(f) for f in lowered.inside()]):
-            click.echo(line)
-        click.echo(f"wrote {target}")
+            out(line)
+        out(f"wrote {target}")
 
 
 def _describe(operators: dict[str, int], rescales: dict[str, int], inside: list[str]) -> list[str]:

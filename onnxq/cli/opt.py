@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from onnxq.cli.common import data_options, open_source, output_path, progress, run_of, samples_of, say
+from onnxq.cli.common import data_options, open_source, output_path, progress, run_of, samples_of
+from onnxq.cli.terminal import out, say
 from onnxq.cli.values import save_after
 
 RANDOM_SAMPLES = 4
@@ -56,7 +57,7 @@ def command(model: str, output: str, text: str, **options: Any) -> None:
             data=open_source(loaded, samples_of(options)),
             statistics=statistics,
             run=run_of(options),
-            reporter=Reporter(say, lambda report: click.echo(pipeline.describe(report)), bar),
+            reporter=Reporter(say, lambda report: out(*pipeline.describe(report).split("\n")), bar),
         )
         pipeline.run(loaded, passes, ctx, verify=options["verify"], save_after=save_after(options["save_after"]))
     save.save(loaded, target)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from onnxq.cli.common import output_path, say, table
+from onnxq.cli.common import output_path, table
+from onnxq.cli.terminal import out_text, say
 
 STDOUT = "-"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_flag(command: F) -> F:
+    """--json of a listing: print it as JSON."""
+    return click.option("--json", "as_json", is_flag=True, help="Print as JSON.")(command)
 
 
 def check_outputs(*paths: str | None) -> None:
@@ -21,8 +28,9 @@ def check_outputs(*paths: str | None) -> None:
 
 
 def json_text(report: Any) -> str:
-    """A value of JSON types as indented text."""
-    return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    """A value of JSON types as indented text, which is pure ASCII where a character is not printable."""
+    text = json.dumps(report, indent=2, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text) + "\n"
 
 
 def deliver(show: Callable[[], None], *outputs: tuple[str | None, Callable[[], str]]) -> None:
@@ -33,7 +41,7 @@ def deliver(show: Callable[[], None], *outputs: tuple[str | None, Callable[[], s
     if printed is None:
         show()
     else:
-        click.echo(printed(), nl=False)
+        out_text(printed())
     for path, text in outputs:
         if path not in (None, STDOUT):
             write_text(str(path), text())

@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import typing
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.output import print_table
+from onnxq.cli.output import json_flag, json_text, print_table
+from onnxq.cli.terminal import out, out_text
+
+if TYPE_CHECKING:
+    from onnxq.pipeline import Pass
 
 
 @click.command("passes")
 @click.argument("name", required=False)
-def command(name: str | None) -> None:
+@json_flag
+def command(name: str | None, as_json: bool) -> None:
     """List the graph passes, or show one with its options."""
     from onnxq.errors import PipelineError
     from onnxq.pipeline import available
+    from onnxq.records import plain
 
     registry = available()
     if name is None:
-        rows = [
-            [n, "yes" if c.preserves_values else "", (c.__doc__ or "").splitlines()[0]] for n, c in registry.items()
-        ]
+        if as_json:
+            out_text(json_text([_summary(n, c) for n, c in registry.items()]))
+            return
+        rows = [[n, "yes" if c.preserves_values else "", _first_line(c)] for n, c in registry.items()]
         print_table(("pass", "preserves values", "what it does"), rows, left=3)
         return
     if name not in registry:
         raise PipelineError(f"there is no pass {name!r} (available: {', '.join(registry)})")
     cls = registry[name]
-    click.echo(f"{name}: {cls.__doc__}")
     hints = typing.get_type_hints(cls)
-    for f in dataclasses.fields(cls):
-        click.echo(f"  {f.name} = {f.default!r}  ({hints[f.name]})")
+    fields = [(f.name, f.default, str(hints[f.name])) for f in dataclasses.fields(cls)]
+    if as_json:
+        options = [{"name": n, "default": plain(default), "type": kind} for n, default, kind in fields]
+        out_text(json_text(_summary(name, cls) | {"about": inspect.cleandoc(cls.__doc__ or ""), "options": options}))
+        return
+    out_text(f"{name}: {cls.__doc__}\n")
+    for option, default, kind in fields:
+        out(f"  {option} = {default!r}  ({kind})")
+
+
+def _summary(name: str, cls: type[Pass]) -> dict[str, Any]:
+    return {"name": name, "preserves_values": cls.preserves_values, "summary": _first_line(cls)}
+
+
+def _first_line(cls: type[Pass]) -> str:
+    return (cls.__doc__ or "").splitlines()[0]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.output import print_table
+from onnxq.cli.output import json_flag, json_text, print_table
+from onnxq.cli.terminal import out, out_text
 
 if TYPE_CHECKING:
     from onnxq.profiles.schema import Profile
@@ -15,25 +16,30 @@ if TYPE_CHECKING:
 
 @click.command("profiles")
 @click.argument("name", required=False)
-def command(name: str | None) -> None:
+@json_flag
+def command(name: str | None, as_json: bool) -> None:
     """List the hardware profiles, or validate and print one (a name or your own .toml file)."""
     from onnxq.profiles.schema import builtin_names, load_profile
+    from onnxq.records import plain
 
+    if as_json:
+        found = [load_profile(n) for n in builtin_names()] if name is None else load_profile(name)
+        out_text(json_text(plain(found)))
+        return
     if name is None:
         heads = ("profile", "scale", "weights", "symmetry", "scheme", "bias", "summary")
         print_table(heads, [_row(load_profile(n)) for n in builtin_names()], left=len(heads))
         return
     p = load_profile(name)
-    click.echo(f"{p.name}: {p.summary}\nsource: {p.source}\n")
-    click.echo(f"bias: {p.bias}")
+    out(f"{p.name}: {p.summary}", f"source: {p.source}", "", f"bias: {p.bias}")
     for heading, rule in (
         ("weights", p.weights),
         ("activations", p.activations),
         ("graph", p.graph),
         ("limits", p.limits),
     ):
-        click.echo(f"{heading}: " + ", ".join(f"{k} {_shown(v)}" for k, v in dataclasses.asdict(rule).items()))
-    click.echo()
+        out(f"{heading}: " + ", ".join(f"{k} {_shown(v)}" for k, v in dataclasses.asdict(rule).items()))
+    out()
     rows = [[op, r.action, r.output if r.action == "quantized" else "", r.note] for op, r in p.ops.items()]
     print_table(("operator", "rule", "output", "note"), rows, left=4)
 

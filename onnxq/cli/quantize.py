@@ -20,6 +20,7 @@ from onnxq.cli.common import (
     weight_range_option,
 )
 from onnxq.cli.late_help import calibration_option
+from onnxq.cli.terminal import out
 from onnxq.cli.values import bits_or_none, names, save_after
 from onnxq.errors import InterruptedRun
 
@@ -100,8 +101,8 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
             result.evaluate(model, evaluation, threads=options["threads"], progress=None if quiet else bar)
     result.save(target)
     if not quiet:
-        click.echo(result.card.summary())
-        click.echo(f"wrote {target} and its card")
+        out(*result.card.summary().split("\n"))
+        out(f"wrote {target} and its card")
 
 
 @contextlib.contextmanager

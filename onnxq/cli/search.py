@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.common import data_options, output_path, run_of, samples_of, say, table
+from onnxq.cli.common import data_options, output_path, run_of, samples_of, table
 from onnxq.cli.late_help import LateHelp
+from onnxq.cli.terminal import out, say
 from onnxq.cli.values import bits_or_none, parse_shapes, parse_widths
 from onnxq.search.limits import COSTS
 from onnxq.search.method import INPUTS, SearchMethod, available, listed, options_of, users
@@ -126,7 +127,7 @@ def command(model: str, method: str, output: str | None, quiet: bool, **options:
     for extra in searches[-1].extras(inputs, results):
         if not quiet:
             table("", list(extra.columns), [list(row) for row in extra.rows])
-            click.echo()
+            out()
     result = results[-1]
     for note in result.notes:
         tell(f"note: {note}")
@@ -166,11 +167,11 @@ def show(results: list[SearchResult], swept: str) -> None:
         return
     heads, lines = rows(results[0])
     table("", [(h, "left" if h in ("layer", "op", "weight") else "right") for h in heads], lines)
-    click.echo()
+    out()
     for text in results[0].summary():
-        click.echo(text)
+        out(text)
     how = "optimal, " if results[0].optimal else ""
-    click.echo(f"chosen by {results[0].method}: {how}{results[0].seconds:.2f} s")
+    out(f"chosen by {results[0].method}: {how}{results[0].seconds:.2f} s")
 
 
 def check(cls: type[SearchMethod], options: dict[str, Any]) -> None:

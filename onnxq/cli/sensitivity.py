@@ -18,6 +18,7 @@ from onnxq.cli.common import (
     weight_range_option,
 )
 from onnxq.cli.late_help import calibration_option
+from onnxq.cli.terminal import out
 
 if TYPE_CHECKING:
     from onnxq.search.sensitivity import Sensitivity
@@ -118,8 +119,8 @@ def command(model: str, target: str, method: str, quiet: bool, **options: Any) -
     found.save(path)
     if not quiet:
         show(found)
-        click.echo(f"took {found.seconds or 0.0:.1f} s")
-        click.echo(f"wrote {path}")
+        out(f"took {found.seconds or 0.0:.1f} s")
+        out(f"wrote {path}")
 
 
 def show(found: Sensitivity) -> None:

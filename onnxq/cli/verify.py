@@ -9,6 +9,7 @@ import click
 
 from onnxq.cli.common import data_options, open_source, progress, samples_of
 from onnxq.cli.output import check_outputs, deliver, first_of, json_text, print_table
+from onnxq.cli.terminal import out
 
 if TYPE_CHECKING:
     from onnxq.measure.verification import Verification
@@ -77,24 +78,22 @@ def _show(result: Verification, top: int) -> None:
         for layer in result.layers[: top or None]
     ]
     print_table(heads, rows, left=2)
-    click.echo()
+    out()
     hidden = len(result.layers) - len(rows)
     if hidden:
-        click.echo(f"{hidden} more layers with --top 0, --csv or --json")
+        out(f"{hidden} more layers with --top 0, --csv or --json")
     for name, output in result.outputs.items():
         text = "equal" if output.sqnr_db is None else f"SQNR {output.sqnr_db:.2f} dB"
         text += f", largest error {output.max_abs_error:.4g}"
         if output.agreement is not None:
             text += f", the same top class in {_percent(output.agreement)} of the samples"
-        click.echo(f"output {name}: {text}")
+        out(f"output {name}: {text}")
     if result.missing:
         missing = first_of(result.missing)
-        click.echo(f"{len(result.missing)} quantized tensors are not in {result.integer_model}: {missing}")
+        out(f"{len(result.missing)} quantized tensors are not in {result.integer_model}: {missing}")
     ran = f"kernels {result.kernels}" if result.kernels else "function bodies"
     verdict = "all within" if result.ok else f"{len(result.beyond)} beyond"
-    click.echo(
-        f"{len(result.layers)} layers on {result.samples} samples ({ran}): {verdict} 1 LSB in 0.1 % of the elements"
-    )
+    out(f"{len(result.layers)} layers on {result.samples} samples ({ran}): {verdict} 1 LSB in 0.1 % of the elements")
 
 
 def _percent(share: float) -> str:

@@ -17,7 +17,7 @@ from onnxq.data.base import LABELS, DataSource, Sample, make_sample
 from onnxq.data.images import image_sample
 from onnxq.data.preprocess import Preprocess
 from onnxq.data.spec import InputSpec, as_array, check_dtype, check_names, first_line, fits, format_shape
-from onnxq.errors import DataError
+from onnxq.errors import DataError, printable
 
 IMAGES = "images"
 Mode = Literal["rows", "whole", "shared"]
@@ -259,7 +259,7 @@ class NpzFile(ArraySource):
         super().__init__(NpzTable(path), inputs, preprocess, limit)
 
     def _name(self) -> str:
-        return self.path.name
+        return printable(self.path.name)
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

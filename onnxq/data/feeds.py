@@ -13,7 +13,7 @@ import numpy as np
 from onnxq.data.arrays import NpzTable
 from onnxq.data.base import LABELS, DataSource, Sample, count_samples, hash_files, make_sample, split_labels
 from onnxq.data.spec import InputSpec, first_line
-from onnxq.errors import DataError
+from onnxq.errors import DataError, printable
 
 SET_PREFIX = "test_data_set_"
 
@@ -64,7 +64,7 @@ class FeedFiles(DataSource):
         return used
 
     def _name(self) -> str:
-        return self.root.resolve().name
+        return printable(self.root.resolve().name)
 
     @abstractmethod
     def _load(self, path: Path) -> tuple[dict[str, Any], Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from onnxq.data.base import DataSource, Sample, hash_files
 from onnxq.data.preprocess import Preprocess, pillow
 from onnxq.data.spec import BatchPlan, InputSpec, as_labels, conform, first_line
-from onnxq.errors import DataError, OnnxqError
+from onnxq.errors import DataError, OnnxqError, printable
 
 SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
 LABELS_FILE = "labels.csv"
@@ -58,7 +58,7 @@ class ImageFolder(DataSource):
             yield image_sample(tensor, labels, self.plan, str(self.root / name), name)
 
     def _name(self) -> str:
-        return self.root.resolve().name
+        return printable(self.root.resolve().name)
 
     def _preprocess(self) -> dict[str, Any]:
         return self.preprocess.as_dict()

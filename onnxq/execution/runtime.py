@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
+from onnx import external_data_helper
 
 from onnxq.errors import ConfigError, MissingDependencyError, ModelError, OnnxqError
 from onnxq.execution import library
+from onnxq.graph.files import native_path
+from onnxq.graph.protos import parse, tensor_protos
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -84,7 +87,16 @@ def session(
     path = Path(model)
     if not path.is_file():
         raise ModelError(f"{path}: {'this is a folder, not a model' if path.is_dir() else 'no such file'}")
-    return _open(str(path), str(path), options, providers)
+    native = native_path(path)
+    return _open(_contents(path) if native is None else native, str(path), options, providers)
+
+
+def _contents(path: Path) -> bytes:
+    """The model in a file with a name that onnxruntime does not accept."""
+    raw = path.read_bytes()
+    if any(map(external_data_helper.uses_external_data, tensor_protos(parse(raw, str(path)).graph))):
+        raise ModelError(f"{path}: the path is not UTF-8, which a model with external data needs; rename it")
+    return raw
 
 
 def library_path() -> str:

@@ -13,7 +13,7 @@ from onnx import TensorProto, external_data_helper
 
 from onnxq.errors import ModelError, OutputError, first_line
 from onnxq.execution import runtime
-from onnxq.graph.files import check_writable, default_mode
+from onnxq.graph.files import check_writable, default_mode, native_path
 from onnxq.graph.model import INLINE_LIMIT, OPSET_MAX, Model, to_proto
 from onnxq.graph.protos import tensor_bytes, tensor_protos
 from onnxq.graph.randomness import fix_seeds
@@ -35,6 +35,8 @@ def save(model: Model, path: str | Path, beside: Mapping[str, str] | None = None
     target = check_writable(path)
     proto = to_proto(model)
     external = model.external or sum(map(tensor_bytes, tensor_protos(proto.graph))) > INLINE_LIMIT
+    if external and native_path(target) is None:
+        raise OutputError(f"{target}: the path is not UTF-8, which external data needs; choose another name or folder")
     if external:
         _check_source(proto, target, model_dir(model))
     try:
@@ -155,8 +157,9 @@ def runnable(proto: onnx.ModelProto, base_dir: Path) -> Iterator[bytes | str]:
 
 def validate(path: Path) -> None:
     """Raise ModelError unless the file passes the ONNX checker (full) and onnxruntime opens it."""
+    native = native_path(path)
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        onnx.checker.check_model(path.read_bytes() if native is None else native, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as err:
         raise ModelError(f"{path.name}: the generated model is invalid: {first_line(err)}") from err
     proto = onnx.load(str(path), load_external_data=False)

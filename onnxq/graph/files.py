@@ -29,6 +29,14 @@ def check_writable(path: str | Path) -> Path:
     return target
 
 
+def native_path(path: str | Path) -> str | None:
+    """The path as onnx and onnxruntime accept it, which is UTF-8; None if it contains bytes that are not."""
+    try:
+        return os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a file atomically: a temporary file in the same folder, then a rename. Raises OutputError."""
     target = check_writable(path)

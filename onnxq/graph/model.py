@@ -19,7 +19,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, external_data_helper, numpy_helper
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from onnxq.errors import ModelError, first_line
+from onnxq.errors import ModelError, first_line, printable
 from onnxq.graph.exporting import export
 from onnxq.graph.identity import IdentitySet
 from onnxq.graph.names import fresh_name
@@ -91,8 +91,8 @@ class Model:
 
     @property
     def name(self) -> str:
-        """The model's name in messages."""
-        return self.path.name if self.path else (self.graph.name or "model")
+        """The model's name in messages and cards, printable."""
+        return printable(self.path.name if self.path else (self.graph.name or "model"))
 
     @property
     def opset(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from onnxq.measure.tables import csv_text
+from onnxq.records import plain
 
 COLUMNS = (
     "position", "tensor", "node", "op", "sqnr_db", "cosine", "max_abs_error", "isolated_sqnr_db", "bits", "weight_bits",
@@ -50,6 +51,10 @@ class Comparison:
     rows: tuple[TensorRow, ...]
     skipped: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only; an SQNR without error is None."""
+        return plain(asdict(self))
 
     def to_csv(self) -> str:
         """The rows as CSV, worst first, with a heading."""

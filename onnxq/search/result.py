@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxq._version import __version__
+from onnxq.errors import printable
 from onnxq.graph.files import write_text
 from onnxq.placement.settings import Override, dump_config
 from onnxq.search.limits import COSTS, format_cost
@@ -99,7 +100,7 @@ class SearchResult:
         lines += [f"# limit: {text}" for text in self.limits]
         lines += [f"# predicted: {text}" for text in self.summary()]
         lines += [f"# {note}" for note in self.notes]
-        return "\n".join([*lines, "", _toml_table("search", self.record()), dump_config(self.assignment)])
+        return "\n".join([*map(printable, lines), "", _toml_table("search", self.record()), dump_config(self.assignment)])
 
     def summary(self) -> list[str]:
         """One line per cost: the prediction and its share of int8."""

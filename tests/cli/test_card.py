@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from onnxq import api
-from onnxq.cli.main import main
+from onnxq.cli.group import commands
 from support.build import qdq
 
 NET = """g (float[N,3,8,8] x) => (float[N,10] y) <float[4,3,3,3] w1, float[10,4] w2> {
@@ -19,7 +19,7 @@ NET = """g (float[N,3,8,8] x) => (float[N,10] y) <float[4,3,3,3] w1, float[10,4]
 
 
 def run(*args: object):
-    return CliRunner().invoke(main, ["card", *map(str, args)])
+    return CliRunner().invoke(commands, ["card", *map(str, args)])
 
 
 @pytest.fixture(scope="module")

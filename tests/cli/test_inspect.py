@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from onnxq.card import card_path
-from onnxq.cli.main import main
+from onnxq.cli.group import commands
 from onnxq.graph.model import Model, load, to_proto
 from onnxq.inspection import inspect_model
 from support.build import copy_of, qdq
@@ -29,7 +29,7 @@ NET = """g (float[N,3,8,8] x) => (float[N,10] y) <float[4,3,3,3] w1, float[4] b1
 
 
 def run(*args: object):
-    return CliRunner().invoke(main, ["inspect", *map(str, args)])
+    return CliRunner().invoke(commands, ["inspect", *map(str, args)])
 
 
 def write(source: Model | onnx.ModelProto, path: Path) -> Path:

@@ -10,6 +10,7 @@ from onnxq.card.render.chart import LABEL_HEIGHT, MAX_BITS, chart
 from onnxq.card.render.phrases import counts, evaluation_rows, knows_bit_operations, widths
 from onnxq.card.render.sections import sections
 from onnxq.card.schema import CardData
+from onnxq.errors import printable
 
 TEMPLATE = "card.html.j2"
 
@@ -28,7 +29,7 @@ def render(card: CardData) -> str:
     """The page."""
     from jinja2 import Environment
 
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_printable)
     source = (resources.files("onnxq.card.render") / TEMPLATE).read_text(encoding="utf-8")
     lanes = chart(card)
     return environment.from_string(source).render(
@@ -44,6 +45,11 @@ def render(card: CardData) -> str:
         weight_text=widths(card)[0],
         activation_text=widths(card)[1],
     )
+
+
+def _printable(value: object) -> object:
+    """Names come from files that others wrote; texts of ours have no control characters either."""
+    return printable(value) if type(value) is str else value
 
 
 def _bit_operations(card: CardData) -> Tile:

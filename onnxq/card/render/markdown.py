@@ -9,6 +9,7 @@ from onnxq.card import units
 from onnxq.card.render.phrases import bit_operations_text, change, counts, widths
 from onnxq.card.render.sections import sections
 from onnxq.card.schema import CardData
+from onnxq.errors import printable
 
 RANDOM_WARNING = (
     "> **⚠ RANDOM DATA.** This model was calibrated on random numbers. Its ranges are meaningless for real inputs: "
@@ -86,7 +87,7 @@ def _passes(card: CardData) -> list[str]:
 
 def _remark(card: CardData, index: int) -> str:
     r = card.remarks[index]
-    return f"{_cell(r.source)}: {f'`{r.node}`: ' if r.node else ''}{_cell(r.text)}"
+    return f"{_cell(r.source)}: {f'`{_cell(r.node)}`: ' if r.node else ''}{_cell(r.text)}"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
@@ -97,4 +98,4 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[
 
 def _cell(value: object) -> str:
     """Text escaped for a table cell."""
-    return re.sub(r"\s+", " ", str(value)).replace("|", "\\|").replace("<", "\\<")
+    return printable(re.sub(r"\s+", " ", str(value))).replace("|", "\\|").replace("<", "\\<")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxq.card import units
 from onnxq.card.render.phrases import bit_operations_text, change, counts, data_text, evaluation_rows, widths
 from onnxq.card.schema import CardData
+from onnxq.errors import printable
 
 DETAILS = ("top-5", "KL(float ‖ quantized)")  # only in the full card
 
@@ -32,4 +33,4 @@ def summary(card: CardData) -> str:
         lines.append("; ".join(f"{label} {text}" for label, text in evaluation_rows(card) if label not in DETAILS))
     if card.random_data:
         lines.append("WARNING: calibrated on RANDOM NUMBERS, not on data: use this model for tests only")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

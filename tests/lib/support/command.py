@@ -53,12 +53,12 @@ def onnxq(
 
 def inside(*args: object, cwd: Path) -> Finished:
     """Run `onnxq args…` in this process, by the function behind the command: half a second less each."""
-    from onnxq.cli.main import main
+    from onnxq.cli.group import commands
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            main.main([str(a) for a in args], prog_name="onnxq")
+            commands.main([str(a) for a in args], prog_name="onnxq")
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
     return Finished(code, out.getvalue(), err.getvalue())
