@@ -100,7 +100,8 @@ class SearchResult:
         lines += [f"# limit: {text}" for text in self.limits]
         lines += [f"# predicted: {text}" for text in self.summary()]
         lines += [f"# {note}" for note in self.notes]
-        return "\n".join([*map(printable, lines), "", _toml_table("search", self.record()), dump_config(self.assignment)])
+        comments = [printable(line) for line in lines]  # one with a line break would end the comment
+        return "\n".join([*comments, "", _toml_table("search", self.record()), dump_config(self.assignment)])
 
     def summary(self) -> list[str]:
         """One line per cost: the prediction and its share of int8."""

@@ -19,6 +19,7 @@ from onnxq.errors import printable
 from support.cases.bad_files import GOOD
 from support.command import inside, onnxq, succeed
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*PuLP 4.0:DeprecationWarning")
 EVIL = "n\x1b[2J\r\n\x00\x07\x9b31m\u202eevil\u2066\u200b\u2028\x7f"
 PRINTABLE = "n\\x1b[2J\\x0d\\x0a\\x00\\x07\\x9b31m\\u202eevil\\u2066\\u200b\\u2028\\x7f"
 
