@@ -24,12 +24,22 @@ if TYPE_CHECKING:
     from onnxq.search.sensitivity import Sensitivity
 
 METHODS = ("hessian", "one-at-a-time", "weight-error", "output-error")
+HEADINGS = {"weights": "weights", "layer": "layer with its inputs", "activations": "activations"}
 
 
 @click.command("sensitivity")
 @click.argument("model")
 @click.option("-o", "--output", "target", required=True, help="Sensitivity file to write (JSON), for `onnxq search`.")
-@click.option("--method", type=click.Choice(METHODS), default="hessian", show_default=True, help="How to measure.")
+@click.option(
+    "--method", type=click.Choice(METHODS), help="How to measure.  [default: hessian; for --kind layer one-at-a-time]"
+)
+@click.option(
+    "--kind",
+    type=click.Choice(["weights", "layer"]),
+    default="weights",
+    show_default=True,
+    help="Quantize a layer's weights alone, or the layer: weights and inputs, one layer at a time.",
+)
 @click.option(
     "--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile: a name or a .toml file."
 )
@@ -67,7 +77,7 @@ METHODS = ("hessian", "one-at-a-time", "weight-error", "output-error")
 @click.option("--resume", metavar="FILE", help="State file to continue from; it is kept up to date.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @data_options
-def command(model: str, target: str, method: str, quiet: bool, **options: Any) -> None:
+def command(model: str, target: str, method: str | None, quiet: bool, **options: Any) -> None:
     """Measure how much quantizing each layer of MODEL costs at each width, for `onnxq search --method ilp`.
 
     Uses the first 64 samples by default (see --limit). --seed applies to the probes and to random data.
@@ -92,8 +102,6 @@ def command(model: str, target: str, method: str, quiet: bool, **options: Any) -
     loaded = load(model)
     options["limit"] = options["limit"] or SAMPLES
     source = None
-    if method != "weight-error":
-        source = open_source(loaded, samples_of(options), required=f"method {method}")
     measurement = SensitivityOptions(
         method,  # type: ignore[arg-type]
         _widths(options["bits"], "--bits"),
@@ -106,7 +114,10 @@ def command(model: str, target: str, method: str, quiet: bool, **options: Any) -
         options["calibration"],
         options["exclude"],
         traces=probing,
+        kind=options["kind"],
     )
+    if method != "weight-error":
+        source = open_source(loaded, samples_of(options), required=f"method {measurement.chosen}")
     with progress("measuring") as bar:
         found = measure_sensitivity(
             loaded,
@@ -125,11 +136,12 @@ def command(model: str, target: str, method: str, quiet: bool, **options: Any) -
 
 def show(found: Sensitivity) -> None:
     """Print the layers, most sensitive first: by the value at the narrowest width that all have."""
-    for kind, entries in (("weights", found.of("weights")), ("activations", found.of("activations"))):
+    for kind, heading in HEADINGS.items():
+        entries = found.of(kind)  # type: ignore[arg-type]
         if not entries:
             continue
         widths = sorted({b for e in entries for b in e.bits}, reverse=True)
-        columns = [(kind, "left"), *((f"{b} bits", "right") for b in widths)]
+        columns = [(heading, "left"), *((f"{b} bits", "right") for b in widths)]
         with_error = any(e.standard_error for e in entries)
         columns += [("± %", "right")] * with_error
         rows = []

@@ -21,7 +21,7 @@ from onnxq.graph.qdq import has_qdq
 from onnxq.graph.walk import all_graphs
 from onnxq.placement.plan import LayerPlan, Placement
 from onnxq.placement.planner import plan
-from onnxq.placement.settings import QuantSettings, check_patterns
+from onnxq.placement.settings import Override, QuantSettings, check_patterns
 from onnxq.profiles.schema import Profile, load_profile
 from onnxq.recipes import prepare_pipeline
 
@@ -33,13 +33,18 @@ Source = str | Path | bytes | onnx.ModelProto | Model
 class Prepared:
     """A float model as insert-qdq receives it, and where the profile requires Q/DQ.
 
-    names: every node of the original model; a config may use these names.
+    names: every node of the original model; a config may use these names. exclude: what stays in float.
     """
 
     model: Model
     profile: Profile
     placement: Placement
     names: frozenset[str]
+    exclude: tuple[str, ...] = ()
+
+    def left_out(self) -> dict[str, Override]:
+        """The overrides that leave `exclude` in float."""
+        return {pattern: Override(keep_float=True) for pattern in self.exclude}
 
     @property
     def layers(self) -> list[LayerPlan]:
@@ -71,7 +76,7 @@ def prepare(source: Source, profile: str | Path | Profile, exclude: Sequence[str
         raise ModelError(
             f"{model.name}: profile {target.name} quantizes none of its layers; there are no widths to choose"
         )
-    return Prepared(model, target, placement, names)
+    return Prepared(model, target, placement, names, tuple(exclude))
 
 
 def weights_of(layers: Iterable[LayerPlan]) -> Iterator[tuple[LayerPlan, NDArray, int | None]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,6 +19,7 @@ from onnxq.search.methods.partial import Partial
 from onnxq.search.result import SearchResult
 from onnxq.search.sensitivity import Sensitivity
 
+SPACE = ("first_last_bits", "fixed", "ties", "tie_blocks", "exclude")  # options of search_partial for make_space
 BITS = 8  # of the layers that partial quantization does not leave in float
 
 
@@ -64,6 +65,12 @@ def search_bits(
 class PartialKeywords(SampleKeywords, total=False):
     """Single options that search_partial accepts as keywords."""
 
+    first_last_bits: int | None
+    fixed: Mapping[str, int]
+    ties: Iterable[Sequence[str]]
+    tie_blocks: bool
+    exclude: Sequence[str]
+
     shapes: Mapping[str, Sequence[int]] | None
     threads: int
     batch_size: int | None
@@ -73,7 +80,7 @@ class PartialKeywords(SampleKeywords, total=False):
 def search_partial(
     source: Source,
     data: Any,
-    sensitivity: Sensitivity | str | Path,
+    sensitivity: Sensitivity | str | Path | None = None,
     max_drop: float = Partial.max_drop,
     *,
     eval_data: Any = None,
@@ -87,19 +94,22 @@ def search_partial(
     """Leave as few of the most sensitive layers in float as possible, such that the model loses at most `max_drop`.
 
     data: samples to calibrate on, or DataOptions; eval_data: to evaluate on, the same by default. sensitivity: of the
-    same model, at `bits`; layers are ranked by it. max_drop: of top-1 where the data has labels, else of the agreement
+    same model, at `bits`, by which layers are ranked; None measures that of whole layers, weights and inputs. max_drop: of top-1 where the data has labels, else of the agreement
     with the float model; 0.01 is one point. profile, calibration, run: as for onnxq.quantize. reporter: receives a line
     per trial. Keywords take precedence over the objects: preprocess, limit (applies to calibration) and shapes of
     DataOptions, threads and batch_size of RunOptions, say of Reporter.
+    first_last_bits, fixed, ties, tie_blocks, exclude: as in make_space; fixed layers are always quantized, tied ones
+    stay in float together.
     Raises ConfigError for sensitivities of another model or without a layer or the width, or if the drop is too large
     even with every layer in float.
     """
     check_keywords("search_partial", keywords, PartialKeywords)
+    space = {k: v for k, v in keywords.items() if k in SPACE}
     inputs = SearchInputs(
         source,
         (bits,),
         sensitivity=sensitivity,
-        options={"profile": profile},
+        options={"profile": profile, **space},
         samples=data_options(data, keywords),
         run=refined(run or RunOptions(), keywords),
         say=refined(reporter or Reporter(), keywords).say,

@@ -17,7 +17,7 @@ from onnxq.graph.shapes import element_type
 
 WEIGHT = "onnxq_weight"
 # Inputs of an activation's quantizer: one session serves every width.
-SCALE, ZERO_POINT, QMIN, QMAX = "onnxq_scale", "onnxq_zero_point", "onnxq_qmin", "onnxq_qmax"
+GRID = SCALE, ZERO_POINT, QMIN, QMAX = "onnxq_scale", "onnxq_zero_point", "onnxq_qmin", "onnxq_qmax"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,39 @@ def weight_part(model: Model, proto: onnx.ModelProto, node: str, index: int, out
     return _part(model, proto, nodes, {WEIGHT: value}, {name: name for name in outputs})
 
 
+def layer_part(
+    model: Model,
+    proto: onnx.ModelProto,
+    node: str,
+    index: int,
+    rounded: Sequence[int],
+    outputs: Sequence[str],
+) -> Part:
+    """From a layer up to the requested outputs, with its weight as WEIGHT and its inputs `rounded` each on a grid.
+
+    Only the layer reads the rounded tensors. The grid of input i is fed as grid_names(i).
+    """
+    nodes = list(proto.graph.node)
+    at = next(i for i, n in enumerate(nodes) if n.name == node)
+    original, own = nodes[at], NodeProto()
+    own.CopyFrom(original)
+    own.input[index] = WEIGHT
+    weight = model.graph.tensors()[original.input[index]]
+    fed = {WEIGHT: helper.make_tensor_value_info(WEIGHT, TensorProto.FLOAT, list(weight.shape))}
+    grids: list[NodeProto] = []
+    for i in rounded:
+        own.input[i] = f"onnxq_rounded_{i}"
+        grids += _grid(original.input[i], own.input[i], grid_names(i))
+        fed |= {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in grid_names(i)}
+    nodes[at : at + 1] = [*grids, own]
+    return _part(model, proto, nodes, fed, {name: name for name in outputs})
+
+
+def grid_names(index: int) -> tuple[str, ...]:
+    """Names of the grid of a layer's input: scale, zero point, smallest and largest code."""
+    return tuple(f"{name}_{index}" for name in GRID)
+
+
 def activation_part(
     model: Model,
     proto: onnx.ModelProto,
@@ -95,15 +128,16 @@ def activation_part(
             if name in readers:
                 made[name] = name + suffix
                 nodes += _grid(name, made[name])
-    grid = {n: helper.make_tensor_value_info(n, TensorProto.FLOAT, []) for n in (SCALE, ZERO_POINT, QMIN, QMAX)}
+    grid = {n: helper.make_tensor_value_info(n, TensorProto.FLOAT, []) for n in GRID}
     inner = {n: made[n] if n in made and readers[n] is None else n for n in outputs}
     return _part(model, proto, nodes, grid, inner)
 
 
-def _grid(source: str, target: str) -> Iterator[NodeProto]:
+def _grid(source: str, target: str, names: Sequence[str] = GRID) -> Iterator[NodeProto]:
+    scale, zero_point, qmin, qmax = names
     steps = [
-        ("Div", [source, SCALE]), ("Round", ["{}"]), ("Add", ["{}", ZERO_POINT]), ("Clip", ["{}", QMIN, QMAX]),
-        ("Sub", ["{}", ZERO_POINT]), ("Mul", ["{}", SCALE]),
+        ("Div", [source, scale]), ("Round", ["{}"]), ("Add", ["{}", zero_point]), ("Clip", ["{}", qmin, qmax]),
+        ("Sub", ["{}", zero_point]), ("Mul", ["{}", scale]),
     ]  # fmt: skip
     last = ""
     for op, inputs in steps:

@@ -1,12 +1,14 @@
 """Partial quantization: leaves the most sensitive layers in float to keep the accuracy (NVIDIA 2020, section 5.1).
 
-Layers are ranked by sensitivity; the smallest number from the top is left in float with which the quantized model loses
-no more than allowed. That number is found by bisection, which assumes that leaving one more layer in float never costs
-accuracy; the returned result was evaluated, so it always meets the limit.
+Layers are ranked by sensitivity, of the whole layer (weights and inputs) unless sensitivities of weights are given; the
+smallest number from the top is left in float with which the quantized model loses no more than allowed. That number is
+found by bisection, which assumes that leaving one more layer in float never costs accuracy; the returned result was
+evaluated, so it always meets the limit.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq import api
 from onnxq.calibrate.statistics import Statistics
-from onnxq.cost.prepared import Prepared, prepare
-from onnxq.cost.width_costs import BASE_BITS, ModelCosts, model_costs
+from onnxq.cost.prepared import prepare
+from onnxq.cost.width_costs import BASE_BITS
 from onnxq.data.options import DataOptions
 from onnxq.errors import ConfigError, ModelError
 from onnxq.graph.model import load, to_proto
@@ -23,11 +25,15 @@ from onnxq.placement.settings import DEFAULT_CALIBRATION, Override, QuantSetting
 from onnxq.search.inputs import SearchInputs
 from onnxq.search.result import LayerChoice, SearchResult
 from onnxq.search.sensitivity import Sensitivity, load_sensitivity
+from onnxq.search.space import Space, make_space
 
 if TYPE_CHECKING:
+    import onnx
+
     from onnxq.measure.evaluation import Evaluation
 
 FLOAT_BITS = 32
+KEPT = Override(keep_float=True)
 Measure = Callable[[int], float]
 
 
@@ -44,30 +50,35 @@ def fewest_in_float(
 ) -> SearchResult:
     """Leave as few of the most sensitive layers in float as possible, such that the model loses at most `max_drop`.
 
-    Of inputs.options only the profile is used. Raises ConfigError for sensitivities of another model or without a layer
-    or the width, or if the drop is too large even with every layer in float.
+    Without sensitivities, those of whole layers are measured on the samples. Of inputs.options, `fixed` and
+    `first_last_bits` give layers that are always quantized, tied layers are left in float together, and `exclude` stays
+    in float throughout. Raises ConfigError for sensitivities of another model or without a layer or the width, for
+    activation widths, or if the drop is too large even with every layer in float.
     """
     started = time.perf_counter()
-    samples, known = inputs.samples, inputs.sensitivity
-    if samples is None or known is None:
-        raise ConfigError("partial quantization needs data and sensitivities")
-    if not isinstance(known, Sensitivity):
-        known = load_sensitivity(known)
+    samples = inputs.samples
+    if samples is None:
+        raise ConfigError("partial quantization needs data")
+    options = dict(inputs.options)
+    if options.pop("activation_bits", None) not in (None, (BASE_BITS,), [BASE_BITS]):
+        raise ConfigError("method partial keeps activations at 8 bits (--activation-bits 8)")
+    profile, exclude = inputs.profile, tuple(options.pop("exclude", ()))
+    options.pop("profile", None)
     model = load(inputs.source)
     proto, name, sha256 = to_proto(model), model.name, model.sha256
-    prepared = prepare(model, inputs.profile)
-    known.require_model(sha256, name)
-    ranking = rank(known, prepared, bits)
-    costs = model_costs(prepared, samples.shapes)
+    prepared = prepare(model, profile, exclude)
+    space = make_space(prepared, bits=(bits,), **{**options, "shapes": samples.shapes or options.get("shapes")})
+    known = _sensitivity(inputs, samples, proto, bits, calibration, exclude, sha256, name)
+    units = rank(known, space, bits)
     statistics: list[Statistics | None] = []  # from the first trial, for all others
 
     def quantized(left: int) -> api.Quantized:
-        overrides = {n: Override(keep_float=True) if i < left else Override(bits) for i, n in enumerate(ranking)}
+        overrides = {n: Override(b) if b is not None else KEPT for n, b in _weights(space, units, left, bits).items()}
         made = api.quantize(
             proto,
             DataOptions(shapes=samples.shapes) if statistics else samples,
-            profile=inputs.profile,
-            settings=QuantSettings(calibration=calibration, overrides=overrides),
+            profile=profile,
+            settings=QuantSettings(calibration=calibration, overrides=overrides, exclude=exclude),
             statistics=statistics[0] if statistics else None,
             run=inputs.run,
             qdq=True,
@@ -79,7 +90,7 @@ def fewest_in_float(
         try:
             made = quantized(left)
         except ModelError:
-            if left < len(ranking):
+            if left < len(units):
                 raise
             return 0.0  # with no layer to quantize, this is the float model
         report = made.evaluate(
@@ -90,24 +101,78 @@ def fewest_in_float(
             threads=inputs.run.threads,
         )
         lost = dropped(report)
-        inputs.say(f"{left} of {len(ranking)} layers in float: loses {100 * lost:.2f} points")
+        count = sum(map(len, units[:left]))
+        inputs.say(f"{count} of {len(space.costs.layers)} layers in float: loses {100 * lost:.2f} points")
         return lost
 
-    left, trials = fewest(len(ranking), max_drop, drop)
-    weights: dict[str, int | None] = dict.fromkeys(prepared.layer_names(), bits) | dict.fromkeys(ranking[:left])
-    return _result(prepared, name, sha256, costs, known, weights, trials, max_drop, time.perf_counter() - started)
+    left, trials = fewest(len(units), max_drop, drop)
+    counted = [Trial(sum(map(len, units[: t.left])), t.drop) for t in trials]
+    weights = _weights(space, units, left, bits)
+    return _result(space, name, sha256, known, weights, counted, max_drop, time.perf_counter() - started)
 
 
-def rank(sensitivity: Sensitivity, prepared: Prepared, bits: int) -> list[str]:
-    """Layers, most sensitive first. Raises ConfigError for one without a value at this width."""
-    values = sensitivity.weights(bits)
-    missing = [n for n in prepared.layer_names() if n not in values]
+def _sensitivity(
+    inputs: SearchInputs,
+    samples: DataOptions,
+    proto: onnx.ModelProto,
+    bits: int,
+    calibration: str,
+    exclude: Sequence[str],
+    sha256: str,
+    name: str,
+) -> Sensitivity:
+    """The given sensitivities, checked, or those of whole layers measured now."""
+    known = inputs.sensitivity
+    if known is None:
+        inputs.say("measuring the sensitivity of every layer, weights and inputs together")
+        from onnxq.search.measure import measure_sensitivity
+
+        found = measure_sensitivity(
+            proto,
+            samples,
+            profile=inputs.profile,
+            kind="layer",
+            bits=(bits,),
+            calibration=calibration,
+            exclude=exclude,
+            threads=inputs.run.threads,
+            batch_size=inputs.run.batch_size,
+        )
+        return dataclasses.replace(found, model_sha256=sha256, model_name=name)
+    if not isinstance(known, Sensitivity):
+        known = load_sensitivity(known)
+    known.require_model(sha256, name)
+    if not known.with_inputs:
+        inputs.say(
+            "note: these sensitivities are of weights alone, and a layer in float keeps its inputs in float too; "
+            "`onnxq sensitivity --kind layer`, or no --sensitivity, counts both"
+        )
+    return known
+
+
+def rank(sensitivity: Sensitivity, space: Space, bits: int) -> list[tuple[str, ...]]:
+    """Sets of layers that stay in float together, most sensitive first; layers with a fixed width are in none.
+
+    Raises ConfigError for a layer without a value at this width.
+    """
+    values = sensitivity.at(bits)
+    free = [c.node for c in space.costs.layers if c.node not in space.fixed]
+    missing = [n for n in free if n not in values]
     if missing:
         raise ConfigError(
             f"the sensitivities ({sensitivity.method}) have no layer {missing[0]} at {bits} bits; run "
             f"`onnxq sensitivity --bits {bits}` for this model and profile"
         )
-    return sorted(prepared.layer_names(), key=lambda n: -values[n])
+    sets: dict[str, list[str]] = {}
+    for name in free:
+        sets.setdefault(space.ties[name], []).append(name)
+    return sorted(map(tuple, sets.values()), key=lambda names: -sum(values[n] for n in names))
+
+
+def _weights(space: Space, units: Sequence[Sequence[str]], left: int, bits: int) -> dict[str, int | None]:
+    """Layer → width of its weights, None in float, with the first `left` sets in float."""
+    found: dict[str, int | None] = {c.node: space.fixed.get(c.node, bits) for c in space.costs.layers}
+    return found | dict.fromkeys((n for names in units[:left] for n in names), None)
 
 
 def dropped(report: Evaluation) -> float:
@@ -151,17 +216,16 @@ def _trials(found: Mapping[int, float]) -> list[Trial]:
 
 
 def _result(
-    prepared: Prepared,
+    space: Space,
     name: str,
     sha256: str,
-    costs: ModelCosts,
     sensitivity: Sensitivity,
     weights: Mapping[str, int | None],
     trials: Sequence[Trial],
     max_drop: float,
     seconds: float,
 ) -> SearchResult:
-    values = {e.node: e.bits for e in sensitivity.of("weights")}
+    values, costs, prepared = sensitivity.by_layer, space.costs, space.prepared
     layers = tuple(
         LayerChoice(
             c.node,
@@ -188,12 +252,12 @@ def _result(
         prepared.profile.name,
         name,
         sha256,
-        {n: Override(b) if b is not None else Override(keep_float=True) for n, b in weights.items()},
+        {n: Override(b) if b is not None else KEPT for n, b in weights.items()} | prepared.left_out(),
         layers,
         predicted,
         costs.baseline(),
         (f"--max-drop {100 * max_drop:g}%",),
-        sensitivity.method,
+        sensitivity.method + (", layers with their inputs" if sensitivity.with_inputs else ""),
         None,
         {"drop": kept.drop, "left_float": kept.left, "trials": [[t.left, t.drop] for t in trials]},
         False,

@@ -47,8 +47,8 @@ def measure_sensitivity(
     progress; on_report is not called.
 
     Any field of these objects can be given as a keyword instead, which takes precedence:
-    * of SensitivityOptions: method ("hessian", "one-at-a-time", "weight-error", "output-error"), bits, activation_bits,
-      loss, output, metric, labels, weight_range, calibration, exclude, memory; see its docstring.
+    * of SensitivityOptions: method ("hessian", "one-at-a-time", "weight-error", "output-error"), kind, bits,
+      activation_bits, loss, output, metric, labels, weight_range, calibration, exclude, memory; see its docstring.
     * of DataOptions: preprocess, limit.
     * of RunOptions: threads, batch_size, resume. Of Reporter: say, progress.
     Raises an OnnxqError that states the problem.
@@ -60,8 +60,8 @@ def measure_sensitivity(
     run = refined(run or RunOptions(), keywords)
     reporter = refined(reporter or Reporter(), keywords)
     given = data_options(data, keywords)
-    if what.method != "weight-error" and given.data is None and given.random_data is None:
-        raise ConfigError(f"{what.method} needs data; only weight-error does not")
+    if what.chosen != "weight-error" and given.data is None and given.random_data is None:
+        raise ConfigError(f"{what.chosen} needs data; only weight-error does not")
     ready = prepare(source, profile, what.exclude)
     widths = check_bits(what.bits or ready.profile.weights.bits, ready.profile, "weights", "bits")
     others: tuple[int, ...] = ()
@@ -73,7 +73,7 @@ def measure_sensitivity(
         "profile": ready.profile.name,
         "weight_range": what.weight_range or DEFAULT_WEIGHT_RANGE,
     }
-    if what.method == "weight-error":
+    if what.chosen == "weight-error":
         return _finished(ready, what, [weights.weight_error(layer) for layer in ready.layers], created, started)
     if given.limit is None and not isinstance(given.data, DataSource):
         given = dataclasses.replace(given, limit=SAMPLES)
@@ -84,9 +84,10 @@ def measure_sensitivity(
     with interruptible() as stop:
         state = State(run.resume, _identity(ready, what, (widths, others), objective, samples, run), stop)
         measured = Measurement(what, weights, samples, objective, run, state, reporter, started, created)
-        entries = measured.weight_entries()
+        entries = measured.layer_entries() if what.kind == "layer" else measured.weight_entries()
         if others:
             entries += measured.activation_entries(others)
+        if others or what.kind == "layer":
             created["calibration"] = what.calibration
     created |= {"loss": objective.loss, "tensors": list(objective.tensors), "data": samples.describe()}
     return _finished(ready, what, entries, created, started)
@@ -105,13 +106,14 @@ def _identity(
     return {
         "model": ready.model.sha256,
         "data": samples.describe(),
-        "method": what.method,
+        "method": what.chosen,
+        "kind": what.kind,
         "profile": ready.profile.name,
         "layers": ready.layer_names(),
         "bits": [list(w) for w in widths],
         "objective": dataclasses.asdict(objective),
         "options": [run.batch_size, what.labels, what.calibration, what.weight_range],
-        "probes": probes if what.method == "hessian" else {},
+        "probes": probes if what.chosen == "hessian" else {},
     }
 
 
@@ -123,7 +125,7 @@ def _finished(
     started: float,
 ) -> Sensitivity:
     seconds = time.perf_counter() - started
-    return Sensitivity(ready.model.sha256, ready.model.name, what.method, tuple(entries), created, seconds)
+    return Sensitivity(ready.model.sha256, ready.model.name, what.chosen, tuple(entries), created, seconds)
 
 
 __all__ = ["SensitivityOptions", "measure_sensitivity"]

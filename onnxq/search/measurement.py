@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from numpy.typing import NDArray
+
 from onnxq.calibrate.ranges import choose_range
 from onnxq.calibrate.runner import collect
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
@@ -16,17 +18,18 @@ from onnxq.cost.prepared import Prepared
 from onnxq.data.options import RunOptions
 from onnxq.data.source import DataSource
 from onnxq.graph.model import to_proto
+from onnxq.numeric.formats import QuantFormat
 from onnxq.numeric.qparams import QParams, qparams_from_range
 from onnxq.placement.plan import LayerPlan, Point
 from onnxq.reporting import Reporter
 from onnxq.search.checkpoint import State
-from onnxq.search.downstream import WEIGHT, Part, activation_part, weight_part
+from onnxq.search.downstream import WEIGHT, Part, activation_part, grid_names, layer_part, weight_part
 from onnxq.search.float_runs import Forward, Tensors
 from onnxq.search.hessian import ROUNDS_MIN, HutchinsonOptions, traces
 from onnxq.search.objective import Objective
-from onnxq.search.one_at_a_time import Damage, Feeds, Metric, activation_feeds, damages
+from onnxq.search.one_at_a_time import Damage, Feeds, Metric, damages, grid_feeds
 from onnxq.search.options import SensitivityOptions
-from onnxq.search.sensitivity import LayerSensitivity
+from onnxq.search.sensitivity import Kind, LayerSensitivity
 from onnxq.search.weights import QuantizedWeights, text_keys
 
 SAMPLES_MIN = 8  # smallest number to which a time budget may reduce them
@@ -60,7 +63,7 @@ class Measurement:
             ends = (layer.node.outputs[0].name,) if own else self.objective.tensors
             parts[name] = weight_part(model, proto, name, layer.weight_index, ends)
         with self._forward(parts) as forward:
-            if what.method == "hessian":
+            if what.chosen == "hessian":
                 return self._hessian(forward)
             self.created["samples"] = forward.samples
             if not own:
@@ -74,7 +77,52 @@ class Measurement:
                 state=self.state,
                 progress=self.reporter.progress,
             )
-        return [_entry(name, found[name], "output-error" if own else what.metric) for name in layers]
+        return [_entry(name, "weights", found[name], "output-error" if own else what.metric) for name in layers]
+
+    def layer_entries(self) -> list[LayerSensitivity]:
+        """One entry per layer, its weights and its inputs quantized together."""
+        layers = {layer.node.name: layer for layer in self.ready.layers}
+        model, proto, what = self.ready.model, to_proto(self.ready.model), self.what
+        stats = self._statistics()
+        parts, feeds = {}, {}
+        for name, layer in layers.items():
+            points = self._inputs_of(layer)
+            parts[name] = layer_part(model, proto, name, layer.weight_index, tuple(points), self.objective.tensors)
+            feeds[name] = partial(self._layer_feeds, layer, points, stats)
+        with self._forward(parts) as forward:
+            self.created.update(samples=forward.samples, metric=what.metric, labels=what.labels)
+            found = damages(
+                forward,
+                feeds,
+                self.objective,
+                labels=what.labels,
+                state=self.state,
+                section="layers",
+                progress=self.reporter.progress,
+            )
+        return [_entry(name, "layer", found[name], what.metric) for name in layers]
+
+    def _inputs_of(self, layer: LayerPlan) -> dict[int, Point]:
+        """Input index → point, for the inputs that the layer reads quantized."""
+        found = {}
+        for point in self.ready.placement.points:
+            edges = {(id(node), i) for node, i in point.edges}
+            for i, tensor in enumerate(layer.node.inputs):
+                if tensor is point.tensor and (point.whole or (id(layer.node), i) in edges):
+                    found[i] = point
+        return found
+
+    def _layer_feeds(self, layer: LayerPlan, points: Mapping[int, Point], stats: Statistics) -> Feeds:
+        grids: dict[str, NDArray] = {}
+        for i, point in points.items():
+            grids |= grid_feeds(self._qparams(point, point.format, stats), grid_names(i))
+        return {bits: {WEIGHT: w, **grids} for bits, w in self.quantized.quantized(layer).items()}
+
+    def _statistics(self) -> Statistics:
+        """Of every tensor that the profile quantizes."""
+        calibration = dataclasses.replace(self.run, resume=None)  # that file belongs to the state
+        names = self.ready.placement.observed()
+        return collect(self.ready.model, names, self.data, calibration, self.reporter.progress)
 
     @property
     def ready(self) -> Prepared:
@@ -151,8 +199,7 @@ class Measurement:
         groups: dict[str, list[Point]] = {}
         for point in self.ready.placement.points:
             groups.setdefault(point.group or point.tensor.name, []).append(point)
-        calibration = dataclasses.replace(self.run, resume=None)  # that file belongs to the state
-        stats = collect(model, self.ready.placement.observed(), self.data, calibration, self.reporter.progress)
+        stats = self._statistics()
         parts: dict[str, Part] = {}
         feeds = {}
         for key, points in groups.items():
@@ -179,7 +226,7 @@ class Measurement:
             for name in points[0].sources if own else (key,):
                 for bits, damage in found[name].items():
                     total[bits].add(damage)
-            metric: Metric = "output-error" if own else what.metric if what.method == "one-at-a-time" else "loss"
+            metric: Metric = "output-error" if own else what.metric if what.chosen == "one-at-a-time" else "loss"
             values, extra = _values(total, metric)
             node, readers_of = self._readers(points)
             tensors = tuple(p.tensor.name for p in points)
@@ -187,16 +234,17 @@ class Measurement:
         return entries
 
     def _grids(self, point: Point, widths: Sequence[int], stats: Statistics) -> Feeds:
-        """Width → feeds that round the point's tensors, with ranges as insert-qdq chooses them."""
+        """Width → feeds that round the point's tensors."""
+        formats = {bits: self.ready.profile.activations.format(bits, point.nonnegative) for bits in widths}
+        return {bits: grid_feeds(self._qparams(point, fmt, stats)) for bits, fmt in formats.items()}
+
+    def _qparams(self, point: Point, fmt: QuantFormat, stats: Statistics) -> QParams:
+        """Parameters of a point, with the range as insert-qdq chooses it."""
         merged = TensorStatistics()
         for name in point.sources:
             merged.merge(stats[name])
-        qparams: dict[int, QParams] = {}
-        for bits in widths:
-            fmt = self.ready.profile.activations.format(bits, point.nonnegative)
-            low, high = choose_range(merged, self.what.calibration, fmt)
-            qparams[bits] = qparams_from_range(max(low, 0.0) if point.nonnegative else low, high, fmt)
-        return activation_feeds(qparams)
+        low, high = choose_range(merged, self.what.calibration, fmt)
+        return qparams_from_range(max(low, 0.0) if point.nonnegative else low, high, fmt)
 
     def _readers(self, points: Sequence[Point]) -> tuple[str, tuple[str, ...]]:
         """The node under which an entry is listed, and all that read the activations quantized, in graph order."""
@@ -207,9 +255,9 @@ class Measurement:
         return found[0] if found else made_by[0].name if made_by else points[0].tensor.name, tuple(found)
 
 
-def _entry(node: str, found: Mapping[int, Damage], metric: Metric) -> LayerSensitivity:
+def _entry(node: str, kind: Kind, found: Mapping[int, Damage], metric: Metric) -> LayerSensitivity:
     values, extra = _values(found, metric)
-    return LayerSensitivity(node, "weights", values, extra=extra)
+    return LayerSensitivity(node, kind, values, extra=extra)
 
 
 def _values(found: Mapping[int, Damage], metric: Metric) -> tuple[dict[int, float], dict[str, Any]]:

@@ -1,4 +1,7 @@
-"""The effect on the model's outputs of quantizing only one layer's weights or one activation (NVIDIA 2020, §5.1)."""
+"""The effect on the model's outputs of quantizing only one layer, its weights alone, or one activation.
+
+NVIDIA 2020, section 5.1, quantizes one layer at a time, weights and inputs together.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from onnxq.numeric.classification import top_classes
 from onnxq.numeric.qparams import QParams
 from onnxq.reporting import Progress
 from onnxq.search.checkpoint import State
-from onnxq.search.downstream import QMAX, QMIN, SCALE, ZERO_POINT, Part
+from onnxq.search.downstream import GRID, Part
 from onnxq.search.float_runs import Forward, Tensors, run_part
 from onnxq.search.objective import Objective
 
@@ -61,13 +64,10 @@ class Damage:
 Feeds = Mapping[int, Mapping[str, NDArray]]  # width → a part's feeds in addition to the float model's tensors
 
 
-def activation_feeds(qparams: Mapping[int, QParams]) -> Feeds:
-    """From width → per-tensor parameters."""
-    feeds = {}
-    for bits, q in qparams.items():
-        numbers = {SCALE: q.scale, ZERO_POINT: q.zero_point, QMIN: q.format.qmin, QMAX: q.format.qmax}
-        feeds[bits] = {name: np.asarray(number, np.float32).reshape(()) for name, number in numbers.items()}
-    return feeds
+def grid_feeds(q: QParams, names: Sequence[str] = GRID) -> dict[str, NDArray]:
+    """The scalars of a grid, from per-tensor parameters. names: of scale, zero point, smallest and largest code."""
+    numbers = (q.scale, q.zero_point, q.format.qmin, q.format.qmax)
+    return {name: np.asarray(number, np.float32).reshape(()) for name, number in zip(names, numbers, strict=True)}
 
 
 def damages(

@@ -17,6 +17,8 @@ from onnxq.search.hessian import HutchinsonOptions
 from onnxq.search.objective import Loss
 from onnxq.search.one_at_a_time import METRICS, Metric
 
+LayerKind = Literal["weights", "layer"]
+LAYER_KINDS = ("weights", "layer")
 Method = Literal["hessian", "one-at-a-time", "weight-error", "output-error"]
 METHODS = ("hessian", "one-at-a-time", "weight-error", "output-error")
 
@@ -32,6 +34,9 @@ class SensitivityOptions:
       squared error), accuracy (share of top-1 lost; of top classes moved, without labels), output-error (of the
       objective's tensors, squared, relative).
     * output-error: squared error of the layer's own output, relative. weight-error: of its weights, relative.
+    kind: what one entry per layer quantizes: its "weights", or the "layer", weights and inputs together as `quantize`
+    does (NVIDIA 2020, section 5.1); the inputs have the profile's width. Layers are measured one at a time.
+    method None is one-at-a-time for layers, else hessian.
     bits: widths of weights; None means all of the profile's. activation_bits: widths of activations, measured one at a
     time with any method (except weight-error). loss, output: see find_objective.
     labels: one-at-a-time and second differences compute the loss on labels, not on the float model's own outputs (which
@@ -41,7 +46,7 @@ class SensitivityOptions:
     Raises ConfigError for a method or metric that does not exist or cannot measure what is requested.
     """
 
-    method: Method = "hessian"
+    method: Method | None = None
     bits: Sequence[int] | None = None
     activation_bits: Sequence[int] = ()
     loss: Loss = "auto"
@@ -53,26 +58,39 @@ class SensitivityOptions:
     exclude: Sequence[str] = ()
     memory: int = MEMORY
     traces: HutchinsonOptions = field(default_factory=HutchinsonOptions)
+    kind: LayerKind = "weights"
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
+        if self.method not in (None, *METHODS):
             raise ConfigError(f"method {self.method!r}: choose from {', '.join(METHODS)}")
+        if self.kind not in LAYER_KINDS:
+            raise ConfigError(f"kind {self.kind!r}: choose from {', '.join(LAYER_KINDS)}")
+        if self.kind == "layer" and self.chosen != "one-at-a-time":
+            raise ConfigError(f"{self.method} measures weights alone; layers with their inputs need one-at-a-time")
+        if self.kind == "layer" and self.activation_bits:
+            raise ConfigError("layers are measured with their inputs quantized: leave out the widths of activations")
         if self.metric not in METRICS:
             raise ConfigError(f"metric {self.metric!r}: choose from {', '.join(METRICS)}")
-        if self.method == "weight-error" and self.activation_bits:
+        if self.chosen == "weight-error" and self.activation_bits:
             raise ConfigError("weight-error measures only weights; measure activations with another method")
         parse_chooser(self.calibration)
 
     @property
+    def chosen(self) -> Method:
+        """The method; the default of the kind if none was given."""
+        return self.method or ("one-at-a-time" if self.kind == "layer" else "hessian")
+
+    @property
     def own_output(self) -> bool:
         """Whether each layer's own output is measured, not the model's."""
-        return self.method == "output-error"
+        return self.chosen == "output-error"
 
 
 class SensitivityKeywords(SampleKeywords, RunKeywords, total=False):
     """Single options that measure_sensitivity accepts as keywords: the fields of SensitivityOptions, and others."""
 
-    method: Method
+    method: Method | None
+    kind: LayerKind
     bits: Sequence[int] | None
     activation_bits: Sequence[int]
     loss: Loss

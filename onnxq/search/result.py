@@ -143,7 +143,7 @@ def result_of(
     model = space.prepared.model
     known = values or {}
     if sensitivity is not None:
-        known = {e.node: e.bits for e in sensitivity.of("weights")}
+        known = dict(sensitivity.by_layer)
     layers = tuple(
         LayerChoice(
             c.node,

@@ -13,18 +13,19 @@ from onnxq.errors import ConfigError
 from onnxq.graph.files import read_json, write_text
 
 FORMAT = "onnxq-sensitivity-1"
-Kind = Literal["weights", "activations"]
-KINDS = ("weights", "activations")
+Kind = Literal["weights", "layer", "activations"]
+KINDS = ("weights", "layer", "activations")
 
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """One layer's weights, or one quantized activation.
+    """One layer's weights, one layer with its inputs, or one quantized activation.
 
     node: the layer; of an activation, the first node that reads it quantized, or its producer if none does.
-    bits: width → predicted loss increase, finite. standard_error: width → standard error of the estimate; empty if
+    kind: "weights"; "layer" for the weights at that width and the inputs at the profile's, as `quantize` quantizes the
+    layer; "activations". bits: width → predicted loss increase, finite. standard_error: width → standard error of the estimate; empty if
     nothing was sampled. tensors: the activations that share one scale, and so one width. readers: every node that
-    reads them quantized. Both are empty for weights. extra: components of the values (traces, squared errors,
+    reads them quantized. Both are empty for weights and layers. extra: components of the values (traces, squared errors,
     accuracy), JSON types only.
     """
 
@@ -53,12 +54,26 @@ class Sensitivity:
     seconds: float | None = field(default=None, compare=False)
 
     def of(self, kind: Kind) -> tuple[LayerSensitivity, ...]:
-        """The entries of weights, or of activations."""
+        """The entries of one kind."""
         return tuple(e for e in self.layers if e.kind == kind)
 
     def weights(self, bits: int) -> dict[str, float]:
-        """Node → value of its weights at one width, for nodes that have it."""
+        """Node → value of its weights alone at one width, for nodes that have it."""
         return {e.node: e.bits[bits] for e in self.of("weights") if bits in e.bits}
+
+    @property
+    def with_inputs(self) -> bool:
+        """Whether layers were measured with their inputs quantized too (kind "layer")."""
+        return any(e.kind == "layer" for e in self.layers)
+
+    @property
+    def by_layer(self) -> dict[str, Mapping[int, float]]:
+        """Layer → width of its weights → value: of whole layers if they were measured, else of weights alone."""
+        return {e.node: e.bits for e in self.of("layer" if self.with_inputs else "weights")}
+
+    def at(self, bits: int) -> dict[str, float]:
+        """Layer → value at one width of its weights, for layers that have it."""
+        return {node: values[bits] for node, values in self.by_layer.items() if bits in values}
 
     def require_model(self, sha256: str, name: str = "the model") -> None:
         """Raise ConfigError unless these are sensitivities of the model with this hash."""
@@ -128,7 +143,7 @@ def _entry(e: LayerSensitivity) -> dict[str, Any]:
 def _parse_entry(entry: Any) -> LayerSensitivity:
     node, kind = _text(entry, "node"), _text(entry, "kind")
     if kind not in KINDS:
-        raise ValueError(f"{node}: kind {kind!r} is neither weights nor activations")
+        raise ValueError(f"{node}: kind {kind!r} is none of {', '.join(KINDS)}")
     tensors, readers = (_names(entry.get(key, []), f"{node}: {key}") for key in ("tensors", "readers"))
     bits, error = (_widths(entry.get(key, {}), f"{node}: {key}") for key in ("bits", "standard_error"))
     if not bits:
@@ -165,3 +180,5 @@ def _check_unique(layers: tuple[LayerSensitivity, ...]) -> None:
         if (e.node, e.kind, e.tensors) in seen:
             raise ValueError(f"{e.node} occurs twice")
         seen.add((e.node, e.kind, e.tensors))
+    if {"weights", "layer"} <= {e.kind for e in layers}:
+        raise ValueError("it has both kinds of values for layers, weights and layer")

@@ -84,7 +84,7 @@ class Space:
 
     def overrides(self, found: Assignment) -> dict[str, Override]:
         """The assignment for `quantize --config`: every layer, and every node whose activation width matters."""
-        result = {name: Override(weight_bits=bits) for name, bits in found.weights.items()}
+        result = {name: Override(weight_bits=bits) for name, bits in found.weights.items()} | self.prepared.left_out()
         if not self.searches_activations:
             return result
         for group in self.costs.groups:
@@ -170,7 +170,13 @@ class Space:
 
     def _values(self, sensitivity: Sensitivity) -> tuple[dict[str, dict[int, float]], dict[str, dict[int, float]]]:
         """Values of every layer's weights, and of every activation group, by width."""
-        known = {e.node: e.bits for e in sensitivity.of("weights")}
+        known = sensitivity.by_layer
+        if sensitivity.with_inputs and self.searches_activations:
+            raise ConfigError(
+                "the sensitivities are of whole layers, whose inputs have the profile's width: choose only the widths "
+                "of weights (--activation-bits 8), or measure weights and activations apart (onnxq sensitivity "
+                "--kind weights --activation-bits)"
+            )
         weights: dict[str, dict[int, float]] = {}
         for cost in self.costs.layers:
             widths = self.weight_widths(cost.node)

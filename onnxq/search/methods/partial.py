@@ -37,8 +37,8 @@ class Partial(SearchMethod):
 
     name: ClassVar[str] = "partial"
     widths: ClassVar[tuple[int, ...]] = (8,)
-    needs: ClassVar[tuple[str, ...]] = ("data", "max_drop", "sensitivity")
-    takes: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ("data", "max_drop")
+    takes: ClassVar[tuple[str, ...]] = ("sensitivity",)
     max_drop: float = field(
         default=0.01, metadata=about("largest accuracy loss allowed, in points.", metavar="1%", parse=_points)
     )
