@@ -22,11 +22,11 @@ class LayerSensitivity:
     """One layer's weights, one layer with its inputs, or one quantized activation.
 
     node: the layer; of an activation, the first node that reads it quantized, or its producer if none does.
-    kind: "weights"; "layer" for the weights at that width and the inputs at the profile's, as `quantize` quantizes the
-    layer; "activations". bits: width → predicted loss increase, finite. standard_error: width → standard error of the estimate; empty if
+    kind: "weights"; "layer" for the weights and the inputs, these in the profile's width; or "activations".
+    bits: width → predicted loss increase, finite. standard_error: width → standard error of the estimate; empty if
     nothing was sampled. tensors: the activations that share one scale, and so one width. readers: every node that
-    reads them quantized. Both are empty for weights and layers. extra: components of the values (traces, squared errors,
-    accuracy), JSON types only.
+    reads them quantized. Both are empty for weights and layers. extra: components of the values (traces, squared
+    errors, accuracy), JSON types only.
     """
 
     node: str
