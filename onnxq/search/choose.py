@@ -96,8 +96,8 @@ def search_partial(
     data: samples to calibrate on, or DataOptions; eval_data: to evaluate on, the same by default. sensitivity: of the
     same model, at `bits`, by which layers are ranked; None measures that of whole layers, weights and inputs.
     max_drop: of top-1 where the data has labels, else of the agreement with the float model; 0.01 is one point.
-    profile, calibration, run: as for onnxq.quantize. reporter: receives a line per trial. Keywords take precedence over the
-    objects: preprocess, limit (applies to calibration) and shapes of
+    profile, calibration, run: as for onnxq.quantize. reporter: receives a line per trial. Keywords take precedence over
+    the objects: preprocess, limit (applies to calibration) and shapes of
     DataOptions, threads and batch_size of RunOptions, say of Reporter.
     first_last_bits, fixed, ties, tie_blocks, exclude: as in make_space; fixed layers are always quantized, tied ones
     stay in float together.
