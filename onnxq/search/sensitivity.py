@@ -143,7 +143,7 @@ def _entry(e: LayerSensitivity) -> dict[str, Any]:
 def _parse_entry(entry: Any) -> LayerSensitivity:
     node, kind = _text(entry, "node"), _text(entry, "kind")
     if kind not in KINDS:
-        raise ValueError(f"{node}: kind {kind!r} is none of {', '.join(KINDS)}")
+        raise ValueError(f"{node}: kind {kind!r} is neither weights nor activations nor layer")
     tensors, readers = (_names(entry.get(key, []), f"{node}: {key}") for key in ("tensors", "readers"))
     bits, error = (_widths(entry.get(key, {}), f"{node}: {key}") for key in ("bits", "standard_error"))
     if not bits:
