@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq.cli.common import progress
+from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.output import check_outputs, deliver, json_text, print_table
 from onnxq.cli.terminal import out, say
 from onnxq.cli.values import parse_shapes
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from onnxq.execution.layer_times import LayerTime, LayerTimes
 
 
-@click.command("bench")
+@click.command("bench", cls=Command)
 @click.argument("model")
 @click.option(
     "--against", multiple=True, metavar="MODEL", help="Also time this model; openvino:FILE runs it in OpenVINO."
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 )
 @click.option("--repeats", type=click.IntRange(1), help="Number of timed runs per model, instead of --seconds.")
 @click.option("--per-layer", is_flag=True, help="Also show the time of MODEL per node.")
-@click.option("--json", "json_file", metavar="FILE", help="Write the figures as JSON; - prints them instead.")
+@click.option(
+    "--json", "json_file", type=OUTPUT, metavar="FILE", help="Write the figures as JSON; - prints them instead."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors and results.")
 def command(model: str, against: tuple[str, ...], json_file: str | None, quiet: bool, **options: Any) -> None:
     """Measure the latency of MODEL, side by side with other models on the same inputs.

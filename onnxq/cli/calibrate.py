@@ -7,12 +7,15 @@ from typing import Any
 import click
 
 from onnxq.cli.common import data_options, open_source, output_path, progress, run_of, samples_of
+from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.terminal import out
 
 
-@click.command("calibrate")
+@click.command("calibrate", cls=Command)
 @click.argument("model", required=False)
-@click.option("-o", "--output", required=True, help="Statistics file; an interrupted run continues from it.")
+@click.option(
+    "-o", "--output", type=OUTPUT, required=True, help="Statistics file; an interrupted run continues from it."
+)
 @click.option("--profile", help="Observe the tensors that this profile quantizes.  [default: every float activation]")
 @click.option("--merge", "shards", multiple=True, metavar="STATS", help="Merge statistics files instead of collecting.")
 @click.option("--start", type=click.IntRange(0), default=0, help="Skip this many samples (to process a shard).")

@@ -6,13 +6,14 @@ import sys
 
 import click
 
+from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.terminal import out_text
 
 
-@click.command("card")
+@click.command("card", cls=Command)
 @click.argument("model")
 @click.option("--format", "form", type=click.Choice(["md", "json", "html"]), default="md", show_default=True)
-@click.option("-o", "--output", help="Write to this file instead of the terminal.")
+@click.option("-o", "--output", type=OUTPUT, help="Write to this file instead of the terminal.")
 def command(model: str, form: str, output: str | None) -> None:
     """Show the quantization card of MODEL: a quantized .onnx file, or a .card.json."""
     from onnxq.card import read_card

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnxq.cli.guard import Command
 from onnxq.cli.output import first_of, json_text, print_table
 from onnxq.cli.terminal import out, out_text
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 NAMED = 2  # nodes named per row
 
 
-@click.command("check")
+@click.command("check", cls=Command)
 @click.argument("model")
 @click.option("--profile", help="Hardware profile: a name or a .toml file.")
 @click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq.cli.common import data_options, open_source, progress, samples_of, table
+from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.output import check_outputs, deliver, json_text
 from onnxq.cli.terminal import out, say
 
@@ -15,17 +16,22 @@ if TYPE_CHECKING:
     from onnxq.measure.comparison import Comparison
 
 
-@click.command("compare")
+@click.command("compare", cls=Command)
 @click.argument("float_model", metavar="FLOAT")
 @click.argument("quantized", metavar="QUANT")
 @click.option(
     "--isolated", is_flag=True, help="Also show the error that each layer adds by itself (one more run per batch)."
 )
 @click.option("--top", type=click.IntRange(0), default=20, show_default=True, help="Rows to print; 0 prints all.")
-@click.option("--csv", "csv_file", metavar="FILE", help="Write all rows as CSV, worst first; - prints them instead.")
-@click.option("--json", "json_file", metavar="FILE", help="Write everything as JSON; - prints it instead.")
 @click.option(
-    "--plot", metavar="FILE.png", help="Plot SQNR and cosine over the depth of the network (.png, .svg, .pdf)."
+    "--csv", "csv_file", type=OUTPUT, metavar="FILE", help="Write all rows as CSV, worst first; - prints them instead."
+)
+@click.option("--json", "json_file", type=OUTPUT, metavar="FILE", help="Write everything as JSON; - prints it instead.")
+@click.option(
+    "--plot",
+    type=OUTPUT,
+    metavar="FILE.png",
+    help="Plot SQNR and cosine over the depth of the network (.png, .svg, .pdf).",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors and results.")
 @data_options

@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from onnxq.cli.common import progress
+from onnxq.cli.guard import Command
 from onnxq.cli.output import json_flag, json_text, print_table
 from onnxq.cli.terminal import out, out_text, say
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 VARIANTS = (("int8", 8), ("int4 weights", 4))
 
 
-@click.command("demo")
+@click.command("demo", cls=Command)
 @click.option(
     "-o", "--output", "folder", help="Save models, cards and data in this folder, for trying the other commands."
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq.cli.common import data_options, open_source, progress, samples_of, table
+from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.output import check_outputs, deliver, json_text
 from onnxq.cli.terminal import out
 
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from onnxq.measure.evaluation import Evaluation
 
 
-@click.command("eval")
+@click.command("eval", cls=Command)
 @click.argument("model")
 @click.option("--against", metavar="FLOAT", help="Float model: also report agreement and output errors.")
 @click.option("--output", metavar="TENSOR", help="Tensor to evaluate: any that both models have.")
-@click.option("--json", "json_file", metavar="FILE", help="Write the figures as JSON; - prints them instead.")
+@click.option(
+    "--json", "json_file", type=OUTPUT, metavar="FILE", help="Write the figures as JSON; - prints them instead."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors and results.")
 @data_options
 def command(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnxq.cli.guard import Command
 from onnxq.cli.output import first_of, json_text, print_table
 from onnxq.cli.terminal import out, out_text
 from onnxq.cli.values import parse_shapes
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from onnxq.inspection import Inspection
 
 
-@click.command("inspect")
+@click.command("inspect", cls=Command)
 @click.argument("model")
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input.")

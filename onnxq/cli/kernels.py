@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from onnxq.cli.common import table
+from onnxq.cli.guard import Command
 from onnxq.cli.output import json_flag, json_text
 from onnxq.cli.terminal import out, out_text
 
 CEILING_SECONDS = 0.1
 
 
-@click.command("kernels")
+@click.command("kernels", cls=Command)
 @click.option(
     "--ceiling", is_flag=True, help="Also measure the inner loop of the selected tier, for a tenth of a second."
 )

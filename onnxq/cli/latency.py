@@ -5,13 +5,16 @@ from __future__ import annotations
 import click
 
 from onnxq.cli.common import output_path, progress, table
+from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.terminal import out, say
 from onnxq.cli.values import parse_shapes, parse_widths
 
 
-@click.command("latency")
+@click.command("latency", cls=Command)
 @click.argument("model")
-@click.option("-o", "--output", required=True, help="Latency file to write (JSON), for `onnxq search --latency`.")
+@click.option(
+    "-o", "--output", type=OUTPUT, required=True, help="Latency file to write (JSON), for `onnxq search --latency`."
+)
 @click.option("--bits", default="4,8", show_default=True, help="Weight widths to measure.")
 @click.option("--profile", default="onnxq", show_default=True, help="Profile; must lower to com.onnxq operators.")
 @click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 = onnxruntime's default.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from onnxq.cli.common import output_path, reporter
+from onnxq.cli.guard import OUTPUT_MODEL, Command
 from onnxq.cli.terminal import out
 from onnxq.cli.values import parse_shapes
 
 
-@click.command("lower")
+@click.command("lower", cls=Command)
 @click.argument("model")
-@click.option("-o", "--output", required=True, help="Integer-only model to write.")
+@click.option("-o", "--output", type=OUTPUT_MODEL, required=True, help="Integer-only model to write.")
 @click.option(
     "--rescale",
     type=click.Choice(["auto", "fixed", "general"]),

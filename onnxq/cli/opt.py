@@ -7,21 +7,22 @@ from typing import Any
 import click
 
 from onnxq.cli.common import data_options, open_source, output_path, progress, run_of, samples_of
+from onnxq.cli.guard import OUTPUT, OUTPUT_MODEL, Command
 from onnxq.cli.terminal import out, say
 from onnxq.cli.values import save_after
 
 RANDOM_SAMPLES = 4
 
 
-@click.command("opt")
+@click.command("opt", cls=Command)
 @click.argument("model")
-@click.option("-o", "--output", required=True, help="Model to write.")
+@click.option("-o", "--output", type=OUTPUT_MODEL, required=True, help="Model to write.")
 @click.option(
     "-p", "--passes", "text", required=True, help="Passes to run, e.g. 'fold-constants,insert-qdq{profile=fbgemm}'."
 )
 @click.option("--stats", help="Statistics from `onnxq calibrate`, for insert-qdq.")
 @click.option("--verify", is_flag=True, help="Check every value-preserving pass on the data, or on random inputs.")
-@click.option("--save-after", metavar="PASS=FILE", help="Also save the model after this pass.")
+@click.option("--save-after", type=OUTPUT, metavar="PASS=FILE", help="Also save the model after this pass.")
 @data_options
 def command(model: str, output: str, text: str, **options: Any) -> None:
     """Run graph passes on MODEL and report what each one did, what it could not do, and why.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxq.cli.guard import Command
 from onnxq.cli.output import json_flag, json_text, print_table
 from onnxq.cli.terminal import out, out_text
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from onnxq.pipeline import Pass
 
 
-@click.command("passes")
+@click.command("passes", cls=Command)
 @click.argument("name", required=False)
 @json_flag
 def command(name: str | None, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxq.cli.guard import Command
 from onnxq.cli.output import json_flag, json_text, print_table
 from onnxq.cli.terminal import out, out_text
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from onnxq.profiles.schema import Profile
 
 
-@click.command("profiles")
+@click.command("profiles", cls=Command)
 @click.argument("name", required=False)
 @json_flag
 def command(name: str | None, as_json: bool) -> None:

@@ -19,15 +19,18 @@ from onnxq.cli.common import (
     samples_of,
     weight_range_option,
 )
+from onnxq.cli.guard import OUTPUT, OUTPUT_MODEL, Command
 from onnxq.cli.late_help import calibration_option
 from onnxq.cli.terminal import out
 from onnxq.cli.values import bits_or_none, names, save_after
 from onnxq.errors import InterruptedRun
 
 
-@click.command("quantize")
+@click.command("quantize", cls=Command)
 @click.argument("model")
-@click.option("-o", "--output", required=True, help="Model to write; its card is written next to it.")
+@click.option(
+    "-o", "--output", type=OUTPUT_MODEL, required=True, help="Model to write; its card is written next to it."
+)
 @click.option(
     "--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile: a name or a .toml file."
 )
@@ -51,7 +54,7 @@ from onnxq.errors import InterruptedRun
     "--qdq", is_flag=True, help="Stop at the QDQ model, with profiles that continue to an integer-only model."
 )
 @click.option("--verify", is_flag=True, help="Check every value-preserving pass on inputs.")
-@click.option("--save-after", metavar="PASS=FILE", help="Also save the model after this pass.")
+@click.option("--save-after", type=OUTPUT, metavar="PASS=FILE", help="Also save the model after this pass.")
 @click.option("--eval-data", help="Labelled or unlabelled samples for accuracy and agreement in the card.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @data_options

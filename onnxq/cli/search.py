@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq.cli.common import data_options, output_path, run_of, samples_of, table
+from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.late_help import LateHelp
 from onnxq.cli.terminal import out, say
 from onnxq.cli.values import bits_or_none, parse_shapes, parse_widths
@@ -47,6 +48,8 @@ def _method_option(name: str, field: dataclasses.Field[Any]) -> Any:
     kind: Any = click.Choice(about["choices"]) if about["choices"] else None
     if about["least"] is not None:
         kind = click.IntRange(about["least"])
+    elif about["picture"]:
+        kind = OUTPUT
     elif isinstance(field.default, int):
         kind = int
     settings: dict[str, Any] = {"type": kind, "metavar": about["metavar"]}
@@ -80,10 +83,10 @@ def _of(name: str) -> str:
     return f"{', '.join(users(name))}: {INPUTS[name][1]}."
 
 
-@click.command("search", help=_help())
+@click.command("search", cls=Command, help=_help())
 @click.argument("model")
 @click.option("--method", type=click.Choice(list(available())), required=True, help="Search method.")
-@click.option("-o", "--output", help="Config to write, for `onnxq quantize --config`.")
+@click.option("-o", "--output", type=OUTPUT, help="Config to write, for `onnxq quantize --config`.")
 @click.option(
     "--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile: a name or a .toml file."
 )
@@ -103,8 +106,10 @@ def _of(name: str) -> str:
 @click.option("--latency", metavar="FILE", help=_of("latency"))
 @limit_options
 @method_options
-@click.option("--plot", metavar="FILE.png", help="Plot sensitivity, latency gain and chosen bits of every layer.")
-@click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON.")
+@click.option(
+    "--plot", type=OUTPUT, metavar="FILE.png", help="Plot sensitivity, latency gain and chosen bits of every layer."
+)
+@click.option("--json", "json_file", type=OUTPUT, metavar="FILE", help="Write the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @data_options
 def command(model: str, method: str, output: str | None, quiet: bool, **options: Any) -> None:

@@ -17,6 +17,7 @@ from onnxq.cli.common import (
     table,
     weight_range_option,
 )
+from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.late_help import calibration_option
 from onnxq.cli.terminal import out
 
@@ -27,9 +28,11 @@ METHODS = ("hessian", "one-at-a-time", "weight-error", "output-error")
 HEADINGS = {"weights": "weights", "layer": "layer with its inputs", "activations": "activations"}
 
 
-@click.command("sensitivity")
+@click.command("sensitivity", cls=Command)
 @click.argument("model")
-@click.option("-o", "--output", "target", required=True, help="Sensitivity file to write (JSON), for `onnxq search`.")
+@click.option(
+    "-o", "--output", "target", type=OUTPUT, required=True, help="Sensitivity file to write (JSON), for `onnxq search`."
+)
 @click.option(
     "--method", type=click.Choice(METHODS), help="How to measure.  [default: hessian; for --kind layer one-at-a-time]"
 )

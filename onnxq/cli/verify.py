@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq.cli.common import data_options, open_source, progress, samples_of
+from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.output import check_outputs, deliver, first_of, json_text, print_table
 from onnxq.cli.terminal import out
 
@@ -15,13 +16,19 @@ if TYPE_CHECKING:
     from onnxq.measure.verification import Verification
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @click.argument("qdq", metavar="QDQ")
 @click.argument("integer", metavar="INT")
 @click.option("--bodies", is_flag=True, help="Run INT on its function bodies even if the kernels are installed.")
 @click.option("--top", type=click.IntRange(0), default=20, show_default=True, help="Rows to print; 0 prints all.")
-@click.option("--csv", "csv_file", metavar="FILE", help="Write all layers as CSV, worst first; - prints them instead.")
-@click.option("--json", "json_file", metavar="FILE", help="Write everything as JSON; - prints it instead.")
+@click.option(
+    "--csv",
+    "csv_file",
+    type=OUTPUT,
+    metavar="FILE",
+    help="Write all layers as CSV, worst first; - prints them instead.",
+)
+@click.option("--json", "json_file", type=OUTPUT, metavar="FILE", help="Write everything as JSON; - prints it instead.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors and results.")
 @data_options
 def command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,10 +14,11 @@ from onnx import TensorProto, external_data_helper
 
 from onnxq.errors import ModelError, OutputError, first_line
 from onnxq.execution import runtime
-from onnxq.graph.files import check_writable, default_mode, native_path
+from onnxq.graph.files import check_writable, default_mode, file_sha256, native_path
 from onnxq.graph.model import INLINE_LIMIT, OPSET_MAX, Model, to_proto
 from onnxq.graph.protos import tensor_bytes, tensor_protos
 from onnxq.graph.randomness import fix_seeds
+from onnxq.graph.staging import staging_folder
 
 EXTERNAL_SUFFIX = ".data"
 # Tensors smaller than this stay in the model file even if others are external (shapes, scales).
@@ -29,7 +31,8 @@ def save(model: Model, path: str | Path, beside: Mapping[str, str] | None = None
     """Validate a model (checker with full check, then an onnxruntime session) and write it.
 
     beside: texts of further files by name, written to the same folder together with the model or not at all.
-    Weights go to `<path>.data` if the model had external data or does not fit in a 2 GiB protobuf message.
+    Weights go to `<path>.data` if the model had external data or does not fit in a 2 GiB protobuf message; to
+    `<path>.<hash>.data` where an older model's weights must stay until the model itself is replaced.
     Raises ModelError if the model is invalid, OutputError if it cannot be written; nothing is replaced in that case.
     """
     target = check_writable(path)
@@ -41,17 +44,52 @@ def save(model: Model, path: str | Path, beside: Mapping[str, str] | None = None
         _check_source(proto, target, model_dir(model))
     try:
         # A folder, because the model contains the name of its external file: both get their final names right away.
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-            staged = Path(folder) / target.name
+        with staging_folder(target) as folder:
+            staged = folder / target.name
             write_proto(proto, staged, base_dir=model_dir(model), external=external)
+            data = _rename_data(proto, staged, target)
             validate(staged)
             for name, text in (beside or {}).items():
                 staged.with_name(name).write_text(text, encoding="utf-8")
-            for file in sorted(Path(folder).iterdir(), key=lambda file: file == staged):  # the model last
+            for file in sorted(folder.iterdir(), key=lambda file: file == staged):  # the model last
                 default_mode(file)
                 os.replace(file, target.with_name(file.name))
+            if data is not None:
+                for old in _data_files(target):
+                    if old.name != data:
+                        old.unlink()
     except OSError as err:
         raise OutputError(f"{target}: cannot be written: {err.strerror or err}") from None
+
+
+def _data_files(target: Path) -> list[Path]:
+    """The external files that models saved at this path have or had."""
+    name = re.compile(re.escape(target.name) + r"(\.[0-9a-f]{12})?" + re.escape(EXTERNAL_SUFFIX))
+    return [file for file in target.parent.iterdir() if name.fullmatch(file.name)]
+
+
+def _rename_data(proto: onnx.ModelProto, staged: Path, target: Path) -> str | None:
+    """Give the staged weights a name that no other weights have; returns it, None without external weights.
+
+    Two files cannot be replaced at once: a process killed in between would leave the old model with the new weights.
+    """
+    data = staged.with_name(staged.name + EXTERNAL_SUFFIX)
+    if not data.exists():
+        return None
+    present = [file.name for file in _data_files(target)]
+    if not present:
+        return data.name
+    digest = file_sha256(data)
+    hashed = f"{target.name}.{digest[:12]}{EXTERNAL_SUFFIX}"
+    if hashed not in present and file_sha256(target.with_name(data.name)) == digest:
+        return data.name
+    data.rename(data.with_name(hashed))
+    for tensor in tensor_protos(proto.graph):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = hashed
+    staged.write_bytes(proto.SerializeToString())
+    return hashed
 
 
 def _check_source(proto: onnx.ModelProto, target: Path, base_dir: Path) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from onnxq.errors import ConfigError, OutputError, first_line
+from onnxq.graph.staging import remove_leftovers, staging_file
 
 
 def check_writable(path: str | Path) -> Path:
-    """Fail early, before long work, if `path` is not writable; returns it as a Path. Raises OutputError."""
+    """Fail early, before long work, if `path` is not writable; what killed runs left of it is removed.
+
+    Returns the file that will be replaced: a link is followed, and stays. Raises OutputError.
+    """
     target = Path(path)
+    if target.is_symlink():
+        target = Path(os.path.realpath(target))
+        if target.is_symlink():
+            raise OutputError(f"{path}: the link leads nowhere")
     folder = target.parent
     if not folder.is_dir():
         raise OutputError(f"{target}: the folder {folder} does not exist")
@@ -21,8 +29,9 @@ def check_writable(path: str | Path) -> Path:
         raise OutputError(f"{target}: is a folder; give a file name")
     if target.exists() and not target.is_file():
         raise OutputError(f"{target}: is a device or a pipe, which a model cannot replace; give a file name")
+    remove_leftovers(target)
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name}."):
+        with staging_file(target):
             pass
     except OSError as err:
         raise OutputError(f"{target}: cannot be written: {err.strerror}") from None
@@ -40,16 +49,13 @@ def native_path(path: str | Path) -> str | None:
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a file atomically: a temporary file in the same folder, then a rename. Raises OutputError."""
     target = check_writable(path)
-    handle, temp = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-        default_mode(Path(temp))
-        os.replace(temp, target)
+        with staging_file(target) as staged:
+            staged.write_bytes(content)
+            default_mode(staged)
+            os.replace(staged, target)
     except OSError as err:
         raise OutputError(f"{target}: cannot be written: {err.strerror}") from None
-    finally:
-        Path(temp).unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -67,8 +73,16 @@ def read_json(file: Path, what: str) -> Any:
         raise ConfigError(f"{file}: not {what}: {first_line(err)}") from None
 
 
+def file_sha256(path: Path) -> str:
+    """The hash of a file's content, "" if it does not exist."""
+    if not path.exists():
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def default_mode(path: Path) -> None:
-    """mkstemp makes files private; give the result the mode that a plain open() would have."""
+    """Staged files are private; give the result the mode that a plain open() would have."""
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)

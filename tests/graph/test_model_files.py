@@ -5,6 +5,7 @@ import os
 import numpy as np
 import onnx
 import onnx.parser
+import onnx_graphsurgeon as gs
 import pytest
 from onnx import TensorProto, external_data_helper, numpy_helper
 
@@ -44,6 +45,36 @@ def test_an_external_model_is_saved_over_itself(tmp_path):
     save.save(load(path), path)
     same_values(floating.proto(NET), load(path))
     assert names(tmp_path) == ["m.bin", "m.onnx", "m.onnx.data"]
+
+
+def test_older_weights_stay_until_the_model_is_replaced(tmp_path, monkeypatch):
+    """Killed between the two files, whichever it is, a model has its own weights."""
+    path, target = external(tmp_path), tmp_path / "n.onnx"
+    save.save(load(path), target)
+    first = {name: (tmp_path / name).read_bytes() for name in ("n.onnx", "n.onnx.data")}
+    save.save(load(path), target)  # the same weights keep their name
+    assert {name: (tmp_path / name).read_bytes() for name in first} == first
+
+    other = load(path)
+    weight = next(t for t in other.graph.tensors().values() if isinstance(t, gs.Constant))
+    weight.values = weight.values + 1
+    seen = []
+
+    def replace(source, to, real=os.replace):
+        real(source, to)
+        seen.append(numpy_helper.to_array(onnx.load(target).graph.initializer[0]))  # it loads at every moment
+
+    monkeypatch.setattr(os, "replace", replace)
+    save.save(other, target)
+    data = [name for name in names(tmp_path) if name.startswith("n.onnx.") and name.endswith(".data")]
+    assert len(data) == 1 and data != ["n.onnx.data"]
+    np.testing.assert_array_equal(seen[0] + 1, seen[-1])
+    again = target.read_bytes()
+    save.save(other, target)
+    assert target.read_bytes() == again
+    save.save(load(path), target)
+    assert len([name for name in names(tmp_path) if name.startswith("n.onnx.")]) == 1
+    same_values(floating.proto(NET), load(target))
 
 
 def test_lazy_weights_are_streamed_and_never_replace_their_own_source(tmp_path, monkeypatch):
