@@ -24,7 +24,7 @@ from onnxq.graph.walk import all_graphs
 from onnxq.numeric.metrics import sqnr_db
 from onnxq.profiles.schema import builtin_names
 from support.cases.zoo import KINDS, Feed, Kind
-from support.command import COMMAND, environment, listing, succeed
+from support.command import COMMAND, environment, error_of, inside, listing, succeed
 
 PROFILES = ("onnxruntime-cpu", "tensorrt")
 KIND_NAMES = [pytest.param(k, marks=pytest.mark.shared_weight) if k == "shared weight" else k for k in KINDS]
@@ -195,13 +195,17 @@ def test_external_data_from_another_folder(tmp_path: Path) -> None:
     assert sqnr_db(expected, run(moved / "q.onnx", feeds)[0]) > 25
 
 
-def test_in_place(tmp_path: Path) -> None:
-    """opt onto its own input: the old files are whole until the new ones are."""
+def test_not_in_place(tmp_path: Path) -> None:
+    """opt does not write onto its own input; next to it, it does."""
     path = tmp_path / "m.onnx"
     path.write_bytes(KINDS["residual with batch normalization"].model().SerializeToString())
-    succeed("opt", path, "-o", path, "-p", "fold-constants,fold-batchnorm", "--verify")
-    assert "BatchNormalization" not in {n.op_type for n in onnx.load(path).graph.node}
-    assert list(listing(tmp_path)) == ["m.onnx"]
+    passes = ("-p", "fold-constants,fold-batchnorm", "--verify")
+    before = listing(tmp_path)
+    assert "would replace an input" in error_of(inside("opt", path, "-o", path, *passes, cwd=tmp_path))
+    assert listing(tmp_path) == before
+    succeed("opt", path, "-o", tmp_path / "n.onnx", *passes)
+    assert "BatchNormalization" not in {n.op_type for n in onnx.load(tmp_path / "n.onnx").graph.node}
+    assert list(listing(tmp_path)) == ["m.onnx", "n.onnx"]
 
 
 def test_random_data_for_free_sizes_needs_the_shape(tmp_path: Path) -> None:
