@@ -11,6 +11,8 @@ import onnx_graphsurgeon as gs
 from onnxq.errors import ConfigError
 from onnxq.graph.protos import IR_MIN
 from onnxq.graph.shapes import light, static_shape
+from onnxq.graph.twins import own_nodes, use_twins
+from onnxq.operators import attach_functions
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ def concrete_shapes(graph: gs.Graph, input_shapes: Mapping[str, Sequence[int]] |
         with light(graph):
             proto = gs.export_onnx(graph, do_type_check=False)
         proto.ir_version = max(proto.ir_version, IR_MIN)  # below 4, initializers that are not inputs have no type
+        use_twins(proto.graph)
         # Declared shapes, with their symbolic dimensions, would override inferred ones.
         _forget(proto.graph)
         for value in proto.graph.input:
             if value.name in dims and value.type.HasField("tensor_type"):
                 _set_dims(value, dims[value.name])
+        attach_functions(proto)  # inference of com.onnxq operators goes through their function bodies
         _collect(graph, onnx.shape_inference.infer_shapes(proto, data_prop=True).graph, found)
     except Exception:  # inference is optional: the shapes declared in the model remain
         found.clear()
@@ -134,7 +138,7 @@ def _collect(graph: gs.Graph, proto: onnx.GraphProto, found: dict[int, tuple[int
         dims = value.type.tensor_type.shape.dim
         if all(d.HasField("dim_value") for d in dims):
             found[id(tensor)] = tuple(int(d.dim_value) for d in dims)
-    for node, out in zip(graph.nodes, proto.node, strict=True):
+    for node, out in zip(graph.nodes, own_nodes(proto), strict=True):
         for attr in out.attribute:
             if attr.HasField("g"):
                 _collect(node.attrs[attr.name], attr.g, found)

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import onnx_graphsurgeon as gs
+from onnx import TensorProto
 
 from onnxq.cost.concrete_shapes import Shapes
-from onnxq.cost.layer_costs import known_tensors, tensor_bits, type_bits
+from onnxq.cost.layer_costs import FLOAT_BITS, known_tensors, tensor_bits, type_bits
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.match import STANDARD_DOMAINS, consumers, output_ids, producer
-from onnxq.graph.protos import FLOAT_TYPES
+from onnxq.graph.protos import FLOAT_TYPES, OWN_DOMAIN
 from onnxq.graph.qdq import QDQ, is_grid_clip
 from onnxq.graph.shapes import element_type
 from onnxq.placement.fitness import SUMS
@@ -28,6 +29,7 @@ IN_PLACE = (
     "Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Selu", "Softplus",
     "BatchNormalization",
 )  # fmt: skip
+CODE_TYPES = (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT16, TensorProto.INT32)
 VIEWS = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout")
 
 
@@ -178,13 +180,15 @@ def _buffers(
     known = known_tensors(graph)
     outputs = output_ids(graph)
     home: dict[int, _Buffer] = {}  # tensor → the buffer that stores it
+    codes: set[int] = set()  # tensors of integer codes without a QuantizeLinear, of com.onnxq operators
     buffers: list[_Buffer] = []
 
     def place(tensor: gs.Tensor, step: int) -> bool:
         shape = shapes.of(tensor)
         if shape is None:
             return element_type(tensor) not in FLOAT_TYPES  # index arithmetic may stay unknown
-        home[id(tensor)] = _Buffer(math.prod(shape), type_bits(tensor), step, step)
+        width = FLOAT_BITS if id(tensor) in codes else type_bits(tensor)
+        home[id(tensor)] = _Buffer(math.prod(shape), width, step, step)
         buffers.append(home[id(tensor)])
         return True
 
@@ -193,6 +197,8 @@ def _buffers(
     for step, node in enumerate(graph.nodes):
         if id(node) in known:
             continue
+        if node.domain == OWN_DOMAIN or any(id(t) in codes for t in node.inputs):
+            codes.update(id(t) for t in node.outputs if element_type(t) in CODE_TYPES)
         shared = _same_buffer(node, outputs, home, quantized)
         if shared is not None:
             home.update((id(t), shared) for t in node.outputs if not t.is_empty())

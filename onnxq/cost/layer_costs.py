@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from onnxq.cost.concrete_shapes import Shapes, concrete_shapes
-from onnxq.cost.macs import INTEGER_PRODUCTS, OPERANDS, multiply_accumulates
+from onnxq.cost.macs import INTEGER_PRODUCTS, OPERANDS, multiply_accumulates, own_operator
 from onnxq.graph import marks
 from onnxq.graph.match import STANDARD_DOMAINS, input_at, is_channels_last, producer
 from onnxq.graph.protos import ELEMENT_BITS, FLOAT_TYPES
@@ -186,6 +186,10 @@ def operands(node: gs.Node, known: set[int]) -> tuple[gs.Tensor | None, gs.Tenso
         if node.op in ("MatMul", "Einsum") and fixed(data) and not fixed(weight):
             data, weight = weight, data
         return data, weight if fixed(weight) else None
+    if (own := own_operator(node)) is not None:
+        constants = [t for i in own.parameter_indices if fixed(t := input_at(node, i))]
+        data = next((t for t in node.inputs if not t.is_empty() and not fixed(t)), None)
+        return data, constants[0] if constants else None
     found = _parameter_tensors(node, known)
     data = next((t for t in node.inputs if not t.is_empty() and not fixed(t)), None)
     return data, max(found, key=lambda t: _count(_shape(t)) or 0, default=None)
@@ -207,6 +211,8 @@ def _cost(node: gs.Node, body: str, shapes: Shapes, known: set[int]) -> LayerCos
     for tensor in _parameter_tensors(node, known):
         parameters += _count(shapes.of(tensor)) or 0
         stored.update((id(c), c) for c in _constants_behind(tensor))
+    if parameters and own_operator(node) is not None:  # the rescale's constants are what scales are in a QDQ model
+        stored.update((id(t), t) for t in node.inputs if isinstance(t, gs.Constant))
     return LayerCost(
         node.name,
         node.op,
@@ -222,18 +228,24 @@ def _cost(node: gs.Node, body: str, shapes: Shapes, known: set[int]) -> LayerCos
 
 
 def _parameter_tensors(node: gs.Node, known: set[int]) -> list[gs.Tensor]:
-    """Constants that the node computes with: floating point (dequantized or not), or integers of integer products."""
+    """Constants that the node computes with: floating point (dequantized or not), or integers of integer products.
+
+    Of our own operators the weights and biases, not the multipliers, shifts and tables of the rescale.
+    """
     if node.op in NO_PARAMETERS or node.op == "DequantizeLinear" or id(node) in known:
         return []
     indices: Iterable[int] = range(len(node.inputs))
-    if node.op in INTEGER_PRODUCTS and node.domain in STANDARD_DOMAINS:
+    own = own_operator(node)
+    if own is not None:
+        indices = own.parameter_indices
+    elif node.op in INTEGER_PRODUCTS and node.domain in STANDARD_DOMAINS:
         indices = (OPERANDS[node.op][1], 8) if node.op == "QLinearConv" else (OPERANDS[node.op][1],)
     found: dict[int, gs.Tensor] = {}
     for index in indices:
         tensor = input_at(node, index)
         if tensor is None or not (isinstance(tensor, gs.Constant) or id(tensor) in known):
             continue
-        if element_type(tensor) in FLOAT_TYPES or node.op in INTEGER_PRODUCTS:
+        if element_type(tensor) in FLOAT_TYPES or node.op in INTEGER_PRODUCTS or own is not None:
             found[id(tensor)] = tensor
     return list(found.values())
 

@@ -9,6 +9,9 @@ import onnx_graphsurgeon as gs
 
 from onnxq.cost.concrete_shapes import Shapes
 from onnxq.graph.match import STANDARD_DOMAINS, input_at
+from onnxq.graph.protos import OWN_DOMAIN
+from onnxq.operators import OPERATORS
+from onnxq.operators.base.spec import OperatorSpec
 
 # Operator → (index of the data, index of the weight). The standard fixes the positions of the others.
 OPERANDS = {
@@ -22,8 +25,16 @@ INTEGER_PRODUCTS = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMu
 UNCOUNTED = ("Attention", "LinearAttention", "DFT", "STFT")
 
 
+def own_operator(node: gs.Node) -> OperatorSpec | None:
+    """The description of a node of domain com.onnxq; None for another node."""
+    return OPERATORS.get(node.op) if node.domain == OWN_DOMAIN else None
+
+
 def multiply_accumulates(node: gs.Node, shapes: Shapes) -> int | None:
     """Multiply-accumulates per execution; 0 for operators without matrix products, None if unknown."""
+    own = own_operator(node)
+    if own is not None:
+        return _own_macs(node, own, shapes)
     if node.domain not in STANDARD_DOMAINS:
         return None
     if node.op in UNCOUNTED:
@@ -49,6 +60,15 @@ def multiply_accumulates(node: gs.Node, shapes: Shapes) -> int | None:
     return math.prod(out) * depth
 
 
+def _own_macs(node: gs.Node, own: OperatorSpec, shapes: Shapes) -> int | None:
+    if own.products is None:
+        return 0
+    x, w, y = (None if t is None else shapes.of(t) for t in (input_at(node, 0), input_at(node, 1), node.outputs[0]))
+    if x is None or w is None or y is None:
+        return None
+    return math.prod(y) * (math.prod(w[1:]) if own.products == "filter" else x[-1])
+
+
 def _einsum_macs(equation: str, operand_shapes: Sequence[tuple[int, ...] | None]) -> int | None:
     """Two operands: the product of all index ranges. One: 0, nothing is multiplied. More, or an ellipsis: None."""
     terms = equation.replace(" ", "").split("->")[0].split(",")
@@ -65,4 +85,4 @@ def _einsum_macs(equation: str, operand_shapes: Sequence[tuple[int, ...] | None]
     return math.prod(sizes.values())
 
 
-__all__ = ["INTEGER_PRODUCTS", "OPERANDS", "multiply_accumulates"]
+__all__ = ["INTEGER_PRODUCTS", "OPERANDS", "multiply_accumulates", "own_operator"]

@@ -104,4 +104,7 @@ def _sum(
 
 
 LAYOUT = Elementwise(("a", "b"), vectors=("a_multiplier", "b_multiplier", "shift"))
-OPERATORS = (OperatorSpec(ADD, add, LAYOUT), OperatorSpec(SUB, sub, LAYOUT))
+OPERATORS = (
+    OperatorSpec(ADD, add, LAYOUT, parameters=("b", "a")),
+    OperatorSpec(SUB, sub, LAYOUT, parameters=("b", "a")),
+)

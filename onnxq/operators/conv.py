@@ -10,6 +10,7 @@ from onnxq.operators.base import body
 from onnxq.operators.base.schema import ANY_WIDTH, Attribute, Output, Schema
 from onnxq.operators.base.signature import (
     DILATIONS,
+    LAYER_PARAMETERS,
     PADS,
     RESCALE_NOTE,
     RESULT,
@@ -148,4 +149,7 @@ def conv_add(
     return rescaled(terms, [multiplier, residual_multiplier], shift, **result)
 
 
-OPERATORS = (OperatorSpec(CONV, conv, None, "filter"), OperatorSpec(CONV_ADD, conv_add, None, "filter"))
+OPERATORS = (
+    OperatorSpec(CONV, conv, None, "filter", LAYER_PARAMETERS),
+    OperatorSpec(CONV_ADD, conv_add, None, "filter", LAYER_PARAMETERS),
+)

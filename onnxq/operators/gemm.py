@@ -7,7 +7,14 @@ from onnxq.numeric.integer_products import product
 from onnxq.operators.base import body
 from onnxq.operators.base.layouts import WeightRows
 from onnxq.operators.base.schema import ANY_WIDTH, Attribute, Output, Schema
-from onnxq.operators.base.signature import RESCALE_NOTE, RESULT, X_ZERO_POINT, layer_inputs, residual_inputs
+from onnxq.operators.base.signature import (
+    LAYER_PARAMETERS,
+    RESCALE_NOTE,
+    RESULT,
+    X_ZERO_POINT,
+    layer_inputs,
+    residual_inputs,
+)
 from onnxq.operators.base.spec import OperatorSpec
 
 ACCUMULATOR = f"""
@@ -93,4 +100,7 @@ def gemm_add(
 
 
 LAYOUT = WeightRows("x", "w")
-OPERATORS = (OperatorSpec(GEMM, gemm, LAYOUT, "row"), OperatorSpec(GEMM_ADD, gemm_add, LAYOUT, "row"))
+OPERATORS = (
+    OperatorSpec(GEMM, gemm, LAYOUT, "row", LAYER_PARAMETERS),
+    OperatorSpec(GEMM_ADD, gemm_add, LAYOUT, "row", LAYER_PARAMETERS),
+)

@@ -158,4 +158,4 @@ def layer_norm(
     return saturated((z * gamma.astype(np.int64) + beta + (1 << (c - 1))) >> c, **result)
 
 
-OPERATOR = OperatorSpec(LAYER_NORM, layer_norm, LastAxis("x"))
+OPERATOR = OperatorSpec(LAYER_NORM, layer_norm, LastAxis("x"), parameters=("gamma", "beta"))

@@ -49,4 +49,4 @@ def mul(
     return rescaled([product], [multiplier], shift, **result).reshape(product.shape)
 
 
-OPERATOR = OperatorSpec(MUL, mul, Elementwise(("a", "b")))
+OPERATOR = OperatorSpec(MUL, mul, Elementwise(("a", "b")), parameters=("b", "a"))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from onnxq.card.assembly.float_model import file_bytes
 from onnxq.card.assembly.resources import pass_records
 from onnxq.card.card import Card
-from onnxq.card.parts import Change, FloatNode, Lowering
+from onnxq.card.parts import Change, FloatNode, LayerRecord, Lowering
+from onnxq.cost.layer_costs import layer_costs, totals
 from onnxq.graph.model import Model
 from onnxq.pipeline import Pass, PassReport, print_pipeline
 
@@ -32,12 +33,26 @@ def with_lowering(
     inside: float operators between integers. An evaluation of the QDQ model does not apply here and is dropped.
     """
     records = pass_records(reports)
+    costs = layer_costs(model.graph)
+    sizes = {c.name: c.size for c in costs}
     islands = tuple(FloatNode(f.node, f.op, f.reason) for f in inside)
     return dataclasses.replace(
         card,
         pipeline=f"{card.pipeline},{print_pipeline(passes)}",
         resources=dataclasses.replace(card.resources, passes=(*card.resources.passes, *records)),
-        cost=dataclasses.replace(card.cost, file_bytes=Change(card.cost.file_bytes.before, file_bytes(model))),
+        cost=dataclasses.replace(
+            card.cost,
+            file_bytes=Change(card.cost.file_bytes.before, file_bytes(model)),
+            constant_bytes=Change(card.cost.constant_bytes.before, totals(model.graph, costs).size),
+        ),
+        layers=tuple(_stored(r, sizes) for r in card.layers),
         lowering=Lowering(dict(operators), dict(rescales), islands),
         evaluation=None,
     )
+
+
+def _stored(record: LayerRecord, sizes: Mapping[str, int]) -> LayerRecord:
+    """The record with the bytes of the integer operator's constants."""
+    if record.name not in sizes:
+        return record
+    return dataclasses.replace(record, size=Change(record.size.before, sizes[record.name]))

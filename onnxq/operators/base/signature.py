@@ -39,6 +39,9 @@ def shift(shape: str) -> Input:
     return Input("shift", INT32, shape, "c of the rescale", constant=True)
 
 
+LAYER_PARAMETERS = ("w", "bias")  # of layer_inputs: OperatorSpec.parameters
+
+
 def layer_inputs(x_shape: str, w_shape: str, channels: str) -> tuple[Input, ...]:
     """The inputs of a layer with weights. channels: the symbol for its number of outputs."""
     return (

@@ -24,12 +24,15 @@ class OperatorSpec:
     layout: how it commutes with a Transpose; None if it needs its order of dimensions.
     products: for a layer, the multiply-accumulates per element of y: "filter", the number of weights in a filter of
     input 1, or "row", the number of values in a row of input 0. None for operators without matrix products.
+    parameters: names of the inputs that hold what it computes with, where they are constants, the weight first; the
+    other constants are the arithmetic of its rescale.
     """
 
     schema: Schema
     reference: Reference
     layout: Layout | None
     products: Literal["filter", "row"] | None = None
+    parameters: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -40,6 +43,12 @@ class OperatorSpec:
     def is_layer(self) -> bool:
         """Whether it is a layer of the network: a convolution or a matrix product."""
         return self.products is not None
+
+    @property
+    def parameter_indices(self) -> tuple[int, ...]:
+        """Positions of the `parameters` among the inputs."""
+        names = [i.name for i in self.schema.inputs]
+        return tuple(names.index(name) for name in self.parameters)
 
     def compute(self, *inputs: NDArray[Any], **attributes: Any) -> NDArray[Any]:
         """The output for these inputs, in order; omitted attributes have the schema's defaults.
