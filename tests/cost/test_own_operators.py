@@ -14,7 +14,8 @@ from onnxq.inspection import inspect_model
 from onnxq.operators import OPERATORS
 from support.build import floating
 
-CONVOLUTIONS = """g (float[N,3,9,9] x) => (y) <float[8,3,3,3] w1, float[8] b1, float[8,1,3,3] w2, float[8] b2, float[8,5] w3> {
+CONVOLUTIONS = """g (float[N,3,9,9] x) => (y)
+<float[8,3,3,3] w1, float[8] b1, float[8,1,3,3] w2, float[8] b2, float[8,5] w3> {
     [c1] a = Conv<strides=[2,2], pads=[1,1,1,1]>(x, w1, b1)   [r1] ar = Relu(a)
     [c2] d = Conv<group=8, pads=[1,1,1,1]>(ar, w2, b2)   [sum] s = Add(d, ar)
     [pool] p = GlobalAveragePool(s)   [flat] f = Flatten(p)   [fc] y = Gemm(f, w3)
