@@ -108,7 +108,8 @@ def quantize(
       or a .toml/.json file of them), exclude (nodes left in float, names or regular expressions), op_types (the only
       operators to quantize).
     * of DataOptions: preprocess, limit, random_data (N random samples instead of data), seed, shapes.
-    * of RunOptions: threads, batch_size, resume.
+    * of RunOptions: threads, batch_size, resume, custom_ops (libraries of operators; what depends on an operator that
+      is in none of them stays in float).
     * of Reporter: say, on_report, progress.
     Raises an OnnxqError that describes the problem.
     """
@@ -117,7 +118,7 @@ def quantize(
     samples_from = data_options(data, keywords)
     run = refined(run or RunOptions(), keywords)
     reporter = refined(reporter or Reporter(), keywords)
-    model = load(source)
+    model = load(source, run.custom_ops)
     target = load_profile(profile)
     settings, record = _settings(model, target, settings or QuantSettings(), keywords)
     _check_quantized(model, requantize)

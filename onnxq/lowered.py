@@ -22,7 +22,7 @@ from onnxq.errors import ConfigError, ModelError
 from onnxq.execution import save
 from onnxq.graph import files, marks
 from onnxq.graph.match import MatchFailure
-from onnxq.graph.model import Model, load, to_proto
+from onnxq.graph.model import Libraries, Model, load, to_proto
 from onnxq.graph.qdq import has_qdq
 from onnxq.graph.shapes import infer
 from onnxq.graph.walk import all_graphs
@@ -93,23 +93,24 @@ def lower(
     verify: bool = False,
     reporter: Reporter | None = None,
     card: Card | None = None,
+    custom_ops: Libraries = (),
     **keywords: Unpack[LowerKeywords],
 ) -> Lowered:
     """Lower a QDQ model, made by onnxq or another tool, to integer operators.
 
     source: path, bytes, ModelProto, or a loaded Model, which is changed in place. rescale: form of the multipliers,
-    "fixed" (shift 32), "general", or "auto": fixed where it is as exact. shapes: fixes free dimensions of
-    inputs, {name: dims}: means and products need the length of their sums. verify: check that the passes after
-    lower-dyadic preserve every value. reporter: callbacks for reports; say and on_report are also keywords. card: of
-    the QDQ model; None takes the one in it or next to it. What cannot be lowered stays in float, with the reason in
-    `islands`.
+    "fixed" (shift 32), "general", or "auto": fixed where it is as exact. shapes: fixes free dimensions of inputs,
+    {name: dims}: means and products need the length of their sums. verify: check that the passes after lower-dyadic
+    preserve every value. reporter: callbacks for reports; say and on_report are also keywords. card: of the QDQ model;
+    None takes the one in it or next to it. custom_ops: libraries of operators that the model needs. What cannot be
+    lowered stays in float, with the reason in `islands`.
     Raises ModelError for a model that is not QDQ, and ConfigError for an unknown form.
     """
     check_keywords("lower", keywords, LowerKeywords)
     reporter = refined(reporter or Reporter(), keywords)
     if rescale not in FORMS:
         raise ConfigError(f"rescale {rescale!r} is not one of {', '.join(FORMS)}")
-    model = load(source)
+    model = load(source, custom_ops)
     _check_quantized(model)
     _fix_shapes(model, shapes or {})
     for note in model.notes:

@@ -12,6 +12,8 @@ from onnxq.calibrate.ranks import observe_ranks
 from onnxq.context import PassContext
 from onnxq.data.source import input_specs, open_data
 from onnxq.errors import OnnxqError, PreconditionError
+from onnxq.execution.known_ops import find_unknown
+from onnxq.graph.unknown_ops import unknown_ops
 from onnxq.passes.insert_qdq import planned, resolve
 from onnxq.pipeline import Pass, PassResult
 
@@ -35,8 +37,12 @@ class Calibrate(Pass):
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
         """Collect statistics into ctx.statistics."""
+        find_unknown(ctx.model)  # what cannot be run is planned to stay in float
+        ctx.plans.clear()
         notes = self._see_ranks(graph, ctx)
         wanted = planned(graph, ctx, self.profile).observed()
+        if not wanted and unknown_ops(graph):
+            return PassResult(notes=(*notes, "nothing to observe: all layers depend on operators that cannot be run"))
         if ctx.statistics is not None and all(name in ctx.statistics for name in wanted):
             return PassResult(notes=(*notes, f"used existing statistics of {len(wanted)} tensors"))
         if ctx.data is None:

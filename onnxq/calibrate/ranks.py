@@ -9,10 +9,12 @@ import onnx_graphsurgeon as gs
 from onnxq.data.source import DataSource, batches, input_specs
 from onnxq.errors import OnnxqError
 from onnxq.execution.inner_tensors import Fetcher
+from onnxq.execution.known_ops import find_unknown
 from onnxq.execution.sessions import observed_session
 from onnxq.graph.match import is_tensor
 from onnxq.graph.model import Model
 from onnxq.graph.shapes import infer
+from onnxq.graph.unknown_ops import unavailable
 
 SAMPLES = 2
 
@@ -23,7 +25,9 @@ def observe_ranks(model: Model, data: DataSource) -> int:
     Dimensions are left open: they may be different in other samples. Tensors whose rank differs between two samples,
     and models that onnxruntime cannot run, are left as they are.
     """
-    unknown = {t.name: t for n in model.graph.nodes for t in n.outputs if _is_unknown(t)}
+    find_unknown(model)
+    lost = unavailable(model.graph)
+    unknown = {t.name: t for n in model.graph.nodes for t in n.outputs if _is_unknown(t) and t.name not in lost}
     if not unknown:
         return 0
     ranks: dict[str, set[int]] = {name: set() for name in unknown}

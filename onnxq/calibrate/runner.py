@@ -21,12 +21,13 @@ from onnxq.calibrate.store import load_statistics, save_statistics
 from onnxq.data.options import RunOptions
 from onnxq.data.source import Batch, DataSource, batches, input_specs
 from onnxq.errors import CalibrationError, DataError, InterruptedRun
-from onnxq.execution import runtime
-from onnxq.execution.inner_tensors import Fetcher, observed_model, real_part, sample_names
-from onnxq.execution.save import model_dir, runnable
+from onnxq.execution.inner_tensors import Fetcher, real_part, sample_names
+from onnxq.execution.known_ops import find_unknown
+from onnxq.execution.sessions import observed_session
 from onnxq.graph.match import consumers, is_float
 from onnxq.graph.model import Model
 from onnxq.graph.randomness import draws
+from onnxq.graph.unknown_ops import unavailable
 from onnxq.patterns.attention import from_integers, masked_tensors
 from onnxq.reporting import Progress
 
@@ -69,10 +70,9 @@ def collect(
     if draws(model.graph):
         workers = 1  # the order of the batches determines which random numbers each one gets
     with contextlib.ExitStack() as stack:
-        opened = stack.enter_context(runnable(observed_model(model, outputs), model_dir(model)))
         # Threads that process whole batches are better utilized than threads that share operators, and an operator's
         # result can depend on the number of threads that share it (a convolution's last bits do).
-        session = runtime.session(opened, threads=1)
+        session = stack.enter_context(observed_session(model, outputs, threads=1))
         counter = _BatchCounter(stats, tensors, masked_tensors(model.graph), Fetcher(session, outputs, workers))
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         stop = stack.enter_context(interruptible())
@@ -112,14 +112,18 @@ def observable(model: Model) -> list[str]:
     """Every float32 activation of the top-level graph that a profile could quantize, inputs first.
 
     Those that compute positions from integers are excluded, unless something else reads them: T5 takes the logarithm
-    of distances, including 0.
+    of distances, including 0. So is what depends on an operator that onnxruntime does not know.
     """
+    find_unknown(model)
+    lost = unavailable(model.graph)
     counted = from_integers(model.graph)
     nodes = (
         t
         for n in model.graph.nodes
         for t in n.outputs
-        if not t.is_empty() and not (id(n) in counted and all(id(c) in counted for c in consumers(t)))
+        if not t.is_empty()
+        and t.name not in lost
+        and not (id(n) in counted and all(id(c) in counted for c in consumers(t)))
     )
     return [t.name for t in (*model.graph.inputs, *nodes) if is_float(t)]
 

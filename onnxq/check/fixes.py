@@ -13,6 +13,7 @@ _BY_RULE = {
     Rule.PROFILE: SLOW,
     Rule.SCORES: SLOW,
     Rule.USER: "take it out of the exclusions",
+    Rule.UNKNOWN: "quantize with --custom-ops LIBRARY, which has the operator",
     Rule.UNUSED: "none needed: it moves values",
     Rule.BODY: "move the layer out of the control flow, or unroll it",
 }

@@ -12,6 +12,7 @@ from onnxq.check.findings import Finding
 from onnxq.check.fixes import BROKEN, fix_of
 from onnxq.context import PassContext
 from onnxq.errors import OnnxqError
+from onnxq.execution.known_ops import find_unknown
 from onnxq.graph.axes import LINEAR_OPS, channel_axis
 from onnxq.graph.element_types import fill_types
 from onnxq.graph.match import STANDARD_DOMAINS, MatchFailure, constant_values, is_constant, producer
@@ -47,6 +48,7 @@ def check_float(model: Model, target: Profile, settings: QuantSettings) -> list[
     try:
         prepared, folding = _prepare(model, target)
         fill_types(prepared.graph)
+        find_unknown(prepared)
         placement = plan(prepared.graph, target, settings)
     except OnnxqError as err:
         return [*findings, Finding("reject", "", f"it cannot be prepared: {err}", "fix the reported error")]

@@ -87,7 +87,8 @@ def _domains(model: Model, target: Profile) -> Iterator[Finding]:
             yield Finding(
                 "remark",
                 node.name,
-                f"{node.op} is of domain {node.domain}, which {target.name} may not know; it stays in float",
+                f"{node.op} is of domain {node.domain}: onnxq cannot tell whether {target.name} has it, and leaves it "
+                "in float",
                 "export the model with standard ONNX operators, or give the target a plugin for it",
             )
 

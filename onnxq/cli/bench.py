@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.common import progress
+from onnxq.cli.common import custom_ops_option, progress
 from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.output import check_outputs, deliver, json_text, print_table
 from onnxq.cli.terminal import out, say
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     "--json", "json_file", type=OUTPUT, metavar="FILE", help="Write the figures as JSON; - prints them instead."
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors and results.")
+@custom_ops_option
 def command(model: str, against: tuple[str, ...], json_file: str | None, quiet: bool, **options: Any) -> None:
     """Measure the latency of MODEL, side by side with other models on the same inputs.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnxq.cli.common import custom_ops_option
 from onnxq.cli.guard import Command
 from onnxq.cli.output import first_of, json_text, print_table
 from onnxq.cli.terminal import out, out_text
@@ -25,6 +26,7 @@ NAMED = 2  # nodes named per row
 )
 @click.option("--strict", is_flag=True, help="Also exit with code 1 for remarks.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, one per node.")
+@custom_ops_option
 def command(model: str, profile: str | None, integer_only: bool, strict: bool, as_json: bool) -> None:
     """Check whether a target accepts MODEL (float or QDQ): what it rejects, leaves in float or unfused, and the fix.
 

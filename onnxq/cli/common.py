@@ -26,7 +26,8 @@ PLAIN_EVERY = 10.0  # seconds between progress lines if stderr is not a terminal
 
 
 def data_options(command: F) -> F:
-    """--data, --preprocess, --limit, --random-data, --seed, --input-shape, --batch-size, --threads."""
+    """--data, --preprocess, --limit, --random-data, --seed, --input-shape, --batch-size, --threads, --custom-ops."""
+    command = custom_ops_option(command)
     for option in (
         click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 = automatic."),
         click.option("--batch-size", type=click.IntRange(1), help="Samples per run, for a dynamic batch."),
@@ -43,6 +44,30 @@ def data_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def custom_ops_option(command: F) -> F:
+    """--custom-ops: libraries of operators, registered in every session that the command opens."""
+    return click.option(
+        "--custom-ops",
+        multiple=True,
+        metavar="LIB.so",
+        expose_value=False,
+        callback=_register,
+        help="Library of operators that the model needs in onnxruntime. It is native code, and it is run.",
+    )(command)
+
+
+def _register(ctx: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    if not value:
+        return
+    from onnxq.execution import runtime
+
+    missing = next((path for path in value if not Path(path).is_file()), None)
+    if missing is not None:
+        raise ConfigError(f"{missing}: no such file (--custom-ops)")
+    runtime.use_in_every_session(value)
+    ctx.call_on_close(lambda: runtime.use_in_every_session(()))
 
 
 def weight_range_option(command: F) -> F:

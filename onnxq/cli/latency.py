@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from onnxq.cli.common import output_path, progress, table
+from onnxq.cli.common import custom_ops_option, output_path, progress, table
 from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.terminal import out, say
 from onnxq.cli.values import parse_shapes, parse_widths
@@ -28,6 +28,7 @@ from onnxq.cli.values import parse_shapes, parse_widths
 )
 @click.option("--cache", metavar="FOLDER", help="Folder of cached measurements.  [default: ~/.cache/onnxq/latency]")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
+@custom_ops_option
 def command(model: str, output: str, quiet: bool, bits: str, shapes: tuple[str, ...], **options: object) -> None:
     """Measure every layer of the float MODEL at each weight width with our kernels, on this machine.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from onnxq.cli.common import output_path, reporter
+from onnxq.cli.common import custom_ops_option, output_path, reporter
 from onnxq.cli.guard import OUTPUT_MODEL, Command
 from onnxq.cli.terminal import out
 from onnxq.cli.values import parse_shapes
@@ -23,6 +23,7 @@ from onnxq.cli.values import parse_shapes
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Fix the shape of an input.")
 @click.option("--verify", is_flag=True, help="Check on inputs that the passes after lowering preserve all values.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
+@custom_ops_option
 def command(model: str, output: str, rescale: str, shapes: tuple[str, ...], verify: bool, quiet: bool) -> None:
     """Lower MODEL, a QDQ model from any tool, to integer-only form: no float operator between the first Q and last DQ.
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.errors import ConfigError, ModelError
+from onnxq.execution.known_ops import find_unknown
 from onnxq.graph.axes import channel_axis
 from onnxq.graph.element_types import fill_types
 from onnxq.graph.match import constant_values
@@ -71,6 +72,7 @@ def prepare(source: Source, profile: str | Path | Profile, exclude: Sequence[str
     opset = max(target.limits.opset_min, OPSET_INT4)
     pipeline.run(model, prepare_pipeline(opset, target.graph.fold_batchnorm), PassContext(model, target))
     fill_types(model.graph)
+    find_unknown(model)
     placement = plan(model.graph, target, QuantSettings(exclude=tuple(exclude)))
     if not placement.layers:
         raise ModelError(

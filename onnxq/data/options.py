@@ -40,12 +40,13 @@ class RunOptions:
 
     threads: CPU threads; 0 is automatic. batch_size: samples per run, if the model's batch is dynamic; None is
     automatic. resume: a file from which interrupted work continues and which it keeps up to date (calibration,
-    sensitivities).
+    sensitivities). custom_ops: libraries of operators that the model needs, registered with onnxruntime.
     """
 
     threads: int = 0
     batch_size: int | None = None
     resume: str | Path | None = None
+    custom_ops: str | Path | Sequence[str | Path] = ()
 
 
 class SampleKeywords(TypedDict, total=False):
@@ -69,3 +70,4 @@ class RunKeywords(TypedDict, total=False):
     threads: int
     batch_size: int | None
     resume: str | Path | None
+    custom_ops: str | Path | Sequence[str | Path]

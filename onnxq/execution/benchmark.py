@@ -21,7 +21,7 @@ from onnxq.execution import library
 from onnxq.execution.competitors import ONNXRUNTIME, OPENVINO, Competitor, Run, open_competitor
 from onnxq.execution.feeds import bench_feeds
 from onnxq.execution.layer_times import LayerTimes, Source, layer_times
-from onnxq.graph.model import Model, load
+from onnxq.graph.model import Libraries, Model, load
 from onnxq.reporting import Progress
 
 ROUNDS = 15
@@ -84,6 +84,7 @@ def bench(
     repeats: int | None = None,
     per_layer: bool = False,
     seed: int = 0,
+    custom_ops: Libraries = (),
     progress: Progress | None = None,
 ) -> Benchmark:
     """Time a model, and others on the same inputs, in alternation in this process.
@@ -92,10 +93,10 @@ def bench(
     threads). data: samples (see open_data), of which the first batch is fed; random ones of the model's types by
     default. batch_size: samples per run, where the model's batch is dynamic. shapes: of inputs with free dimensions,
     {name: dims}. threads: 0 is each runtime's default. seconds: of timed runs per model; repeats: number of runs
-    instead. per_layer: also times per layer of the first model. seed: of the random samples. progress: called with
-    (rounds done, total rounds). Raises ConfigError if the models do not have the same inputs or a dimension is unknown,
-    ModelError if a runtime rejects a model, DataError if the data does not fit, MissingDependencyError if OpenVINO is
-    requested but not installed.
+    instead. per_layer: also times per layer of the first model. seed: of the random samples. custom_ops: libraries of
+    operators that the models need in onnxruntime. progress: called with (rounds done, total rounds). Raises ConfigError
+    if the models do not have the same inputs or a dimension is unknown, ModelError if a runtime rejects a model,
+    DataError if the data does not fit, MissingDependencyError if OpenVINO is requested but not installed.
     """
     if repeats is not None and repeats < 1:
         raise ConfigError(f"{repeats} repeats: at least one run is needed")
@@ -106,8 +107,9 @@ def bench(
         raise ConfigError("times per layer come from onnxruntime: the first model must run in it")
     feeds, count, notes = bench_feeds(load(measured), data, preprocess, batch_size, shapes, seed)
     names = _names([model, *against])
+    how: dict[str, Any] = {"threads": threads, "custom_ops": custom_ops}
     competitors = [
-        open_competitor(source, feeds, threads=threads, name=name, openvino=kind == OPENVINO)
+        open_competitor(source, feeds, **how, name=name, openvino=kind == OPENVINO)
         for (kind, source), name in zip(map(_split, [model, *against]), names, strict=True)
     ]
     runs = [c.run for c in competitors]
@@ -121,7 +123,7 @@ def bench(
         isa=_isa(),
         cpu=cpu_name(),
         inputs={n: f"{a.dtype.name} {'x'.join(map(str, a.shape)) or 'scalar'}" for n, a in feeds.items()},
-        layers=layer_times(measured, feeds, threads=threads, seconds=seconds) if per_layer else None,
+        layers=layer_times(measured, feeds, **how, seconds=seconds) if per_layer else None,
         notes=notes,
     )
 

@@ -14,6 +14,7 @@ from onnxq.execution import runtime
 from onnxq.execution.feeds import Feeds
 from onnxq.execution.inner_tensors import to_value
 from onnxq.execution.layer_times import Source, runnable_source
+from onnxq.graph.model import Libraries
 
 OPENVINO = "openvino"
 ONNXRUNTIME = "onnxruntime"
@@ -43,14 +44,19 @@ def open_competitor(
     name: str = "model",
     openvino: bool = False,
     profile: bool = False,
+    custom_ops: Libraries = (),
 ) -> Competitor:
     """Load a model, bind its inputs and run it once.
 
     threads: 0 is the runtime's default. openvino: use OpenVINO (CPU, hint LATENCY, one stream) instead of onnxruntime.
-    profile: make OpenVINO record times per node. Raises ModelError if the runtime rejects the model, ConfigError for
-    inputs other than `feeds`, DataError if the model cannot run on them, MissingDependencyError without OpenVINO.
+    custom_ops: libraries of operators for onnxruntime. profile: make OpenVINO record times per node. Raises ModelError
+    if the runtime rejects the model, ConfigError for inputs other than `feeds`, DataError if the model cannot run on
+    them, MissingDependencyError without OpenVINO.
     """
-    opened = _openvino(model, feeds, threads, name, profile) if openvino else _onnxruntime(model, feeds, threads, name)
+    if openvino:
+        opened = _openvino(model, feeds, threads, name, profile)
+    else:
+        opened = _onnxruntime(model, feeds, threads, name, custom_ops)
     try:
         opened.run()
     except Exception as err:  # the runtimes' own classes derive straight from Exception
@@ -68,10 +74,10 @@ def openvino_times(competitor: Competitor) -> list[tuple[str, str, float]]:
     return [node for node in nodes if node[2]]
 
 
-def _onnxruntime(model: Source, feeds: Feeds, threads: int, name: str) -> Competitor:
+def _onnxruntime(model: Source, feeds: Feeds, threads: int, name: str, custom_ops: Libraries) -> Competitor:
     import onnxruntime
 
-    session = runtime.session(runnable_source(model), threads=threads)
+    session = runtime.session(runnable_source(model), threads=threads, custom_ops=custom_ops)
     _same_inputs(name, [i.name for i in session.get_inputs()], feeds)
     if any(array.dtype.kind in "OUS" for array in feeds.values()):  # onnxruntime cannot bind texts
         return Competitor(name, ONNXRUNTIME, onnxruntime.__version__, lambda: session.run(None, dict(feeds)))

@@ -22,7 +22,7 @@ from onnx import TensorProto
 from onnxq.errors import OnnxqError
 from onnxq.execution import library, runtime
 from onnxq.execution.inner_tensors import to_value
-from onnxq.graph.model import Model, to_proto
+from onnxq.graph.model import Libraries, Model, to_proto
 from onnxq.graph.protos import ELEMENT_BITS
 from onnxq.operators import DOMAIN, OPERATORS
 
@@ -110,17 +110,22 @@ def layer_times(
     threads: int = 0,
     seconds: float = 2.0,
     ceiling_gops: float | None = None,
+    custom_ops: Libraries = (),
 ) -> LayerTimes:
     """Profile a model in onnxruntime on one set of inputs.
 
-    feeds: {input name: array}. threads: 0 is onnxruntime's default. seconds: approximate time. ceiling_gops: the rate
-    to compare the layers with; None determines it as LayerTimes describes. Raises ModelError if onnxruntime rejects the
-    model.
+    feeds: {input name: array}. custom_ops: libraries of operators that the model needs. threads: 0 is onnxruntime's
+    default. seconds: approximate time. ceiling_gops: the rate to compare the layers with; None determines it as
+    LayerTimes describes. Raises ModelError if onnxruntime rejects the model.
     """
     with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
         optimized = Path(folder, "optimized.onnx")
         session = runtime.session(
-            runnable_source(model), threads=threads, profile=Path(folder, "profile"), optimized=optimized
+            runnable_source(model),
+            threads=threads,
+            profile=Path(folder, "profile"),
+            optimized=optimized,
+            custom_ops=custom_ops,
         )
         names = [o.name for o in session.get_outputs()]
         if any(array.dtype.kind in "OUS" for array in feeds.values()):  # onnxruntime has no OrtValue of texts

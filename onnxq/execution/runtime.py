@@ -17,7 +17,9 @@ from onnx import external_data_helper
 from onnxq.errors import ConfigError, MissingDependencyError, ModelError, OnnxqError
 from onnxq.execution import library
 from onnxq.graph.files import native_path
-from onnxq.graph.protos import parse, tensor_protos
+from onnxq.graph.model import Libraries
+from onnxq.graph.protos import OWN_DOMAIN, parse, tensor_protos
+from onnxq.graph.unknown_ops import HINT
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -36,7 +38,19 @@ ORIGIN = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : "
     r"(Exception during initialization: )?(Load model from .*? failed: ?)?(/\S+:\d+ .*?\) )?"
 )
+NOT_REGISTERED = re.compile(r"(\S*?):(\w+)\(-?\d+\) is not a registered function/op")
 PROTO_LIMIT = 1_800_000_000  # bytes; a protobuf message is limited to 2 GiB, stay clear of it
+_for_every_session: list[str | Path] = []
+
+
+class UnknownOperatorError(ModelError):
+    """An operator that is in no registered library. domain, op: which."""
+
+    def __init__(self, where: str, domain: str, op: str) -> None:
+        name = f"{domain}.{op}" if domain else op
+        hint = "" if domain in ("", OWN_DOMAIN) else f": {HINT}"
+        super().__init__(f"{where}: onnxruntime rejects the model: it does not know operator {name}{hint}")
+        self.domain, self.op = domain, op
 
 
 def session(
@@ -48,6 +62,8 @@ def session(
     profile: bool | str | Path = False,
     optimized: str | Path | None = None,
     kernels: bool = True,
+    custom_ops: Libraries = (),
+    name: str | None = None,
 ) -> ort.InferenceSession:
     """An onnxruntime session, with the kernel library registered if there is one.
 
@@ -58,8 +74,10 @@ def session(
     profile: write onnxruntime's profile, under this prefix if a string; `session.end_profiling()` returns the file.
     optimized: write the executed graph to this path, its weights next to it (`.weights`), without its functions.
     kernels: False leaves the library out, so that operators of com.onnxq run on their function bodies.
+    custom_ops: further libraries of operators to register. name: of the model in messages, instead of its path.
 
-    Raises ModelError if onnxruntime rejects the model, ConfigError for an unknown provider or level, and
+    Raises ModelError if onnxruntime rejects the model (UnknownOperatorError for an operator that is not registered),
+    OnnxqError for a library that cannot be loaded, ConfigError for an unknown provider or level, and
     MissingDependencyError without onnxruntime.
     """
     ort = _onnxruntime()
@@ -75,20 +93,24 @@ def session(
         options.optimized_model_filepath = str(optimized)
         options.add_session_config_entry(WEIGHTS_ENTRY, f"{Path(optimized).name}.weights")  # 2 GiB limit
     if kernels and library.has_library():
-        _register(options, library.library_path())
+        _register(options, library.library_path(), "the kernel library, reinstall onnxq")
+    for extra in libraries(custom_ops):
+        if not Path(extra).is_file():
+            raise ConfigError(f"{extra}: no such file (a library of operators)")
+        _register(options, extra, f"{extra}, which must be a library of onnxruntime operators")
     providers = [_provider(provider, ort.get_available_providers())]
 
     if isinstance(model, onnx.ModelProto):
         if model.ByteSize() > PROTO_LIMIT:
-            return _large_session(model, options, providers)
-        return _open(model.SerializeToString(), "model", options, providers)
+            return _large_session(model, options, providers, name or "model")
+        return _open(model.SerializeToString(), name or "model", options, providers)
     if isinstance(model, bytes):
-        return _open(model, "model", options, providers)
+        return _open(model, name or "model", options, providers)
     path = Path(model)
     if not path.is_file():
         raise ModelError(f"{path}: {'this is a folder, not a model' if path.is_dir() else 'no such file'}")
     native = native_path(path)
-    return _open(_contents(path) if native is None else native, str(path), options, providers)
+    return _open(_contents(path) if native is None else native, name or str(path), options, providers)
 
 
 def _contents(path: Path) -> bytes:
@@ -136,11 +158,22 @@ def _provider(name: str, available: list[str]) -> str:
     return full
 
 
-def _register(options: ort.SessionOptions, path: Path) -> None:
+def libraries(custom_ops: Libraries = ()) -> tuple[str, ...]:
+    """The libraries of operators to register besides the kernels: those of the process, then these."""
+    given = [custom_ops] if isinstance(custom_ops, (str, Path)) else custom_ops
+    return tuple(dict.fromkeys(str(Path(p).resolve()) for p in (*_for_every_session, *given)))
+
+
+def use_in_every_session(custom_ops: Libraries) -> None:
+    """Libraries of operators for every session of this process from now on; replaces those of an earlier call."""
+    _for_every_session[:] = [custom_ops] if isinstance(custom_ops, (str, Path)) else custom_ops
+
+
+def _register(options: ort.SessionOptions, path: str | Path, what: str) -> None:
     try:
         options.register_custom_ops_library(str(path))
     except Exception as err:  # onnxruntime's own classes derive straight from Exception
-        raise OnnxqError(f"onnxruntime cannot load the kernel library, reinstall onnxq: {_first_line(err)}") from err
+        raise OnnxqError(f"onnxruntime cannot load {what}: {_first_line(err)}") from err
 
 
 def _open(source: str | bytes, where: str, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
@@ -149,17 +182,23 @@ def _open(source: str | bytes, where: str, options: ort.SessionOptions, provider
     try:
         return ort.InferenceSession(source, options, providers=providers)
     except Exception as err:  # onnxruntime's own classes derive straight from Exception
-        raise ModelError(f"{where}: onnxruntime rejects the model: {_first_line(err)}") from err
+        reason = _first_line(err).replace(str(source), where) if isinstance(source, str) else _first_line(err)
+        unknown = NOT_REGISTERED.search(reason)
+        if unknown:
+            raise UnknownOperatorError(where, unknown.group(1), unknown.group(2)) from err
+        raise ModelError(f"{where}: onnxruntime rejects the model: {reason}") from err
 
 
-def _large_session(model: onnx.ModelProto, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
+def _large_session(
+    model: onnx.ModelProto, options: ort.SessionOptions, providers: list[str], where: str
+) -> ort.InferenceSession:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)  # saving with external data strips the weights from the message
     with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
         path = Path(folder, "model.onnx")
         onnx.save_model(copy, str(path), save_as_external_data=True, location="weights.bin")
         del copy
-        return _open(str(path), "model", options, providers)
+        return _open(str(path), where, options, providers)
 
 
 def _first_line(err: BaseException) -> str:

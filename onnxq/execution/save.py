@@ -15,8 +15,8 @@ from onnx import TensorProto, external_data_helper
 from onnxq.errors import ModelError, OutputError, first_line
 from onnxq.execution import runtime
 from onnxq.graph.files import check_writable, default_mode, file_sha256, native_path
-from onnxq.graph.model import INLINE_LIMIT, OPSET_MAX, Model, to_proto
-from onnxq.graph.protos import tensor_bytes, tensor_protos
+from onnxq.graph.model import INLINE_LIMIT, OPSET_MAX, Libraries, Model, to_proto
+from onnxq.graph.protos import OWN_DOMAIN, tensor_bytes, tensor_protos
 from onnxq.graph.randomness import fix_seeds
 from onnxq.graph.staging import staging_folder
 
@@ -48,7 +48,7 @@ def save(model: Model, path: str | Path, beside: Mapping[str, str] | None = None
             staged = folder / target.name
             write_proto(proto, staged, base_dir=model_dir(model), external=external)
             data = _rename_data(proto, staged, target)
-            validate(staged)
+            validate(staged, model.custom_ops)
             for name, text in (beside or {}).items():
                 staged.with_name(name).write_text(text, encoding="utf-8")
             for file in sorted(folder.iterdir(), key=lambda file: file == staged):  # the model last
@@ -193,8 +193,11 @@ def runnable(proto: onnx.ModelProto, base_dir: Path) -> Iterator[bytes | str]:
         yield str(path)
 
 
-def validate(path: Path) -> None:
-    """Raise ModelError unless the file passes the ONNX checker (full) and onnxruntime opens it."""
+def validate(path: Path, custom_ops: Libraries = ()) -> None:
+    """Raise ModelError unless the file passes the ONNX checker (full) and onnxruntime opens it.
+
+    custom_ops: libraries of operators. An operator of another domain that is in none of them is the target's business.
+    """
     native = native_path(path)
     try:
         onnx.checker.check_model(path.read_bytes() if native is None else native, full_check=True)
@@ -204,4 +207,8 @@ def validate(path: Path) -> None:
     opset = max((o.version for o in proto.opset_import if o.domain == ""), default=0)
     if opset > OPSET_MAX:
         raise ModelError(f"{path.name}: opset {opset} is newer than onnxruntime reads (at most {OPSET_MAX})")
-    runtime.session(path, threads=1)
+    try:
+        runtime.session(path, threads=1, custom_ops=custom_ops, name=path.name)
+    except runtime.UnknownOperatorError as err:
+        if err.domain in ("", OWN_DOMAIN):
+            raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ OPSET_MAX = 26  # onnxruntime 1.31
 OPSET_DEFAULT = 17  # for models that use no standard operator and so declare no version
 # A protobuf message is limited to 2 GiB; stay clear of it. Above this, weights go to an external file.
 INLINE_LIMIT = 1_800_000_000
+Libraries = str | Path | Sequence[str | Path]  # of operators, for onnxruntime
+
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
 
 
@@ -78,6 +81,7 @@ class Model:
     path: where it was loaded from, None if it was created in memory. external: its weights were in external files.
     sha256: of the file or serialized model as read.
     notes: what loading and conversion changed, for the user.
+    custom_ops: libraries of operators that the model needs, registered in every session that runs it.
     """
 
     graph: gs.Graph
@@ -88,6 +92,7 @@ class Model:
     external: bool = False
     sha256: str = ""
     notes: list[str] = field(default_factory=list)
+    custom_ops: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -113,16 +118,22 @@ class Model:
             self.header.metadata_props.add(key=k, value=v)
 
 
-def load(source: str | Path | bytes | onnx.ModelProto | Model) -> Model:
+def load(source: str | Path | bytes | onnx.ModelProto | Model, custom_ops: Libraries = ()) -> Model:
     """Read a model.
 
-    source: path, serialized bytes, ModelProto, or a Model (returned unchanged).
+    source: path, serialized bytes, ModelProto, or a Model (returned as it is). custom_ops: libraries of operators that
+    the model needs, registered with onnxruntime wherever it is run.
     Model-local functions are inlined, Constant nodes become constants, nodes without a unique name get one,
     inputs with a default value become constants, and shapes are inferred where they are missing.
     Raises ModelError when the file is missing, truncated, not ONNX, invalid, or its external data is incomplete.
     """
-    if isinstance(source, Model):
-        return source
+    model = source if isinstance(source, Model) else _read(source)
+    given = [custom_ops] if isinstance(custom_ops, (str, Path)) else custom_ops
+    model.custom_ops = tuple(dict.fromkeys([*model.custom_ops, *(str(library) for library in given)]))
+    return model
+
+
+def _read(source: str | Path | bytes | onnx.ModelProto) -> Model:
     if isinstance(source, onnx.ModelProto):
         return from_proto(source)
     if isinstance(source, bytes):

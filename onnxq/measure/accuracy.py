@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from onnxq.data.source import Batch, InputSpec, batches, input_specs
 from onnxq.errors import ConfigError, DataError
 from onnxq.execution.inner_tensors import real_part, run_batch
+from onnxq.execution.known_ops import lost_tensors
 from onnxq.execution.sessions import observed_session
-from onnxq.graph.model import Model, load
+from onnxq.graph.model import Libraries, Model, load
 from onnxq.measure.accuracy_tally import AccuracyTally
 from onnxq.measure.counterparts import counterpart_of, is_float
 from onnxq.measure.evaluation import Evaluation
@@ -34,6 +35,7 @@ def evaluate(
     batch_size: int | None = None,
     threads: int = 0,
     output: str | None = None,
+    custom_ops: Libraries = (),
     progress: Progress | None = None,
 ) -> Evaluation:
     """Run a model over all samples: accuracy where they are labelled, speed, and the distance from a float model.
@@ -41,13 +43,14 @@ def evaluate(
     data: an open DataSource, or anything open_data accepts (with preprocess and limit). against: the float model.
     batch_size: samples per run; None is chosen from the model. threads: 0 is onnxruntime's default. output: the tensor
     to evaluate, any in the graph, which must exist in both models (if it is quantized, its dequantized value is
-    used); by default the only output with one score for each of two or more classes. progress: called with
+    used); by default the only output with one score for each of two or more classes. custom_ops: libraries of operators
+    that the models need; outputs that depend on operators in none of them are not evaluated. progress: called with
     (samples done, total samples or None) after every batch.
     Ties between classes go to the one with the smaller index; a sample whose scores contain NaN counts as wrong.
     Raises ConfigError if the models or the output do not match, DataError for samples that do not fit.
     """
-    tested = load(model)
-    reference = load(against) if against is not None else None
+    tested = load(model, custom_ops)
+    reference = load(against, custom_ops) if against is not None else None
     inputs = _inputs(tested, reference)
     source = open_samples(data, inputs, preprocess, limit)
     total = source.count()
@@ -132,11 +135,15 @@ def _wanted(model: Model, reference: Model | None, output: str | None) -> list[s
                 names = ", ".join(t.name for t in m.graph.outputs)
                 raise ConfigError(f"{m.name} has no tensor {output!r} (--output); its outputs are {names}")
         return [output]
-    wanted = [t.name for t in model.graph.outputs if is_float(t)]
+    lost = lost_tensors(*models)
+    wanted = [t.name for t in model.graph.outputs if is_float(t) and t.name not in lost]
     for m in models[1:]:
         missing = [n for n in wanted if n not in {t.name for t in m.graph.outputs}]
         if missing:
             raise ConfigError(f"{m.name} has no output {missing[0]}, as {model.name} has; choose one with --output")
+    uncomputed = next((t.name for t in model.graph.outputs if t.name in lost), None)
+    if not wanted and uncomputed is not None:
+        raise ConfigError(f"{model.name}: output {uncomputed} cannot be computed: {lost[uncomputed]}")
     if not wanted:
         raise ConfigError(f"{model.name} has no floating-point output to evaluate; choose a tensor with --output")
     return wanted

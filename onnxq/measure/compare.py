@@ -17,8 +17,9 @@ import onnx_graphsurgeon as gs
 
 from onnxq.data.source import batches, input_specs
 from onnxq.errors import ConfigError, DataError
+from onnxq.execution.known_ops import lost_tensors
 from onnxq.graph.match import is_op, output_ids, producer, sole_consumer
-from onnxq.graph.model import Model, load
+from onnxq.graph.model import Libraries, Model, load
 from onnxq.graph.qdq import activation_bits, entry
 from onnxq.measure.comparison import Comparison, TensorRow
 from onnxq.measure.counterparts import Counterpart, counterparts, is_float
@@ -39,21 +40,25 @@ def compare(
     batch_size: int | None = None,
     threads: int = 0,
     isolated: bool = False,
+    custom_ops: Libraries = (),
     progress: Progress | None = None,
 ) -> Comparison:
     """SQNR and cosine of every activation that both models have, over all samples of `data`.
 
     data: an open DataSource, or anything open_data accepts (with preprocess and limit). batch_size: samples per run;
     None is chosen from the model. threads: 0 is onnxruntime's default. isolated: also the error that each layer adds by
-    itself, when every upstream quantized tensor has the float model's values. progress: called with (samples done,
-    total samples or None) after every batch.
+    itself, when every upstream quantized tensor has the float model's values. custom_ops: libraries of operators that
+    the models need; what depends on operators in none of them is left out. progress: called with (samples done, total
+    samples or None) after every batch.
     Raises ConfigError for models with nothing in common, DataError for samples that do not fit.
     """
-    reference, tested = load(float_model), load(quantized)
+    reference, tested = load(float_model, custom_ops), load(quantized, custom_ops)
     inputs = input_specs(reference.graph)
     if {s.name for s in inputs} != {s.name for s in input_specs(tested.graph)}:
         raise ConfigError(f"{reference.name} and {tested.name} do not have the same inputs")
-    matched = counterparts(reference.graph, tested.graph)
+    lost = lost_tensors(reference, tested)
+    found = counterparts(reference.graph, tested.graph)
+    matched = {name: other for name, other in found.items() if name not in lost and other.tensor not in lost}
     fed = {t.name for t in reference.graph.inputs}
     inner = _inner(reference.graph, matched)
     compared = {name: other for name, other in matched.items() if other.tensor not in fed and name not in inner}

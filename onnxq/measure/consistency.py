@@ -21,9 +21,10 @@ from onnxq.data.source import Batch, batches, input_specs
 from onnxq.errors import ConfigError, DataError
 from onnxq.execution.cuts import Cut, cut_model
 from onnxq.execution.inner_tensors import real_part, run_batch
+from onnxq.execution.known_ops import lost_tensors
 from onnxq.execution.sessions import observed_session, variant_session
 from onnxq.graph.match import is_op, producer
-from onnxq.graph.model import Model, load
+from onnxq.graph.model import Libraries, Model, load
 from onnxq.graph.qdq import describe, entry
 from onnxq.measure.code_steps import StepTally
 from onnxq.measure.counterparts import is_float
@@ -60,21 +61,24 @@ def optimization_consistency(
     preprocess: Any = None,
     threads: int = 0,
     level: str = "all",
+    custom_ops: Libraries = (),
     progress: Progress | None = None,
 ) -> list[LayerConsistency]:
     """Every quantized layer at ORT_DISABLE_ALL against another optimization level, on the same integers; worst first.
 
     model: a QDQ model. data: an open DataSource, or anything open_data accepts. samples: number to use, None for all.
-    level: of onnxq.execution.runtime.LEVELS.
+    level: of onnxq.execution.runtime.LEVELS. custom_ops: libraries of operators that the model needs.
     Raises ConfigError for a model without QuantizeLinear, DataError without samples.
     """
-    tested = load(model)
-    proto, cuts = cut_model(tested)
+    tested = load(model, custom_ops)
+    lost = lost_tensors(tested)
+    known = {n.name for n in tested.graph.nodes if not any(t.name in lost for t in n.outputs)}
+    proto, cuts = cut_model(tested, known) if lost else cut_model(tested)
     if not cuts:
         raise ConfigError(f"{tested.name} has no QuantizeLinear: there are no integers to compare")
     inputs = input_specs(tested.graph)
     source = open_samples(data, inputs, preprocess, samples)
-    tallies = [_Tally(end) for end in _ends(tested.graph, cuts)]
+    tallies = [_Tally(end) for end in _ends(tested.graph, cuts) if end.expected not in lost]
     expected_names = list(dict.fromkeys([*(t.end.expected for t in tallies), *(c.dequantized for c in cuts)]))
     found_names = [t.end.found for t in tallies]
     own_inputs = {spec.name for spec in inputs}

@@ -27,9 +27,10 @@ from onnxq.errors import ConfigError, DataError
 from onnxq.execution import library
 from onnxq.execution.cuts import cut_tensors
 from onnxq.execution.inner_tensors import dimensions, real_part, run_batch
+from onnxq.execution.known_ops import lost_tensors
 from onnxq.execution.sessions import observed_session, variant_session
 from onnxq.graph.match import producer
-from onnxq.graph.model import Model, load
+from onnxq.graph.model import Libraries, Model, load
 from onnxq.measure.code_steps import StepTally
 from onnxq.measure.compared_tensors import ComparedTensor, compared_codes, is_dequantized, is_float_output
 from onnxq.measure.evaluation import distance
@@ -52,22 +53,26 @@ def verify(
     batch_size: int | None = None,
     threads: int = 0,
     bodies: bool = False,
+    custom_ops: Libraries = (),
     progress: Progress | None = None,
 ) -> Verification:
     """Compare an integer model with the QDQ model that it was lowered from.
 
     data: an open DataSource, or anything open_data accepts (with preprocess and limit). batch_size: samples per run;
     None is chosen from the model. threads: 0 is onnxruntime's default. bodies: run the integer model on its function
-    bodies even if the kernel library is installed. progress: called with (samples done, total samples or None) after
+    bodies even if the kernel library is installed. custom_ops: libraries of operators that the models need; what
+    depends on operators in none of them is left out. progress: called with (samples done, total samples or None) after
     every batch. Memory: the codes of one batch, three times.
     Raises ConfigError if the models do not belong together, DataError for samples that do not fit.
     """
-    reference, tested = load(qdq), load(integer)
+    reference, tested = load(qdq, custom_ops), load(integer, custom_ops)
     inputs = _inputs(reference, tested)
+    lost = lost_tensors(reference, tested)
     points, missing = compared_codes(reference, tested)
+    points = [p for p in points if p.expected not in lost and p.found not in lost]
     source = open_samples(data, inputs, preprocess, limit)
     layers = [_Layer(p, tested) for p in points]
-    outputs = {t.name: _Output(t.name) for t in tested.graph.outputs if is_float_output(t)}
+    outputs = {t.name: _Output(t.name) for t in tested.graph.outputs if is_float_output(t) and t.name not in lost}
     layers += [_Layer(ComparedTensor(n, n, None), tested) for n in outputs if not is_dequantized(reference, n, points)]
     done, total = 0, source.count()
     with _opened(reference, tested, points, list(outputs), threads, bodies) as run:

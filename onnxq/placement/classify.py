@@ -1,4 +1,4 @@
-"""Which nodes run in integers: rules N1 to N11 of rules.py, each a function that decides or passes the node on."""
+"""Which nodes run in integers: rules N0 to N11 of rules.py, each a function that decides or passes the node on."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ def bias_of(add: gs.Node, job: Job, decided: Decisions) -> MatMulAdd | None:
 
 def _is_quantized(node: gs.Node, decided: Decisions) -> bool:
     return node in decided and decided[node].action == "quantized"
+
+
+def _unknown(node: gs.Node, job: Job, _decided: Decisions) -> Decision | None:
+    """N0."""
+    reason = job.facts.unknown.get(id(node))
+    return None if reason is None else Decision(node, "float", Rule.UNKNOWN, reason)
 
 
 def _unit(node: gs.Node, job: Job, _decided: Decisions) -> Decision | None:
@@ -142,6 +148,7 @@ def _quantized(node: gs.Node, _job: Job, _decided: Decisions) -> Decision:
 
 
 _RULES: tuple[Callable[[gs.Node, Job, Decisions], Decision | None], ...] = (
+    _unknown,
     _unit,
     _float_by_profile,
     _left_by_user,

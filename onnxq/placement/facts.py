@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.identity import IdentityMap, IdentitySet
 from onnxq.graph.match import consumers, output_ids, sole_consumer
+from onnxq.graph.unknown_ops import dependents
 from onnxq.patterns.attention import feeds_softmax, from_integers
 from onnxq.patterns.composites import Unit, find_units
 from onnxq.placement.settings import QuantSettings
@@ -23,7 +24,7 @@ class Facts:
     outputs: match.output_ids of the graph. order: position of each node. depth: layers upstream of each node, on the
     path with most of them. tail: nodes with no layer downstream. ends: those, and nodes with no layer upstream.
     scores: nodes that only feed Softmax. counted: nodes that compute masks and positions from integers. units: the
-    normalization or function that a node is part of.
+    normalization or function that a node is part of. unknown: nodes that cannot be run, by id, with the reason.
     """
 
     graph: gs.Graph
@@ -35,6 +36,7 @@ class Facts:
     scores: IdentitySet[gs.Node]
     counted: IdentitySet[gs.Node]
     units: IdentityMap[gs.Node, Unit]
+    unknown: Mapping[int, str]
 
     def sole_reader(self, tensor: gs.Tensor) -> gs.Node | None:
         """The only node that reads the tensor; None if there are several, none, or it is a graph output."""
@@ -75,6 +77,7 @@ def analyze(graph: gs.Graph, profile: Profile) -> Facts:
         scores=_of_ids(graph, feeds_softmax(graph)),
         counted=_of_ids(graph, counted),
         units=IdentityMap((node, units[id(node)]) for node in graph.nodes if id(node) in units),
+        unknown=dependents(graph),
     )
 
 

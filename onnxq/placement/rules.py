@@ -5,6 +5,7 @@ those that decide about nodes have a name too, carried by each Decision.
 
 Which nodes, in the order in which they are asked; the first that applies decides (classify.py):
 
+N0 UNKNOWN       what depends on an operator that onnxruntime does not know is left in float: it cannot be calibrated
 N1 UNIT          a normalization in elementary operators is one operator, and so is a function of one tensor where the
                  target looks codes up: its last node stands for all
 N2 PROFILE       the profile has the operator quantized, passthrough or in float; what it does not name is left in float
@@ -52,6 +53,7 @@ Action = Literal["quantized", "passthrough", "fused", "float"]
 class Rule(Enum):
     """What decided about a node; the value is its number above."""
 
+    UNKNOWN = "N0"
     UNIT = "N1"
     PROFILE = "N2"
     USER = "N3"

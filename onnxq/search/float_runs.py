@@ -19,6 +19,7 @@ from onnxq.execution import runtime
 from onnxq.execution.inner_tensors import Fetcher, observed_model, run_batch, sample_names
 from onnxq.execution.save import model_dir, runnable
 from onnxq.graph.model import Model, to_proto
+from onnxq.graph.unknown_ops import drop_unknown, unknown_ops
 from onnxq.search.downstream import Part
 from onnxq.search.objective import Objective
 
@@ -79,8 +80,9 @@ class Forward:
 
     def open(self, proto: onnx.ModelProto) -> Any:
         """A single-threaded session."""
+        drop_unknown(proto, unknown_ops(self.model.graph))
         with runnable(proto, model_dir(self.model)) as opened:
-            return runtime.session(opened, threads=1, kernels=False)
+            return runtime.session(opened, threads=1, kernels=False, custom_ops=self.model.custom_ops)
 
     def map(self, function: Callable[[int], R], indices: Iterable[int]) -> list[R]:
         """The function applied to every batch index, in order, several concurrently."""

@@ -13,6 +13,7 @@ from onnxq.cost.prepared import Prepared, Source, check_bits, prepare
 from onnxq.data.options import RunOptions, data_options
 from onnxq.data.source import DataSource, input_specs, open_data
 from onnxq.errors import ConfigError
+from onnxq.graph.model import load
 from onnxq.numeric.formats import DEFAULT_WEIGHT_RANGE
 from onnxq.profiles.schema import Profile
 from onnxq.records import check_keywords, refined
@@ -50,7 +51,7 @@ def measure_sensitivity(
     * of SensitivityOptions: method ("hessian", "one-at-a-time", "weight-error", "output-error"), kind, bits,
       activation_bits, loss, output, metric, labels, weight_range, calibration, exclude, memory; see its docstring.
     * of DataOptions: preprocess, limit.
-    * of RunOptions: threads, batch_size, resume. Of Reporter: say, progress.
+    * of RunOptions: threads, batch_size, resume, custom_ops. Of Reporter: say, progress.
     Raises an OnnxqError that states the problem.
     """
     started = time.perf_counter()
@@ -62,7 +63,7 @@ def measure_sensitivity(
     given = data_options(data, keywords)
     if what.chosen != "weight-error" and given.data is None and given.random_data is None:
         raise ConfigError(f"{what.chosen} needs data; only weight-error does not")
-    ready = prepare(source, profile, what.exclude)
+    ready = prepare(load(source, run.custom_ops), profile, what.exclude)
     widths = check_bits(what.bits or ready.profile.weights.bits, ready.profile, "weights", "bits")
     others: tuple[int, ...] = ()
     if what.activation_bits:

@@ -15,6 +15,7 @@ from onnxq.errors import ConfigError, DataError
 from onnxq.execution.inner_tensors import real_part
 from onnxq.graph.match import STANDARD_DOMAINS, is_float, producer
 from onnxq.graph.model import Model
+from onnxq.graph.unknown_ops import unavailable
 from onnxq.numeric import curvature
 from onnxq.numeric.classification import Scores
 
@@ -93,6 +94,14 @@ def find_objective(
         names = ", ".join(t.name for t in model.graph.outputs)
         raise ConfigError(f"{model.name} has no tensor {output!r} (--output); its outputs are {names}")
     found = [tensors[output]] if output is not None else [t for t in model.graph.outputs if is_float(t)]
+    lost = unavailable(model.graph)
+    computed = [t for t in found if t.name not in lost]
+    if found and not computed:
+        raise ConfigError(
+            f"{model.name}: tensor {found[0].name} cannot be computed: {lost[found[0].name]}; or choose another tensor "
+            "with --output"
+        )
+    found = computed
     if not found:
         raise ConfigError(f"{model.name} has no float32 output; choose a tensor with --output")
     if loss == "mse":

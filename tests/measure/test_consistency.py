@@ -62,8 +62,11 @@ def test_every_profile_gives_the_same_codes_up_to_one_step(profile, tmp_path):
     assert len(found) >= 4
     assert max(r.max_lsb for r in found) <= 1
     assert all(r.share <= 0.02 for r in found)
-    # The cut model must be optimized as the whole one is, or this would compare nothing.
-    assert fused(cut_model(model)[0], tmp_path) == fused(to_proto(model), tmp_path)
+    # The cut model must be optimized as the whole one is, or this would compare nothing. onnxruntime makes int8 pairs
+    # uint8 only where one node reads them, as it is everywhere in the cut model: more is fused there.
+    cut, whole = fused(cut_model(model)[0], tmp_path), fused(to_proto(model), tmp_path)
+    rule = load_profile(profile).activations
+    assert cut >= whole if rule.sign == "signed" and not rule.symmetric else cut == whole
 
 
 @pytest.mark.parametrize("profile", ["onnxruntime-cpu", "tensorrt", "onnxq"])
