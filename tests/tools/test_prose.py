@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 
 import onnxq
-from onnxq.cli.main import COMMANDS
+from onnxq.cli.group import COMMANDS
 from support.command import inside
 
 
