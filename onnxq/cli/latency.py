@@ -16,6 +16,7 @@ from onnxq.cli.values import parse_shapes, parse_widths
     "-o", "--output", type=OUTPUT, required=True, help="Latency file to write (JSON), for `onnxq search --latency`."
 )
 @click.option("--bits", default="4,8", show_default=True, help="Weight widths to measure.")
+@click.option("--activation-bits", default="8", show_default=True, help="Activation widths to measure, beside 8.")
 @click.option("--profile", default="onnxq", show_default=True, help="Profile; must lower to com.onnxq operators.")
 @click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 = onnxruntime's default.")
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input.")
@@ -29,8 +30,10 @@ from onnxq.cli.values import parse_shapes, parse_widths
 @click.option("--cache", metavar="FOLDER", help="Folder of cached measurements.  [default: ~/.cache/onnxq/latency]")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @custom_ops_option
-def command(model: str, output: str, quiet: bool, bits: str, shapes: tuple[str, ...], **options: object) -> None:
-    """Measure every layer of the float MODEL at each weight width with our kernels, on this machine.
+def command(
+    model: str, output: str, quiet: bool, bits: str, activation_bits: str, shapes: tuple[str, ...], **options: object
+) -> None:
+    """Measure every layer of the float MODEL at each width of weights and activations, with our kernels, here.
 
     Cached measurements (same operator, shapes, instruction set, threads and kernels) are reused.
     """
@@ -41,6 +44,7 @@ def command(model: str, output: str, quiet: bool, bits: str, shapes: tuple[str, 
         found = measure_latency(
             model,
             parse_widths(bits, "--bits"),
+            activation_bits=parse_widths(activation_bits, "--activation-bits"),
             shapes=parse_shapes(shapes),
             progress=None if quiet else bar,
             **options,  # type: ignore[arg-type]
@@ -48,13 +52,13 @@ def command(model: str, output: str, quiet: bool, bits: str, shapes: tuple[str, 
     found.save(target)
     if quiet:
         return
-    heads = [("layer", "left"), ("operator", "left"), *((f"{b} bits, µs", "right") for b in found.bits)]
+    heads = [("layer", "left"), ("operator", "left"), *((f"W{w}A{a}, µs", "right") for w, a in found.whole)]
     lines = [
-        [e.node, e.operator or "float", *(f"{1e6 * e.seconds[b]:.1f} ± {1e6 * e.error[b]:.1f}" for b in found.bits)]
+        [e.node, e.operator or "float", *(f"{1e6 * e.seconds[p]:.1f} ± {1e6 * e.error[p]:.1f}" for p in found.whole)]
         for e in found.layers
     ]
     table("", heads, lines)
-    whole = ", ".join(f"{1e3 * seconds:.3f} ms at {b} bits" for b, seconds in found.whole.items())
+    whole = ", ".join(f"{1e3 * seconds:.3f} ms at W{w}A{a}" for (w, a), seconds in found.whole.items())
     out("", f"whole model: {whole}; outside the layers {1e3 * found.overhead:.3f} ms")
     out(f"{found.machine['cpu']}; kernels: {found.machine['isa']}; {found.machine['threads'] or 'default'} threads")
     say(f"wrote {target}")

@@ -106,6 +106,10 @@ class PlannedMaps:
         sizes = self.sizes(widths)
         return max(sum(sizes[i] for i in step) for step in self.steps)
 
+    def largest(self, widths: Mapping[str, int]) -> int:
+        """Bytes of the largest map."""
+        return max(self.sizes(widths))
+
     def average(self, widths: Mapping[str, int]) -> float:
         """Mean bytes of a map."""
         sizes = self.sizes(widths)

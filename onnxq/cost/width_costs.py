@@ -25,6 +25,7 @@ from onnxq.graph.axes import channel_axis
 SCALE_BYTES = 4
 BIAS_BYTES = 4
 BASE_BITS = 8
+Pair = tuple[int, int]  # (weight bits, activation bits)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class LayerAtWidths:
     parameters: number of weights. scales: number of their scales; zero_points: number of zero points that are not
     always 0. biases: number of biases; bias_scales: number of their scales. macs: multiply-accumulates, None if shapes
     are unknown. shared: an earlier layer has the same weight tensor, so these weights cost nothing extra. group: its
-    activation group, "" without one. seconds: measured, by weight width.
+    activation group, "" without one. seconds: measured, by pair of widths.
     """
 
     node: str
@@ -48,7 +49,7 @@ class LayerAtWidths:
     macs: int | None
     shared: bool
     group: str
-    seconds: Mapping[int, float] = field(default_factory=dict)
+    seconds: Mapping[Pair, float] = field(default_factory=dict)
 
     def weight_bytes(self, bits: int) -> int:
         """Bytes at this width, packed."""
@@ -88,7 +89,7 @@ class ModelCosts:
     assumed: tuple[str, ...] = ()
 
     def of(self, weights: Mapping[str, int], activations: Mapping[str, int] | None = None) -> dict[str, float]:
-        """Totals of an assignment: size, stored (bytes), bops, peak, average (bytes of maps), latency (seconds).
+        """The totals: size, stored (bytes), bops, latency (seconds), peak, largest, average (bytes of maps).
 
         weights: {layer: bits}; activations: {group: bits}, 8 by default. Unknown costs are omitted.
         """
@@ -101,9 +102,11 @@ class ModelCosts:
             each = (c.bops(weights[c.node], widths.get(c.group, BASE_BITS)) or 0 for c in self.layers)
             found["bops"] = self.other_bops + sum(each)
         if self.maps is not None:
-            found["peak"], found["average"] = self.maps.peak(widths), self.maps.average(widths)
+            found |= {"peak": self.maps.peak(widths), "largest": self.maps.largest(widths)}
+            found["average"] = self.maps.average(widths)
         if self.overhead is not None:
-            found["latency"] = self.overhead + sum(c.seconds[weights[c.node]] for c in self.layers)
+            pairs = ((c, weights[c.node], widths.get(c.group, BASE_BITS)) for c in self.layers)
+            found["latency"] = self.overhead + sum(c.seconds[w, a] for c, w, a in pairs)
         return found
 
     def baseline(self) -> dict[str, float]:
@@ -173,4 +176,4 @@ def _bytes(count: int, bits: int) -> int:
     return (count * bits + 7) // 8
 
 
-__all__ = ["BASE_BITS", "LayerAtWidths", "ModelCosts", "model_costs"]
+__all__ = ["BASE_BITS", "LayerAtWidths", "ModelCosts", "Pair", "model_costs"]

@@ -6,7 +6,9 @@ The overhead of a run (other operators, transposes, dispatch, shared caches) is 
 minus the sum of its layers at 8 bits. The latency of an assignment is predicted as that overhead plus the sum of its
 layers.
 
-Widths with the same storage type have the same latency: 2 to 4 bits are INT4, 5 to 8 bits INT8. Measurements are cached
+Weights of 2 to 4 bits are INT4, of 5 to 8 bits INT8: those with the same storage type are measured once. The model is
+lowered at every width of activations too; where that gives the same operator on the same types and shapes (our kernels
+keep an activation of 2 to 8 bits in a byte), the measurement is shared. Measurements are cached
 in a folder, by operator, shapes, types, instruction set, threads, CPU and kernel library, so that each layer is
 measured once.
 """
@@ -16,7 +18,8 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,7 @@ import onnx
 
 from onnxq.cost.latency_table import Latencies, LayerLatency
 from onnxq.cost.prepared import Source, check_bits
+from onnxq.cost.width_costs import BASE_BITS, Pair
 from onnxq.errors import ConfigError, InterruptedRun
 from onnxq.execution import benchmark, library
 from onnxq.execution.competitors import Run, open_competitor
@@ -34,6 +38,7 @@ from onnxq.search.layer_operators import LoweredForm, description, lower_all, op
 from onnxq.search.timing_cache import Timed, TimingCache, cache_folder
 
 SECONDS = 0.3  # timed runs of one operator
+BASE: Pair = (BASE_BITS, BASE_BITS)
 WHOLE = 7  # times as long for the whole model
 
 
@@ -41,6 +46,7 @@ def measure_latency(
     source: Source,
     bits: Sequence[int] = (4, 8),
     *,
+    activation_bits: Sequence[int] = (BASE_BITS,),
     profile: str | Path | Profile = "onnxq",
     threads: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -48,7 +54,9 @@ def measure_latency(
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Latencies:
-    """Measure every layer of a float model at these weight widths, and the whole model.
+    """Measure every layer of a float model at these widths of weights and activations, and the whole model.
+
+    Activations of 8 bits are always measured, as the reference.
 
     profile: must lower to com.onnxq operators. threads: intra-op; 0 is onnxruntime's choice. shapes: {input: dims}
     where the model leaves them open (an open batch is 1). seconds: of timed runs of one operator at one width,
@@ -63,12 +71,14 @@ def measure_latency(
             f"profile {target.name} has no integer-only form; latencies are of our kernels (profile onnxq)"
         )
     widths = check_bits(bits, target, "weights", "--bits")
+    others = check_bits([BASE_BITS, *activation_bits], target, "activations", "--activation-bits")
     library.kernel_isa()  # raises without the kernels: there is nothing to measure
     model = load(source)
     name, sha256 = model.name, model.sha256
     proto = to_proto(model)
-    storages = tuple(dict.fromkeys([8, *(stored_bits(b) for b in widths)]))
-    forms = lower_all(proto, target, storages, shapes)
+    storages = tuple(dict.fromkeys([BASE_BITS, *(stored_bits(b) for b in widths)]))
+    pairs = tuple((s, a) for a in sorted(others, reverse=True) for s in storages)
+    forms = lower_all(proto, target, pairs, shapes)
     machine = {
         "cpu": benchmark.cpu_name(),
         "isa": library.kernel_isa(),
@@ -78,10 +88,10 @@ def measure_latency(
     store = TimingCache(Path(cache) if cache is not None else cache_folder(), machine)
     call = _empty_call(threads, seconds, store)
     found: list[LayerLatency] = []
-    names = forms[8].layers
+    names = forms[BASE].layers
     try:
         for done, layer in enumerate(names):
-            found.append(_layer(layer, forms, storages, widths, call.median, threads, seconds, store))
+            found.append(_layer(layer, forms, product(widths, others), call.median, threads, seconds, store))
             if progress:
                 progress(done + 1, len(names))
     except KeyboardInterrupt:
@@ -90,18 +100,19 @@ def measure_latency(
             "command continues from there"
         ) from None
     whole = _whole(forms, threads, WHOLE * seconds)
-    at_8 = [_seconds_at(layer, forms, 8, threads, seconds, store)[0].median for layer in names]
+    at_8 = [_timed(layer, forms, threads, seconds, store)[0][BASE].median for layer in names]
     return Latencies(
         sha256,
         name,
         target.name,
         widths,
         tuple(found),
-        {b: whole[stored_bits(b)] for b in widths},
-        whole[8] - sum(max(t - call.median, 0.0) for t in at_8 if t),
+        {(w, a): whole[stored_bits(w), a] for w, a in product(widths, others)},
+        whole[BASE] - sum(max(t - call.median, 0.0) for t in at_8 if t),
         call.median,
         machine,
-        {k: "x".join(map(str, v.shape)) for k, v in forms[8].feeds.items()},
+        {k: "x".join(map(str, v.shape)) for k, v in forms[BASE].feeds.items()},
+        others,
     )
 
 
@@ -119,50 +130,44 @@ def _empty_call(threads: int, seconds: float, store: TimingCache) -> Timed:
 
 def _layer(
     layer: str,
-    forms: Mapping[int, LoweredForm],
-    storages: Sequence[int],
-    widths: Sequence[int],
+    forms: Mapping[Pair, LoweredForm],
+    widths: Iterable[Pair],
     call: float,
     threads: int,
     seconds: float,
     store: TimingCache,
 ) -> LayerLatency:
-    timed = {s: _seconds_at(layer, forms, s, threads, seconds, store, storages) for s in storages}
-    node = forms[8].operators.get(layer)
+    timed, measured = _timed(layer, forms, threads, seconds, store)
+    node = forms[BASE].operators.get(layer)
+    of = {(w, a): timed[stored_bits(w), a] for w, a in widths}
     return LayerLatency(
         layer,
         node.op_type if node is not None else "",
-        {b: max(timed[stored_bits(b)][0].median - call, 0.0) if node is not None else 0.0 for b in widths},
-        {b: timed[stored_bits(b)][0].error for b in widths},
-        any(t[1] for t in timed.values()),
+        {pair: max(t.median - call, 0.0) if node is not None else 0.0 for pair, t in of.items()},
+        {pair: t.error for pair, t in of.items()},
+        measured,
     )
 
 
-def _seconds_at(
-    layer: str,
-    forms: Mapping[int, LoweredForm],
-    storage: int,
-    threads: int,
-    seconds: float,
-    store: TimingCache,
-    storages: Sequence[int] = (),
-) -> tuple[Timed, bool]:
-    """The time of a layer at one storage width, and whether it was measured now (together with the others)."""
-    if layer not in forms[storage].operators:
-        return Timed(0.0, 0.0, 0), False
-    keys = {s: store.key(description(forms[s], forms[s].operators[layer])) for s in storages or (storage,)}
-    known = store.read(keys[storage])
-    if known is not None:
-        return known, False
-    competitors = []
-    for s in keys:
-        proto, feeds = operator_model(forms[s], forms[s].operators[layer])
-        competitors.append(open_competitor(proto, feeds, threads=threads, name=layer))
-    for key, timed in zip(keys.values(), _time([c.run for c in competitors], seconds, threads), strict=True):
-        store.write(key, timed)
-    found = store.read(keys[storage])
-    assert found is not None
-    return found, True
+def _timed(
+    layer: str, forms: Mapping[Pair, LoweredForm], threads: int, seconds: float, store: TimingCache
+) -> tuple[dict[Pair, Timed], bool]:
+    """The times of a layer in every form, and whether any was measured now: then in alternation with the others."""
+    keys = {
+        pair: store.key(description(form, form.operators[layer])) if layer in form.operators else ""
+        for pair, form in forms.items()
+    }
+    distinct = {key: pair for pair, key in reversed(keys.items()) if key}  # the first form with each key
+    measured = any(store.read(key) is None for key in distinct)
+    if measured:
+        runs = []
+        for pair in distinct.values():
+            proto, feeds = operator_model(forms[pair], forms[pair].operators[layer])
+            runs.append(open_competitor(proto, feeds, threads=threads, name=layer).run)
+        for key, timed in zip(distinct, _time(runs, seconds, threads), strict=True):
+            store.write(key, timed)
+    known = {key: store.read(key) for key in distinct}
+    return {pair: known.get(key) or Timed(0.0, 0.0, 0) for pair, key in keys.items()}, measured
 
 
 def _time(runs: Sequence[Run], seconds: float, threads: int) -> list[Timed]:
@@ -177,9 +182,9 @@ def _time(runs: Sequence[Run], seconds: float, threads: int) -> list[Timed]:
     return found
 
 
-def _whole(forms: Mapping[int, LoweredForm], threads: int, seconds: float) -> dict[int, float]:
+def _whole(forms: Mapping[Pair, LoweredForm], threads: int, seconds: float) -> dict[Pair, float]:
     """Seconds of a run of the whole model in each form, timed in alternation."""
-    runs = [open_competitor(f.proto, f.feeds, threads=threads, name=f"{s} bits").run for s, f in forms.items()]
+    runs = [open_competitor(f.proto, f.feeds, threads=threads, name=f"W{w}A{a}").run for (w, a), f in forms.items()]
     return dict(zip(forms, (t.median for t in _time(runs, seconds, threads)), strict=True))
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from onnxq import api
+from onnxq.cost.width_costs import Pair
 from onnxq.execution import runtime
 from onnxq.execution.feeds import feeds_for
 from onnxq.graph import marks
@@ -28,7 +29,7 @@ def stored_bits(bits: int) -> int:
 
 @dataclass(frozen=True)
 class LoweredForm:
-    """The model lowered at one storage width.
+    """The model lowered with one storage width of weights and one width of activations.
 
     layers: names. operators: lowered layer → the node that runs it. values: the tensors that the operators read.
     """
@@ -41,25 +42,29 @@ class LoweredForm:
 
 
 def lower_all(
-    proto: onnx.ModelProto, target: Profile, storages: Sequence[int], shapes: Mapping[str, Sequence[int]] | None
-) -> dict[int, LoweredForm]:
-    """The model quantized and lowered at each storage width. Raises as onnxq.quantize does."""
-    forms: dict[int, LoweredForm] = {}
+    proto: onnx.ModelProto, target: Profile, pairs: Sequence[Pair], shapes: Mapping[str, Sequence[int]] | None
+) -> dict[Pair, LoweredForm]:
+    """The model quantized and lowered at each (storage width of weights, width of activations).
+
+    Raises as onnxq.quantize does.
+    """
+    forms: dict[Pair, LoweredForm] = {}
     known: Any = None
-    for storage in storages:
+    for storage, activation_bits in pairs:
         made = api.quantize(
             proto,
             profile=target,
             calibration="max",
             weight_range="max",
             weight_bits=storage,
+            activation_bits=activation_bits,
             first_last_bits=None,
             shapes=shapes,
             **({"statistics": known} if known is not None else {"random_data": 1}),
         )
         known = made.statistics
         layers = [r.name for r in made.card.layers if r.weight_bits == storage]
-        forms[storage] = _lowered_form(made.graph_model, layers, shapes)
+        forms[storage, activation_bits] = _lowered_form(made.graph_model, layers, shapes)
     return forms
 
 

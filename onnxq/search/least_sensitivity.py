@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from onnxq.errors import ConfigError
 from onnxq.search.inputs import LimitTexts
-from onnxq.search.limits import COSTS, ROUNDING, format_cost
+from onnxq.search.limits import COSTS, MAP_COSTS, ROUNDING, format_cost
 from onnxq.search.linear_program import Limit, Problem, Solution, least, solve
 from onnxq.search.result import SearchResult, result_of
 from onnxq.search.sensitivity import Sensitivity
@@ -38,7 +38,7 @@ def search_ilp(space: Space, sensitivity: Sensitivity, limits: LimitTexts | None
 
 
 def _solve(space: Space, sensitivity: Sensitivity, limits: Sequence[Limit]) -> tuple[Assignment, Solution]:
-    memory = [cost for cost in ("peak", "average") if any(limit.cost == cost for limit in limits)]
+    memory = [cost for cost in MAP_COSTS if any(limit.cost == cost for limit in limits)]
     problem = space.problem(sensitivity, memory)
 
     def describe(cost: str, amount: float) -> str:
@@ -75,7 +75,7 @@ def pareto(
     wanted = space.limits(others)
     free, _ = _solve(space, sensitivity, wanted)
     most = space.totals(free)[cost]
-    memory = [c for c in ("peak", "average") if c == cost or any(limit.cost == c for limit in wanted)]
+    memory = [c for c in MAP_COSTS if c == cost or any(limit.cost == c for limit in wanted)]
     problem = space.problem(sensitivity, memory)
     lowest = _least_total(space, problem, cost)
 
@@ -123,10 +123,11 @@ def _refined(
 
 
 def _least_total(space: Space, problem: Problem, cost: str) -> float:
-    if cost != "peak" or space.costs.maps is None:
+    maps = space.costs.maps
+    if cost not in ("peak", "largest") or maps is None:
         return least(problem, cost)
     narrowest = {g.name: min(space.group_widths(g.name)) for g in space.costs.groups}
-    return float(space.costs.maps.peak(narrowest))
+    return float(maps.peak(narrowest) if cost == "peak" else maps.largest(narrowest))
 
 
 def _undominated(results: Sequence[SearchResult], cost: str) -> list[SearchResult]:

@@ -35,8 +35,10 @@ COSTS = {
     "bops": Cost("operations", "bit operations", "--max-bops", "bit operations, b_w · b_a · MACs"),
     "latency": Cost("seconds", "latency", "--max-latency", "time of a run, with --latency", "80% of int8, 5ms"),
     "peak": Cost("bytes", "peak feature-map memory", "--max-peak", "bytes of feature maps alive at a time"),
+    "largest": Cost("bytes", "largest feature map", "--max-largest", "bytes of the largest feature map"),
     "average": Cost("bytes", "average feature map", "--max-average", "mean bytes of a feature map"),
 }
+MAP_COSTS = ("peak", "largest", "average")  # of feature maps
 
 
 def parse_limit(cost: str, text: str | float, baseline: Mapping[str, float]) -> Limit:
@@ -84,4 +86,4 @@ def format_cost(cost: str, amount: float, baseline: Mapping[str, float] | None =
     return f"{text} ({100 * amount / base:.1f} % of int8)" if base else text
 
 
-__all__ = ["COSTS", "ROUNDING", "format_cost", "parse_limit"]
+__all__ = ["COSTS", "MAP_COSTS", "ROUNDING", "format_cost", "parse_limit"]

@@ -20,6 +20,7 @@ AXES = {
     "bops": (1e-9, "bit operations (G)"),
     "latency": (1e3, "latency (ms)"),
     "peak": (1e-3, "peak feature-map memory (kB)"),
+    "largest": (1e-3, "largest feature map (kB)"),
     "average": (1e-3, "average feature map (kB)"),
 }
 
@@ -128,7 +129,7 @@ def front_csv(front: Front) -> str:
     out = io.StringIO()
     costs = [
         c
-        for c in ("size", "stored", "bops", "latency", "peak", "average")
+        for c in ("size", "stored", "bops", "latency", "peak", "largest", "average")
         if all(c in r.predicted for r in front.results)
     ]
     names = [layer.node for layer in front.results[0].layers] if front.results else []

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from onnxq.search.space import Assignment, Space
 
 # Costs in the order of reports; stored is the size in the QDQ file.
-PREDICTED = ("size", "stored", "bops", "latency", "peak", "average")
+PREDICTED = ("size", "stored", "bops", "latency", "peak", "largest", "average")
 
 
 @dataclass(frozen=True)
 class LayerChoice:
     """One layer of a result. weight_bits: None if it stays float.
 
-    sensitivity (for MixQuant: mean squared error of the weights), seconds: by weight width, as far as known.
+    sensitivity (for MixQuant: mean squared error of the weights), seconds: by weight width, as far as known
+    (at the chosen width of activations).
     """
 
     node: str
@@ -154,7 +155,7 @@ def result_of(
             c.parameters,
             c.macs,
             known.get(c.node, {}),
-            c.seconds,
+            {w: s for (w, a), s in c.seconds.items() if a == found.activations.get(c.group, 8)},
         )
         for c in space.costs.layers
     )

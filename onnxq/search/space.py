@@ -99,7 +99,7 @@ class Space:
         return Assignment(dict(weights), widths | dict(activations or {}))
 
     def problem(self, sensitivity: Sensitivity, memory: Sequence[str] = ()) -> Problem:
-        """The integer program. memory: "peak" and "average" if feature maps are limited.
+        """The integer program. memory: those of MAP_COSTS that are limited.
 
         Raises ConfigError if the sensitivities lack a layer or a width.
         """
@@ -116,7 +116,7 @@ class Space:
                     if not self.costs.unknown:
                         amounts["bops"] = cost.bops(w, a) or 0
                     if self.costs.overhead is not None:
-                        amounts["latency"] = cost.seconds[w]
+                        amounts["latency"] = cost.seconds[w, a]
                     options[w, a] = Option(weights[cost.node][w], amounts)
             choices.append(Choice(cost.node, options, self.ties[cost.node], cost.group))
         groups = {
@@ -133,11 +133,13 @@ class Space:
         return Problem(tuple(choices), groups, fixed)
 
     def expand(self, limits: Iterable[Limit]) -> list[Limit]:
-        """Limits as the program needs them: a peak becomes one limit per step of a run."""
+        """Limits as the program needs them: a peak becomes one per step of a run, the largest map one per map."""
         found = []
         for limit in limits:
-            if limit.cost == "peak" and self.costs.maps is not None:
-                found += [dataclasses.replace(limit, cost=f"peak {k}") for k in range(len(self.costs.maps.steps))]
+            maps = self.costs.maps
+            parts = {"peak": maps.steps, "largest": maps.maps}.get(limit.cost) if maps is not None else None
+            if parts is not None:
+                found += [dataclasses.replace(limit, cost=f"{limit.cost} {k}") for k in range(len(parts))]
             else:
                 found.append(limit)
         return found
@@ -156,6 +158,8 @@ class Space:
         shares: list[tuple[str, Sequence[int], float]] = []
         if "peak" in memory:
             shares += [(f"peak {k}", step, 1.0) for k, step in enumerate(maps.steps)]
+        if "largest" in memory:
+            shares += [(f"largest {k}", (k,), 1.0) for k in range(len(maps.maps))]
         if "average" in memory:
             shares.append(("average", range(len(maps.maps)), 1.0 / len(maps.maps)))
         for cost, members, share in shares:
@@ -253,7 +257,10 @@ def make_space(
     activations = check_bits(asked, target, "activations", "--activation-bits")
     costs = model_costs(prepared, shapes)
     if latency is not None:
-        costs = latency.join(costs, prepared, {*widths, *(fixed or {}).values(), BASE_BITS})
+        ends = () if first_last_bits is None else (first_last_bits,)
+        pinned_widths = {*(fixed or {}).values(), *ends, BASE_BITS}
+        others = {*activations, *(pinned_widths if same else ends), BASE_BITS}
+        costs = latency.join(costs, prepared, {*widths, *pinned_widths}, others)
     pinned, groups = _fixed(prepared, costs, fixed or {}, first_last_bits, same)
     tied = weight_ties(prepared.placement, costs.groups, blocks=tie_blocks, same=same, ties=ties)
     _check_ties(pinned, tied)

@@ -54,8 +54,8 @@ def test_every_layer_is_measured_as_the_operator_it_becomes(measured):
         "stem": "Conv", "conv1": "Conv", "conv2": "ConvAdd", "conv3": "Conv", "head": "Gemm",
     }  # fmt: skip
     for e in found.layers:
-        assert set(e.seconds) == {3, 4, 8}
-        assert e.seconds[3] == e.seconds[4]  # both INT4
+        assert set(e.seconds) == {(3, 8), (4, 8), (8, 8)}
+        assert e.seconds[3, 8] == e.seconds[4, 8]  # both INT4
         assert min(e.seconds.values()) >= 0
     assert {e.node for e in found.layers if not e.measured} == {"conv3"}  # as conv1 is
     assert found.machine["isa"] == library.kernel_isa()
@@ -64,10 +64,10 @@ def test_every_layer_is_measured_as_the_operator_it_becomes(measured):
 
 def test_the_prediction_at_8_bits_is_what_was_measured(measured):
     found, _ = measured
-    assert found.predict({e.node: 8 for e in found.layers}) == pytest.approx(found.whole[8])
+    assert found.predict({e.node: 8 for e in found.layers}) == pytest.approx(found.whole[8, 8])
     mixed = {e.node: 8 for e in found.layers} | {"conv1": 4}
     conv1 = next(e for e in found.layers if e.node == "conv1")
-    assert found.predict(mixed) - found.whole[8] == pytest.approx(conv1.seconds[4] - conv1.seconds[8])
+    assert found.predict(mixed) - found.whole[8, 8] == pytest.approx(conv1.seconds[4, 8] - conv1.seconds[8, 8])
 
 
 def test_what_was_measured_is_not_measured_again(measured, monkeypatch):
@@ -111,8 +111,8 @@ def test_the_file_and_a_search_under_a_latency_limit(tmp_path):
     path = tmp_path / "lat.json"
     made = Latencies(
         prepared.model.sha256, "m", "onnxq", (8, 4),
-        tuple(LayerLatency(n, "Conv", {8: 2e-3, 4: 1e-3}, {8: 0.0, 4: 0.0}, True) for n in names),
-        {8: 12e-3, 4: 7e-3}, 2e-3, 1e-6, {"cpu": "c"},
+        tuple(LayerLatency(n, "Conv", {(8, 8): 2e-3, (4, 8): 1e-3}, {(8, 8): 0.0, (4, 8): 0.0}, True) for n in names),
+        {(8, 8): 12e-3, (4, 8): 7e-3}, 2e-3, 1e-6, {"cpu": "c"},
     )  # fmt: skip
     made.save(path)
     assert load_latencies(path) == made
@@ -134,6 +134,54 @@ def test_the_file_and_a_search_under_a_latency_limit(tmp_path):
     other = dataclasses.replace(made, model_sha256="0" * 64)
     with pytest.raises(ConfigError, match="latencies are for another model"):
         search_bits(proto(), "ilp", profile="onnxq", sensitivity=known, latency=other)
+
+
+def test_times_depend_on_the_width_of_activations_too(tmp_path):
+    prepared = prepare(proto(), "onnxq")
+    names = prepared.layer_names()
+    seconds = {(8, 8): 4e-3, (8, 4): 2e-3, (4, 8): 3e-3, (4, 4): 1e-3}
+    path = tmp_path / "lat.json"
+    made = Latencies(
+        prepared.model.sha256, "m", "onnxq", (8, 4),
+        tuple(LayerLatency(n, "Conv", seconds, dict.fromkeys(seconds, 0.0), True) for n in names),
+        dict.fromkeys(seconds, 1.0), 0.0, 1e-6, {"cpu": "c"}, {}, (8, 4),
+    )  # fmt: skip
+    made.save(path)
+    assert load_latencies(path) == made
+    weights = tuple(LayerSensitivity(n, "weights", {4: 1.0, 8: 0.0}) for n in names)
+    points = {p.tensor.name: p for p in prepared.placement.points}
+    activations = tuple(LayerSensitivity(name, "activations", {4: 0.1, 8: 0.0}, tensors=(name,)) for name in points)
+    known = Sensitivity(prepared.model.sha256, "m", "test", (*weights, *activations))
+    how = {"profile": "onnxq", "sensitivity": known, "latency": path, "bits": (4, 8), "activation_bits": (4, 8)}
+    found = search_bits(proto(), "ilp", **how, limits={"latency": f"{2 * len(names)}ms"})
+    assert {c.weight_bits for c in found.layers} == {8}  # narrower activations are enough, and cost less
+    assert {c.activation_bits for c in found.layers} == {4}
+    assert found.predicted["latency"] == pytest.approx(2e-3 * len(names))
+    assert found.predicted["latency"] == made.predict(dict.fromkeys(names, 8), dict.fromkeys(names, 4))
+    assert all(c.seconds == {8: 2e-3, 4: 1e-3} for c in found.layers)
+    with pytest.raises(ConfigError, match="with activations of 4, 8 bits, not of 6"):
+        search_bits(proto(), "ilp", **(how | {"activation_bits": (6, 8)}))
+
+
+def test_a_model_is_measured_at_every_pair_and_equal_operators_once(tmp_path):
+    how = {"threads": 1, "seconds": 0.002, "cache": tmp_path}
+    found = measure_latency(proto(), (4, 8), activation_bits=(4,), **how)
+    pairs = {(4, 4), (4, 8), (8, 4), (8, 8)}
+    assert set(found.whole) == pairs
+    assert all(set(e.seconds) == pairs for e in found.layers)
+    assert all(e.seconds[w, 4] == e.seconds[w, 8] for e in found.layers for w in (4, 8))  # a byte each
+    assert found.predict({e.node: 8 for e in found.layers}) == pytest.approx(found.whole[8, 8])
+
+
+def test_files_of_the_old_format_have_activations_of_8_bits(tmp_path):
+    path = tmp_path / "lat.json"
+    layer = {"node": "a", "operator": "Conv", "seconds": {"4": 1.0, "8": 2.0}, "error": {"4": 0.0, "8": 0.0}}
+    table = {"format": "onnxq-latency-1", "model_sha256": "0", "model_name": "m", "profile": "onnxq", "bits": [8, 4]}
+    table |= {"layers": [layer | {"measured": True}], "whole": {"8": 3.0, "4": 2.0}, "overhead": 1.0, "call": 0.0}
+    path.write_text(json.dumps(table | {"machine": {}, "inputs": {}}))
+    found = load_latencies(path)
+    assert found.activation_bits == (8,)
+    assert found.layers[0].seconds == {(4, 8): 1.0, (8, 8): 2.0}
 
 
 def test_mistakes(tmp_path, measured):

@@ -101,6 +101,7 @@ def test_what_is_predicted_is_what_the_quantized_model_has(profile, activations)
     maps = feature_maps(graph, concrete_shapes(graph))
     assert maps is not None
     assert (maps.peak[1], maps.average[1]) == (result.predicted["peak"], pytest.approx(result.predicted["average"]))
+    assert maps.largest[1] == result.predicted["largest"]
     stored = sum(costs[n].size for n in LAYERS)
     assert sum(c.stored_bytes(result.assignment[c.node].weight_bits or 8) for c in space.costs.layers) == stored
 
@@ -164,13 +165,27 @@ def test_limits_hold_together_and_each_narrows_the_result():
     known = sensitivities(space, activations=True)
     free = search_ilp(space, known)
     assert free.predicted == pytest.approx(free.baseline)
-    limits = {"size": "70%", "bops": "40%", "peak": "80%", "average": "80%"}
+    limits = {"size": "70%", "bops": "40%", "peak": "80%", "largest": "60%", "average": "80%"}
     found = search_ilp(space, known, limits)
     for cost, text in limits.items():
         assert found.predicted[cost] <= float(text[:-1]) / 100 * found.baseline[cost] * (1 + 1e-9)
         alone = search_ilp(space, known, {cost: text})
         assert alone.value <= found.value * (1 + 1e-6) + 1e-9
     assert found.value > free.value
+
+
+def test_the_largest_map_is_limited_by_its_own_width():
+    space = make_space(model(), profile="onnxq", bits=(8,), activation_bits=(4, 8))
+    known = sensitivities(space, activations=True)
+    found = search_ilp(space, known, {"largest": "60%"})
+    maps = space.costs.maps
+    widths = {g.name: found.assignment[g.nodes[0]].activation_bits for g in space.costs.groups}
+    sizes, wide = maps.sizes(widths), maps.sizes({})
+    most = 0.6 * max(wide)
+    assert max(sizes) <= most
+    # Of least sensitivity: only maps that would be too large are narrowed.
+    too_large = {maps.group_of(i) for i, size in enumerate(wide) if size > most}
+    assert {g for g, bits in widths.items() if bits == 4} == too_large
 
 
 def test_absolute_limits_and_several_on_one_cost():
@@ -248,7 +263,7 @@ def test_the_front_runs_from_the_least_to_the_most(tmp_path):
     heads, lines = rows(front.results[3])
     assert "Δ sensitivity" in heads
     assert [line[0] for line in lines] == LAYERS
-    for cost in ("bops", "peak", "average"):
+    for cost in ("bops", "peak", "largest", "average"):
         found = pareto(
             make_space(model(), profile="onnxq", activation_bits=(4, 8)), sensitivities(space, True), cost, 5
         )

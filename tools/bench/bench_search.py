@@ -134,7 +134,7 @@ def run_latency(results: Results, folder: Path, args: argparse.Namespace) -> Non
             tuple(LayerSensitivity(n, "weights", {4: v, 8: 0.0}) for n, v in values.items()),
         )
         least = sum(min(e.seconds.values()) for e in lat.layers) + lat.overhead
-        limit = (least + lat.whole[8]) / 2
+        limit = (least + lat.whole[8, 8]) / 2
         found = search_ilp(space, known, {"latency": limit})
         proto = onnx.load_from_string(source.SerializeToString())
         made = onnxq.quantize(
@@ -150,8 +150,8 @@ def run_latency(results: Results, folder: Path, args: argparse.Namespace) -> Non
         predicted = found.predicted["latency"]
         row = {
             "threads": args.threads,
-            "int8_ms": 1e3 * lat.whole[8],
-            "int4_ms": 1e3 * lat.whole[4],
+            "int8_ms": 1e3 * lat.whole[8, 8],
+            "int4_ms": 1e3 * lat.whole[4, 8],
             "overhead_ms": 1e3 * lat.overhead,
             "at_4_bits": sum(c.weight_bits == 4 for c in found.layers),
             "layers": len(found.layers),

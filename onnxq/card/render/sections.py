@@ -151,7 +151,7 @@ def _search(record: SearchRecord) -> list[tuple[str, str]]:
     costs = []
     for cost, amount in record.predicted.items():
         text = units.milliseconds(amount) if cost == "latency" else units.number(amount)
-        if cost in ("size", "stored", "peak", "average"):
+        if cost in ("size", "stored", "peak", "largest", "average"):
             text = units.size(amount)
         base = record.int8.get(cost)
         costs.append(f"{cost} {text}" + (f" ({units.share(amount, base)} of int8)" if base else ""))
