@@ -40,9 +40,9 @@ def search_bits(
     source: float model. method: a search method that needs no data: "mixquant", "ilp". sensitivity: for "ilp", of the
     same model. bits: weight widths to choose from; None is the method's default, 2 to 8 for mixquant, 4 and 8 for ilp.
     limits: {"size" | "bops" | "latency" | "peak" | "largest" | "average": "3MB" or "60%" of int8, or several}.
-    qem, quantizer, reading: of mixquant, ignored by other methods; with limits and no qem, the least QEM that meets them. options: of
-    other methods; and of the space: profile, activation_bits, first_last_bits, fixed, ties, tie_blocks, exclude,
-    latency, shapes (make_space).
+    qem, quantizer, reading: of mixquant, ignored by other methods; with limits and no qem, the least QEM that meets
+    them. options: others of the method; and of the space: profile, activation_bits, first_last_bits, fixed, ties,
+    tie_blocks, exclude, latency, shapes (make_space).
     Raises ConfigError for limits that cannot be met (naming the limit), for an option of another method, and for
     anything that contradicts the model.
     """
