@@ -8,6 +8,8 @@ Rules, cited by number in the code:
  F3. Weights are integers with a DequantizeLinear, per channel where the profile says so, along the output channels.
  F4. Biases are int32 with scale_x · scale_w, or float where the target rejects a DequantizeLinear on them.
  F5. No scale of scores covers an attention mask.
+ F6. Float biases survive what onnxruntime makes of them when it loads the model: int32 codes, where the layer's data,
+     weight and result are quantized. It does not saturate them.
 """
 
 from __future__ import annotations
@@ -21,12 +23,22 @@ from numpy.typing import NDArray
 
 from onnxq.check.findings import Finding, Severity
 from onnxq.graph.axes import channel_axis
-from onnxq.graph.match import input_at, is_constant, producer
-from onnxq.graph.qdq import QdqInfo, dequantizer, describe, grid_bits, is_dequantize, is_quantized_constant, pair
+from onnxq.graph.match import constant_values, input_at, is_constant, is_op, producer
+from onnxq.graph.qdq import (
+    QdqInfo,
+    dequantizer,
+    describe,
+    grid_bits,
+    is_dequantize,
+    is_quantize,
+    is_quantized_constant,
+    pair,
+)
 from onnxq.profiles.schema import ActivationRule, Profile, WeightRule
 
 # Relative difference that float32 rounding of scale_x · scale_w can explain.
 BIAS_TOLERANCE = 1e-4
+INT32_MAX = (1 << 31) - 1
 # Steps of scores that leave a Softmax nothing but its largest: the next one has exp(-8) of its weight.
 LARGEST_SCORE_STEP = 8.0
 
@@ -39,7 +51,7 @@ class Formats:
     scores: Set[int]
 
     def _finding(self, severity: Severity, node: gs.Node, problem: str, fix: str = "") -> Finding:
-        return Finding(severity, node.name, problem, fix or f"onnxq quantize --requantize --profile {self.target.name}")
+        return Finding(severity, node.name, problem, fix or self._again())
 
     def qdq(self, node: gs.Node) -> Iterator[Finding]:
         """F1, F2 and F5 for a QuantizeLinear or DequantizeLinear."""
@@ -148,6 +160,8 @@ class Formats:
         if dequantize is None:
             if is_whole and target.bias == "int32":
                 yield self._finding("remark", node, f"its bias is float32; {target.name} fuses int32 biases only")
+            if is_whole:
+                yield from self._float_bias(node, bias)
             return
         if not target.limits.bias_dequantize:
             problem = f"DequantizeLinear on its bias: {target.name} takes a float bias only"
@@ -171,6 +185,54 @@ class Formats:
         if not is_close:
             problem = "the scale of its int32 bias is not scale_x · scale_w: integer targets add it incorrectly"
             yield self._finding("reject", node, problem)
+
+    def _float_bias(self, node: gs.Node, bias: gs.Tensor) -> Iterator[Finding]:
+        """F6."""
+        values, scale, output = constant_values(bias), _bias_scale(node), _quantized_result(node)
+        if values is None or scale is None or output is None or values.ndim != 1 or not values.size:
+            return
+        if not np.isfinite(values).all() or (scale.size not in (1, values.size)):
+            return  # onnxruntime leaves those float
+        step = np.broadcast_to(scale, values.shape).astype(np.float64)
+        codes = np.rint(values.astype(np.float64) / step)
+        runs_it: Severity = "reject" if self.target.limits.contrib_ops else "remark"
+        over = np.flatnonzero(np.abs(codes) > INT32_MAX)
+        if over.size:
+            worst = int(over[np.abs(codes[over]).argmax()])
+            problem = (
+                f"the bias {values[worst]:.4g} of channel {worst}{_others(over)} is {abs(codes[worst]):.2g} steps of "
+                "scale_x · scale_w: onnxruntime makes it int32 when it loads the model, and it overflows"
+            )
+            yield self._finding(runs_it, node, problem, f"{self._again()}, which widens the weight scale there")
+        lost = np.flatnonzero(np.abs(codes * step - values) > max(output, 0.0))
+        lost = lost[np.abs(codes[lost]) <= INT32_MAX]
+        if lost.size:
+            worst = int(lost[np.abs(codes[lost] * step[lost] - values[lost]).argmax()])
+            problem = (
+                f"the bias {values[worst]:.4g} of channel {worst}{_others(lost)} is no multiple of scale_x · scale_w = "
+                f"{step[worst]:.2g}: onnxruntime makes it int32 when it loads the model, "
+                f"{codes[worst] * step[worst]:.4g}"
+            )
+            yield self._finding(runs_it, node, problem, f"{self._again()}, which fits the weight scale to the bias")
+
+    def _again(self) -> str:
+        return f"onnxq quantize --requantize --profile {self.target.name}"
+
+
+def _others(channels: NDArray[np.intp]) -> str:
+    return f" (and of {channels.size - 1} more)" if channels.size > 1 else ""
+
+
+def _quantized_result(node: gs.Node) -> float | None:
+    """The scale of the QuantizeLinear that alone reads the layer's result, through Relu and Clip; None without one."""
+    while len(node.outputs) == 1 and len(readers := node.outputs[0].outputs) == 1:
+        (node,) = readers
+        if is_quantize(node):
+            scale = describe(node).scale
+            return None if scale is None or scale.size != 1 else float(scale.reshape(()))
+        if not is_op(node, "Relu", "Clip"):
+            return None
+    return None
 
 
 def _bias_scale(node: gs.Node) -> NDArray[np.float64] | None:

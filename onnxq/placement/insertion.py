@@ -138,7 +138,8 @@ class Inserter:
                     self.skipped.append(MatchFailure(bias.reason, layer.node.name))
             self.widened |= weight.widened
             for name, channels in weight.widened.items():
-                self.notes.append(f"{name}: weight scale widened in {channels} channel(s) so that the int32 bias fits")
+                why = "the int32 bias fits" if has_int32_bias else "its bias fits int32, which onnxruntime makes of it"
+                self.notes.append(f"{name}: weight scale widened in {channels} channel(s) so that {why}")
             storage = storage_type(first.weight_format, 4)
             dequantized = self._dequantized(first.node, first.weight.name, weight.values, qparams, storage)
             for layer, bias in zip(weight.layers, weight.biases, strict=True):

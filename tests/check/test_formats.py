@@ -7,11 +7,12 @@ import pytest
 
 import onnxq
 from onnxq.check.target import check
-from onnxq.graph.model import Model
+from onnxq.graph.model import Model, to_proto
 from onnxq.profiles.schema import load_profile
 from support.build import qdq
 from support.findings import constant, of, only, problems, quantized
 from support.prove.nodes import dequantize_of, node_of
+from support.runs import run
 
 # F1: scales
 
@@ -213,3 +214,69 @@ def test_scales_that_cover_a_mask() -> None:
     found = {f.node: f.problem for f in check(onnxq.load(onnx.parser.parse_model(text)), load_profile("tensorrt"))}
     assert "covers an attention mask" in found["q"]
     assert "adds" not in found.get("add", "")
+
+
+# F6: what onnxruntime makes of float biases
+
+FLOAT_BIAS = """g (float[1,4,6,6] x) => (float[1,4,6,6] y)
+    <int8[4,4,1,1] w, float[4] ws, float[4] b, uint8 zero = {{0}},
+     float xs = {{0.01}}, uint8 xz = {{128}}, float ys = {{2.5}}>
+    {{ q = QuantizeLinear(x, xs, xz) d = DequantizeLinear(q, xs, xz) v = DequantizeLinear<axis={axis}>(w, ws)
+       [c] c = {op}(d, v, b) {tail} }}"""
+TO_Q = "[r] r = Relu(c) k = QuantizeLinear(r, ys, zero) y = DequantizeLinear(k, ys, zero)"
+
+
+def float_bias(scale: float, bias: float, op: str = "Conv", tail: str = TO_Q) -> Model:
+    return qdq.model(
+        FLOAT_BIAS.format(op=op, axis=int(op == "ConvTranspose"), tail=tail),
+        w=np.ones((4, 4, 1, 1), np.int8),
+        ws=np.array([0.01, 0.01, scale, 0.01], np.float32),
+        b=np.array([1, 2, bias, 0], np.float32),
+    )
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize(("scale", "bias"), [(1e-10, 300), (1e-10, -300), (1e-7, 1e7), (1e-38, 1e-3)])
+def test_float_biases_that_overflow(op: str, scale: float, bias: float):
+    model = float_bias(scale, bias, op)
+    found = only(check(model, "onnxruntime-cuda"), "reject", "c", "of channel 2 is")
+    assert "int32 when it loads the model, and it overflows" in found.problem and "--requantize" in found.fix
+    only(check(model, "tensorrt"), "remark", "c", "and it overflows")
+
+
+def test_float_biases_that_overflow_are_wrong_in_onnxruntime():
+    # What the finding says, held against the runtime.
+    x = {"x": np.zeros((1, 4, 6, 6), np.float32)}
+    model = float_bias(1e-10, 300)
+    assert run(model, x)["y"][0, 2].max() == 300
+    assert run(model, x, optimize=True)["y"][0, 2].max() < 10
+
+
+def test_float_biases_that_a_coarse_scale_loses():
+    only(check(float_bias(1e4, 40.0), "onnxruntime-cuda"), "reject", "c", "is no multiple of scale_x · scale_w = 1e+02")
+    assert "overflows" not in str(check(float_bias(1e4, 40.0), "onnxruntime-cuda"))
+
+
+@pytest.mark.parametrize(
+    ("scale", "bias", "tail"),
+    [
+        (0.01, 300, TO_Q),
+        (1e-6, 20, TO_Q),
+        (1e4, 1.0, TO_Q),  # lost, but less than a step of the result
+        (1e-10, 300, "[r] y = Relu(c)"),  # the layer stays float in onnxruntime
+        (1e-10, 300, "[r] y = Sigmoid(c) k = QuantizeLinear(y, ys, zero)"),
+        (1e-10, np.inf, TO_Q),
+    ],
+)
+def test_float_biases_that_are_fine(scale: float, bias: float, tail: str):
+    assert not [
+        f for f in check(float_bias(scale, bias, tail=tail), "onnxruntime-cuda") if "makes it int32" in f.problem
+    ]
+
+
+@pytest.mark.parametrize("profile", ["tensorrt", "onnxruntime-cuda", "openvino"])
+def test_requantizing_mends_a_float_bias(profile: str):
+    model = onnxq.quantize(
+        to_proto(float_bias(1e-10, 300)), [{"x": np.ones((1, 4, 6, 6), np.float32)}], profile=profile, requantize=True
+    )
+    assert "overflows" not in str(check(model.model, profile))
