@@ -48,7 +48,7 @@ def _method_option(name: str, field: dataclasses.Field[Any]) -> Any:
     kind: Any = click.Choice(about["choices"]) if about["choices"] else None
     if about["least"] is not None:
         kind = click.IntRange(about["least"])
-    elif about["picture"]:
+    elif about["picture"] or about["file"]:
         kind = OUTPUT
     elif isinstance(field.default, int):
         kind = int
@@ -86,7 +86,12 @@ def _of(name: str) -> str:
 @click.command("search", cls=Command, help=_help())
 @click.argument("model")
 @click.option("--method", type=click.Choice(list(available())), required=True, help="Search method.")
-@click.option("-o", "--output", type=OUTPUT, help="Config to write, for `onnxq quantize --config`.")
+@click.option(
+    "-o",
+    "--output",
+    type=OUTPUT,
+    help="Config to write, for `onnxq quantize --config`: TOML, or JSON if it ends in .json.",
+)
 @click.option(
     "--profile", default="onnxruntime-cpu", show_default=True, help="Hardware profile: a name or a .toml file."
 )
@@ -122,8 +127,10 @@ def command(model: str, method: str, output: str | None, quiet: bool, **options:
         if options[picture]:
             check_plot(options[picture])
             output_path(options[picture])
-    if options["json_file"]:
-        output_path(options["json_file"])
+    files = [name for name, field in options_of(cls).items() if field.metadata["file"]]
+    for file in ("json_file", *files):
+        if options[file]:
+            output_path(options[file])
     tell = (lambda _message: None) if quiet else say
     check(cls, options)
     searches = methods_of(cls, options)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from onnxq.numeric.formats import QuantFormat
 from onnxq.numeric.qparams import QParams, qparams_from_range
+from onnxq.numeric.quantize import fake_quantize
 
 # Elements per block: a block stays in the second-level cache through all widths; longer ones are slower.
 BLOCK = 1 << 15
@@ -51,6 +52,26 @@ def weight_errors(w: NDArray, formats: Sequence[QuantFormat], axis: int | None =
                     np.multiply(common, ratios[k], out=t)
                 total[k] += grid.squared_error(t, mine, q)
     return total / w.size
+
+
+def relative_errors(w: NDArray, formats: Sequence[QuantFormat], axis: int | None = None) -> NDArray[np.float64]:
+    """Mean of (w − ŵ)/w and of |w − ŵ|/|w| per format, ŵ = dequantize(quantize(w)), over w ≠ 0; (len(formats), 2).
+
+    The first is RQE of Kloberdanz & Le 2023, table 4: signed, so that errors up and down cancel, and 1 for every
+    weight that becomes 0. w, axis: as in weight_errors.
+    """
+    values = np.asarray(w, np.float32)
+    known = values != 0
+    if not known.any():
+        return np.zeros((len(formats), 2))
+    others = None if axis is None else tuple(i for i in range(values.ndim) if i != axis % values.ndim)
+    low, high = values.min(axis=others), values.max(axis=others)
+    found = []
+    for fmt in formats:
+        error = values - fake_quantize(values, qparams_from_range(low, high, fmt, axis))
+        ratio = error[known].astype(np.float64) / values[known]
+        found.append((ratio.mean(), np.abs(ratio).mean()))
+    return np.array(found)
 
 
 def _ratios(grids: Sequence[_Grid]) -> list[np.float32] | None:

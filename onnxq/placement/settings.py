@@ -192,16 +192,24 @@ def _read_table(file: Path) -> dict[str, Any]:
     return table
 
 
+def config_table(overrides: Mapping[str, Override]) -> dict[str, Any]:
+    """Overrides as the JSON types of a config; parse_overrides reads them back to the same."""
+    bits = {p: {"weight_bits": o.weight_bits, "activation_bits": o.activation_bits} for p, o in overrides.items()}
+    return {
+        pattern: "float" if override.keep_float else {k: v for k, v in bits[pattern].items() if v is not None}
+        for pattern, override in overrides.items()
+    }
+
+
 def dump_config(overrides: Mapping[str, Override]) -> str:
     """Overrides as TOML that load_config reads back to the same."""
     lines = ["[nodes]"]
-    for pattern, override in overrides.items():
+    for pattern, value in config_table(overrides).items():
         key = json.dumps(pattern, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML forbids it as it is
-        if override.keep_float:
+        if value == "float":
             lines.append(f'{key} = "float"')
             continue
-        bits = {"weight_bits": override.weight_bits, "activation_bits": override.activation_bits}
-        inner = ", ".join(f"{k} = {v}" for k, v in bits.items() if v is not None)
+        inner = ", ".join(f"{k} = {v}" for k, v in value.items())
         lines.append(f"{key} = {{ {inner} }}" if inner else f"{key} = {{}}")
     return "\n".join(lines) + "\n"
 

@@ -64,7 +64,7 @@ def fewest_in_float(
         raise ConfigError("method partial keeps activations at 8 bits (--activation-bits 8)")
     profile, exclude = inputs.profile, tuple(options.pop("exclude", ()))
     options.pop("profile", None)
-    model = load(inputs.source)
+    model = load(inputs.source, inputs.run.custom_ops)
     proto, name, sha256 = to_proto(model), model.name, model.sha256
     prepared = prepare(model, profile, exclude)
     space = make_space(prepared, bits=(bits,), **{**options, "shapes": samples.shapes or options.get("shapes")})
@@ -135,8 +135,7 @@ def _sensitivity(
             bits=(bits,),
             calibration=calibration,
             exclude=exclude,
-            threads=inputs.run.threads,
-            batch_size=inputs.run.batch_size,
+            run=dataclasses.replace(inputs.run, resume=None),
         )
         return dataclasses.replace(found, model_sha256=sha256, model_name=name)
     if not isinstance(known, Sensitivity):

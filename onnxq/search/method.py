@@ -65,15 +65,17 @@ def about(
     choices: Sequence[str] = (),
     least: int | None = None,
     picture: bool = False,
+    file: bool = False,
 ) -> dict[str, Any]:
     """Metadata of a dataclass field: how `onnxq search` presents and parses the option.
 
     text: help, or a function that returns it when help is shown. metavar: placeholder for the value in help. parse:
     parses the command-line text; its ValueError states what is needed. choices, least: values allowed. picture: the
-    value is a .png, .svg or .pdf file to write.
+    value is a .png, .svg or .pdf file to write. file: another file to write.
     """
     return {
         "help": text, "metavar": metavar, "parse": parse, "choices": choices, "least": least, "picture": picture,
+        "file": file,
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq._version import __version__
 from onnxq.errors import printable
 from onnxq.graph.files import write_text
-from onnxq.placement.settings import Override, dump_config
+from onnxq.placement.settings import Override, config_table, dump_config
 from onnxq.search.limits import COSTS, format_cost
 from onnxq.search.linear_program import Limit
 
@@ -114,8 +114,14 @@ class SearchResult:
         return lines
 
     def save(self, path: str | Path) -> None:
-        """Write the config atomically. Raises OutputError."""
-        write_text(path, self.to_toml())
+        """Write the config atomically, as JSON if the file ends in .json, else as TOML. Raises OutputError."""
+        json_file = Path(path).suffix == ".json"
+        write_text(path, self.to_json() if json_file else self.to_toml())
+
+    def to_json(self) -> str:
+        """The config file as JSON: the search record and the overrides."""
+        table = {"search": self.record(), "nodes": config_table(self.assignment)}
+        return json.dumps(table, indent=1, ensure_ascii=False) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only; without the seconds, so that equal results are equal."""

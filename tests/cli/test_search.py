@@ -48,6 +48,30 @@ def test_mixquant_prints_every_layer_and_quantize_takes_its_file(folder):
     assert "mixquant" in inside("card", "q.onnx", cwd=folder).out
 
 
+def test_a_config_in_json_is_read_like_one_in_toml(folder):
+    for name in ("c.toml", "c.json"):
+        how = ("--method", "mixquant", "--max-size", "60%", "--exclude", "head/.*", "-o", name)
+        assert inside("search", "m.onnx", *how, cwd=folder).code == 0
+    assert json.loads((folder / "c.json").read_text())["nodes"]
+    assert load_config(folder / "c.json") == load_config(folder / "c.toml")
+    assert load_search_record(folder / "c.json") == load_search_record(folder / "c.toml")
+    how = ("-o", "q2.onnx", "--config", "c.json", "--data", "d.npz", "-q")
+    assert inside("quantize", "m.onnx", *how, cwd=folder).code == 0
+    widths = {r.name: r.weight_bits for r in read_card(load(folder / "q2.onnx")).layers}
+    assert widths["head/gemm"] == 32  # what the search left out stays in float
+    assert min(widths.values()) < 8
+
+
+def test_mixquant_without_anything_says_what_it_assumed(folder):
+    done = succeed("search", "m.onnx", "--method", "mixquant", "--rqe", "r.csv", cwd=folder)
+    assert "neither a QEM nor a limit" in done.err
+    assert "(RQE)" in done.out
+    assert (folder / "r.csv").read_text().startswith("layer,parameters,rqe_8,")
+    assert (
+        "no layer is below 8 bits" in inside("search", "m.onnx", "--method", "mixquant", "--qem", "2", cwd=folder).err
+    )
+
+
 def test_several_qems_in_one_call(folder):
     done = inside("search", "m.onnx", "--method", "mixquant", "--qem", "1,20,1000", cwd=folder)
     assert [line.split()[0] for line in done.out.splitlines()[-3:]] == ["1", "20", "1000"]

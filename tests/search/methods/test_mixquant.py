@@ -1,5 +1,6 @@
 """MixQuant against its definition, and both readings of its argmin."""
 
+import csv
 import itertools
 
 import numpy as np
@@ -7,10 +8,17 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxq.cost.prepared import prepare
+from onnxq.cost.prepared import prepare, weights_of
 from onnxq.errors import ConfigError, ModelError
-from onnxq.search.error_table import ErrorTable, error_table
-from onnxq.search.methods.mixquant import choose, thresholds
+from onnxq.numeric.formats import QuantFormat
+from onnxq.numeric.qparams import qparams_from_range
+from onnxq.numeric.quantize import fake_quantize
+from onnxq.numeric.weight_error import relative_errors
+from onnxq.search.choose import search_bits
+from onnxq.search.error_table import ErrorTable, error_table, relative_error_table, rule_of
+from onnxq.search.inputs import SearchInputs
+from onnxq.search.methods.mixquant import DEFAULT_LOSS, WIDTHS, MixQuant, choose, search_mixquant, thresholds
+from onnxq.search.space import make_space
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]>
 g (float[1,3,8,8] x) => (y) <float[4,3,3,3] w1, float[4,4,1,1] w2, float[4,10] w3> {
@@ -95,6 +103,90 @@ def test_the_choice_changes_at_the_thresholds_only():
     sizes = [sum(choose(found, q * (1 + 1e-12)).values()) for q in points]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 2 * len(found.errors)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_without_a_qem_or_a_limit_widths_lose_a_stated_sqnr_and_say_so(seed):
+    space = make_space(prepare(model(seed), "onnxruntime-cpu"), bits=WIDTHS)
+    errors = error_table(space.prepared)
+    found = search_mixquant(space, errors)
+    for c in found.layers:
+        lost = {b: 10 * np.log10(errors.relative(c.node, b)) for b in WIDTHS}
+        assert lost[c.weight_bits] <= DEFAULT_LOSS
+        assert all(lost[b] > DEFAULT_LOSS for b in WIDTHS if b < c.weight_bits)
+    assert any(c.weight_bits < 8 for c in found.layers)
+    assert any("neither a QEM nor a limit" in note for note in found.notes)
+
+
+def test_a_loss_of_sqnr_is_a_qem_in_decibels():
+    by_loss = search_bits(model(), "mixquant", max_sqnr_loss=20.0)
+    by_qem = search_bits(model(), "mixquant", qem=100.0)
+    assert by_loss.assignment == by_qem.assignment
+    assert by_loss.parameters["qem"] == pytest.approx(100)
+    assert not by_loss.notes or "neither" not in by_loss.notes[0]
+    for how, told in (
+        ({"qem": 2.0, "max_sqnr_loss": 6.0}, "give one of"),
+        ({"max_sqnr_loss": -1.0}, "decibels from 0"),
+        ({"max_sqnr_loss": float("nan")}, "decibels from 0"),
+        ({"rqe": "x.txt"}, "written as .csv"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            search_bits(model(), "mixquant", **how)
+
+
+def test_it_is_said_when_nothing_was_lowered():
+    space = make_space(prepare(model(), "onnxruntime-cpu"), bits=WIDTHS)
+    errors = error_table(space.prepared)
+    least = min(errors.relative(n, 7) for n in errors.errors)
+    found = search_mixquant(space, errors, 2.0)
+    assert {c.weight_bits for c in found.layers} == {8}
+    assert any("no layer is below 8 bits" in note and f"at least {least:.3g} times" in note for note in found.notes)
+    assert not any("no layer" in note for note in search_mixquant(space, errors, least * 1.001).notes)
+    other = search_mixquant(space, errors, 1e6, reading="least-error")
+    assert any("least-error takes a lower width only" in note for note in other.notes)
+    assert not any("no layer" in n for n in search_mixquant(space, errors, limits={"size": "100%"}).notes)
+
+
+@pytest.mark.parametrize("quantizer", ["affine", "symmetric", "power-of-two", "profile"])
+def test_relative_errors_are_the_means_of_each_weights_error_over_its_value(quantizer):
+    prepared = prepare(model(), "onnxruntime-cpu")
+    found = relative_error_table(prepared, quantizer, (8, 4, 2))
+    rule = rule_of(quantizer, prepared.profile)
+    for layer, w, channel in weights_of(prepared.layers):
+        axis = channel if rule.granularity == "per-channel" else None
+        rows = [w] if axis is None else list(np.moveaxis(w, axis, 0))
+        for bits in (8, 4, 2):
+            ratios = []
+            for row in rows:
+                q = qparams_from_range(row.min(), row.max(), rule.format(bits))
+                made = fake_quantize(row, q).astype(np.float64)
+                ratios += [(a - b) / a for a, b in zip(row.ravel().astype(np.float64), made.ravel(), strict=True) if a]
+            assert found.signed[layer.node.name][bits] == pytest.approx(np.mean(ratios), rel=1e-5)
+            assert found.magnitude[layer.node.name][bits] == pytest.approx(np.mean(np.abs(ratios)), rel=1e-5)
+
+
+def test_weights_of_zero_have_no_relative_error():
+    w = np.array([0.0, 1.0, -1.0, 0.0, 0.3], np.float32)
+    fmt = QuantFormat(8, True)
+    assert np.isfinite(relative_errors(w, [fmt])).all()
+    assert (relative_errors(np.zeros(3, np.float32), [fmt]) == 0).all()
+
+
+def test_the_report_of_relative_errors(tmp_path):
+    said: list[str] = []
+    path = tmp_path / "r.csv"
+    inputs = SearchInputs(model(), (8, 4), options={"profile": "onnxruntime-cpu"}, say=said.append)
+    method = MixQuant(rqe=str(path))
+    tables = list(method.extras(inputs, [method.run(inputs)]))
+    known = relative_error_table(inputs.space.prepared, "affine", (8, 4))
+    lines = list(csv.DictReader(path.open()))
+    assert [row["layer"] for row in lines] == ["first", "second", "last"]
+    assert [float(row["rqe_4"]) for row in lines] == pytest.approx([known.signed[n][4] for n in known.signed])
+    assert [float(row["absolute_8"]) for row in lines] == pytest.approx([known.magnitude[n][8] for n in known.signed])
+    assert "squared error" in tables[0].columns[1][0]
+    assert "(RQE)" in tables[1].columns[0][0]
+    assert [row[0] for row in tables[1].rows] == known.most_sensitive(4)
+    assert said == [f"wrote {path}"]
 
 
 def test_mistakes():
