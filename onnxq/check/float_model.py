@@ -142,8 +142,8 @@ def _left_float(decision: Decision, node: gs.Node | None, target: Profile, place
 
 def _unfused(node: gs.Node, target: Profile, placement: Placement) -> tuple[str, str] | None:
     """Problem and fix of an activation that the target would run inside the layer upstream, but cannot here."""
-    before = producer(node.inputs[0])
     rule = target.graph
+    before = producer(node.inputs[0]) if node.inputs else None
     if before is None or node.op not in rule.fused_activations or before.op not in rule.fused_after:
         return None
     decision = placement.decisions.get(before.name)

@@ -14,6 +14,7 @@ from onnxq.data.options import RunOptions, data_options
 from onnxq.data.source import DataSource, input_specs, open_data
 from onnxq.errors import ConfigError
 from onnxq.graph.model import load
+from onnxq.graph.randomness import draws
 from onnxq.numeric.formats import DEFAULT_WEIGHT_RANGE
 from onnxq.profiles.schema import Profile
 from onnxq.records import check_keywords, refined
@@ -81,6 +82,8 @@ def measure_sensitivity(
     samples = open_data(given, input_specs(ready.model.graph))
     for note in samples.notes:
         reporter.say(note)
+    if draws(ready.model.graph):
+        reporter.say("warning: the model draws random numbers: the sensitivities contain their noise")
     objective = find_objective(ready.model, what.loss, what.output)
     with interruptible() as stop:
         state = State(run.resume, _identity(ready, what, (widths, others), objective, samples, run), stop)

@@ -145,6 +145,20 @@ def test_which_operators_are_unknown(library: Path) -> None:
     assert {n.op_type for n in made.model.graph.node} >= {"Twice", "Thrice"}
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_an_unknown_source_beside_the_layers(profile: str) -> None:
+    """It has no inputs, and several outputs; what does not read them is quantized."""
+    text = """g (float[N,3,5,5] x) => (float[N,4,5,5] y, float[N,4,5,5] z, int64[n] k)
+        <float[4,3,1,1] w1, float[4,4,1,1] w2> { s, k = acme.Source() a = Conv(x, w1) b = Relu(a) y = Conv(b, w2) z = Add(a, s) }"""
+    source = qdq.proto(text, 17)
+    source.opset_import.append(onnx.helper.make_opsetid("acme", 1))
+    made = onnxq.quantize(source, data(), profile=profile, threads=1, qdq=True)
+    assert quantized(made.model) == {"a", "y"}
+    assert [o.name for o in onnxq.lower(made.model).model.graph.output] == ["y", "z", "k"]
+    outputs = onnxq.evaluate(made.model, data(), against=source, threads=1).against.outputs
+    assert set(outputs) == {"y"} and outputs["y"].sqnr_db > 20
+
+
 def test_a_wrong_library_is_one_clear_error(tmp_path: Path) -> None:
     text = tmp_path / "text.so"
     text.write_text("no library")

@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 import onnxq
+from onnxq.check.target import check
 from onnxq.execution.benchmark import bench
+from onnxq.inspection import inspect_model
 from onnxq.measure.compare import compare
 from onnxq.measure.consistency import optimization_consistency
+from onnxq.profiles.schema import builtin_names
 from support.build import Feed, qdq
 
 LAYERS = "<float[4,3,1,1] w, float[4,4,1,1] v> { c = Conv(x, w) d = Conv(c, v)"
@@ -160,6 +163,22 @@ def test_random_numbers_are_the_same_in_both_models(op: str, profile: str) -> No
         session = onnxq.session(proto)
         first, second = (session.run(["rn"], samples[0])[0] for _ in range(2))
         assert op == "Bernoulli" or not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("op", RANDOM)
+def test_what_draws_random_numbers_can_be_checked_and_inspected(op: str) -> None:
+    """Generators have no inputs."""
+    source = random_model(op)
+    for profile in builtin_names():
+        assert all(finding.problem for finding in check(source, profile))
+    assert {layer.op for layer in inspect_model(onnxq.load(source), None).layers} >= {"Conv"}
+
+
+def test_sensitivities_say_that_they_contain_noise() -> None:
+    said: list[str] = []
+    source = random_model("RandomNormal")
+    onnxq.measure_sensitivity(source, feeds(source), profile="onnxq", threads=1, say=said.append)
+    assert [s for s in said if "random numbers" in s]
 
 
 def test_draws_of_integers_pass_through() -> None:
