@@ -149,7 +149,8 @@ def test_which_operators_are_unknown(library: Path) -> None:
 def test_an_unknown_source_beside_the_layers(profile: str) -> None:
     """It has no inputs, and several outputs; what does not read them is quantized."""
     text = """g (float[N,3,5,5] x) => (float[N,4,5,5] y, float[N,4,5,5] z, int64[n] k)
-        <float[4,3,1,1] w1, float[4,4,1,1] w2> { s, k = acme.Source() a = Conv(x, w1) b = Relu(a) y = Conv(b, w2) z = Add(a, s) }"""
+        <float[4,3,1,1] w1, float[4,4,1,1] w2> {
+        s, k = acme.Source() a = Conv(x, w1) b = Relu(a) y = Conv(b, w2) z = Add(a, s) }"""
     source = qdq.proto(text, 17)
     source.opset_import.append(onnx.helper.make_opsetid("acme", 1))
     made = onnxq.quantize(source, data(), profile=profile, threads=1, qdq=True)
