@@ -107,7 +107,8 @@ def quantize(
       None is default_weight_range), overrides ({"node or regex": {"weight_bits": 4, "activation_bits": 8} | "float"},
       or a .toml/.json file of them), exclude (nodes left in float, names or regular expressions), op_types (the only
       operators to quantize).
-    * of DataOptions: preprocess, limit, random_data (N random samples instead of data), seed, shapes.
+    * of DataOptions: preprocess, limit, random_data (N random samples instead of data), seed, shapes;
+      and for the card synthetic (the samples are made, not recorded), training_samples (in one epoch of the training).
     * of RunOptions: threads, batch_size, resume, custom_ops (libraries of operators; what depends on an operator that
       is in none of them stays in float).
     * of Reporter: say, on_report, progress.
@@ -143,6 +144,8 @@ def quantize(
             dict(ctx.statistics.provenance) if ctx.statistics is not None else {},
             samples.describe() if samples is not None else {},
             record,
+            samples_from.synthetic,
+            samples_from.training_samples,
         ),
         Effort(time.perf_counter() - started, peak_memory(), run.threads),
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
+import importlib.util
 import pkgutil
 import types
 from collections.abc import Iterator
-from typing import ClassVar, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from onnxq.errors import OnnxqError
 
@@ -46,6 +49,38 @@ def find(package: str, base: type[T], error: type[OnnxqError] = OnnxqError) -> d
     return found
 
 
+class Outline(NamedTuple):
+    """A plug-in class as its source shows it. options: field → whether it has a default. constants: its ClassVars."""
+
+    options: dict[str, bool]
+    constants: dict[str, Any]
+
+
+def outlines(package: str) -> dict[str, Outline]:
+    """The plug-ins of a package by name, read from their source: nothing is imported, so help texts need not wait."""
+    spec = importlib.util.find_spec(package)
+    found = {}
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for file in sorted(Path(folder).glob("[!_]*.py")):
+            for node in ast.parse(file.read_text(encoding="utf-8")).body:
+                outline = _outline(node) if isinstance(node, ast.ClassDef) else None
+                if outline is not None and outline.constants.get("name") == file.stem.replace("_", "-"):
+                    found[outline.constants["name"]] = outline
+    return found
+
+
+def _outline(node: ast.ClassDef) -> Outline:
+    outline = Outline({}, {})
+    for field in node.body:
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if not ast.unparse(field.annotation).startswith("ClassVar"):
+            outline.options[field.target.id] = field.value is not None
+        elif isinstance(field.value, ast.Constant):
+            outline.constants[field.target.id] = field.value.value
+    return outline
+
+
 def _only_class(module: types.ModuleType, base: type[T], error: type[OnnxqError]) -> type[T]:
     classes = [
         c
@@ -62,4 +97,4 @@ def _kind(base: type) -> str:
     return "".join(f" {c.lower()}" if c.isupper() else c for c in base.__name__).strip()
 
 
-__all__ = ["find", "modules"]
+__all__ = ["Outline", "find", "modules", "outlines"]

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 from onnxq import plugins
 from onnxq.calibrate.statistics import TensorStatistics
+from onnxq.calibrate.usage import CHOOSERS, usage
 from onnxq.errors import ConfigError
 from onnxq.numeric.formats import QuantFormat
-from onnxq.records import BadRecord, default, parse_options
+from onnxq.records import BadRecord, parse_options
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,9 @@ class RangeChooser:
 
 def available() -> dict[str, type[RangeChooser]]:
     """Every range chooser by name: the one that clips nothing first, then those with options."""
-    found = plugins.find("onnxq.calibrate.choosers", RangeChooser, ConfigError)
+    found = plugins.find(CHOOSERS, RangeChooser, ConfigError)
     ordered = sorted(found.values(), key=lambda cls: (cls.clips, not dataclasses.fields(cls), cls.name))
     return {cls.name: cls for cls in ordered}
-
-
-def usage() -> str:
-    """All text forms, for help texts, with optional parts in brackets: "max, percentile[:P], entropy, mse"."""
-    return ", ".join(_form(cls) for cls in available().values())
-
-
-def _form(cls: type[RangeChooser]) -> str:
-    values = ((f.name[0].upper(), default(f) is not dataclasses.MISSING) for f in dataclasses.fields(cls))
-    return cls.name + "".join(f"[:{letter}]" if optional else f":{letter}" for letter, optional in values)
 
 
 def parse_chooser(text: str) -> RangeChooser:

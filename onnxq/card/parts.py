@@ -64,7 +64,11 @@ class EndLayer:
 
 @dataclass(frozen=True)
 class Operations:
-    """Section 2, what is quantized. The texts describe how skip connections, concatenations and so on are treated."""
+    """Section 2, what is quantized. The texts describe how residual connections, concatenations and so on are treated.
+
+    residual_adds, residual: sums of activations. skip_concats, skip: concatenations of a tensor with one computed from
+    it, which thus reaches later layers past earlier ones (DenseNet, U-Net).
+    """
 
     by_op: tuple[OperatorCount, ...]
     residual_adds: int
@@ -76,6 +80,8 @@ class Operations:
     absorbed_activations: int
     batchnorm: str
     first_last: tuple[EndLayer, ...]
+    skip_concats: int = 0
+    skip: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,10 @@ class Precision:
 
 @dataclass(frozen=True)
 class DataUse:
-    """Calibration data. samples: number seen, None if unknown. sha256: of its content. random: not real data."""
+    """Calibration data. samples: number seen, None if unknown. sha256: of its content.
+
+    random: random numbers. synthetic: not recorded from the real world: random, or made, as the user says.
+    """
 
     kind: str
     name: str
@@ -134,6 +143,7 @@ class DataUse:
     sha256: str
     preprocess: Any
     random: bool
+    synthetic: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,6 +160,7 @@ class Resources:
     """Section 4, resource complexity.
 
     seconds, peak_rss_bytes (of the process), threads (0 is automatic): of the run, so only beside the model.
+    training_samples: of one epoch of the float model's training, None if unknown.
     """
 
     data: tuple[DataUse, ...]
@@ -157,6 +168,15 @@ class Resources:
     seconds: float | None = measured()
     peak_rss_bytes: int | None = measured()
     threads: int | None = measured()
+    training_samples: int | None = None
+
+    @property
+    def epoch_share(self) -> float | None:
+        """The calibration samples as a share of one training epoch; None if either number is unknown."""
+        counts = [use.samples for use in self.data]
+        if self.training_samples is None or not counts or any(c is None for c in counts):
+            return None
+        return sum(c or 0 for c in counts) / self.training_samples
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ def samples_of(options: Mapping[str, Any]) -> DataOptions:
     from onnxq.data.options import DataOptions
 
     names = ("data", "preprocess", "limit", "random_data", "seed")
-    return DataOptions(**{name: options[name] for name in names}, shapes=parse_shapes(options["shapes"]))
+    declared = {name: options[name] for name in ("synthetic", "training_samples") if name in options}
+    return DataOptions(**{name: options[name] for name in names}, **declared, shapes=parse_shapes(options["shapes"]))
 
 
 def run_of(options: Mapping[str, Any], resume: str | Path | None = None) -> RunOptions:

@@ -27,7 +27,7 @@ class LateHelp(click.Option):
 
 def range_choosers() -> str:
     """Help text that lists the range choosers."""
-    from onnxq.calibrate.ranges import usage
+    from onnxq.calibrate.usage import usage
 
     return f"Range chooser: {usage()}."
 

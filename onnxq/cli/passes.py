@@ -24,7 +24,7 @@ def command(name: str | None, as_json: bool) -> None:
     """List the graph passes, or show one with its options."""
     from onnxq.errors import PipelineError
     from onnxq.pipeline import available
-    from onnxq.records import plain
+    from onnxq.records import default, plain
 
     registry = available()
     if name is None:
@@ -38,14 +38,24 @@ def command(name: str | None, as_json: bool) -> None:
         raise PipelineError(f"there is no pass {name!r} (available: {', '.join(registry)})")
     cls = registry[name]
     hints = typing.get_type_hints(cls)
-    fields = [(f.name, f.default, str(hints[f.name])) for f in dataclasses.fields(cls)]
+    fields = [(f.name, default(f), _type_text(hints[f.name])) for f in dataclasses.fields(cls)]
     if as_json:
-        options = [{"name": n, "default": plain(default), "type": kind} for n, default, kind in fields]
+        options = [
+            {"name": n, "type": kind, "required": True}
+            if value is dataclasses.MISSING
+            else {"name": n, "type": kind, "required": False, "default": plain(value)}
+            for n, value, kind in fields
+        ]
         out_text(json_text(_summary(name, cls) | {"about": inspect.cleandoc(cls.__doc__ or ""), "options": options}))
         return
     out_text(f"{name}: {cls.__doc__}\n")
-    for option, default, kind in fields:
-        out(f"  {option} = {default!r}  ({kind})")
+    for option, value, kind in fields:
+        out(f"  {option}  ({kind}, required)" if value is dataclasses.MISSING else f"  {option} = {value!r}  ({kind})")
+
+
+def _type_text(hint: Any) -> str:
+    """A type as in source: int, str | None."""
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
 def _summary(name: str, cls: type[Pass]) -> dict[str, Any]:

@@ -56,6 +56,13 @@ from onnxq.errors import InterruptedRun
 @click.option("--verify", is_flag=True, help="Check every value-preserving pass on inputs.")
 @click.option("--save-after", type=OUTPUT, metavar="PASS=FILE", help="Also save the model after this pass.")
 @click.option("--eval-data", help="Labelled or unlabelled samples for accuracy and agreement in the card.")
+@click.option("--synthetic", is_flag=True, help="For the card: the samples are synthetic, not recorded.")
+@click.option(
+    "--training-samples",
+    type=click.IntRange(1),
+    metavar="N",
+    help="For the card: samples in one epoch of the model's training, of which it then gives the share used.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @data_options
 def command(model: str, output: str, quiet: bool, **options: Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from onnxq.data.preprocess import Preprocess
+from onnxq.errors import ConfigError
 from onnxq.records import refined
 
 
@@ -18,7 +19,8 @@ class DataOptions:
     data: a path (images, .npz, test_data_set_*), "module:callable", a dict of arrays, an iterable of
     {input name: array}, an object with get_next(), or an open DataSource. preprocess: preset, TOML file or Preprocess,
     for images only. limit: use at most the first `limit` samples. random_data: number of random samples to use instead
-    of data; seed: of the random samples. shapes: {input name: dims} fixes free axes.
+    of data; seed: of the random samples. shapes: {input name: dims} fixes free axes. For the card only: synthetic: the
+    samples are made, not recorded; training_samples: number of samples of one epoch of the training, if known.
     """
 
     data: Any = None
@@ -27,6 +29,12 @@ class DataOptions:
     random_data: int | None = None
     seed: int = 0
     shapes: Mapping[str, Sequence[int]] | None = None
+    synthetic: bool = False
+    training_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.training_samples is not None and self.training_samples < 1:
+            raise ConfigError(f"a training set of {self.training_samples} samples: at least 1 is needed")
 
 
 def data_options(data: Any, keywords: Mapping[str, Any]) -> DataOptions:
@@ -62,6 +70,8 @@ class DataKeywords(SampleKeywords, total=False):
     random_data: int | None
     seed: int
     shapes: Mapping[str, Sequence[int]] | None
+    synthetic: bool
+    training_samples: int | None
 
 
 class RunKeywords(TypedDict, total=False):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from onnxq import plugins
+from onnxq.calibrate import usage as usage_module
 from onnxq.calibrate.choosers.percentile import Percentile
 from onnxq.calibrate.ranges import available, choose_range, parse_chooser, usage
 from onnxq.calibrate.statistics import TensorStatistics
@@ -61,6 +66,20 @@ def test_every_chooser_has_help_and_a_text_form(name: str) -> None:
     assert name in usage()
     with pytest.raises(ConfigError, match=name):
         parse_chooser("unheard-of")
+
+
+def test_help_lists_the_choosers_without_importing_them():
+    found = plugins.outlines(usage_module.CHOOSERS)
+    assert {name: list(o.options) for name, o in found.items()} == {
+        name: [f.name for f in dataclasses.fields(cls)] for name, cls in available().items()
+    }
+    assert [part.partition("[")[0].partition(":")[0] for part in usage().split(", ")] == list(available())
+    for command in ("quantize", "search", "sensitivity"):
+        code = f"import sys; from onnxq.cli.group import commands; commands.main([{command!r}, '--help'])"
+        seen = "import atexit, sys; atexit.register(lambda: print('numpy' in sys.modules)); " + code
+        done = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=True)
+        assert "percentile[:P]" in done.stdout
+        assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_the_default_percentile() -> None:

@@ -1,5 +1,8 @@
 """What is in a card: method, operators, layers, widths, costs, data, and nothing of the machine."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,7 @@ from onnxq.card import (
 )
 from onnxq.card.assembly.paths import without_folders, without_paths
 from onnxq.card.assembly.resources import data_uses
+from onnxq.card.render.sections import sections
 from onnxq.graph.model import to_proto
 from onnxq.placement.settings import Override
 from support.build import qdq
@@ -45,6 +49,29 @@ def test_operators_are_counted_by_what_became_of_them(card):
     assert [(e.name, e.weight_bits) for e in card.operations.first_last] == [("stem", 8), ("head", 8)]
     for c in counts.values():
         assert c.total == c.quantized + c.passthrough + c.fused + c.left_float
+
+
+SKIPS = """g (float[1,4,8,8] x) => (y)
+<float[4,4,3,3] w1, float[4,4,3,3] w2, float[4,8,1,1] w3, float[4,4,1,1] w4, float[2,4,1,1] w5, float[2,4,1,1] w6> {
+  [c1] a = Conv<pads=[1,1,1,1]>(x, w1)   [r1] b = Relu(a)
+  [c2] c = Conv<pads=[1,1,1,1]>(b, w2)   [r2] d = Relu(c)
+  [dense] e = Concat<axis=1>(d, b)
+  [c3] f = Conv(e, w3)   [r3] g1 = Relu(f)
+  [left] l = Conv(g1, w5)   [right] r = Conv(g1, w6)
+  [fire] s = Concat<axis=1>(l, r)
+  [res] t = Add(s, g1)
+  [c4] y = Conv(t, w4)
+}"""
+
+
+@pytest.mark.parametrize("profile", ["onnxruntime-cpu", "tensorrt", "openvino", "qnn"])
+def test_residual_connections_are_sums_and_skip_connections_concatenations_past_layers(profile):
+    made = quantized(SKIPS, profile)[1].operations
+    assert made.residual_adds == 1
+    assert made.skip_concats == 1  # parallel branches (fire) join nothing with what it was computed from
+    assert "of 1 concatenation(s)" in made.skip
+    plain = quantized(profile=profile)[1].operations
+    assert (plain.skip_concats, plain.skip) == (0, "none in the model")
 
 
 def test_every_node_left_in_float_has_a_reason(card):
@@ -180,3 +207,34 @@ def test_no_folder_of_the_machine_gets_into_a_card(tmp_path):
 def test_absolute_paths_are_cut(text, expected):
     assert without_paths(text) == expected
     assert without_paths({"k": [text, 3]}) == {"k": [expected, 3]}
+
+
+def test_synthetic_data_and_the_share_of_an_epoch_are_recorded_where_known():
+    plain = data_uses(Provenance({"samples": 200}, DATA))[0]
+    assert (plain.synthetic, plain.random) == (False, False)
+    made = data_uses(Provenance({"samples": 200}, DATA, synthetic=True))[0]
+    assert (made.synthetic, made.random) == (True, False)
+    drawn = data_uses(Provenance({"samples": 4}, {"kind": "random", "samples": 4}))[0]
+    assert (drawn.synthetic, drawn.random) == (True, True)
+    card = quantized()[1]
+    assert card.resources.epoch_share is None
+    rows = "\n".join(f"{k}: {v}" for s in sections(card) for k, v in s.rows)
+    assert "epoch" not in rows
+    known = dataclasses.replace(
+        card, resources=dataclasses.replace(card.resources, training_samples=50_000, data=(plain, made))
+    )
+    assert known.resources.epoch_share == pytest.approx(400 / 50_000)
+    rows = "\n".join(f"{k}: {v}" for s in sections(known) for k, v in s.rows)
+    assert "share of the training: 0.8 % of one training epoch (50000 samples)" in rows
+    assert "200 synthetic samples" in rows
+    assert Card.from_json(known.to_json()) == known
+
+
+def test_cards_of_before_are_still_read():
+    table = json.loads(quantized()[1].to_json())
+    del table["operations"]["skip_concats"], table["operations"]["skip"], table["resources"]["training_samples"]
+    for use in table["resources"]["data"]:
+        del use["synthetic"]
+    old = Card.from_dict(table)
+    assert old.operations.skip == ""
+    assert "skip connections: not recorded" in "\n".join(f"{k}: {v}" for s in sections(old) for k, v in s.rows)

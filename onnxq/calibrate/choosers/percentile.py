@@ -1,4 +1,4 @@
-"""Ranges that exclude the most extreme values (NVIDIA 2020, section 5.1)."""
+"""Ranges that exclude the most extreme values (NVIDIA 2020, section 3.4)."""
 
 from __future__ import annotations
 

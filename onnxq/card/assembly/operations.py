@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_graphsurgeon as gs
 
@@ -12,9 +12,10 @@ from onnxq.card.parts import EndLayer, LayerRecord, Operations, OperatorCount
 from onnxq.cost.layer_costs import FLOAT_BITS, FLOAT_MIN
 from onnxq.graph import marks
 from onnxq.graph.axes import LINEAR_OPS
-from onnxq.graph.match import is_constant
-from onnxq.graph.qdq import QDQ
+from onnxq.graph.match import is_constant, producer
+from onnxq.graph.qdq import QDQ, is_grid_clip
 from onnxq.placement.fitness import SUMS
+from onnxq.placement.rules import Action
 
 POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "GlobalLpPool", "ReduceMean")
 
@@ -25,6 +26,7 @@ def operations(made: Made, nodes: Mapping[str, gs.Node], batchnorms: int, layers
     absorbed = _absorbed(nodes)
     counts = _counts(made, nodes, absorbed)
     adds = sum(n.op in SUMS and sum(not is_constant(t) for t in n.inputs) > 1 for n in nodes.values())
+    skips = skip_concats(nodes.values())
     left = sum(n.op == "BatchNormalization" for n in nodes.values())
     return Operations(
         tuple(
@@ -40,6 +42,8 @@ def operations(made: Made, nodes: Mapping[str, gs.Node], batchnorms: int, layers
         absorbed.total(),
         _batchnorm(batchnorms, left),
         _ends(layers),
+        len(skips),
+        _skip(skips, made.placement.actions),
     )
 
 
@@ -89,6 +93,49 @@ def _concat(rule: str, counts: Mapping[str, Counter[str]]) -> str:
         "shared": "inputs and output share one scale",
     }[rule]
     return f"{count['quantized']} of {count.total()} in integers; {how}"
+
+
+def skip_concats(nodes: Iterable[gs.Node]) -> list[str]:
+    """Names of the concatenations that join a tensor with one computed from it (skip connections)."""
+    found = []
+    for node in nodes:
+        if node.op != "Concat":
+            continue
+        joined = [_origin(t) for t in node.inputs if not is_constant(t)]
+        if any(_reaches(end, {id(t) for t in joined if t is not end}) for end in joined):
+            found.append(node.name)
+    return found
+
+
+def _origin(tensor: gs.Tensor) -> gs.Tensor:
+    """The tensor before the Q/DQ that produces it."""
+    made_by = producer(tensor)
+    while made_by is not None and (made_by.op in QDQ or is_grid_clip(made_by)):
+        tensor = made_by.inputs[0]
+        made_by = producer(tensor)
+    return tensor
+
+
+def _reaches(tensor: gs.Tensor, wanted: set[int]) -> bool:
+    """Whether the tensor is computed from one of those wanted."""
+    pending, seen = [tensor], {id(tensor)}
+    while pending:
+        made_by = producer(pending.pop())
+        for source in made_by.inputs if made_by is not None else ():
+            if id(source) in wanted:
+                return True
+            if id(source) not in seen:
+                seen.add(id(source))
+                pending.append(source)
+    return False
+
+
+def _skip(names: Sequence[str], actions: Mapping[str, Action]) -> str:
+    """How skip connections are treated."""
+    if not names:
+        return "none in the model"
+    quantized = sum(actions.get(name) in ("quantized", "passthrough") for name in names)
+    return f"{quantized} of {len(names)} concatenation(s) of a tensor with one computed from it in integers"
 
 
 def _pooling(counts: Mapping[str, Counter[str]]) -> str:

@@ -18,6 +18,7 @@ def resources(reports: Sequence[PassReport], provenance: Provenance, effort: Eff
         round(effort.seconds, 3),
         effort.peak_rss_bytes,
         effort.threads,
+        provenance.training_samples,
     )
 
 
@@ -44,6 +45,7 @@ def data_uses(provenance: Provenance) -> tuple[DataUse, ...]:
                 str(source.get("sha256") or ""),
                 without_paths(source.get("preprocess")),
                 source.get("kind") == "random",
+                provenance.synthetic or source.get("kind") == "random",
             )
         )
     return tuple(uses)

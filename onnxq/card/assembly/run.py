@@ -35,12 +35,15 @@ class Provenance:
     """The origin of the ranges and the widths.
 
     statistics: provenance of the activation statistics. data: DataSource.describe(); empty if only statistics were
-    given. search: the [search] table of the configuration that set the widths; None without one.
+    given. search: the [search] table of the configuration that set the widths; None without one. synthetic: the user
+    says that the samples are made, not recorded. training_samples: of one epoch of the training, None if unknown.
     """
 
     statistics: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, Any] | None = None
+    synthetic: bool = False
+    training_samples: int | None = None
 
 
 @dataclass(frozen=True)

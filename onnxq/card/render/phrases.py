@@ -82,7 +82,8 @@ def data_text(use: DataUse) -> str:
     if use.random:
         return f"RANDOM NUMBERS, {count} samples: the ranges are meaningless for real inputs"
     labels = "labelled, labels unused" if use.labelled else "unlabelled"
-    return f"{count} samples{_of({'kind': use.kind, 'name': use.name})}, {labels}"
+    noun = "synthetic samples" if use.synthetic else "samples"
+    return f"{count} {noun}{_of({'kind': use.kind, 'name': use.name})}, {labels}"
 
 
 def _of(data: Any) -> str:

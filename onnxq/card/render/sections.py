@@ -88,9 +88,10 @@ def _operations(card: CardData) -> Section:
     )
     rows = [
         (
-            "skip connections",
+            "residual connections",
             f"{o.residual_adds} sum(s) of activations: {o.residual}" if o.residual_adds else o.residual,
         ),
+        ("skip connections", o.skip or "not recorded"),
         ("first and last layer", ends or "no layer"),
         ("pooling", o.pooling),
         ("concatenation", o.concat),
@@ -194,6 +195,9 @@ def _resources(card: CardData) -> Section:
         rows.append(("time", f"{units.seconds(r.seconds)} in total; {_slowest(card)}"))
     if r.peak_rss_bytes is not None:
         rows.append(("peak memory of the process", units.size(r.peak_rss_bytes)))
+    if r.epoch_share is not None:
+        text = f"{100 * r.epoch_share:.3g} % of one training epoch ({r.training_samples} samples)"
+        rows.append(("share of the training", text))
     rows.append(("training, fine-tuning", "none"))
     if r.threads is not None:
         rows.append(("threads", str(r.threads) if r.threads else "onnxruntime's default"))

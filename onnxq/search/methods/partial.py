@@ -22,7 +22,7 @@ def _points(text: str) -> float:
 
 
 def _range_choosers() -> str:
-    from onnxq.calibrate.ranges import usage
+    from onnxq.calibrate.usage import usage
 
     return f"{usage()}."
 
