@@ -31,7 +31,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 from onnxq.context import PassContext
 from onnxq.errors import PostconditionError, PreconditionError
 from onnxq.graph.exporting import export
-from onnxq.graph.match import Names, constant_values, is_op
+from onnxq.graph.match import STANDARD_DOMAINS, Names, constant_values, is_op
 from onnxq.graph.model import OPSET_MAX, adopt_nodes, replace_graph
 from onnxq.graph.protos import keep_only
 from onnxq.graph.shapes import VALUES_MAX, element_type, infer
@@ -172,9 +172,15 @@ def _plan(graph: gs.Graph, before: int, after: int) -> list[tuple[gs.Node, Bridg
             raise PreconditionError(f"node {node.name} (Scan) has a batch dimension, which opset 9 removed")
         elif is_op(node, "GroupNormalization") and before < CHANNELS_SINCE:
             bridge = _group_norm(node) if after >= CHANNELS_SINCE else _as_instances
+        elif node.domain in STANDARD_DOMAINS and not onnx.defs.has(node.op):
+            bridge = _kept
         if bridge is not None:
             planned.append((node, bridge))
     return planned
+
+
+def _kept(_place: Place) -> None:
+    """Of a runtime's own, in the standard domain: the converter does not know it."""
 
 
 def _softmax(node: gs.Node) -> Bridge | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+import onnx
+
 from onnxq.errors import ModelError
 from onnxq.execution import runtime
 from onnxq.execution.save import model_dir, runnable
@@ -16,16 +18,20 @@ from onnxq.graph.walk import all_graphs
 def find_unknown(model: Model) -> frozenset[Op]:
     """The operators of the model that cannot be run; they are marked in its graph too (graph.unknown_ops).
 
-    Without a library, operators that onnxruntime has no schema of. With libraries, those that are in none of them:
-    a session is tried. Raises ModelError for a library that cannot be loaded.
+    Without a library, those that onnxruntime does not declare. Where libraries may have them, or onnxruntime declares
+    them but has no kernel (a function body may serve), a session is tried. Raises OnnxqError for a library that cannot
+    be loaded.
     """
     used = {op_of(node) for graph in all_graphs(model.graph) for node in graph.nodes}
-    foreign = frozenset(op for op in used if op[0] not in ("", OWN_DOMAIN))
-    foreign -= _schemas() if foreign else frozenset()
-    if foreign and runtime.libraries(model.custom_ops):
-        foreign = _without_those_of_libraries(model, foreign)
-    mark_unknown(model.graph, foreign)
-    return foreign
+    foreign = frozenset(op for op in used if op[0] != OWN_DOMAIN and (op[0] or not onnx.defs.has(op[1])))
+    unknown = foreign - _declared() if foreign else foreign
+    doubtful = foreign - unknown - _kernels() if foreign else foreign
+    if unknown and runtime.libraries(model.custom_ops):
+        unknown = _tried(model, unknown | doubtful, frozenset())
+    elif doubtful:
+        unknown = _tried(model, unknown | doubtful, unknown)
+    mark_unknown(model.graph, unknown)
+    return unknown
 
 
 def lost_tensors(*models: Model) -> dict[str, str]:
@@ -37,8 +43,8 @@ def lost_tensors(*models: Model) -> dict[str, str]:
     return found
 
 
-def _without_those_of_libraries(model: Model, foreign: frozenset[Op]) -> frozenset[Op]:
-    unknown: frozenset[Op] = frozenset()
+def _tried(model: Model, foreign: frozenset[Op], unknown: frozenset[Op]) -> frozenset[Op]:
+    """Those of the foreign operators that a session does not accept. unknown: where to begin."""
     while unknown != foreign:
         proto = to_proto(model)
         drop_unknown(proto, unknown)
@@ -46,9 +52,10 @@ def _without_those_of_libraries(model: Model, foreign: frozenset[Op]) -> frozens
             with runnable(proto, model_dir(model)) as opened:
                 runtime.session(opened, threads=1, optimize=False, custom_ops=model.custom_ops)
         except runtime.UnknownOperatorError as err:
-            if (err.domain, err.op) not in foreign - unknown:
+            found = {op for op in foreign - unknown if op[1] == err.op and err.domain in ("", op[0])}
+            if not found:
                 return unknown
-            unknown |= {(err.domain, err.op)}
+            unknown |= found
         except ModelError:
             return unknown  # something else is wrong: it is reported where the model is run
         else:
@@ -57,10 +64,18 @@ def _without_those_of_libraries(model: Model, foreign: frozenset[Op]) -> frozens
 
 
 @cache
-def _schemas() -> frozenset[Op]:
+def _declared() -> frozenset[Op]:
     try:
         from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ImportError:
         return frozenset()  # nothing can be run
-
     return frozenset((schema.domain, schema.name) for schema in state.get_all_operator_schema())
+
+
+@cache
+def _kernels() -> frozenset[Op]:
+    """Operators with a kernel for CPUs."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    cpu = runtime.PROVIDERS["cpu"]
+    return frozenset((k.domain, k.op_name) for k in state.get_all_opkernel_def() if k.provider == cpu)

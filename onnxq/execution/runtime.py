@@ -39,12 +39,15 @@ ORIGIN = re.compile(
     r"(Exception during initialization: )?(Load model from .*? failed: ?)?(/\S+:\d+ .*?\) )?"
 )
 NOT_REGISTERED = re.compile(r"(\S*?):(\w+)\(-?\d+\) is not a registered function/op")
+NO_KERNEL = re.compile(
+    r"Could not find an implementation for (\w+)\(\d+\) node|No Op registered for (\w+) with domain_version"
+)
 PROTO_LIMIT = 1_800_000_000  # bytes; a protobuf message is limited to 2 GiB, stay clear of it
 _for_every_session: list[str | Path] = []
 
 
 class UnknownOperatorError(ModelError):
-    """An operator that is in no registered library. domain, op: which."""
+    """An operator that is in no registered library. domain, op: which; the domain is "" where it is not said."""
 
     def __init__(self, where: str, domain: str, op: str) -> None:
         name = f"{domain}.{op}" if domain else op
@@ -186,6 +189,10 @@ def _open(source: str | bytes, where: str, options: ort.SessionOptions, provider
         unknown = NOT_REGISTERED.search(reason)
         if unknown:
             raise UnknownOperatorError(where, unknown.group(1), unknown.group(2)) from err
+        unknown = NO_KERNEL.search(reason)
+        op = (unknown.group(1) or unknown.group(2)) if unknown else ""
+        if op and not onnx.defs.has(op):  # a plug-in of another provider, as EfficientNMS_TRT is
+            raise UnknownOperatorError(where, "", op) from err
         raise ModelError(f"{where}: onnxruntime rejects the model: {reason}") from err
 
 

@@ -24,6 +24,7 @@ EXTERNAL_SUFFIX = ".data"
 # Tensors smaller than this stay in the model file even if others are external (shapes, scales).
 EXTERNAL_MIN = 1024
 COPY_CHUNK = 1 << 24
+UNREGISTERED = re.compile(r"No Op registered for (\w+) ")  # the ONNX checker of an operator of the standard domain
 PAGE = 4096  # tensors start at multiples of this, so that runtimes can map them
 
 
@@ -202,7 +203,9 @@ def validate(path: Path, custom_ops: Libraries = ()) -> None:
     try:
         onnx.checker.check_model(path.read_bytes() if native is None else native, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as err:
-        raise ModelError(f"{path.name}: the generated model is invalid: {first_line(err)}") from err
+        unknown = UNREGISTERED.search(str(err))
+        if unknown is None or onnx.defs.has(unknown.group(1)):  # a plug-in of the target, as in TensorRT's exports
+            raise ModelError(f"{path.name}: the generated model is invalid: {first_line(err)}") from err
     proto = onnx.load(str(path), load_external_data=False)
     opset = max((o.version for o in proto.opset_import if o.domain == ""), default=0)
     if opset > OPSET_MAX:
@@ -210,5 +213,5 @@ def validate(path: Path, custom_ops: Libraries = ()) -> None:
     try:
         runtime.session(path, threads=1, custom_ops=custom_ops, name=path.name)
     except runtime.UnknownOperatorError as err:
-        if err.domain in ("", OWN_DOMAIN):
+        if err.domain == OWN_DOMAIN or (not err.domain and onnx.defs.has(err.op)):
             raise

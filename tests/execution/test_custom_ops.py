@@ -160,6 +160,41 @@ def test_an_unknown_source_beside_the_layers(profile: str) -> None:
     assert set(outputs) == {"y"} and outputs["y"].sqnr_db > 20
 
 
+FOREIGN = {
+    "another domain": "k, o, s, l = TRT.EfficientNMS_TRT(q, p)",
+    "declared for TensorRT": (
+        'n, k, s, l = EfficientNMS_TRT<plugin_version="1", background_class=-1, max_output_boxes=5, box_coding=0, '
+        "score_activation=0, score_threshold=0.1, iou_threshold=0.5>(q, p)"
+    ),
+    "in the standard domain": "k, o, s, l = BatchedNMSDynamic_TRT(q, p)",
+    "declared for GPUs": "k = com.microsoft.BiasSplitGelu(q, v)",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_operators_of_other_providers(kind: str, tmp_path: Path) -> None:
+    """As exporters write TensorRT's plug-ins; operators that onnxruntime declares but cannot run on CPUs."""
+    text = f"""g (float[N,3,4,4] x) => (float[a,b,c] k) <float[6,3,1,1] w1, float[6,6,1,1] w2, int64[3] t, float[6] v>
+        {{ a = Conv(x, w1) b = Relu(a) c = Conv(b, w2) r = Reshape(c, t) q = Transpose<perm=[0,2,1]>(r) p = Sigmoid(q)
+        {FOREIGN[kind]} }}"""
+    source = qdq.proto(text, 17, t=[0, 6, 16])
+    for domain in ("TRT", "com.microsoft"):
+        source.opset_import.append(onnx.helper.make_opsetid(domain, 1))
+    samples = [{"x": np.random.default_rng(0).normal(size=(1, 3, 4, 4)).astype(np.float32)}]
+    for profile in ("tensorrt", "onnxq"):
+        made = onnxq.quantize(source, samples, profile=profile, qdq=True, threads=1)
+        assert len(quantized(made.model)) == 2
+        made.save(tmp_path / "q.onnx")
+        onnxq.lower(tmp_path / "q.onnx").save(tmp_path / "i.onnx")
+
+
+def test_a_declared_operator_with_a_kernel_is_known() -> None:
+    text = "g (float[N,3] x) => (float[N,3] y) { y = com.microsoft.Gelu(x) }"
+    source = qdq.proto(text, 17)
+    source.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    assert find_unknown(load(source)) == frozenset()
+
+
 def test_a_wrong_library_is_one_clear_error(tmp_path: Path) -> None:
     text = tmp_path / "text.so"
     text.write_text("no library")
