@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
+import pathlib
 import re
+import reprlib
+import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +21,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+MAX_BYTES = 256 << 20  # of a text file; the sensitivities of a thousand layers take less than 1 MiB
+MAX_DEPTH = 50  # of a table
 Path = tuple[str | int, ...]
 
 
@@ -27,6 +33,52 @@ class BadRecord(ValueError):
         super().__init__(f"{dotted(path)}: {reason}" if path else reason)
         self.path = path
         self.reason = reason
+
+
+class BadText(ValueError):
+    """Text that is not JSON or TOML, or goes beyond what a table of ours can need. One line."""
+
+
+def read_text(file: pathlib.Path) -> str:
+    """The text of a file. Raises OSError, or BadText if it is not UTF-8 or too large."""
+    with open(file, "rb") as stream:
+        raw = stream.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise BadText(f"larger than {MAX_BYTES >> 20} MiB")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadText("not a text file") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON to a depth of MAX_DEPTH. As in TOML, there may be NaN and infinities. Raises BadText."""
+    return _parsed(lambda: json.loads(text))
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """TOML to a depth of MAX_DEPTH. Raises BadText."""
+    return typing.cast("dict[str, Any]", _parsed(lambda: tomllib.loads(text)))
+
+
+def _parsed(parse: Callable[[], Any]) -> Any:
+    try:
+        table = parse()
+    except RecursionError:
+        raise BadText(f"nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as err:  # of both parsers, and for numbers of more digits than Python converts
+        many = "integer string conversion" in str(err)
+        raise BadText("a number of thousands of digits" if many else str(err)) from None
+    level = [table]
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return table
+        level = [v for value in level for v in _children(value)]
+    raise BadText(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _children(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def build(cls: type[T], table: object) -> T:
@@ -159,9 +211,12 @@ def _convert(hint: Any, value: Any, path: Path) -> Any:
         found = {key: _convert(args[1], v, (*path, key)) for key, v in value.items()}
         return found if origin is dict else types.MappingProxyType(found)
     if hint is float and type(value) is int:
+        _expect(abs(value) < 1 << 1000, "a smaller number", path)
         return float(value)
+    if hint is float and isinstance(value, float):
+        _expect(math.isfinite(value), "a finite number", path)
     if type(value) is not hint:
-        raise BadRecord(path, f"must be of type {hint.__name__}, not {value!r}")
+        raise BadRecord(path, f"must be of type {hint.__name__}, not {reprlib.repr(value)}")
     return value
 
 

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ from numpy.typing import NDArray
 
 from onnxq.calibrate.buckets import NEGATIVE_PAGE, PAGE_SIZE, PAGES
 from onnxq.calibrate.statistics import Statistics, TensorStatistics
-from onnxq.errors import CalibrationError
+from onnxq.data.arrays import NpzTable
+from onnxq.errors import CalibrationError, DataError
 from onnxq.graph.files import write_bytes
+from onnxq.records import MAX_BYTES, parse_json
 
 FORMAT = "onnxq calibration statistics"
 VERSION = 1
@@ -61,18 +62,19 @@ def load_statistics(path: str | Path, model_sha256: str | None = None) -> Statis
     Raises CalibrationError if the file is missing, damaged, of a different version, or from a different model.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            header = json.loads(bytes(archive["header"]))
-            if header["format"] != FORMAT:
-                raise ValueError(header["format"])
-            if header["version"] != VERSION:
-                raise CalibrationError(
-                    f"{path}: statistics format {header['version']}, this onnxq reads {VERSION}: calibrate again"
-                )
-            stats = _unpack(header, {name: archive[name] for name in ("values", "extremes", "page", "counts")})
-    except FileNotFoundError:
-        raise CalibrationError(f"{path}: no such file") from None
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as err:
+        if not Path(path).exists():
+            raise CalibrationError(f"{path}: no such file")
+        table = NpzTable(Path(path))
+        _require(math.prod(table.shapes["header"]) <= MAX_BYTES)
+        header = parse_json(bytes(table.load("header")))
+        if header["format"] != FORMAT:
+            raise ValueError(header["format"])
+        if header["version"] != VERSION:
+            raise CalibrationError(
+                f"{path}: statistics format {header['version']}, this onnxq reads {VERSION}: calibrate again"
+            )
+        stats = _unpack(header, {name: table.load(name) for name in ("values", "extremes", "page", "counts")})
+    except (DataError, ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError) as err:
         raise CalibrationError(
             f"{path}: not a statistics file, or a damaged one ({type(err).__name__}): make it again with "
             "`onnxq calibrate`"

@@ -23,7 +23,7 @@ from onnxq.card.parts import (
     SearchRecord,
 )
 from onnxq.errors import ModelError
-from onnxq.records import BadRecord, build, plain
+from onnxq.records import BadRecord, BadText, build, parse_json, plain
 
 SCHEMA = 1
 
@@ -102,7 +102,7 @@ class CardData:
     def from_json(cls, text: str | bytes, where: str = "card") -> Self:
         """The inverse of to_json. Raises ModelError."""
         try:
-            table = json.loads(text)
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as err:
+            table = parse_json(text)
+        except BadText as err:
             raise ModelError(f"{where}: not a quantization card: {err}") from None
         return cls.from_dict(table, where)

@@ -10,7 +10,7 @@ from onnxq.cli.common import custom_ops_option, progress
 from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.output import check_outputs, deliver, json_text, print_table
 from onnxq.cli.terminal import out, say
-from onnxq.cli.values import parse_shapes
+from onnxq.cli.values import Amount, parse_shapes
 
 if TYPE_CHECKING:
     from onnxq.execution.benchmark import Benchmark
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input.")
 @click.option("--data", metavar="PATH|module:callable", help="Samples to run on.  [default: random]")
 @click.option("--preprocess", metavar="PRESET|FILE.toml", help="How to convert images to the model's input.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
 @click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True, help="Time per model."
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the random inputs."
 )
+@click.option("--seconds", type=Amount(), default=2.0, show_default=True, help="Time per model.")
 @click.option("--repeats", type=click.IntRange(1), help="Number of timed runs per model, instead of --seconds.")
 @click.option("--per-layer", is_flag=True, help="Also show the time of MODEL per node.")
 @click.option(

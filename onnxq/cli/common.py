@@ -32,14 +32,18 @@ def data_options(command: F) -> F:
         click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 = automatic."),
         click.option("--batch-size", type=click.IntRange(1), help="Samples per run, for a dynamic batch."),
         click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random data."),
+        click.option(
+            "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the random data."
+        ),
         click.option(
             "--random-data", type=click.IntRange(1), metavar="N", help="Use N random samples instead of data."
         ),
         click.option("--limit", type=click.IntRange(1), help="Use at most this many samples."),
         click.option("--preprocess", metavar="PRESET|FILE.toml", help="How to convert images to the model's input."),
         click.option(
-            "--data", metavar="PATH|module:callable", help="Images, .npz, test_data_set_* or a Python callable."
+            "--data",
+            metavar="PATH|module:callable",
+            help="Images, .npz, test_data_set_*, or module:callable, whose code is run.",
         ),
     ):
         command = option(command)

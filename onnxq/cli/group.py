@@ -20,6 +20,7 @@ COMMANDS = (
     "bench", "calibrate", "card", "check", "compare", "demo", "eval", "inspect", "kernels", "latency", "lower", "opt",
     "passes", "profiles", "quantize", "search", "sensitivity", "verify",
 )  # fmt: skip
+MAX_MESSAGE = 1500  # characters of an error
 UNREAD = 141  # what a shell reports of a program whose output nobody reads any more
 
 
@@ -85,7 +86,7 @@ def wants_json(words: Sequence[str]) -> bool:
 def report(err: BaseException, as_json: bool) -> int:
     """Print an error and return its exit code."""
     message, code = _told(err)
-    message = " ".join(message.split())
+    message = shortened(" ".join(message.split()))
     try:
         if as_json:
             terminal.out_text(json.dumps({"error": {"message": message, "exit_code": code}}, indent=2) + "\n")
@@ -93,6 +94,11 @@ def report(err: BaseException, as_json: bool) -> int:
     except (terminal.UnreadError, OnnxqError):
         terminal.discard()
     return code
+
+
+def shortened(message: str) -> str:
+    """A message without its middle, if a name or a value that it quotes is endless."""
+    return message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 300]} […] {message[-290:]}"
 
 
 def _told(err: BaseException) -> tuple[str, int]:

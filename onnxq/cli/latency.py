@@ -7,7 +7,7 @@ import click
 from onnxq.cli.common import custom_ops_option, output_path, progress, table
 from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.terminal import out, say
-from onnxq.cli.values import parse_shapes, parse_widths
+from onnxq.cli.values import Amount, parse_shapes, parse_widths
 
 
 @click.command("latency", cls=Command)
@@ -22,7 +22,7 @@ from onnxq.cli.values import parse_shapes, parse_widths
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=Amount(),
     default=0.3,
     show_default=True,
     help="Time per layer and width.",

@@ -259,6 +259,6 @@ def parse_fixed(text: str) -> tuple[str, int]:
     from onnxq.errors import ConfigError
 
     name, separator, bits = text.rpartition("=")
-    if not (name and separator and bits.isdecimal()):
+    if not (name and separator and bits.isdecimal() and len(bits) < 4):
         raise ConfigError(f"--fix {text!r}: expected NODE=BITS, e.g. conv1=8")
     return name, int(bits)

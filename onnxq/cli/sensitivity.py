@@ -20,6 +20,7 @@ from onnxq.cli.common import (
 from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.late_help import calibration_option
 from onnxq.cli.terminal import out
+from onnxq.cli.values import Amount
 
 if TYPE_CHECKING:
     from onnxq.search.sensitivity import Sensitivity
@@ -61,10 +62,16 @@ HEADINGS = {"weights": "weights", "layer": "layer with its inputs", "activations
 @click.option("--metric", type=click.Choice(["loss", "accuracy", "output-error"]), default="loss", show_default=True,
               help="Metric of one-at-a-time.")  # fmt: skip
 @click.option("--labels", is_flag=True, help="Compute the loss on labels instead of the float model's own outputs.")
-@click.option("--tolerance", default=0.05, show_default=True, help="Relative standard error to reach (hessian).")
+@click.option(
+    "--tolerance", type=Amount(), default=0.05, show_default=True, help="Relative standard error to reach (hessian)."
+)
 @click.option("--probes", default=64, show_default=True, help="Most probes per layer and batch (hessian).")
 @click.option(
-    "--epsilon", default=1e-2, show_default=True, help="Step of the differences, as a fraction of the weights' rms."
+    "--epsilon",
+    type=Amount(),
+    default=1e-2,
+    show_default=True,
+    help="Step of the differences, as a fraction of the weights' rms.",
 )
 @click.option(
     "--budget", default="120", show_default=True, metavar="SECONDS|none", help="Time limit for probes (hessian)."
@@ -163,7 +170,7 @@ def _widths(text: str | None, option: str) -> list[int]:
     from onnxq.errors import ConfigError
 
     parts = [part.strip() for part in (text or "").split(",") if part.strip()]
-    if any(not part.isdecimal() for part in parts) or (text is not None and not parts):
+    if any(not part.isdecimal() or len(part) > 3 for part in parts) or (text is not None and not parts):
         raise ConfigError(f"{option} {text!r}: expected widths separated by commas, such as 8,6,4")
     return [int(part) for part in parts]
 

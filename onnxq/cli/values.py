@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from typing import Any
+
+import click
 
 from onnxq.errors import ConfigError
+
+
+class Amount(click.FloatRange):
+    """A positive number, neither infinite nor NaN."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; click's error otherwise."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
@@ -17,7 +35,7 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
 def parse_widths(text: str, option: str) -> tuple[int, ...]:
     """Parse '4,8' to widths in bits. option: its name, for the message. Raises ConfigError."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
+    if not all(part.isdecimal() and len(part) < 4 for part in parts):
         raise ConfigError(f"{option} {text!r}: expected widths separated by commas, e.g. 4,8")
     return tuple(map(int, parts))
 
@@ -27,7 +45,7 @@ def bits_or_none(text: str) -> int | None:
     if text == "none":
         return None
     try:
-        return int(text)
+        return int(text[:100])
     except ValueError:
         raise ConfigError(f"--first-last-bits {text!r}: expected a number of bits or 'none'") from None
 

@@ -138,7 +138,7 @@ def load_latencies(path: str | Path) -> Latencies:
             dict(table["inputs"]),
             activations,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         what = f"{err.args[0]!r} is missing" if isinstance(err, KeyError) else err
         raise ConfigError(f"{file}: a damaged latency file: {what}") from None
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import lzma
+import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +24,9 @@ from onnxq.data.spec import InputSpec, as_array, check_dtype, check_names, first
 from onnxq.errors import DataError, printable
 
 IMAGES = "images"
+MAX_ARRAYS = 4096  # in one file
+MAX_HEADER = 10_000  # bytes of an .npy header, as in NumPy
+MAX_LOADED = 4 << 30  # bytes of one row, or of an array that is needed at once
 Mode = Literal["rows", "whole", "shared"]
 
 
@@ -65,12 +72,20 @@ class NpzTable:
         self.dtypes: dict[str, np.dtype] = {}
         self._fortran: set[str] = set()
         with self._guard(), zipfile.ZipFile(path) as file:
-            for member in file.namelist():
-                key = member.removesuffix(".npy")
+            if len(file.infolist()) > MAX_ARRAYS:
+                raise DataError(f"{path}: more than {MAX_ARRAYS} arrays")
+            for member in file.infolist():
+                key = member.filename.removesuffix(".npy")
                 with file.open(member) as stream:
-                    shape, fortran, dtype = _header(stream)
+                    shape, fortran, dtype = read_header(stream)
+                    size = member.file_size - stream.tell()
                 if dtype.hasobject:
                     raise DataError(f"{path}: array {key!r} contains Python objects, which are not supported")
+                if any(d < 0 for d in shape) or math.prod(shape) * dtype.itemsize != size:
+                    raise DataError(
+                        f"{path}: array {key!r}, {dtype.name} {format_shape(shape)}, cannot be in {size} bytes; the "
+                        "file is damaged"
+                    )
                 self.shapes[key], self.dtypes[key] = shape, dtype
                 if fortran and len(shape) > 1:
                     self._fortran.add(key)
@@ -80,9 +95,10 @@ class NpzTable:
         if key in self._fortran:  # its rows are scattered over the whole file
             yield from self.load(key)[start:]
             return
-        size = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+        size = math.prod(shape[1:]) * dtype.itemsize
+        self._check_size(key, size)
         with self._guard(), zipfile.ZipFile(self.path) as file, file.open(f"{key}.npy") as stream:
-            _header(stream)
+            read_header(stream)
             stream.seek(start * size, 1)
             for _ in range(start, shape[0]):
                 raw = stream.read(size)
@@ -91,8 +107,14 @@ class NpzTable:
                 yield np.frombuffer(raw, dtype).reshape(shape[1:])
 
     def load(self, key: str) -> np.ndarray:
+        self._check_size(key, math.prod(self.shapes[key]) * self.dtypes[key].itemsize)
         with self._guard(), np.load(self.path, allow_pickle=False) as file:
             return np.asarray(file[key])
+
+    def _check_size(self, key: str, size: int) -> None:
+        """A compressed file of a few MB can hold an array that no memory can."""
+        if size > MAX_LOADED:
+            raise DataError(f"{self.path}: array {key!r} needs {size >> 20} MiB at once, at most {MAX_LOADED >> 20}")
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
@@ -100,7 +122,10 @@ class NpzTable:
             yield
         except OSError as err:
             raise DataError(f"{self.path}: cannot be read: {err.strerror or err}") from None
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError) as err:
+        except (
+            *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, KeyError),
+            *(RuntimeError, NotImplementedError, OverflowError),
+        ) as err:
             raise DataError(f"{self.path}: not a readable .npz file: {first_line(err)}") from None
 
 
@@ -262,13 +287,24 @@ class NpzFile(ArraySource):
         return printable(self.path.name)
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, whether in Fortran order, type) of an .npy stream, which is left at the values.
+
+    Raises ValueError or EOFError for a damaged one.
+    """
     version = npy.read_magic(stream)
-    if version == (1, 0):
-        return npy.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return npy.read_array_header_2_0(stream)
-    raise ValueError(f"an array of .npy version {version[0]}.{version[1]}")
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"an array of .npy version {version[0]}.{version[1]}")
+    length = stream.read(2 if version == (1, 0) else 4)
+    if int.from_bytes(length, "little") > MAX_HEADER:
+        raise ValueError(f"a header of {int.from_bytes(length, 'little')} bytes")
+    header = io.BytesIO(length + stream.read(int.from_bytes(length, "little")))
+    try:
+        return npy.read_array_header_1_0(header) if version == (1, 0) else npy.read_array_header_2_0(header)
+    except EOFError:
+        raise
+    except Exception as err:  # NumPy parses it as Python: also nested too deep, not tokens, of other types…
+        raise ValueError(f"a damaged header: {first_line(err)}") from None
 
 
 def _listed(keys: Sequence[str]) -> str:

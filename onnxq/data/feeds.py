@@ -142,6 +142,8 @@ def load_tensor(file: Path) -> np.ndarray:
         tensor.ParseFromString(file.read_bytes())
         if tensor.data_type == onnx.TensorProto.UNDEFINED:
             raise DataError(f"{file}: not a serialized tensor (sequences and optionals are not supported)")
+        if onnx.external_data_helper.uses_external_data(tensor):
+            raise DataError(f"{file}: its values are in another file, which is not read")
         return onnx.numpy_helper.to_array(tensor)
     except OSError as err:
         raise DataError(f"{file}: cannot be read: {err.strerror}") from None

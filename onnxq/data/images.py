@@ -16,6 +16,7 @@ from onnxq.data.spec import BatchPlan, InputSpec, as_labels, conform, first_line
 from onnxq.errors import DataError, OnnxqError, printable
 
 SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
+MAX_DIGITS = 18  # of a class number, which is an int64
 LABELS_FILE = "labels.csv"
 HINT = "; size, crop, channels and layout of the preprocessing determine this"
 
@@ -111,7 +112,7 @@ def list_images(root: Path) -> tuple[list[str], list[int] | None]:
     if top:
         return top, None
     folders = [folder for folder, _ in classes]
-    numbered = all(folder.isdecimal() for folder in folders)
+    numbered = all(folder.isdecimal() and len(folder) <= MAX_DIGITS for folder in folders)
     pairs = [
         [(name, int(folder) if numbered else position) for name in names]
         for position, (folder, names) in enumerate(classes)
@@ -161,7 +162,7 @@ def _read_labels(root: Path) -> tuple[list[str], list[int]]:
         if len(row) != len(header):
             raise DataError(f"{where}: {len(row)} fields, expected {len(header)} ({','.join(header)})")
         name, label = row[file_at].strip(), row[label_at].strip()
-        if not label.isdecimal():
+        if not label.isdecimal() or len(label) > MAX_DIGITS:
             raise DataError(f"{where}: label {label!r} is not a class number (0, 1, …)")
         if name in labels:
             raise DataError(f"{where}: {name} is listed twice")

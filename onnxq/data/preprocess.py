@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from onnxq.data.spec import InputSpec, format_shape, suggest
-from onnxq.errors import ConfigError, DataError, MissingDependencyError
+from onnxq.errors import ConfigError, DataError, MissingDependencyError, printable
+from onnxq.records import BadText, parse_toml, read_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -316,12 +316,10 @@ def load_preprocess(spec: str | Path | Preprocess) -> Preprocess:
             f" {', '.join(PRESETS)}); your own file must end in .toml"
         )
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = parse_toml(read_text(path))
     except OSError as err:
         raise ConfigError(f"{path}: cannot be read: {err.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not a text file") from None
-    except tomllib.TOMLDecodeError as err:
+    except BadText as err:
         raise ConfigError(f"{path}: {err}") from None
     return _parse(table, path)
 
@@ -346,6 +344,6 @@ def _parse(table: dict[str, Any], path: Path) -> Preprocess:
         ):  # per-channel numbers follow the channel order
             base = dataclasses.replace(base, mean=base.mean[::-1], std=base.std[::-1])
     try:
-        return dataclasses.replace(base, name=path.name, **values)
+        return dataclasses.replace(base, name=printable(path.name), **values)
     except ConfigError as err:
         raise ConfigError(f"{path}: {err}") from None

@@ -81,7 +81,7 @@ def _dimension(dim: Any) -> int | str | None:
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """Parse "name:1x3x224x224" to (name, dims); the name may contain ':'. Raises ConfigError."""
     name, colon, dims = text.rpartition(":")
-    if not colon or not name or not re.fullmatch(r"\d+([xX]\d+)*", dims):
+    if not colon or not name or not re.fullmatch(r"\d{1,18}([xX]\d{1,18})*", dims):
         raise ConfigError(f"{text!r} is not an input shape; write NAME:DIMS, for example input:1x3x224x224")
     return name, tuple(int(d) for d in re.split("[xX]", dims))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from onnxq.errors import ConfigError, OutputError, first_line
+from onnxq.errors import ConfigError, OutputError
 from onnxq.graph.staging import remove_leftovers, staging_file
+from onnxq.records import BadText, parse_json, read_text
 
 
 def check_writable(path: str | Path) -> Path:
@@ -66,11 +66,11 @@ def write_text(path: str | Path, text: str) -> None:
 def read_json(file: Path, what: str) -> Any:
     """The file's table. what: "a latency file", for messages. Raises ConfigError if it is missing or not JSON."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return parse_json(read_text(file))
     except OSError as err:
         raise ConfigError(f"{file}: cannot be read: {err.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as err:
-        raise ConfigError(f"{file}: not {what}: {first_line(err)}") from None
+    except BadText as err:
+        raise ConfigError(f"{file}: not {what}: {err}") from None
 
 
 def file_sha256(path: Path) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
 from onnxq.errors import ConfigError
+from onnxq.graph.name_patterns import BadPatternError, full_match
 from onnxq.numeric.formats import MAX_BITS, MIN_BITS, WeightRange, default_weight_range
+from onnxq.records import BadText, parse_json, parse_toml, read_text
 
 DEFAULT_FIRST_LAST_BITS = 8
 DEFAULT_CALIBRATION = "mse"
@@ -112,8 +112,8 @@ def check_patterns(patterns: Iterable[str], nodes: Iterable[str], where: str) ->
         if pattern in names:
             continue
         try:
-            found = any(re.fullmatch(pattern, name) for name in names)
-        except re.error as err:
+            found = any(full_match(pattern, name) for name in names)
+        except BadPatternError as err:
             what = f"{pattern!r} is neither a node's name nor a regular expression"
             raise ConfigError(f"{where}: {what}: {err}") from None
         if not found:
@@ -178,14 +178,10 @@ def _search_record(table: Mapping[str, Any], where: str) -> dict[str, Any] | Non
 
 def _read_table(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
+        table = (parse_json if file.suffix == ".json" else parse_toml)(read_text(file))
     except OSError as err:
         raise ConfigError(f"{file}: cannot be read: {err.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: not a text file") from None
-    try:
-        table = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as err:
+    except BadText as err:
         raise ConfigError(f"{file}: {err}") from None
     if not isinstance(table, dict):
         raise ConfigError(f"{file}: a table of node names is needed, not {type(table).__name__}")
@@ -224,8 +220,8 @@ def _check_bits(bits: Any, where: str) -> None:
 def _matches(pattern: str, name: str) -> bool:
     """Whether the whole name matches; a pattern that is no regular expression is only a name (check_patterns)."""
     try:
-        return re.fullmatch(pattern, name) is not None
-    except re.error:
+        return full_match(pattern, name)
+    except BadPatternError:
         return False
 
 

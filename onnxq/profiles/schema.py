@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +16,7 @@ import onnx
 from onnxq.errors import ConfigError, ProfileError
 from onnxq.graph.model import OPSET_MAX
 from onnxq.numeric.formats import MAX_BITS, MIN_BITS, QuantFormat
-from onnxq.records import BadRecord, build, suggest, toml_line
+from onnxq.records import BadRecord, BadText, build, parse_toml, read_text, suggest, toml_line
 
 OPSET_QDQ = 13  # per-channel Q/DQ
 
@@ -178,18 +177,18 @@ def load_profile(name_or_path: str | Path | Profile) -> Profile:
         hint = suggest(text, builtin_names(), "there are")
         raise ProfileError(f"no profile is called {text!r}{hint}; the name of a profile file must end in .toml")
     try:
-        return parse_profile(path.read_text(encoding="utf-8"), str(path))
+        return parse_profile(read_text(path), str(path))
     except OSError as err:
         raise ProfileError(f"{path}: cannot be read: {err.strerror}") from None
-    except UnicodeDecodeError:
-        raise ProfileError(f"{path}: not a text file") from None
+    except BadText as err:
+        raise ProfileError(f"{path}: {err}") from None
 
 
 def parse_profile(text: str, where: str) -> Profile:
     """TOML text to a Profile. Raises ProfileError, naming the file, the line and the key."""
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as err:
+        table = parse_toml(text)
+    except BadText as err:
         raise ProfileError(f"{where}: {err}") from None
     try:
         profile = build(Profile, table)

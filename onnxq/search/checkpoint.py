@@ -11,6 +11,7 @@ from typing import Any
 
 from onnxq.errors import ConfigError, InterruptedRun
 from onnxq.graph.files import write_text
+from onnxq.records import parse_json, read_text
 
 FORMAT = "onnxq-sensitivity-state-1"
 SAVE_EVERY = 10.0  # seconds between writes
@@ -56,7 +57,7 @@ class State:
 
     def _load(self, path: Path) -> None:
         try:
-            table = json.loads(path.read_text(encoding="utf-8"))
+            table = parse_json(read_text(path))
             if table["format"] != FORMAT or not isinstance(table["sections"], dict):
                 raise ValueError("another format")
         except OSError as err:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -61,7 +62,7 @@ def parse_limit(cost: str, text: str | float, baseline: Mapping[str, float]) -> 
     unit = (found.group(2) if found else "") or default
     if unit != "%" and kind == "operations":
         unit = unit.removesuffix("BOPS").removesuffix("bops")
-    if amount <= 0 or (unit != "%" and unit not in units):
+    if not 0 < amount < math.inf or (unit != "%" and unit not in units):
         known = ", ".join(u for u in ("%", *units) if u)
         raise ConfigError(f"{label}: expected a positive number with one of {known}, e.g. {option} 60%")
     if unit == "%":

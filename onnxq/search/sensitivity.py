@@ -120,7 +120,7 @@ def load_sensitivity(path: str | Path, model_sha256: str | None = None) -> Sensi
             dict(table["created"]),
         )
         _check_unique(result.layers)
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         what = f"{err.args[0]!r} is missing" if isinstance(err, KeyError) else err
         raise ConfigError(f"{file}: a damaged sensitivity file: {what}") from None
     if model_sha256 is not None:
@@ -154,7 +154,7 @@ def _parse_entry(entry: Any) -> LayerSensitivity:
 def _widths(table: Any, where: str) -> dict[int, float]:
     found = {}
     for key, value in table.items():
-        if not key.isdecimal():
+        if not key.isdecimal() or len(key) > 3:
             raise ValueError(f"{where}: {key!r} is not a width")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ValueError(f"{where}: {value!r} is not a finite number")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from onnxq.cost.activation_groups import weight_ties
 from onnxq.cost.prepared import Prepared, Source, check_bits, check_layers, prepare
 from onnxq.cost.width_costs import BASE_BITS, ModelCosts, model_costs
 from onnxq.errors import ConfigError
+from onnxq.graph.name_patterns import full_match
 from onnxq.placement.facts import end_nodes
 from onnxq.placement.settings import Override
 from onnxq.profiles.schema import Profile
@@ -277,7 +277,7 @@ def _fixed(
     group_of = {c.node: c.group for c in costs.layers}
     for pattern, bits in asked.items():
         prepared.profile.check_bits("weights", bits, f"--fix {pattern}")
-        for name in [pattern] if pattern in names else [n for n in names if re.fullmatch(pattern, n)]:
+        for name in [pattern] if pattern in names else [n for n in names if full_match(pattern, n)]:
             if pinned.setdefault(name, bits) != bits:
                 raise ConfigError(f"--fix: {name} is fixed to {pinned[name]} bits and to {bits}")
     if first_last is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from onnxq.errors import ConfigError
 from onnxq.graph.files import write_text
+from onnxq.records import parse_json, read_text
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class TimingCache:
     def read(self, key: str) -> Timed | None:
         """The measurement; None if it is missing or unreadable."""
         try:
-            table = json.loads((self.folder / f"{key}.json").read_text())
+            table = parse_json(read_text(self.folder / f"{key}.json"))
             return Timed(float(table["median"]), float(table["error"]), int(table["runs"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
