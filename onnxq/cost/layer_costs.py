@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from onnxq.cost.concrete_shapes import Shapes, concrete_shapes
-from onnxq.cost.macs import INTEGER_PRODUCTS, OPERANDS, multiply_accumulates, own_operator
+from onnxq.cost.macs import INTEGER_PRODUCTS, OPERANDS, multiply_accumulates, own_operator, packed_weight
 from onnxq.graph import marks
 from onnxq.graph.match import STANDARD_DOMAINS, input_at, is_channels_last, producer
 from onnxq.graph.protos import ELEMENT_BITS, FLOAT_TYPES
@@ -24,6 +24,7 @@ from onnxq.graph.qdq import QDQ
 from onnxq.graph.shapes import element_type
 
 FLOAT_BITS = 32
+PACKED_BIAS = 5  # input of MatMulNBits
 FLOAT_MIN = 16  # widths from this up are floating point
 
 # Operators whose constants configure them and are not part of their arithmetic.
@@ -93,19 +94,19 @@ def totals(graph: gs.Graph, costs: Iterable[LayerCost]) -> Totals:
     """Sums over the layers of a graph; constants that several layers share are counted once."""
     costs = list(costs)
     known = known_tensors(graph)
-    weights: dict[int, gs.Tensor] = {}
+    shapes = Shapes(graph)
+    weights: dict[int, int] = {}
     stored: dict[int, gs.Constant] = {}
     for _, node in walk(graph):
         if id(node) not in known:
-            weights.update((id(t), t) for t in _parameter_tensors(node, known))
+            weights.update((id(t), _elements(node, t, shapes)) for t in _parameter_tensors(node, known))
         for tensor in node.inputs:
             if isinstance(tensor, gs.Constant):
                 stored[id(tensor)] = tensor
-    shapes = Shapes(graph)
     return Totals(
         sum(c.macs or 0 for c in costs),
         sum(c.bops or 0 for c in costs),
-        sum(_count(shapes.of(t)) or 0 for t in weights.values()),
+        sum(weights.values()),
         sum(stored_bytes(t) for t in stored.values()),
         tuple(c.name for c in costs if c.macs is None),
     )
@@ -190,6 +191,9 @@ def operands(node: gs.Node, known: set[int]) -> tuple[gs.Tensor | None, gs.Tenso
         constants = [t for i in own.parameter_indices if fixed(t := input_at(node, i))]
         data = next((t for t in node.inputs if not t.is_empty() and not fixed(t)), None)
         return data, constants[0] if constants else None
+    if packed_weight(node) is not None:
+        packed = input_at(node, 1)
+        return node.inputs[0], packed if fixed(packed) else None
     found = _parameter_tensors(node, known)
     data = next((t for t in node.inputs if not t.is_empty() and not fixed(t)), None)
     return data, max(found, key=lambda t: _count(_shape(t)) or 0, default=None)
@@ -204,20 +208,22 @@ def _cost(node: gs.Node, body: str, shapes: Shapes, known: set[int]) -> LayerCos
     macs = multiply_accumulates(node, shapes)
     other = input_at(node, OPERANDS[node.op][1]) if macs and node.op in OPERANDS else None
     activation_bits = tensor_bits(data) if data is not None else None
-    weight_bits = tensor_bits(weight) if weight is not None else None
+    packed = packed_weight(node) if weight is not None else None
+    weight_bits = None if weight is None else packed.bits if packed is not None else tensor_bits(weight)
     other_bits = weight_bits or (tensor_bits(other) if other is not None else None)
     stored: dict[int, gs.Constant] = {}
     parameters = 0
     for tensor in _parameter_tensors(node, known):
-        parameters += _count(shapes.of(tensor)) or 0
+        parameters += _elements(node, tensor, shapes)
         stored.update((id(c), c) for c in _constants_behind(tensor))
-    if parameters and own_operator(node) is not None:  # the rescale's constants are what scales are in a QDQ model
+    if parameters and (packed is not None or own_operator(node) is not None):
+        # Scales, multipliers and shifts are inputs of the node itself.
         stored.update((id(t), t) for t in node.inputs if isinstance(t, gs.Constant))
     return LayerCost(
         node.name,
         node.op,
         body,
-        shapes.of(weight) if weight is not None else None,
+        None if weight is None else packed.shape if packed is not None else shapes.of(weight),
         macs,
         parameters,
         weight_bits,
@@ -238,6 +244,8 @@ def _parameter_tensors(node: gs.Node, known: set[int]) -> list[gs.Tensor]:
     own = own_operator(node)
     if own is not None:
         indices = own.parameter_indices
+    elif packed_weight(node) is not None:
+        indices = (1, PACKED_BIAS)
     elif node.op in INTEGER_PRODUCTS and node.domain in STANDARD_DOMAINS:
         indices = (OPERANDS[node.op][1], 8) if node.op == "QLinearConv" else (OPERANDS[node.op][1],)
     found: dict[int, gs.Tensor] = {}
@@ -245,9 +253,17 @@ def _parameter_tensors(node: gs.Node, known: set[int]) -> list[gs.Tensor]:
         tensor = input_at(node, index)
         if tensor is None or not (isinstance(tensor, gs.Constant) or id(tensor) in known):
             continue
-        if element_type(tensor) in FLOAT_TYPES or node.op in INTEGER_PRODUCTS or own is not None:
+        if element_type(tensor) in FLOAT_TYPES or node.op in INTEGER_PRODUCTS or own is not None or packed_weight(node):
             found[id(tensor)] = tensor
     return list(found.values())
+
+
+def _elements(node: gs.Node, tensor: gs.Tensor, shapes: Shapes) -> int:
+    """Number of values in a parameter tensor of a node."""
+    packed = packed_weight(node)
+    if packed is not None and tensor is input_at(node, 1):
+        return math.prod(packed.shape)
+    return _count(shapes.of(tensor)) or 0
 
 
 def _constants_behind(tensor: gs.Tensor) -> list[gs.Constant]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import onnx_graphsurgeon as gs
 
@@ -30,11 +31,32 @@ def own_operator(node: gs.Node) -> OperatorSpec | None:
     return OPERATORS.get(node.op) if node.domain == OWN_DOMAIN else None
 
 
+class PackedWeight(NamedTuple):
+    """Weights several to a byte in a tensor of another shape: their real shape (outputs, inputs) and width."""
+
+    shape: tuple[int, int]
+    bits: int
+
+
+def packed_weight(node: gs.Node) -> PackedWeight | None:
+    """The weight of onnxruntime's MatMulNBits (input 1); None for another node."""
+    if (node.domain, node.op) != ("com.microsoft", "MatMulNBits"):
+        return None
+    outputs, inputs, bits = (node.attrs.get(name, default) for name, default in (("N", 0), ("K", 0), ("bits", 4)))
+    if not all(isinstance(v, int) and v > 0 for v in (outputs, inputs, bits)):
+        return None
+    return PackedWeight((outputs, inputs), bits)
+
+
 def multiply_accumulates(node: gs.Node, shapes: Shapes) -> int | None:
     """Multiply-accumulates per execution; 0 for operators without matrix products, None if unknown."""
     own = own_operator(node)
     if own is not None:
         return _own_macs(node, own, shapes)
+    packed = packed_weight(node)
+    if packed is not None:
+        data = shapes.of(node.inputs[0])
+        return None if data is None else math.prod(data) * packed.shape[0]
     if node.domain not in STANDARD_DOMAINS:
         return None
     if node.op in UNCOUNTED:
@@ -85,4 +107,4 @@ def _einsum_macs(equation: str, operand_shapes: Sequence[tuple[int, ...] | None]
     return math.prod(sizes.values())
 
 
-__all__ = ["INTEGER_PRODUCTS", "OPERANDS", "multiply_accumulates", "own_operator"]
+__all__ = ["INTEGER_PRODUCTS", "OPERANDS", "PackedWeight", "multiply_accumulates", "own_operator", "packed_weight"]

@@ -60,8 +60,8 @@ class ActivationRule:
 class GraphRule:
     """Where Q/DQ goes between layers.
 
-    scheme: MQBench's graph schemes for elementwise adds. 1: adds stay in float. 2: exactly one input is quantized, the
-    shortcut; the residual convolution's output enters wide. 3: every input is quantized.
+    scheme: MQBench's graph schemes (figure 4) for elementwise adds. 1: adds stay in float. 2: exactly one input is
+    quantized, the shortcut; the residual convolution's output enters wide. 3: every input is quantized.
     concat: "float" (no Q/DQ for it), "per-input" (each input has its own scale) or "shared" (one scale for the
     inputs and the output).
     tie_passthrough: an op that only moves or selects values (pooling, reshape…) has Q/DQ on both sides with one scale;

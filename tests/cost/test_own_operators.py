@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 import onnxq
 from onnxq import demo
@@ -95,3 +97,24 @@ def test_every_parameter_is_an_input(name):
     spec = OPERATORS[name]
     assert [spec.schema.inputs[i].name for i in spec.parameter_indices] == list(spec.parameters)
     assert ("w" in [i.name for i in spec.schema.inputs]) == ("w" in spec.parameters)
+
+
+@pytest.mark.parametrize("bits", [4, 8, 2])
+def test_weights_packed_into_bytes_by_onnxruntime_count_by_their_real_shape(bits):
+    outputs, inputs, block = 24, 64, 32
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 21, "com.microsoft": 1]>
+        g (float[N,5,{inputs}] x) => (float[N,5,{outputs}] y) {{
+            [fc] y = com.microsoft.MatMulNBits<K={inputs}, N={outputs}, bits={bits}, block_size={block}>(x, b, s)
+        }}"""
+    )
+    codes = rng.integers(0, 256, (outputs, inputs // block, block * bits // 8), np.uint8)
+    scales = rng.random((outputs, inputs // block)).astype(np.float32)
+    proto.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in (("b", codes), ("s", scales)))
+    model = load(proto)
+    (cost,) = layer_costs(model.graph)
+    assert (cost.weight_shape, cost.weight_bits, cost.activation_bits) == ((outputs, inputs), bits, 32)
+    assert cost.parameters == outputs * inputs == totals(model.graph, [cost]).parameters
+    assert cost.macs == 5 * outputs * inputs
+    assert cost.size == codes.nbytes + scales.nbytes

@@ -72,7 +72,7 @@ def _ends(layers: Sequence[LayerRecord]) -> tuple[EndLayer, ...]:
 
 
 def _residual(scheme: int, adds: int) -> str:
-    """How sums of two activations are treated (MQBench's graph schemes)."""
+    """How sums of two activations are treated (MQBench's graph schemes, figure 4)."""
     if not adds:
         return "none in the model"
     return {
