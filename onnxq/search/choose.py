@@ -19,7 +19,6 @@ from onnxq.search.methods.partial import Partial
 from onnxq.search.result import SearchResult
 from onnxq.search.sensitivity import Sensitivity
 
-SPACE = ("first_last_bits", "fixed", "ties", "tie_blocks", "exclude")  # options of search_partial for make_space
 BITS = 8  # of the layers that partial quantization does not leave in float
 
 
@@ -65,12 +64,6 @@ def search_bits(
 class PartialKeywords(SampleKeywords, total=False):
     """Single options that search_partial accepts as keywords."""
 
-    first_last_bits: int | None
-    fixed: Mapping[str, int]
-    ties: Iterable[Sequence[str]]
-    tie_blocks: bool
-    exclude: Sequence[str]
-
     shapes: Mapping[str, Sequence[int]] | None
     threads: int
     batch_size: int | None
@@ -87,6 +80,11 @@ def search_partial(
     profile: str = DEFAULT_PROFILE,
     bits: int = BITS,
     calibration: str = DEFAULT_CALIBRATION,
+    first_last_bits: int | None = None,
+    fixed: Mapping[str, int] | None = None,
+    ties: Iterable[Sequence[str]] = (),
+    tie_blocks: bool = False,
+    exclude: Sequence[str] = (),
     run: RunOptions | None = None,
     reporter: Reporter | None = None,
     **keywords: Unpack[PartialKeywords],
@@ -105,7 +103,13 @@ def search_partial(
     even with every layer in float.
     """
     check_keywords("search_partial", keywords, PartialKeywords)
-    space = {k: v for k, v in keywords.items() if k in SPACE}
+    space = {
+        "first_last_bits": first_last_bits,
+        "fixed": fixed,
+        "ties": ties,
+        "tie_blocks": tie_blocks,
+        "exclude": exclude,
+    }
     inputs = SearchInputs(
         source,
         (bits,),
