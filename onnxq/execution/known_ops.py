@@ -19,19 +19,30 @@ def find_unknown(model: Model) -> frozenset[Op]:
     """The operators of the model that cannot be run; they are marked in its graph too (graph.unknown_ops).
 
     Without a library, those that onnxruntime does not declare. Where libraries may have them, or onnxruntime declares
-    them but has no kernel (a function body may serve), a session is tried. Raises OnnxqError for a library that cannot
-    be loaded.
+    them but has no kernel (a function body may serve), a session is tried. Raises ModelError for an operator of the
+    standard domain that neither ONNX nor onnxruntime declares, OnnxqError for a library that cannot be loaded.
     """
     used = {op_of(node) for graph in all_graphs(model.graph) for node in graph.nodes}
     foreign = frozenset(op for op in used if op[0] != OWN_DOMAIN and (op[0] or not onnx.defs.has(op[1])))
-    unknown = foreign - _declared() if foreign else foreign
+    unknown = foreign - runtime.declared() if foreign else foreign
     doubtful = foreign - unknown - _kernels() if foreign else foreign
+    if not runtime.libraries(model.custom_ops):
+        _require_domains(model, unknown)
     if unknown and runtime.libraries(model.custom_ops):
         unknown = _tried(model, unknown | doubtful, frozenset())
     elif doubtful:
         unknown = _tried(model, unknown | doubtful, unknown)
     mark_unknown(model.graph, unknown)
     return unknown
+
+
+def _require_domains(model: Model, unknown: frozenset[Op]) -> None:
+    for node in (n for graph in all_graphs(model.graph) for n in graph.nodes):
+        if op_of(node) in unknown and not op_of(node)[0]:
+            raise ModelError(
+                f"{model.name}: node {node.name}: {node.op} is not an operator of ONNX; those of a plug-in need a "
+                "domain of their own"
+            )
 
 
 def lost_tensors(*models: Model) -> dict[str, str]:
@@ -61,15 +72,6 @@ def _tried(model: Model, foreign: frozenset[Op], unknown: frozenset[Op]) -> froz
         else:
             return unknown
     return unknown
-
-
-@cache
-def _declared() -> frozenset[Op]:
-    try:
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
-    except ImportError:
-        return frozenset()  # nothing can be run
-    return frozenset((schema.domain, schema.name) for schema in state.get_all_operator_schema())
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,16 @@ def library_path() -> str:
     Raises OnnxqError if there is none (see onnxq.execution.library.library_path).
     """
     return str(library.library_path())
+
+
+@cache
+def declared() -> frozenset[tuple[str, str]]:
+    """(domain, name) of every operator that onnxruntime declares, also of other providers; empty without onnxruntime."""
+    try:
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+    except ImportError:
+        return frozenset()  # nothing can be run
+    return frozenset((schema.domain, schema.name) for schema in state.get_all_operator_schema())
 
 
 def _onnxruntime() -> Any:

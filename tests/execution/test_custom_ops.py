@@ -166,7 +166,6 @@ FOREIGN = {
         'n, k, s, l = EfficientNMS_TRT<plugin_version="1", background_class=-1, max_output_boxes=5, box_coding=0, '
         "score_activation=0, score_threshold=0.1, iou_threshold=0.5>(q, p)"
     ),
-    "in the standard domain": "k, o, s, l = BatchedNMSDynamic_TRT(q, p)",
     "declared for GPUs": "k = com.microsoft.BiasSplitGelu(q, v)",
 }
 
@@ -186,6 +185,12 @@ def test_operators_of_other_providers(kind: str, tmp_path: Path) -> None:
         assert len(quantized(made.model)) == 2
         made.save(tmp_path / "q.onnx")
         onnxq.lower(tmp_path / "q.onnx").save(tmp_path / "i.onnx")
+
+
+def test_an_operator_of_the_standard_domain_that_nobody_declares() -> None:
+    source = qdq.proto("g (float[N,3] x) => (float[N,3] y) <float[3,3] w> { a = MatMul(x, w) [n] y = Nope(a) }", 17)
+    with pytest.raises(ModelError, match="node n: Nope is not an operator of ONNX; those of a plug-in need a domain"):
+        onnxq.quantize(source, {"x": np.ones((4, 3), np.float32)}, profile="tensorrt")
 
 
 def test_a_declared_operator_with_a_kernel_is_known() -> None:
