@@ -135,7 +135,7 @@ def library_path() -> str:
 
 @cache
 def declared() -> frozenset[tuple[str, str]]:
-    """(domain, name) of every operator that onnxruntime declares, also of other providers; empty without onnxruntime."""
+    """(domain, name) of every operator that onnxruntime declares, also of other providers; empty without it."""
     try:
         from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ImportError:
