@@ -145,6 +145,12 @@ def dotted(path: Path) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
+def closest(name: str, known: Iterable[str]) -> str:
+    """The text "; did you mean 'x'?" for a name that does not exist, or nothing."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 def suggest(name: str, known: Iterable[str], listed: str = "known") -> str:
     """A suffix for "no such name" errors: the closest known name, or all of them."""
     names = list(known)

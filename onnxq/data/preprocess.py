@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from onnxq.data.spec import InputSpec, format_shape, suggest
+from onnxq.data.spec import InputSpec, format_shape
 from onnxq.errors import ConfigError, DataError, MissingDependencyError, printable
-from onnxq.records import BadText, parse_toml, read_text
+from onnxq.records import BadText, closest, parse_toml, read_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -140,7 +140,7 @@ class Preprocess:
         names = [spec.name for spec in inputs]
         if self.input is not None and self.input not in names:
             raise ConfigError(
-                f"preprocess: the model has no input {self.input!r}{suggest(self.input, names)};"
+                f"preprocess: the model has no input {self.input!r}{closest(self.input, names)};"
                 f" its inputs: {', '.join(names)}"
             )
         if len(inputs) != 1:
@@ -312,7 +312,7 @@ def load_preprocess(spec: str | Path | Preprocess) -> Preprocess:
     path = Path(spec)
     if path.suffix != ".toml" and not path.exists():
         raise ConfigError(
-            f"there is no preprocessing preset {str(spec)!r}{suggest(str(spec), PRESETS)} (available:"
+            f"there is no preprocessing preset {str(spec)!r}{closest(str(spec), PRESETS)} (available:"
             f" {', '.join(PRESETS)}); your own file must end in .toml"
         )
     try:
@@ -328,7 +328,7 @@ def _parse(table: dict[str, Any], path: Path) -> Preprocess:
     known = [f.name for f in dataclasses.fields(Preprocess) if f.name != "name"]
     for key in table:
         if key not in known and key != "preset":
-            hint = suggest(key, [*known, "preset"]) or f" (known: preset, {', '.join(known)})"
+            hint = closest(key, [*known, "preset"]) or f" (known: preset, {', '.join(known)})"
             raise ConfigError(f"{path}: unknown key {key!r}{hint}")
     base, values = Preprocess(), dict(table)
     preset = values.pop("preset", None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from onnxq.errors import ConfigError, DataError
+from onnxq.records import closest
 
 Shape = tuple[int | str | None, ...]
 
@@ -92,7 +93,7 @@ def apply_shapes(inputs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]
     for name, dims in shapes.items():
         if name not in known:
             raise ConfigError(
-                f"a shape is given for {name!r}, which is not an input of the model{suggest(name, known)};"
+                f"a shape is given for {name!r}, which is not an input of the model{closest(name, known)};"
                 f" its inputs: {', '.join(known)}"
             )
         shape = known[name].shape
@@ -213,12 +214,6 @@ def format_shape(dims: Sequence[int | str | None] | None) -> str:
     if dims is None:
         return "of any rank"
     return "x".join("?" if d is None else str(d) for d in dims) or "scalar"
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """The text "; did you mean 'x'?", or nothing."""
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def first_line(err: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any, TypedDict
 from onnxq.errors import ConfigError
 from onnxq.graph.name_patterns import BadPatternError, full_match
 from onnxq.numeric.formats import MAX_BITS, MIN_BITS, WeightRange, default_weight_range
-from onnxq.records import BadText, parse_json, parse_toml, read_text
+from onnxq.records import BadText, closest, parse_json, parse_toml, read_text
 
 DEFAULT_FIRST_LAST_BITS = 8
 DEFAULT_CALIBRATION = "mse"
@@ -117,7 +116,7 @@ def check_patterns(patterns: Iterable[str], nodes: Iterable[str], where: str) ->
             what = f"{pattern!r} is neither a node's name nor a regular expression"
             raise ConfigError(f"{where}: {what}: {err}") from None
         if not found:
-            raise ConfigError(f"{where}: {pattern!r} matches no node of the model{_closest(pattern, names)}")
+            raise ConfigError(f"{where}: {pattern!r} matches no node of the model{closest(pattern, names)}")
 
 
 def parse_overrides(table: Mapping[str, Any], where: str = "overrides") -> dict[str, Override]:
@@ -223,8 +222,3 @@ def _matches(pattern: str, name: str) -> bool:
         return full_match(pattern, name)
     except BadPatternError:
         return False
-
-
-def _closest(pattern: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(pattern, names, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""

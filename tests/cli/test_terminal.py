@@ -212,7 +212,7 @@ def test_listings_as_json(kit: Path) -> None:
     assert {p["name"] for p in passes} >= {"insert-qdq", "fold-constants"}
     one = json.loads(inside("passes", "insert-qdq", "--json", cwd=kit).out)
     assert {"name", "summary", "preserves_values", "about", "options"} == set(one)
-    assert {"name", "default", "type"} == set(one["options"][0])
+    assert {"name", "default", "type"} <= set(one["options"][0])
     profiles = json.loads(inside("profiles", "--json", cwd=kit).out)
     assert json.loads(inside("profiles", "tensorrt", "--json", cwd=kit).out) in profiles
     kernels = json.loads(inside("kernels", "--json", cwd=kit).out)
