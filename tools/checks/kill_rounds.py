@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -45,8 +46,10 @@ def main() -> None:
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="onnxq-kill-") as name, contextlib.chdir(name):
         rounds = Rounds(Path(name), rng)
-        for i in range(options.rounds):
-            rounds.run(AIMS[i % len(AIMS)])
+        for aim in itertools.cycle(AIMS):
+            if rounds.killed == options.rounds:
+                break
+            rounds.run(aim)
         failed = rounds.report()
     sys.exit(bool(failed))
 
@@ -58,6 +61,7 @@ class Rounds:
         self.folder, self.rng = folder, rng
         self.counts: collections.Counter[str] = collections.Counter()
         self.failures: list[str] = []
+        self.killed = 0
         (folder / "m.onnx").write_bytes(demo.model_path().read_bytes())
         model = onnx.load(folder / "m.onnx")
         onnx.save_model(
@@ -84,7 +88,8 @@ class Rounds:
         self._wait(process, aim, out, before)
         os.kill(process, signal.SIGKILL)  # not yet waited for: it cannot be another process
         killed = os.WIFSIGNALED(os.waitpid(process, 0)[1])
-        self.counts[f"killed, {aim}" if killed else "had ended before"] += 1
+        self.killed += killed
+        self.counts[f"killed, {aim}" if killed else "had ended before, not a round"] += 1
         self._check(f"{aim}, {source}, {old} to {new}", out, source, old, new)
 
     def _check(self, what: str, out: Path, source: str, old: str, new: str) -> None:
@@ -139,12 +144,12 @@ class Rounds:
         while os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             names = [p.name for p in out.iterdir()]
             if aim == "staging" and any(n.startswith(".") and (out / n).is_dir() for n in names):
-                time.sleep(self.rng.random() * 0.03)
+                time.sleep(self.rng.random() * 0.01)
                 return
             if aim in ("replacing", "card"):
                 changed = [n for n in names if not n.startswith(".") and stamp(out / n) != stamps.get(n, 0)]
                 if any(n.endswith((".data", ".card.json")) for n in changed):  # the model is replaced after them
-                    time.sleep(self.rng.random() * 0.002 * (aim == "replacing"))
+                    time.sleep(self.rng.random() * 0.0004 * (aim == "replacing"))
                     return
             if "checkpoint" in aim and (now := stamp(checkpoint)) != last:
                 last, seen = now, seen + 1
