@@ -9,7 +9,9 @@ from onnxq.passes.assign_bits import AssignBits
 from onnxq.passes.calibrate import Calibrate
 from onnxq.passes.convert_float32 import ConvertFloat32
 from onnxq.passes.convert_opset import ConvertOpset, require_convertible
+from onnxq.passes.dilated_pool_to_conv import DilatedPoolToConv
 from onnxq.passes.eliminate_identity import EliminateIdentity
+from onnxq.passes.expand_axes import ExpandAxes
 from onnxq.passes.fold_batchnorm import FoldBatchNorm
 from onnxq.passes.fold_channel_affine import FoldChannelAffine
 from onnxq.passes.fold_constants import FoldConstants
@@ -29,7 +31,7 @@ def prepare_pipeline(opset: int, fold_batchnorm: bool = True) -> tuple[Pass, ...
     """The float passes before quantization: types, opset, constants, no-ops, batch normalization."""
     fold = (FoldBatchNorm(), FoldChannelAffine(), FuseMatMulAdd()) if fold_batchnorm else ()
     tidy = (FoldConstants(), EliminateIdentity())
-    return (ConvertFloat32(), *tidy, ConvertOpset(version=opset), *tidy, *fold)
+    return (ConvertFloat32(), *tidy, ConvertOpset(version=opset), *tidy, ExpandAxes(), DilatedPoolToConv(), *fold)
 
 
 def quantize_pipeline(

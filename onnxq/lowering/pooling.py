@@ -25,7 +25,7 @@ def lower_average_pool(work: Work, node: gs.Node) -> None:
         raise RefusedError(f"it pools along {rank} axes")
     sizes = sizes_of(node.inputs[0], rank)
     windows = windows_of(node, [int(k) for k in node.attrs["kernel_shape"]], sizes)
-    counts = _counts(node, windows, [1, *sizes] if rank == 1 else sizes)
+    counts = divisors(node, windows, [1, *sizes] if rank == 1 else sizes)
     elements = windows.kernel[0] * windows.kernel[1]
     value = _summable(work, node, value, elements)
     made, how, sources = _planned(work, node, value, elements, counts)
@@ -42,7 +42,7 @@ def lower_average_pool(work: Work, node: gs.Node) -> None:
     nhwc.leave(work, written, target, rank)
 
 
-def _counts(node: gs.Node, windows: Windows, sizes: list[int | None]) -> NDArray[np.float64]:
+def divisors(node: gs.Node, windows: Windows, sizes: list[int | None]) -> NDArray[np.float64]:
     """The divisor of each window's sum: () if it is the same everywhere, else (OH, OW, 1)."""
     kernel, steps, strides, pads = windows.kernel, windows.dilations, windows.strides, windows.pads
     declared = [int(p) for p in node.attrs.get("pads") or [0] * 2 * (len(kernel) if len(sizes) == 2 else 1)]

@@ -24,6 +24,8 @@ def unfit(node: gs.Node, profile: Profile, masks: bool = False) -> Refused | Non
         return Refused("already quantized")
     if node.op in LINEAR_OPS:
         return _unfit_linear(node, profile)
+    if node.op == "AveragePool" and any(d != 1 for d in node.attrs.get("dilations") or ()):
+        return Refused("onnxruntime has no integer AveragePool with dilations")
     rule = profile.rule(node.op)
     if not all(is_float(t) for t in data if node.op in (*BINARY, "Concat")) or not is_float(data[0]):
         return Refused(f"its input is not float32 ({_dtype_name(data[0])})")

@@ -1,0 +1,85 @@
+"""Write AveragePool with dilations as a depthwise Conv, which has them in integers.
+
+onnxruntime's integer AveragePool has no dilations, and 1.31 does not load a model with the float one between Q/DQ.
+Weights of 1/k are exact in integers: all of them are the largest code.
+
+  Y = AveragePool<dilations>(X)    Y = Conv(X, 1/k)           windows hold k elements everywhere
+                                   Y = Conv(X, 1/k) · k/n     n elements in each window, where padding does not count
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.context import PassContext
+from onnxq.graph.match import Names, is_op
+from onnxq.graph.refusal import Refused, RefusedError
+from onnxq.graph.sweep import sweep
+from onnxq.pipeline import Pass, PassResult
+
+
+@dataclass(frozen=True)
+class DilatedPoolToConv(Pass):
+    """Write AveragePool with dilations as a depthwise Conv."""
+
+    name: ClassVar[str] = "dilated-pool-to-conv"
+    preserves_values: ClassVar[bool] = True
+
+    def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
+        names = Names(graph)
+        return PassResult(*sweep(graph, lambda g, node: is_dilated_pool(node) and _rewrite(g, node, names)))
+
+
+def is_dilated_pool(node: gs.Node) -> bool:
+    """Whether the node is an AveragePool whose windows have gaps."""
+    return is_op(node, "AveragePool") and any(d != 1 for d in node.attrs.get("dilations") or ())
+
+
+def _rewrite(graph: gs.Graph, node: gs.Node, names: Names) -> bool | Refused:
+    # Loaded when needed: few models have such a pool, and the room is large.
+    from onnxq.lowering.pooling import divisors
+    from onnxq.lowering.windows import sizes_of, windows_of
+
+    x, y = node.inputs[0], node.outputs[0]
+    kernel = [int(k) for k in node.attrs["kernel_shape"]]
+    rank = len(kernel)
+    if x.shape is None or not isinstance(x.shape[1], int) or x.dtype is None:
+        return Refused("it has dilations, and its number of channels is not known")
+    if node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        # onnxruntime 1.31 leaves the dilations out when it computes this padding; ONNX does not.
+        return Refused(f"it has dilations and auto_pad {node.attrs['auto_pad']}, on which runtimes disagree")
+    if rank > 2:
+        return Refused(f"it has dilations and pools along {rank} axes")
+    try:
+        sizes = sizes_of(x, rank)
+        windows = windows_of(node, kernel, sizes)
+        counts = divisors(node, windows, [1, *sizes] if rank == 1 else sizes)
+    except RefusedError as err:
+        return Refused(f"it has dilations, and {err}")
+    channels, elements = x.shape[1], int(np.prod(kernel))
+    weight = gs.Constant(
+        names.fresh(f"{node.name}_weight"), np.full((channels, 1, *kernel), 1 / elements, np.dtype(x.dtype))
+    )
+    pads = windows.pads if rank == 2 else windows.pads[1::2]
+    attrs = {
+        "group": channels,
+        "kernel_shape": kernel,
+        "strides": list(windows.strides[-rank:]),
+        "dilations": list(windows.dilations[-rank:]),
+        "pads": list(pads),
+    }
+    is_even = counts.size == 1 and float(counts.reshape(-1)[0]) == elements
+    node.op, node.attrs, node.inputs = "Conv", attrs, [x, weight]
+    if not is_even:
+        shares = elements / counts.reshape(counts.shape[:2] if counts.size > 1 else (1, 1))
+        factor = shares if rank == 2 else shares[0]
+        sums = gs.Variable(names.fresh(f"{node.name}_sums"), x.dtype, y.shape)
+        node.outputs = [sums]
+        scaled = gs.Constant(names.fresh(f"{node.name}_shares"), np.asarray(factor[None, None], np.dtype(x.dtype)))
+        after = gs.Node("Mul", names.fresh(f"{node.name}_Mul"), {}, [sums, scaled], [y])
+        graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node) + 1, after)
+    return True
