@@ -18,7 +18,16 @@ from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.element_types import fill_types
 from onnxq.graph.identity import IdentityMap
 from onnxq.graph.match import STANDARD_DOMAINS, consumers, is_constant, is_float, output_ids, producer
-from onnxq.graph.qdq import dequantizer, describe, entry, is_quantized_constant, pair, quantizers
+from onnxq.graph.qdq import (
+    dequantizer,
+    describe,
+    entry,
+    is_grid_clip,
+    is_quantize,
+    is_quantized_constant,
+    pair,
+    quantizers,
+)
 from onnxq.patterns.attention import float_softmax
 from onnxq.patterns.composites import Unit
 from onnxq.placement.facts import Facts, analyze
@@ -262,11 +271,22 @@ def _mover(node: gs.Node, to: Comparison) -> Iterator[Finding]:
 
 
 def _output(node: gs.Node, decision: Decision, to: Comparison) -> Iterator[Finding]:
-    """T3."""
+    """T3 and T7."""
     point = to.points.get(_end(to.nodes[node.name].outputs[0], to, to.facts.outputs))
+    end = _end(node.outputs[0], to, to.outputs)
+    if point is not None and to.target.graph.all_readers and quantizers(end):
+        others = [n.name for n in consumers(end) if not is_quantize(n) and not is_grid_clip(n)]
+        others += ["the graph's output"] if id(end) in to.outputs else []
+        if others:
+            problem = (
+                f"its result is read quantized, and as it is by {others[0]}: {to.target.name} wants one of the two"
+            )
+            yield to.remark(node, problem)
     if decision.action != "quantized" or point is None or not point.whole:
         return
-    if not quantizers(_end(node.outputs[0], to, to.outputs)):
+    if to.target.graph.all_readers and to.target.rule(node.op).output != "always":
+        return  # whole by T7
+    if not quantizers(end):
         problem = f"no QuantizeLinear after it: {to.target.name} then computes {node.op} in float"
         yield to.remark(node, problem)
 

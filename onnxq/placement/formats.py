@@ -1,4 +1,4 @@
-"""Number formats of layers, constants and tensors, and which tensors share a scale: rules T4 to T6 of rules.py."""
+"""Number formats of layers, constants and tensors, and which tensors share a scale: rules T4 to T7 of rules.py."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def points(found: Demand, job: Job, roles: Roles) -> list[Point]:
                 fmt,
                 nonnegative,
                 tuple(found.edges[tensor]),
-                tensor in found.whole,
+                tensor in found.whole or _has_all_readers(tensor, job),
                 name,
                 sources or (tensor.name,),
             )
@@ -109,6 +109,11 @@ def _layer_plan(node: gs.Node, job: Job, roles: Roles) -> LayerPlan:
 def _is_stacked(node: gs.Node, weight: gs.Tensor) -> bool:
     """Whether the weight is a stack of matrices, which has one scale."""
     return node.op == "MatMul" and len(weight.shape) > 2
+
+
+def _has_all_readers(tensor: gs.Tensor, job: Job) -> bool:
+    """T7; not for an input of the graph that is an output too, which has no place for Q/DQ."""
+    return job.profile.graph.all_readers and (producer(tensor) is not None or id(tensor) not in job.facts.outputs)
 
 
 def _groups(found: Demand) -> list[tuple[str, list[gs.Tensor]]]:

@@ -22,7 +22,7 @@ N12 ACTIVATION   what runs inside the layer upstream is fused with it (fusion.py
 N13 UNUSED       what moves values is left in float where nothing downstream is quantized (demand.py)
 N14 BODY         nodes in the bodies of If, Loop and Scan are left in float: their tensors cannot be observed
 
-Which tensors (demand.py; formats.py for T5 and T6):
+Which tensors (demand.py; formats.py for T5 to T7):
 
 T1  Every data input of a quantized node is a quantized edge: its tensor gets Q/DQ, this reader reads the result.
 T2  An elementwise sum of two activations follows the profile's graph scheme: 1 none, 2 exactly one input, 3 all. Under
@@ -35,6 +35,8 @@ T4  A passthrough whose output must be quantized passes the demand to its input,
     profile ties passthroughs. Concat likewise: "shared" ties, "per-input" does not.
 T5  A tensor is quantized once: the widest width among its readers, one scale, one Q/DQ.
 T6  What lies upstream of the first or downstream of the last layer has the width of the ends, like those layers.
+T7  Where the profile says all_readers, every reader of a quantized tensor reads the dequantized one,
+    and a graph output is that too.
 """
 
 from __future__ import annotations

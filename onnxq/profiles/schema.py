@@ -66,6 +66,7 @@ class GraphRule:
     inputs and the output).
     tie_passthrough: an op that only moves or selects values (pooling, reshape…) has Q/DQ on both sides with one scale;
     otherwise only where its consumer needs it.
+    all_readers: a quantized tensor is dequantized for every reader, float operators and graph outputs too.
     fold_batchnorm: batch normalizations are folded into layers before quantizing.
     fused_activations: run inside the upstream layer, so no Q/DQ in between. fused_after: those layers.
     absorb_activations: a Relu or Clip is dropped where the following QuantizeLinear saturates identically.
@@ -77,6 +78,7 @@ class GraphRule:
     scheme: Literal[1, 2, 3]
     concat: Literal["float", "per-input", "shared"] = "per-input"
     tie_passthrough: bool = False
+    all_readers: bool = False
     fold_batchnorm: bool = True
     fused_activations: tuple[str, ...] = ("Relu", "Clip")
     fused_after: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sum")

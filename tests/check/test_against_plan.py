@@ -1,5 +1,7 @@
 """Findings where Q/DQ stands elsewhere than would be planned for the model without its Q/DQ."""
 
+import dataclasses
+
 import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
@@ -173,3 +175,15 @@ def test_masks_and_positions_with_qdq() -> None:
     only(
         check(qdq.model(text), "qnn"), "remark", "neg", "it computes a mask or positions from integers: Q/DQ only costs"
     )
+
+
+MIXED = """g (float[N,4,H,W] x) => (float[N,4,H,W] y) <float[4,4,1,1] w, float[4,4,1,1] v>
+    { [c] c = Conv(x, w) [s] s = Sigmoid(c) [m] m = Mul(c, s) [add] a = Add(c, m) [d] y = Conv(a, v) }"""
+
+
+def test_a_tensor_read_quantized_and_as_it_is():
+    # OpenVINO computes that incorrectly with free sizes.
+    assert not [f for f in check(quantized("openvino", MIXED), "openvino") if "one of the two" in f.problem]
+    target = load_profile("openvino")
+    mixed = dataclasses.replace(target, graph=dataclasses.replace(target.graph, all_readers=False))
+    only(check(quantized(mixed, MIXED), "openvino"), "remark", "c", "is read quantized, and as it is by")
