@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -23,8 +23,9 @@ from onnxq.data.source import DataSource, input_specs, open_data
 from onnxq.errors import ConfigError, ModelError
 from onnxq.execution import save
 from onnxq.graph import files
-from onnxq.graph.model import Model, load, to_proto
+from onnxq.graph.model import Model, copy_of, load, to_proto
 from onnxq.graph.walk import all_graphs
+from onnxq.measure.proof import ProofKeywords, ProofOptions, Subject, proven
 from onnxq.placement.plan import Placement
 from onnxq.placement.settings import (
     DEFAULT_FIRST_LAST_BITS,
@@ -72,7 +73,7 @@ class Quantized:
         return result
 
 
-class QuantizeKeywords(SettingsKeywords, DataKeywords, RunKeywords, ReporterKeywords, total=False):
+class QuantizeKeywords(SettingsKeywords, DataKeywords, RunKeywords, ReporterKeywords, ProofKeywords, total=False):
     """Options that quantize accepts as keywords."""
 
 
@@ -85,6 +86,7 @@ def quantize(
     statistics: Statistics | str | Path | None = None,
     run: RunOptions | None = None,
     reporter: Reporter | None = None,
+    proving: ProofOptions | None = None,
     requantize: bool = False,
     qdq: bool = False,
     verify: bool = False,
@@ -99,7 +101,8 @@ def quantize(
     exclusions. statistics: of an earlier calibration, instead of data. run: threads, batch size and the file to resume
     from. reporter: callbacks for reports. requantize: strip existing Q/DQ first. qdq: stop at the QDQ model even if the
     profile produces an integer-only one. verify: check every value-preserving pass on inputs.
-    save_after: (pass name, path): save the model after that pass as well.
+    save_after: (pass name, path): save the model after that pass as well. proving: how the product is proven, which
+    runs it on a few samples as its target will (onnxq.measure.proof); findings are said, and in the card.
 
     Any field of these objects can be given as a keyword instead, which overrides the object:
     * of QuantSettings: weight_bits and activation_bits (2 to 8; None uses the profile's), first_last_bits (of the
@@ -112,13 +115,17 @@ def quantize(
     * of RunOptions: threads, batch_size, resume, custom_ops (libraries of operators; what depends on an operator that
       is in none of them stays in float).
     * of Reporter: say, on_report, progress.
-    Raises an OnnxqError that describes the problem.
+    * of ProofOptions: proof ("quick", "full" or "none"), strict (findings are errors), min_sqnr (in dB, of every float
+      output; less is an error).
+    Raises ProofError for a product that fails its proof if it must not, and otherwise an OnnxqError that describes the
+    problem.
     """
     started = time.perf_counter()
     check_keywords("quantize", keywords, QuantizeKeywords)
     samples_from = data_options(data, keywords)
     run = refined(run or RunOptions(), keywords)
     reporter = refined(reporter or Reporter(), keywords)
+    proving = refined(proving or ProofOptions(), keywords)
     model = load(source, run.custom_ops)
     target = load_profile(profile)
     settings, record = _settings(model, target, settings or QuantSettings(), keywords)
@@ -132,6 +139,7 @@ def quantize(
         reporter.say(note)
     shapes = samples_from.shapes
     before = describe_float(model, shapes)
+    reference = copy_of(model) if proving.proof != "none" else None
     passes = quantize_pipeline(target, settings, profile, strip=requantize)
     if target.graph.lowered and not qdq:
         require_convertible(model.graph, OPSET)  # what lowering needs: better refused before calibration than after it
@@ -150,12 +158,19 @@ def quantize(
         Effort(time.perf_counter() - started, peak_memory(), run.threads),
     )
     embed(model, card)
+    subject = Subject(reference, model, runtime=target.runtime) if reference is not None else None
     if target.graph.lowered and not qdq:
         from onnxq.lowered import lower
 
-        found = lower(model, verify=verify, reporter=reporter, card=card)
+        wide = copy_of(model) if reference is not None else None
+        found = lower(model, verify=verify, reporter=reporter, card=card, proof="none")
         card = found.card or card
         reports = [*reports, *found.reports]
+        if subject is not None:
+            subject = replace(subject, qdq=wide, integer_only=not found.inside())
+    if subject is not None:
+        card = card.with_proof(proven(subject, samples, proving, reporter))
+        embed(model, card)
     return Quantized(model, card, ctx.statistics, reports)
 
 

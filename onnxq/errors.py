@@ -50,6 +50,12 @@ class InterruptedRun(OnnxqError):
     exit_code = 130
 
 
+class ProofError(OnnxqError):
+    """A product that does not compute what it should; the message names the first finding of its proof."""
+
+    exit_code = 3
+
+
 class MissingDependencyError(OnnxqError):
     """An optional package is not installed; the message names the extra."""
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -22,10 +22,11 @@ from onnxq.errors import ConfigError, ModelError
 from onnxq.execution import save
 from onnxq.graph import files, marks
 from onnxq.graph.match import MatchFailure
-from onnxq.graph.model import Libraries, Model, load, to_proto
+from onnxq.graph.model import Libraries, Model, copy_of, load, to_proto
 from onnxq.graph.qdq import has_qdq
 from onnxq.graph.shapes import infer
 from onnxq.graph.walk import all_graphs
+from onnxq.measure.proof import Proof, ProofKeywords, ProofOptions, Subject, proven
 from onnxq.numeric.dyadic import Form
 from onnxq.operators import DOMAIN
 from onnxq.recipes import lower_pipeline
@@ -40,13 +41,15 @@ class Lowered:
     """An integer-only model, or one with islands of float operators.
 
     reports: one per pass. islands: nodes that stayed in float, each with its reason, including those upstream and
-    downstream of the integer part. card: that of the QDQ model, updated; None without one.
+    downstream of the integer part. card: that of the QDQ model, updated; None without one. proof: against the QDQ
+    model; None without one.
     """
 
     graph_model: Model
     reports: list[PassReport] = field(default_factory=list)
     islands: tuple[MatchFailure, ...] = ()
     card: Card | None = None
+    proof: Proof | None = None
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -78,8 +81,8 @@ class Lowered:
         save.save(self.graph_model, target, beside=beside)
 
 
-class LowerKeywords(TypedDict, total=False):
-    """Fields of Reporter that lower accepts as keywords."""
+class LowerKeywords(ProofKeywords, total=False):
+    """Fields of Reporter and ProofOptions that lower accepts as keywords."""
 
     say: Callable[[str], None]
     on_report: Callable[[PassReport], None] | None
@@ -94,6 +97,7 @@ def lower(
     reporter: Reporter | None = None,
     card: Card | None = None,
     custom_ops: Libraries = (),
+    proving: ProofOptions | None = None,
     **keywords: Unpack[LowerKeywords],
 ) -> Lowered:
     """Lower a QDQ model, made by onnxq or another tool, to integer operators.
@@ -103,11 +107,14 @@ def lower(
     {name: dims}: means and products need the length of their sums. verify: check that the passes after lower-dyadic
     preserve every value. reporter: callbacks for reports; say and on_report are also keywords. card: of the QDQ model;
     None takes the one in it or next to it. custom_ops: libraries of operators that the model needs. What cannot be
-    lowered stays in float, with the reason in `islands`.
-    Raises ModelError for a model that is not QDQ, and ConfigError for an unknown form.
+    lowered stays in float, with the reason in `islands`. proving: how the result is proven, against the QDQ model on
+    random samples (onnxq.measure.proof); proof, strict and min_sqnr are also keywords.
+    Raises ProofError for a result that fails its proof if it must not, ModelError for a model that is not QDQ, and
+    ConfigError for an unknown form.
     """
     check_keywords("lower", keywords, LowerKeywords)
     reporter = refined(reporter or Reporter(), keywords)
+    proving = refined(proving or ProofOptions(), keywords)
     if rescale not in FORMS:
         raise ConfigError(f"rescale {rescale!r} is not one of {', '.join(FORMS)}")
     model = load(source, custom_ops)
@@ -115,15 +122,21 @@ def lower(
     _fix_shapes(model, shapes or {})
     for note in model.notes:
         reporter.say(note)
+    reference = copy_of(model) if proving.proof != "none" else None
     passes = lower_pipeline(rescale)
     reports = pipeline.run(model, passes, PassContext(model, reporter=reporter), verify=verify)
     islands = next(r.skipped for r in reports if r.text.startswith("lower-dyadic"))
     lowered = Lowered(model, reports, islands)
+    if reference is not None:
+        subject = Subject(reference, model, what="QDQ model", integer_only=not lowered.inside())
+        lowered.proof = proven(subject, None, proving, reporter)
     card = card or find_card(model)
     if card is not None:
         lowered.card = with_lowering(
             card, model, passes, reports, lowered.operators, lowered.rescales, lowered.inside()
         )
+        if lowered.proof is not None:
+            lowered.card = lowered.card.with_proof(lowered.proof)
         embed(model, lowered.card)
     return lowered
 

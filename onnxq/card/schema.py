@@ -23,6 +23,7 @@ from onnxq.card.parts import (
     SearchRecord,
 )
 from onnxq.errors import ModelError
+from onnxq.measure.proof.record import Proof
 from onnxq.records import BadRecord, BadText, build, parse_json, plain
 
 SCHEMA = 1
@@ -34,7 +35,8 @@ class CardData:
 
     versions: {package: version}. pipeline: the passes in text form. widened_biases: {layer: channels whose weight scale
     was widened to fit the bias}. lowering: only for a model lowered to integer operators. search: only if a search
-    chose the widths. evaluation: None until the model is evaluated. schema: version of this format.
+    chose the widths. evaluation: None until the model is evaluated. proof: None without one. schema: version of
+    this format.
     """
 
     versions: dict[str, str]
@@ -53,6 +55,7 @@ class CardData:
     lowering: Lowering | None = None
     search: SearchRecord | None = None
     evaluation: dict[str, Any] | None = None
+    proof: Proof | None = None
     schema: int = field(default=SCHEMA)
 
     @property
@@ -63,6 +66,10 @@ class CardData:
     def with_evaluation(self, evaluation: dict[str, Any] | None) -> Self:
         """The card with the results of an evaluation (JSON types, such as Evaluation.to_dict())."""
         return dataclasses.replace(self, evaluation=evaluation)
+
+    def with_proof(self, proof: Proof) -> Self:
+        """The card with a proof."""
+        return dataclasses.replace(self, proof=proof)
 
     def without_measurements(self) -> Self:
         """The card as it is embedded in a model: without times, memory and threads (onnxq.card.measured)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,8 @@ def session(
     optimized: str | Path | None = None,
     kernels: bool = True,
     custom_ops: Libraries = (),
+    disabled: Sequence[str] = (),
+    entries: Mapping[str, str] | None = None,
     name: str | None = None,
 ) -> ort.InferenceSession:
     """An onnxruntime session, with the kernel library registered if there is one.
@@ -78,7 +81,8 @@ def session(
     profile: write onnxruntime's profile, under this prefix if a string; `session.end_profiling()` returns the file.
     optimized: write the executed graph to this path, its weights next to it (`.weights`), without its functions.
     kernels: False leaves the library out, so that operators of com.onnxq run on their function bodies.
-    custom_ops: further libraries of operators to register. name: of the model in messages, instead of its path.
+    custom_ops: further libraries of operators to register. disabled: names of optimizers to switch off. entries:
+    session entries of onnxruntime, {key: value}. name: of the model in messages, instead of its path.
 
     Raises ModelError if onnxruntime rejects the model (UnknownOperatorError for an operator that is not registered),
     OnnxqError for a library that cannot be loaded, ConfigError for an unknown provider or level, and
@@ -96,25 +100,30 @@ def session(
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
         options.add_session_config_entry(WEIGHTS_ENTRY, f"{Path(optimized).name}.weights")  # 2 GiB limit
+    for key, value in (entries or {}).items():
+        options.add_session_config_entry(key, value)
     if kernels and library.has_library():
         _register(options, library.library_path(), "the kernel library, reinstall onnxq")
     for extra in libraries(custom_ops):
         if not Path(extra).is_file():
             raise ConfigError(f"{extra}: no such file (a library of operators)")
         _register(options, extra, f"{extra}, which must be a library of onnxruntime operators")
-    providers = [_provider(provider, ort.get_available_providers())]
+    how = {
+        "providers": [_provider(provider, ort.get_available_providers())],
+        "disabled_optimizers": list(disabled),
+    }
 
     if isinstance(model, onnx.ModelProto):
         if model.ByteSize() > PROTO_LIMIT:
-            return _large_session(model, options, providers, name or "model")
-        return _open(model.SerializeToString(), name or "model", options, providers)
+            return _large_session(model, options, how, name or "model")
+        return _open(model.SerializeToString(), name or "model", options, how)
     if isinstance(model, bytes):
-        return _open(model, name or "model", options, providers)
+        return _open(model, name or "model", options, how)
     path = Path(model)
     if not path.is_file():
         raise ModelError(f"{path}: {'this is a folder, not a model' if path.is_dir() else 'no such file'}")
     native = native_path(path)
-    return _open(_contents(path) if native is None else native, name or str(path), options, providers)
+    return _open(_contents(path) if native is None else native, name or str(path), options, how)
 
 
 def _contents(path: Path) -> bytes:
@@ -190,11 +199,11 @@ def _register(options: ort.SessionOptions, path: str | Path, what: str) -> None:
         raise OnnxqError(f"onnxruntime cannot load {what}: {_first_line(err)}") from err
 
 
-def _open(source: str | bytes, where: str, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
+def _open(source: str | bytes, where: str, options: ort.SessionOptions, how: dict[str, Any]) -> ort.InferenceSession:
     import onnxruntime as ort
 
     try:
-        return ort.InferenceSession(source, options, providers=providers)
+        return ort.InferenceSession(source, options, **how)
     except Exception as err:  # onnxruntime's own classes derive straight from Exception
         reason = _first_line(err).replace(str(source), where) if isinstance(source, str) else _first_line(err)
         unknown = NOT_REGISTERED.search(reason)
@@ -208,7 +217,7 @@ def _open(source: str | bytes, where: str, options: ort.SessionOptions, provider
 
 
 def _large_session(
-    model: onnx.ModelProto, options: ort.SessionOptions, providers: list[str], where: str
+    model: onnx.ModelProto, options: ort.SessionOptions, how: dict[str, Any], where: str
 ) -> ort.InferenceSession:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)  # saving with external data strips the weights from the message
@@ -216,7 +225,7 @@ def _large_session(
         path = Path(folder, "model.onnx")
         onnx.save_model(copy, str(path), save_as_external_data=True, location="weights.bin")
         del copy
-        return _open(str(path), where, options, providers)
+        return _open(str(path), where, options, how)
 
 
 def _first_line(err: BaseException) -> str:

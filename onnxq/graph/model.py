@@ -149,6 +149,13 @@ def _read(source: str | Path | bytes | onnx.ModelProto) -> Model:
     return from_proto(proto, path=path, sha256=hashlib.sha256(raw).hexdigest())
 
 
+def copy_of(model: Model) -> Model:
+    """A model that stays as it is while the passes edit this one; weights in external files stay there."""
+    copy = from_proto(to_proto(model), path=model.path)
+    copy.custom_ops = model.custom_ops
+    return copy
+
+
 def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "") -> Model:
     """A Model from a ModelProto; see load. The proto is not modified. Raises ModelError."""
     where = str(path) if path else "model"

@@ -9,6 +9,7 @@ and errors do not propagate.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,15 @@ def optimization_consistency(
     threads: int = 0,
     level: str = "all",
     custom_ops: Libraries = (),
+    disabled: Sequence[str] = (),
+    entries: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> list[LayerConsistency]:
     """Every quantized layer at ORT_DISABLE_ALL against another optimization level, on the same integers; worst first.
 
     model: a QDQ model. data: an open DataSource, or anything open_data accepts. samples: number to use, None for all.
     level: of onnxq.execution.runtime.LEVELS. custom_ops: libraries of operators that the model needs.
+    disabled, entries: optimizers to switch off and session entries of the optimized session (see runtime.session).
     Raises ConfigError for a model without QuantizeLinear, DataError without samples.
     """
     tested = load(model, custom_ops)
@@ -86,7 +90,9 @@ def optimization_consistency(
     done = 0
     with (
         observed_session(tested, expected_names, threads=threads, optimize=False) as plain,
-        variant_session(proto, tested, threads=threads, optimize=level) as optimized,
+        variant_session(
+            proto, tested, threads=threads, optimize=level, disabled=disabled, entries=entries
+        ) as optimized,
     ):
         for batch in itertools.islice(batches(source, inputs, 1), samples):
             expected = dict(zip(expected_names, run_batch(plain, expected_names, batch), strict=True))

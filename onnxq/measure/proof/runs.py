@@ -1,0 +1,104 @@
+"""The ways to run a product for its proof: onnxruntime at a level, with kernels or function bodies, or OpenVINO."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+
+from onnxq.data.source import Batch
+from onnxq.errors import OnnxqError, first_line
+from onnxq.execution import library
+from onnxq.execution.inner_tensors import run_session
+from onnxq.execution.sessions import variant_session
+from onnxq.graph.model import Model
+from onnxq.graph.protos import OWN_DOMAIN
+from onnxq.measure.proof.outputs import Ran
+
+UNOPTIMIZED, OPTIMIZED = "unoptimized", "onnxruntime"
+KERNELS, BODIES, OPENVINO = "kernels", "function bodies", "OpenVINO"
+# onnxruntime's mode in which int8 products are exact on every CPU.
+EXACT = {"session.x64quantprecision": "1"}
+
+Runner = Callable[[onnx.ModelProto, Sequence[Batch]], Ran]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to run a model. level, kernels: of runtime.session. disabled: optimizers that are switched off.
+
+    entries: session entries of onnxruntime. openvino: OpenVINO runs it instead.
+    """
+
+    name: str
+    level: str = "all"
+    kernels: bool = True
+    disabled: tuple[str, ...] = ()
+    entries: Mapping[str, str] | None = None
+    openvino: bool = False
+
+    def without(self, optimizers: Sequence[str]) -> Way:
+        """The same way without these optimizers."""
+        return replace(self, disabled=(*self.disabled, *optimizers))
+
+
+PLAIN = Way(UNOPTIMIZED, "none")
+
+
+def ways(product: Model, runtime_name: str, full: bool) -> tuple[Way, ...]:
+    """How a target runs this product, as far as this machine can. runtime_name: of the profile, "none" without one.
+
+    full: also the runtimes that are not the target's.
+    """
+    if any(n.domain == OWN_DOMAIN for n in product.graph.nodes):
+        return (*([Way(KERNELS)] if library.has_library() else []), Way(BODIES, kernels=False))
+    found = [Way(OPTIMIZED)] if runtime_name != "none" or full else []
+    if (runtime_name == "openvino" or full) and importlib.util.find_spec("openvino") is not None:
+        found.append(Way(OPENVINO, openvino=True))
+    return tuple(found)
+
+
+def run(proto: onnx.ModelProto, of: Model, batches: Sequence[Batch], way: Way) -> Ran:
+    """The outputs of a model, or of a part of it, on some batches. of: the model whose folder has the weights.
+
+    One thread, so that the figures are the same on every machine of a kind.
+    """
+    try:
+        return _openvino(proto, batches) if way.openvino else _onnxruntime(proto, of, batches, way)
+    except OnnxqError as err:
+        return Ran(failed=str(err).removeprefix("model: "))
+    except Exception as err:  # the runtimes' own classes derive straight from Exception
+        return Ran(failed=first_line(err))
+
+
+def _onnxruntime(proto: onnx.ModelProto, of: Model, batches: Sequence[Batch], way: Way) -> Ran:
+    how = {"optimize": way.level, "kernels": way.kernels, "disabled": way.disabled, "entries": way.entries}
+    with variant_session(proto, of, threads=1, **how) as session:
+        inputs = {i.name for i in session.get_inputs()}
+        names = [o.name for o in session.get_outputs()]
+        found: dict[str, list[Any]] = {name: [] for name in names}
+        for batch in batches:
+            feeds = {name: array for name, array in batch.feeds.items() if name in inputs}
+            for name, value in zip(names, run_session(session, names, feeds), strict=True):
+                found[name].append(value)
+    return Ran(found)
+
+
+def _openvino(proto: onnx.ModelProto, batches: Sequence[Batch]) -> Ran:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(proto.SerializeToString())
+    inputs = {name for i in model.inputs for name in i.names}
+    config = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(model, "CPU", config).create_infer_request()
+    names = [o.name for o in proto.graph.output]
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    for batch in batches:
+        result = request.infer({name: array for name, array in batch.feeds.items() if name in inputs})
+        for index, name in enumerate(names):
+            found[name].append(result[index].copy())
+    return Ran(found)
