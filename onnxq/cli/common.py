@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onnxq.data.options import DataOptions, RunOptions
     from onnxq.data.source import DataSource
     from onnxq.graph.model import Model
+    from onnxq.measure.proof.record import ProofOptions
     from onnxq.reporting import Progress, Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -82,6 +83,34 @@ def weight_range_option(command: F) -> F:
         help=f"Range chooser of the weights.  [default: {DEFAULT_WEIGHT_RANGE}]",
     )
     return option(command)
+
+
+def proof_options(command: F) -> F:
+    """--proof, --strict and --min-sqnr."""
+    for option in reversed(
+        (
+            click.option(
+                "--proof",
+                type=click.Choice(["none", "quick", "full"]),
+                default="quick",
+                show_default=True,
+                help="Run the product before it is written: on a few samples, or on all in every runtime here.",
+            ),
+            click.option("--strict", is_flag=True, help="Findings of the proof are errors (exit code 3)."),
+            click.option(
+                "--min-sqnr", type=float, metavar="DB", help="Least SQNR of every float output; less is an error."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def proving_of(options: Mapping[str, Any]) -> ProofOptions:
+    """The options of proof_options as an object."""
+    from onnxq.measure.proof.record import ProofOptions
+
+    return ProofOptions(options["proof"], options["strict"], options["min_sqnr"])
 
 
 def samples_of(options: Mapping[str, Any]) -> DataOptions:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from onnxq.cli.common import custom_ops_option, output_path, reporter
+from onnxq.cli.common import custom_ops_option, output_path, proof_options, proving_of, reporter
 from onnxq.cli.guard import OUTPUT_MODEL, Command
 from onnxq.cli.terminal import out
 from onnxq.cli.values import parse_shapes
@@ -22,12 +24,16 @@ from onnxq.cli.values import parse_shapes
 )
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Fix the shape of an input.")
 @click.option("--verify", is_flag=True, help="Check on inputs that the passes after lowering preserve all values.")
+@proof_options
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @custom_ops_option
-def command(model: str, output: str, rescale: str, shapes: tuple[str, ...], verify: bool, quiet: bool) -> None:
+def command(
+    model: str, output: str, rescale: str, shapes: tuple[str, ...], verify: bool, quiet: bool, **proof: Any
+) -> None:
     """Lower MODEL, a QDQ model from any tool, to integer-only form: no float operator between the first Q and last DQ.
 
-    Operators that cannot be lowered stay in float and are listed with the reason; the exit code is still 0.
+    Operators that cannot be lowered stay in float and are listed with the reason; the exit code is still 0. The result
+    is proven against MODEL on random samples.
     """
     from onnxq.card import card_path
     from onnxq.lowered import lower
@@ -40,6 +46,7 @@ def command(model: str, output: str, rescale: str, shapes: tuple[str, ...], veri
         shapes=parse_shapes(shapes),
         verify=verify,
         reporter=reporter(quiet=quiet),
+        proving=proving_of(proof),
     )
     lowered.save(target)
     if not quiet:

@@ -14,6 +14,8 @@ from onnxq.cli.common import (
     open_source,
     output_path,
     progress,
+    proof_options,
+    proving_of,
     reporter,
     run_of,
     samples_of,
@@ -54,6 +56,7 @@ from onnxq.errors import InterruptedRun
     "--qdq", is_flag=True, help="Stop at the QDQ model, with profiles that continue to an integer-only model."
 )
 @click.option("--verify", is_flag=True, help="Check every value-preserving pass on inputs.")
+@proof_options
 @click.option("--save-after", type=OUTPUT, metavar="PASS=FILE", help="Also save the model after this pass.")
 @click.option("--eval-data", help="Labelled or unlabelled samples for accuracy and agreement in the card.")
 @click.option("--synthetic", is_flag=True, help="For the card: the samples are synthetic, not recorded.")
@@ -76,6 +79,7 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
     from onnxq.graph.model import load
     from onnxq.placement.settings import QuantSettings
 
+    proving = proving_of(options)
     target = output_path(output)
     output_path(str(card_path(target)))
     source = load(model)
@@ -105,6 +109,7 @@ def command(model: str, output: str, quiet: bool, **options: Any) -> None:
             qdq=options["qdq"],
             verify=options["verify"],
             save_after=save_after(options["save_after"]),
+            proving=proving,
         )
     if evaluation is not None:
         with progress("evaluating") as bar:

@@ -9,8 +9,9 @@ from onnxq.card import units
 from onnxq.card.parts import Lowering, NumberFormat, SearchRecord, WidthCount
 from onnxq.card.render.phrases import change, data_text, evaluation_rows, inline
 from onnxq.card.schema import CardData
+from onnxq.measure.proof.record import Proof, ProofOutput, ProofRun
 
-MAX_SHAPES = 4
+MAX_SHAPES = MAX_OUTPUTS = 4
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ def sections(card: CardData) -> list[Section]:
         _operations(card),
         _precision(card),
         *([_lowering(card.lowering)] if card.lowering is not None else []),
+        *([_proof(card.proof)] if card.proof is not None else []),
         _resources(card),
         _provenance(card),
     ]
@@ -174,6 +176,32 @@ def _lowering(lowering: Lowering) -> Section:
         ("float operators between integers", islands or "none"),
     ]
     return Section("Integer-only form", tuple(rows))
+
+
+def _proof(proof: Proof) -> Section:
+    what = f"{proof.samples} {'RANDOM ' if proof.random else ''}sample(s), {proof.level}, against the {proof.reference}"
+    rows = [("compared", what), *((run.name, _proof_run(run)) for run in proof.runs)]
+    rows += [("FINDING", finding.text) for finding in proof.findings]
+    if proof.runs and not proof.findings:
+        rows.append(("findings", f"none (every output has at least {proof.floor_db:g} dB)"))
+    rows += [("note", note) for note in proof.notes]
+    return Section("Proof", tuple(rows), marked=("FINDING",))
+
+
+def _proof_run(run: ProofRun) -> str:
+    if run.failed:
+        return f"does not run: {run.failed}"
+    shown = [f"{o.name} {_proof_output(o)}" for o in run.outputs[:MAX_OUTPUTS]]
+    more = f" and {len(run.outputs) - MAX_OUTPUTS} more" if len(run.outputs) > MAX_OUTPUTS else ""
+    return ", ".join(shown) + more
+
+
+def _proof_output(output: ProofOutput) -> str:
+    if not output.compared:
+        return "not comparable"
+    if output.sqnr_db is not None:
+        return f"{output.sqnr_db:.1f} dB"
+    return "equal" if output.equal == 1.0 else f"{100 * output.equal:.1f} % equal"
 
 
 def _resources(card: CardData) -> Section:

@@ -25,9 +25,9 @@ from onnxq.reporting import Reporter
 
 SATURATES = (
     "this CPU has no VNNI instructions, so that {runtime} adds products of uint8 and int8 in 16 bits, which saturate; "
-    "weights of 7 bits cannot{entry}"
+    "with weights of 7 bits (--weight-bits 7 --first-last-bits 7) they do not{entry}"
 )
-ENTRY = ", nor can 8 bits with onnxruntime's session option session.x64quantprecision=1"
+ENTRY = ", nor with onnxruntime's session option session.x64quantprecision=1"
 VNNI = ("avx512vnni", "avx512_vnni", "avxvnni", "avx_vnni")
 
 
@@ -124,12 +124,15 @@ class _Prover:
             findings = [self._refused(PLAIN, plain)]
             return _noted(proof, *self.notes, runs=runs, findings=findings)
         findings = [*self._against_reference(PLAIN, apart), *self._lost()]
+        refused: set[str] = set()
         for way in target:
             found = self._run(way)
             other = judge.distances(self.reference, found)
             runs.append(judge.as_run(way.name, found, other))
             if found.failed:
-                findings.append(self._refused(way, found))
+                if found.failed not in refused:  # kernels and function bodies fail alike
+                    findings.append(self._refused(way, found))
+                refused.add(found.failed)
                 continue
             between = judge.distances(plain, found)
             different = list(self._differs(way, list(judge.differing_outputs(apart, other, between, self._exact(way)))))
@@ -157,9 +160,9 @@ class _Prover:
             if way.level == "none" or way.openvino
             else culprit(lambda off: bool(run(to_proto(product), product, batches, way.without(off)).failed)) or ""
         )
-        text = f"{_runtime(way)} does not run it: {found.failed}"
-        text += f"; node {node} is the first" if node else ""
-        text += f"; without its optimizer {cause} it does" if cause else ""
+        text = f"{_runtime(way)} does not run the product: {found.failed}"
+        text += f"; already the part up to node {node} fails" if node else ""
+        text += f"; without onnxruntime's optimizer {cause} it runs" if cause else ""
         return ProofFinding("refused", way.name, "", node, cause, text)
 
     def _against_reference(self, way: Way, apart: judge.Distances) -> Iterator[ProofFinding]:

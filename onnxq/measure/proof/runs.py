@@ -13,6 +13,7 @@ from onnxq.data.source import Batch
 from onnxq.errors import OnnxqError, first_line
 from onnxq.execution import library
 from onnxq.execution.inner_tensors import run_session
+from onnxq.execution.runtime import ORIGIN
 from onnxq.execution.sessions import variant_session
 from onnxq.graph.model import Model
 from onnxq.graph.protos import OWN_DOMAIN
@@ -71,7 +72,7 @@ def run(proto: onnx.ModelProto, of: Model, batches: Sequence[Batch], way: Way) -
     except OnnxqError as err:
         return Ran(failed=str(err).removeprefix("model: "))
     except Exception as err:  # the runtimes' own classes derive straight from Exception
-        return Ran(failed=first_line(err))
+        return Ran(failed=ORIGIN.sub("", first_line(err)))
 
 
 def _onnxruntime(proto: onnx.ModelProto, of: Model, batches: Sequence[Batch], way: Way) -> Ran:
