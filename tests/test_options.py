@@ -15,6 +15,7 @@ from onnxq.data.options import DataKeywords, DataOptions, RunKeywords, RunOption
 from onnxq.data.source import InputSpec, open_data
 from onnxq.errors import ConfigError
 from onnxq.lowered import LowerKeywords
+from onnxq.measure.proof import ProofKeywords, ProofOptions
 from onnxq.placement.settings import Override, QuantSettings, SettingsKeywords
 from onnxq.reporting import Reporter, ReporterKeywords
 from onnxq.search.choose import PartialKeywords
@@ -37,6 +38,7 @@ def fields(*classes: type) -> set[str]:
         (RunKeywords, RunOptions, set()),
         (ReporterKeywords, Reporter, set()),
         (SettingsKeywords, QuantSettings, set()),
+        (ProofKeywords, ProofOptions, set()),
     ],
 )
 def test_keywords_mirror_the_fields(keywords: type, cls: type, left_out: set[str]) -> None:
@@ -48,7 +50,7 @@ def test_keywords_mirror_the_fields(keywords: type, cls: type, left_out: set[str
 
 @pytest.mark.parametrize("keywords", [QuantizeKeywords, SensitivityKeywords, PartialKeywords, LowerKeywords])
 def test_no_keyword_of_a_function_is_ignored(keywords: type) -> None:
-    options = fields(DataOptions, RunOptions, Reporter, QuantSettings, SensitivityOptions)
+    options = fields(DataOptions, RunOptions, Reporter, QuantSettings, SensitivityOptions, ProofOptions)
     assert set(typing.get_type_hints(keywords)) <= options
     assert set(typing.get_type_hints(SampleKeywords)) <= fields(DataOptions)
 
