@@ -21,9 +21,9 @@ Distances = dict[str, OutputDistance | None]
 
 
 def distances(reference: Ran, found: Ran) -> Distances:
-    """The distance of every output that both runs have."""
+    """The distance of every output that both runs have, over the batches that the second has run."""
     return {
-        name: distance(values, found.outputs[name])
+        name: distance(values[: len(found.outputs[name])], found.outputs[name])
         for name, values in reference.outputs.items()
         if name in found.outputs
     }

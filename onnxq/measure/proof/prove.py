@@ -28,6 +28,7 @@ SATURATES = (
     "with weights of 7 bits (--weight-bits 7 --first-last-bits 7) they do not{entry}"
 )
 ENTRY = ", nor with onnxruntime's session option session.x64quantprecision=1"
+LAYER_BATCHES = 2  # so many show whether a channel is constant
 VNNI = ("avx512vnni", "avx512_vnni", "avxvnni", "avx_vnni")
 
 
@@ -193,7 +194,7 @@ class _Prover:
         if tested is None or self.random:
             return
         try:
-            found = lost_constants(self.subject.reference, tested, self.samples.batches[:2])
+            found = lost_constants(self.subject.reference, tested, self.samples.batches[:LAYER_BATCHES])
         except OnnxqError as err:
             self.notes.append(f"layers were not looked at one by one: {err}")
             return
@@ -226,11 +227,9 @@ class _Prover:
         cause = "" if way.openvino else culprit(differs) or ""
         if not cause and self._saturates(way, outputs):
             cause = "saturation"
-        node = (
-            ""
-            if len(batches) == 0
-            else first_node(product, lambda part: _part_differs(part, product, batches, way)) or ""
-        )
+        node = ""
+        if cause != "saturation":  # then the cause is known, and it is in every layer
+            node = first_node(product, lambda part: _part_differs(part, product, batches, way)) or ""
         text = f"output {judge.named(outputs)} differs beyond rounding between {_shown(way)} and the unoptimized run"
         text += f", first at node {node}" if node else ""
         yield ProofFinding("differs", way.name, outputs[0], node, *_explained(text, cause, way.openvino))

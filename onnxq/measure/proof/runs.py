@@ -31,7 +31,7 @@ Runner = Callable[[onnx.ModelProto, Sequence[Batch]], Ran]
 class Way:
     """A way to run a model. level, kernels: of runtime.session. disabled: optimizers that are switched off.
 
-    entries: session entries of onnxruntime. openvino: OpenVINO runs it instead.
+    entries: session entries of onnxruntime. openvino: OpenVINO runs it instead. most: batches to run, None for all.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Way:
     disabled: tuple[str, ...] = ()
     entries: Mapping[str, str] | None = None
     openvino: bool = False
+    most: int | None = None
 
     def without(self, optimizers: Sequence[str]) -> Way:
         """The same way without these optimizers."""
@@ -55,7 +56,8 @@ def ways(product: Model, runtime_name: str, full: bool) -> tuple[Way, ...]:
     full: also the runtimes that are not the target's.
     """
     if any(n.domain == OWN_DOMAIN for n in product.graph.nodes):
-        return (*([Way(KERNELS)] if library.has_library() else []), Way(BODIES, kernels=False))
+        bodies = Way(BODIES, kernels=False, most=None if full else 1)  # slow, and equal or wrong
+        return (*([Way(KERNELS)] if library.has_library() else []), bodies)
     found = [Way(OPTIMIZED)] if runtime_name != "none" or full else []
     if (runtime_name == "openvino" or full) and importlib.util.find_spec("openvino") is not None:
         found.append(Way(OPENVINO, openvino=True))
@@ -67,6 +69,7 @@ def run(proto: onnx.ModelProto, of: Model, batches: Sequence[Batch], way: Way) -
 
     One thread, so that the figures are the same on every machine of a kind.
     """
+    batches = batches[: way.most]
     try:
         return _openvino(proto, batches) if way.openvino else _onnxruntime(proto, of, batches, way)
     except OnnxqError as err:
