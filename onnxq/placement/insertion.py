@@ -21,6 +21,8 @@ from onnxq.placement.layer_weights import shared_weights
 from onnxq.placement.plan import ConstantPlan, LayerPlan, Placement, Point
 from onnxq.placement.settings import QuantSettings
 
+OPSET_OUTPUT_TYPE = 21  # QuantizeLinear has output_dtype from here on
+
 
 def storage_type(fmt: QuantFormat, narrowest: int = 8) -> np.dtype:
     """The numpy type that holds the codes: 8 bits, or (with narrowest=4) 4 where the format fits in."""
@@ -94,7 +96,11 @@ class Inserter:
         quantize_node = self._node("QuantizeLinear", f"{base}_QuantizeLinear", [source, scale, zero_point], quantized)
         marks.MADE_BY.set(quantize_node, "insert-qdq")
         chain.append(quantize_node)
-        chain.append(self._node("DequantizeLinear", f"{base}_DequantizeLinear", [quantized, scale, zero_point], result))
+        # From opset 21 on onnxruntime 1.31 moves a DequantizeLinear of int8 past what only moves values, and refuses
+        # the QuantizeLinear that it then makes, unless a zero point of 0 is left out.
+        is_plain = storage == np.int8 and not qparams.zero_point.any() and int(self._graph.opset) >= OPSET_OUTPUT_TYPE
+        read = [quantized, scale] if is_plain else [quantized, scale, zero_point]
+        chain.append(self._node("DequantizeLinear", f"{base}_DequantizeLinear", read, result))
         return chain
 
     def _rename_output(self, tensor: gs.Tensor, maker: gs.Node) -> gs.Tensor:

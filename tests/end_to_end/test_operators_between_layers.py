@@ -291,6 +291,56 @@ def test_what_onnxruntime_moves_and_fuses(name: str) -> None:
         prove(name, "onnxruntime-cpu", max(19, VARIANTS[name].opset))
 
 
+@pytest.mark.parametrize("profile", ["tvm", "tensorrt", "onnxruntime-cuda"])
+@pytest.mark.parametrize("name", ["MatMul batched", "MaxPool unpool", "Resize cubic shrinks", "Transpose channels"])
+def test_signed_activations_that_are_moved(name: str, profile: str) -> None:
+    prove(name, profile, 21)
+
+
+OUTPUTS = {
+    "LayerNormalization": ("l, m, s = LayerNormalization(c, w8) y = Conv(l, w2)", "float[A,B,C,D] m, float[A,B,C,D] s"),
+    "its last alone": ('l, "", s = LayerNormalization(c, w8) y = Conv(l, w2)', "float[A,B,C,D] s"),
+    "Dropout": ("l, m = Dropout(c) y = Conv(l, w2)", "bool[A,B,C,D] m"),
+    "Dropout at the end": ("d = Conv(c, w5) y, m = Dropout(d)", "bool[A,B,C,D] m"),
+    "MaxPool": ("l, m = MaxPool<kernel_shape=[2,2]>(c) y = Conv(l, w2)", "int64[A,B,C,D] m"),
+    "BatchNormalization": (
+        "l, m, s = BatchNormalization<training_mode=1>(c, w4, w4, w4, w4) y = Conv(l, w2)", "float[A] m, float[A] s",
+    ),
+    "Split": ("l, m = Split<axis=2>(c) y = Conv(m, w2)", "float[A,B,C,D] l, float[A,B,C,D] m"),
+    "TopK": ("l, m = TopK<axis=3>(c, n) y = Conv(l, w2)", "int64[A,B,C,D] m"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("integers", [False, True], ids=["qdq", "as the profile has it"])
+@pytest.mark.parametrize("profile", builtin_names())
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_further_outputs_that_the_model_returns(case: str, profile: str, integers: bool) -> None:
+    steps, outputs = OUTPUTS[case]
+    text = f"""<ir_version: 8, opset_import: ["": 17]> g (float[1,3,6,8] x) => (float[A,B,C,D] y, {outputs})
+        {"<int64[1] n = {5}>" if "n)" in steps else ""} {{ c = Conv(x, w) {steps} }}"""
+    made = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    read = {name for node in made.graph.node for name in node.input}
+    shapes = {"w": (4, 3, 1, 1), "w2": (2, 4, 1, 1), "w5": (5, 4, 1, 1), "w8": (8,), "w4": (4,)}
+    for name in sorted(read & set(shapes)):
+        values = np.abs(rng.normal(size=shapes[name]).astype(np.float32)) + np.float32(0.5)
+        made.graph.initializer.append(numpy_helper.from_array(values, name))
+    feeds = [{"x": rng.normal(size=(1, 3, 6, 8)).astype(np.float32)} for _ in range(4)]
+    product = onnxq.quantize(made, feeds, profile=profile, qdq=not integers, threads=1).model
+    real = every_output(made, feeds[0], "ORT_DISABLE_ALL")
+    for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL"):
+        for old, new in zip(real, every_output(product, feeds[0], level), strict=True):
+            assert (old.shape, old.dtype) == (new.shape, new.dtype)
+            assert old.dtype != np.float32 or sqnr(old, new) > 20
+
+
+def every_output(made: onnx.ModelProto, feed: dict[str, np.ndarray], level: str) -> list[np.ndarray]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    return ort.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", builtin_names())
 @pytest.mark.parametrize("name", VARIANTS)
