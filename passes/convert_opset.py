@@ -30,6 +30,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from onnxq.context import PassContext
 from onnxq.errors import PostconditionError, PreconditionError
+from onnxq.graph import native
 from onnxq.graph.exporting import export
 from onnxq.graph.match import STANDARD_DOMAINS, Names, constant_values, is_op
 from onnxq.graph.model import OPSET_MAX, adopt_nodes, replace_graph
@@ -281,7 +282,7 @@ def _convert(graph: gs.Graph, version: int) -> gs.Graph:
     proto.graph.input.extend(aliases.values())
     proto.opset_import.append(onnx.helper.make_opsetid(ASIDE, 1))
     try:
-        converted = onnx.version_converter.convert_version(proto, version)
+        converted = native.convert_version(proto, version)
     except Exception as err:
         raise PreconditionError(_explain(graph, version, str(err))) from err
     new = gs.import_onnx(converted)

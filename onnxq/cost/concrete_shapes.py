@@ -9,6 +9,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxq.errors import ConfigError
+from onnxq.graph.native import infer_shapes
 from onnxq.graph.protos import IR_MIN
 from onnxq.graph.shapes import light, static_shape
 from onnxq.graph.twins import own_nodes, use_twins
@@ -49,7 +50,7 @@ def concrete_shapes(graph: gs.Graph, input_shapes: Mapping[str, Sequence[int]] |
             if value.name in dims and value.type.HasField("tensor_type"):
                 _set_dims(value, dims[value.name])
         attach_functions(proto)  # inference of com.onnxq operators goes through their function bodies
-        _collect(graph, onnx.shape_inference.infer_shapes(proto, data_prop=True).graph, found)
+        _collect(graph, infer_shapes(proto).graph, found)
     except Exception:  # inference is optional: the shapes declared in the model remain
         found.clear()
     for tensor in graph.inputs:

@@ -14,6 +14,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxq.graph.identity import IdentitySet
 from onnxq.graph.model import ExternalValues
+from onnxq.graph.native import infer_shapes
 from onnxq.graph.protos import IR_INT4
 from onnxq.graph.shapes import VALUES_MAX, element_type
 
@@ -42,7 +43,7 @@ def output_sizes(nodes: Sequence[gs.Node], opset: int) -> dict[str, int | None]:
     proto = _model(nodes, [tensor_proto(c) for c in small], inputs, [], opset)
     sizes: dict[str, int | None] = {t.name: None for n in nodes for t in n.outputs}
     try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        inferred = infer_shapes(proto)
     except Exception:
         return sizes
     for value in inferred.graph.value_info:

@@ -24,6 +24,7 @@ from onnxq.errors import ModelError, first_line, printable
 from onnxq.graph.exporting import export
 from onnxq.graph.identity import IdentitySet
 from onnxq.graph.names import fresh_name
+from onnxq.graph.native import NativeCrashError
 from onnxq.graph.protos import (
     INT4_TYPES,
     IR_MIN,
@@ -192,7 +193,11 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
     if external and not small:
         _bind_external(graph, base_dir)
     adopt_nodes(graph)
-    if failure := infer(graph):
+    try:
+        failure = infer(graph)
+    except NativeCrashError as err:
+        raise ModelError(f"{where}: {err}") from None
+    if failure:
         notes.append(f"shape inference failed: {failure}")
     return Model(graph, header, values, functions, path, bool(external), sha256, notes)
 

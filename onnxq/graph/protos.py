@@ -11,7 +11,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper
 
-from onnxq.errors import ModelError
+from onnxq.errors import ModelError, first_line
+from onnxq.graph import native
 
 OWN_DOMAIN = "com.onnxq"
 IR_MIN, IR_FUNCTIONS, IR_INT4, IR_MAX = 4, 8, 10, 13
@@ -134,12 +135,10 @@ def inline_functions(
     own = [f for f in proto.functions if f.domain == OWN_DOMAIN]
     others = [f for f in proto.functions if f.domain != OWN_DOMAIN]
     if others:
-        import onnx.inliner
-
         try:
-            proto = onnx.inliner.inline_selected_functions(proto, [(f.domain, f.name) for f in own], exclude=True)
-        except Exception as err:  # a pybind error without a specific class
-            raise ModelError(f"{where}: model-local functions cannot be inlined: {err}") from err
+            proto = native.inline_functions(proto, [(f.domain, f.name) for f in own])
+        except (native.NativeError, native.NativeCrashError) as err:
+            raise ModelError(f"{where}: model-local functions cannot be inlined: {first_line(err)}") from None
         notes.append(f"inlined {len(others)} model-local function(s): {', '.join(f.name for f in others)}")
     kept = [f for f in proto.functions if f.domain == OWN_DOMAIN]
     del proto.functions[:]

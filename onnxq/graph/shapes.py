@@ -13,6 +13,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from onnxq.errors import first_line
 from onnxq.graph.identity import IdentityMap, IdentitySet
+from onnxq.graph.native import NativeCrashError, infer_shapes
 from onnxq.graph.protos import INT4_TYPES, IR_MIN
 from onnxq.graph.refusal import Refused
 from onnxq.graph.twins import own_nodes, use_twins
@@ -27,6 +28,7 @@ def infer(graph: gs.Graph) -> Refused | None:
     """Fill in unknown shapes and types of intermediate tensors; refused where ONNX's inference fails.
 
     Known shapes and types are kept. Graph inputs and outputs keep their declared dimensions.
+    Raises NativeCrashError for a model that ONNX's inference cannot stand.
     """
     try:
         with light(graph):
@@ -34,7 +36,9 @@ def infer(graph: gs.Graph) -> Refused | None:
         proto.ir_version = max(proto.ir_version, IR_MIN)  # below 4, initializers that are not inputs have no type
         use_twins(proto.graph)
         attach_functions(proto)  # inference of com.onnxq operators goes through their function bodies
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        inferred = infer_shapes(proto)
+    except NativeCrashError:
+        raise
     except Exception as err:
         return Refused(first_line(err))
     _copy(graph, inferred.graph)
