@@ -3,6 +3,8 @@
 #include <atomic>
 #include <utility>
 
+#include "cpu/common/sizes.hpp"
+
 namespace onnxq {
 
 using abi::Slot;
@@ -100,6 +102,9 @@ Tensor Api::input(const abi::KernelContext* context, size_t index) const {
 }
 
 void* Api::output(abi::KernelContext* context, size_t index, const std::vector<int64_t>& dims) const {
+  int64_t values = 1;
+  for (const int64_t d : dims) values = bounded_product(values, d);
+  if (values > kMostValues) throw Error("y would have more than 2^34 values");
   abi::Value* value = nullptr;
   void* data = nullptr;
   call(Slot::KernelContext_GetOutput, context, index, dims.data(), dims.size(), &value);

@@ -38,10 +38,13 @@ inline IntType int_type_8bit(int element, const char* what) {
   return int_type(element, what);
 }
 
+// An element type given as an attribute; 0, no type, for values that no type has.
+inline int element_type(int64_t value) { return value < 0 || value > abi::kInt4 ? 0 : static_cast<int>(value); }
+
 // Attributes y_type, y_zero_point, qmin and qmax.
 inline OutputRange output_range(const Node& node) {
   OutputRange y{};
-  y.type = int_type(static_cast<int>(node.integer("y_type")), "y_type");
+  y.type = int_type(element_type(node.integer("y_type")), "y_type");
   const int64_t low = y.type == IntType::U8 ? 0 : y.type == IntType::S8 ? -128 : INT32_MIN;
   const int64_t high = y.type == IntType::U8 ? 255 : y.type == IntType::S8 ? 127 : INT32_MAX;
   const int64_t qmin = node.integer("qmin"), qmax = node.integer("qmax");
@@ -108,7 +111,7 @@ inline int32_t one_value(const std::vector<int32_t>& values, const char* name) {
 }
 
 // For Kernel::infer: y's type from y_type.
-inline int inferred_y_type(const Inference& node) { return static_cast<int>(node.integer("y_type")); }
+inline int inferred_y_type(const Inference& node) { return element_type(node.integer("y_type")); }
 
 // Kernel::infer of operators whose y has the shape of their input x.
 inline void infer_same_shape(const Inference& node) {

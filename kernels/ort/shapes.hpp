@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cpu/common/broadcast.hpp"
+#include "cpu/common/sizes.hpp"
 #include "ort/api.hpp"
 
 namespace onnxq {
@@ -20,10 +21,44 @@ inline std::string shape_text(const Dims& dims) {
 
 inline bool is_empty(const Dims& dims) { return std::find(dims.begin(), dims.end(), 0) != dims.end(); }
 
+// The product of some dimensions, at most kMostValues + 1.
 inline int64_t product(const Dims& dims, size_t begin, size_t end) {
   int64_t all = 1;
-  for (size_t i = begin; i < end; i++) all *= dims[i];
+  for (size_t i = begin; i < end; i++) all = bounded_product(all, dims[i]);
   return all;
+}
+
+// Throws Error unless a list attribute has `count` values from `least` to kMostSize.
+inline void check_sizes(const Dims& values, size_t count, int64_t least, const char* name) {
+  bool good = values.size() == count;
+  for (const int64_t v : values) good = good && v >= least && v <= kMostSize;
+  if (!good)
+    throw Error(std::string(name) + " must be " + (count == 1 ? "an integer" : std::to_string(count) + " integers") +
+                " from " + std::to_string(least) + " to " + std::to_string(kMostSize) + ", not " + shape_text(values));
+}
+
+// The attributes of a window that slides over H and W.
+inline void check_window(const Dims& strides, const Dims& pads, const Dims& dilations) {
+  check_sizes(strides, 2, 1, "strides");
+  check_sizes(dilations, 2, 1, "dilations");
+  check_sizes(pads, 4, 0, "pads");
+}
+
+// Throws Error when a dimension is greater than kMostSize, which tensors with no values may have.
+inline void check_dims(const Dims& dims, const char* name) {
+  for (const int64_t d : dims)
+    if (d > kMostSize)
+      throw Error(std::string(name) + " has shape " + shape_text(dims) + ": dimensions of at most " +
+                  std::to_string(kMostSize) + " are supported");
+}
+
+// Throws Error when an image [N, H, W, C] with its padding has more than kMostValues values.
+inline void check_padded(const Dims& image, const Dims& pads) {
+  check_dims(image, "x");
+  const Dims padded = {image[1] + pads[0] + pads[2], image[2] + pads[1] + pads[3], image[3]};
+  check_dims(padded, "x with its padding");
+  if (product(padded, 0, 3) > kMostValues)
+    throw Error("x with its padding has shape " + shape_text(padded) + ", more than 2^34 values");
 }
 
 // The shape of a and b broadcast together. Throws Error with both shapes when they do not broadcast.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import external_data_helper
 
+from onnxq import operators
 from onnxq.errors import ConfigError, MissingDependencyError, ModelError, OnnxqError
 from onnxq.execution import library
 from onnxq.graph.files import native_path
@@ -211,7 +212,9 @@ def _open(source: str | bytes, where: str, options: ort.SessionOptions, how: dic
             raise UnknownOperatorError(where, unknown.group(1), unknown.group(2)) from err
         unknown = NO_KERNEL.search(reason)
         op = (unknown.group(1) or unknown.group(2)) if unknown else ""
-        if op and not onnx.defs.has(op):  # a plug-in of another provider, as EfficientNMS_TRT is
+        if (
+            op and not onnx.defs.has(op) and op not in operators.SCHEMAS
+        ):  # a plug-in of another provider, as EfficientNMS_TRT is
             raise UnknownOperatorError(where, "", op) from err
         raise ModelError(f"{where}: onnxruntime rejects the model: {reason}") from err
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 def tools(root: Path) -> dict[str, Path]:
     """Every program of tools/ by its path from there; packages that programs share are none."""
-    return {str(path.relative_to(root / "tools")): path for path in sorted((root / "tools").glob("*/*.py"))}
+    folder = root / "tools"
+    return {str(path.relative_to(folder)): path for path in sorted([*folder.glob("*.py"), *folder.glob("*/*.py")])}
 
 
 def test_every_tool_is_listed_once(root: Path) -> None:

@@ -70,8 +70,8 @@ Convolution::Plan Convolution::plan(int64_t n, int64_t h, int64_t w) const {
   if (!pixels) return p;
 
   const int64_t taps = s.kh * s.kw * (s.in_channels / s.groups);
-  const int64_t cost = pixels * s.out_channels * (depthwise_ ? taps + 60 : taps + 24);  // including the epilogue
-  const int64_t parts = std::clamp<int64_t>(cost / kPartMacs, 1, kMaxParts);
+  const double cost = static_cast<double>(pixels * s.out_channels) * static_cast<double>(taps + (depthwise_ ? 60 : 24));
+  const auto parts = static_cast<int64_t>(std::clamp(cost / kPartMacs, 1.0, double{kMaxParts}));  // with the epilogue
   const int64_t panels = panel_count();
   const int64_t most_rows = std::max<int64_t>(1, std::min(all, pixels / 32));
   // Weights larger than activations: by channels, so that each thread reads its own. A depthwise convolution is cut

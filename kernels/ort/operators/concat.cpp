@@ -76,7 +76,8 @@ class Concat {
       y.symbols[axis] = "";
       for (size_t i = 1; i < Count; i++) {
         const TensorType x = node.input(("x_" + std::to_string(i)).c_str());
-        const bool known = x.dims.size() == y.dims.size() && x.dims[axis] >= 0 && y.dims[axis] >= 0;
+        const auto known_size = [&](const TensorType& t) { return t.dims[axis] >= 0 && t.dims[axis] <= kMostSize; };
+        const bool known = x.dims.size() == y.dims.size() && known_size(x) && known_size(y);
         y.dims[axis] = known ? y.dims[axis] + x.dims[axis] : -1;
       }
     }

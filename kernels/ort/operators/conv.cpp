@@ -3,10 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
-#include <numeric>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -52,13 +49,6 @@ std::vector<int32_t> weight_zero_points(const Node& node, size_t channels) {
   return per_channel({z.as<int8_t>(), z.as<int8_t>() + z.size}, channels, "w_zero_point");
 }
 
-// Two values of a list attribute.
-std::pair<int64_t, int64_t> pair(const Node& node, const char* name) {
-  const Ints v = node.integers(name);
-  if (v.size() != 2 || v[0] < 1 || v[1] < 1) throw Error(std::string(name) + " must be two positive integers");
-  return {v[0], v[1]};
-}
-
 // What Conv and Gemm share: everything after the weights.
 template <bool Residual>
 ConvSpec spec_of(const Node& node, const ConvShape& shape, bool nibbles) {
@@ -96,9 +86,7 @@ void run(const Api& api, abi::KernelContext* context, const Convolution& convolu
   }
   auto* y = static_cast<uint8_t*>(api.output(context, 0, y_dims));
   if (is_empty(y_dims)) return;
-  const auto values =
-      static_cast<size_t>(std::accumulate(y_dims.begin(), y_dims.end(), int64_t{1}, std::multiplies<>())) /
-      static_cast<size_t>(n);
+  const auto values = static_cast<size_t>(product(y_dims, 0, y_dims.size()) / n);
   const auto* images = x.as<uint8_t>();
   const size_t image_bytes = x.size / static_cast<size_t>(n);
   const int64_t most = std::min(n, convolution.images_at_a_time(h, w));
@@ -130,6 +118,10 @@ class Conv {
     if (x.dims.size() != 4) throw Error("x must have 4 dimensions [N, H, W, C], its shape is " + shape_text(x.dims));
     if (x.dims[3] != shape_.in_channels)
       throw Error("x has " + std::to_string(x.dims[3]) + " channels, w expects " + std::to_string(shape_.in_channels));
+    check_padded(x.dims, {shape_.top, shape_.left, shape_.bottom, shape_.right});
+    // A depthwise convolution has a pointer for every pixel below the kernel's rows.
+    if (bounded_product(x.dims[2] + shape_.left + shape_.right, shape_.kh) > kMostValues)
+      throw Error("w has shape with " + std::to_string(shape_.kh) + " rows, too many for x of shape " + shape_text(x.dims));
     run<Residual>(api, context, convolution_, memory_, x, x.dims[0], x.dims[1], x.dims[2],
                   {x.dims[0], convolution_.out_h(x.dims[1]), convolution_.out_w(x.dims[2]), shape_.out_channels},
                   residual_type_, y_type_);
@@ -146,8 +138,9 @@ class Conv {
     if (y.dims.size() == 4 && w.dims.size() == 4) {
       const Ints strides = node.integers("strides"), dilations = node.integers("dilations");
       const Ints pads = node.integers("pads");
-      if (strides.size() != 2 || dilations.size() != 2 || pads.size() != 4)
-        throw Error("strides and dilations must have 2 values, pads 4");
+      check_window(strides, pads, dilations);
+      check_dims(y.dims, "x");
+      check_dims(w.dims, "w");
       for (size_t i = 0; i < 2; i++) {
         y.symbols[i + 1] = "";
         if (y.dims[i + 1] < 0 || w.dims[i + 1] < 0) {
@@ -167,18 +160,20 @@ class Conv {
     const Weights w = weights_of(node);
     if (w.dims.size() != 4)
       throw Error("w must have 4 dimensions [M, kH, kW, C / group], its shape is " + shape_text(w.dims));
+    check_dims(w.dims, "w");
     shape_.groups = node.integer("group");
     shape_.out_channels = w.dims[0];
-    if (shape_.groups < 1 || w.dims[0] % shape_.groups)
+    check_sizes({shape_.groups}, 1, 1, "group");
+    if (w.dims[0] % shape_.groups)
       throw Error("group " + std::to_string(shape_.groups) + " does not divide the " + std::to_string(w.dims[0]) +
                   " channels");
     shape_.kh = w.dims[1], shape_.kw = w.dims[2];
     shape_.in_channels = w.dims[3] * shape_.groups;
-    std::tie(shape_.stride_h, shape_.stride_w) = pair(node, "strides");
-    std::tie(shape_.dilation_h, shape_.dilation_w) = pair(node, "dilations");
-    const Ints pads = node.integers("pads");
-    if (pads.size() != 4 || *std::min_element(pads.begin(), pads.end()) < 0)
-      throw Error("pads must be four non-negative integers");
+    check_sizes({shape_.in_channels}, 1, 0, "C of w times group");
+    const Ints strides = node.integers("strides"), dilations = node.integers("dilations"), pads = node.integers("pads");
+    check_window(strides, pads, dilations);
+    shape_.stride_h = strides[0], shape_.stride_w = strides[1];
+    shape_.dilation_h = dilations[0], shape_.dilation_w = dilations[1];
     shape_.top = pads[0], shape_.left = pads[1], shape_.bottom = pads[2], shape_.right = pads[3];
     ConvSpec spec = spec_of<Residual>(node, shape_, w.nibbles);
     spec.weights = w.values.data();
@@ -202,8 +197,7 @@ class Gemm {
     if (x.dims.size() < 2) throw Error("x must have at least 2 dimensions, its shape is " + shape_text(x.dims));
     if (x.dims.back() != k_)
       throw Error("x has rows of " + std::to_string(x.dims.back()) + " values, w has " + std::to_string(k_) + " rows");
-    int64_t rows = 1;
-    for (size_t i = 0; i + 1 < x.dims.size(); i++) rows *= x.dims[i];
+    const int64_t rows = product(x.dims, 0, x.dims.size() - 1);
     Ints y_dims = x.dims;
     y_dims.back() = n_;
     run<Residual>(api, context, convolution_, memory_, x, 1, 1, rows, y_dims, residual_type_, y_type_);

@@ -14,27 +14,19 @@
 namespace onnxq {
 namespace {
 
-void check_window(const Dims& kernel, const Dims& strides, const Dims& pads, const Dims& dilations) {
-  const auto least = [](const Dims& values, size_t count, int64_t smallest) {
-    return values.size() == count && *std::min_element(values.begin(), values.end()) >= smallest;
-  };
-  if (!least(kernel, 2, 1)) throw Error("kernel_shape must be two positive integers");
-  if (!least(strides, 2, 1)) throw Error("strides must be two positive integers");
-  if (!least(dilations, 2, 1)) throw Error("dilations must be two positive integers");
-  if (!least(pads, 4, 0)) throw Error("pads must be four non-negative integers");
-}
-
 // Of a Node or an Inference.
 template <class N>
 Window window_of(const N& node) {
   const Dims kernel = node.integers("kernel_shape"), strides = node.integers("strides");
   const Dims pads = node.integers("pads"), dilations = node.integers("dilations");
-  check_window(kernel, strides, pads, dilations);
+  check_sizes(kernel, 2, 1, "kernel_shape");
+  check_window(strides, pads, dilations);
   return {kernel[0], kernel[1], strides[0], strides[1], dilations[0], dilations[1], pads[0], pads[1], pads[2], pads[3]};
 }
 
 PoolImage image_of(const Window& window, const Tensor& x) {
   if (x.dims.size() != 4) throw Error("x must have 4 dimensions [N, H, W, C], its shape is " + shape_text(x.dims));
+  check_padded(x.dims, {window.top, window.left, window.bottom, window.right});
   return {x.dims[1], x.dims[2], x.dims[3], window.out_h(x.dims[1]), window.out_w(x.dims[2])};
 }
 
@@ -47,6 +39,7 @@ void infer_pool(const Inference& node, int element) {
   y.element = element;
   if (y.dims.size() == 4) {
     const Window window = window_of(node);
+    check_dims(y.dims, "x");
     y.dims[1] = y.dims[1] < 0 ? -1 : window.out_h(y.dims[1]);
     y.dims[2] = y.dims[2] < 0 ? -1 : window.out_w(y.dims[2]);
     y.symbols[1] = y.symbols[2] = "";
@@ -57,7 +50,9 @@ void infer_pool(const Inference& node, int element) {
 // The work of a pool, in values that take about a nanosecond. A vector holds many channels: several elements of a
 // window take that long.
 int64_t work_of(const Window& window, const PoolImage& image, int64_t rows) {
-  return rows * (image.ow * image.c * (window.kh + window.kw) / 8 + 50 * image.ow);
+  const auto taps = static_cast<double>(std::min(window.kh, image.h) + std::min(window.kw, image.w));
+  const double row = static_cast<double>(image.ow) * (static_cast<double>(image.c) * taps / 8 + 50);
+  return static_cast<int64_t>(std::min(static_cast<double>(rows) * row, double{1} * kMostValues));
 }
 
 class MaxPool {
@@ -159,7 +154,7 @@ class ReduceMean {
  public:
   explicit ReduceMean(const Node& node)
       : axes_(node.integers("axes")),
-        keep_(node.integer("keepdims") != 0),
+        keep_(kept(node.integer("keepdims"))),
         mean_(chosen_tier().elementwise(), mean_of(node, {one_value(multipliers(node, "multiplier"), "multiplier")},
                                                    {one_value(shifts(node), "shift")})) {
     check_axes(axes_);
@@ -180,14 +175,14 @@ class ReduceMean {
     void* const y = api.output(context, 0, dims);
     const int64_t outer = product(x.dims, 0, first), count = product(x.dims, first, last);
     const int64_t inner = product(x.dims, last, x.dims.size());
-    in_parts(api, context, outer * inner, outer * inner * (count / 8 + 1), inner > 1 ? 64 : 1,
+    in_parts(api, context, outer * inner, bounded_product(outer * inner, count / 8 + 1), inner > 1 ? 64 : 1,
              [&](int64_t begin, int64_t end) { mean_.reduce(x.data, count, inner, y, begin, end); });
   }
 
   static void infer(const Inference& node) {
     const TensorType x = node.input("x");
     const Dims axes = node.integers("axes");
-    const bool keep = node.integer("keepdims") != 0;
+    const bool keep = kept(node.integer("keepdims"));
     check_axes(axes);
     TensorType y{inferred_y_type(node), {}, {}};
     for (size_t i = 0; i < x.dims.size(); i++) {
@@ -200,9 +195,14 @@ class ReduceMean {
   }
 
  private:
+  static bool kept(int64_t keepdims) {
+    if (keepdims != 0 && keepdims != 1) throw Error("keepdims must be 0 or 1, not " + std::to_string(keepdims));
+    return keepdims == 1;
+  }
+
   static void check_axes(const Dims& axes) {
-    bool good = !axes.empty() && axes[0] >= 0;
-    for (size_t i = 1; i < axes.size(); i++) good = good && axes[i] == axes[i - 1] + 1;
+    bool good = !axes.empty() && axes[0] >= 0 && axes.back() <= kMostSize;
+    for (size_t i = 1; i < axes.size(); i++) good = good && axes[i] == axes[0] + static_cast<int64_t>(i);
     if (!good) throw Error("axes must be consecutive and not negative, they are " + shape_text(axes));
   }
 

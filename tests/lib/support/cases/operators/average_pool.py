@@ -80,7 +80,7 @@ CASES = OperatorCases(
     {"averages": averages},
     drawn(),
     refused=[
-        (with_(AVERAGE, pads=(0, 0, -1, 0)), "pads must be four non-negative integers"),
+        (with_(AVERAGE, pads=(0, 0, -1, 0)), "pads must be 4 integers from 0 to 2147483647, not [0,0,-1,0]"),
         (with_(AVERAGE, {"multiplier": ones(3)}), "multiplier must have shape [1] or [OH, OW, 1], not [3]"),
         (
             with_(AVERAGE, {"multiplier": ones(3, 3, 1), "shift": ones(3, 2, 1)}),

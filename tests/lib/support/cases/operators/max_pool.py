@@ -56,9 +56,11 @@ CASES = OperatorCases(
     drawn(),
     refused=[
         (with_(MAX, {"x": ones(1, 4, 4, 2)}), "Could not find an implementation for MaxPool"),
-        (with_(MAX, kernel_shape=(2,)), "kernel_shape must be two positive integers"),
-        (with_(MAX, strides=(0, 1)), "strides must be two positive integers"),
-        (with_(MAX, dilations=(1, 1, 1)), "dilations must be two positive integers"),
+        (with_(MAX, kernel_shape=(2,)), "kernel_shape must be 2 integers from 1 to 2147483647, not [2]"),
+        (with_(MAX, strides=(0, 1)), "strides must be 2 integers from 1 to 2147483647, not [0,1]"),
+        (with_(MAX, dilations=(1, 1, 1)), "dilations must be 2 integers from 1 to 2147483647, not [1,1,1]"),
+        (with_(MAX, dilations=(2**62, 1)), "dilations must be 2 integers from 1 to 2147483647"),
+        (with_(MAX, pads=(2**63 - 1, 0, 1, 0)), "pads must be 4 integers from 0 to 2147483647"),
     ],
     refused_inputs=[
         (

@@ -75,6 +75,8 @@ CASES = OperatorCases(
     refused=[
         (with_(MEAN, {"multiplier": ones(2)}), "multiplier must be one value, got 2"),
         (with_(MEAN, axes=(1, 3)), "axes must be consecutive and not negative, they are [1,3]"),
+        (with_(MEAN, keepdims=2), "keepdims must be 0 or 1, not 2"),
+        (with_(MEAN, axes=(2**63 - 1,)), "axes must be consecutive and not negative"),
         (with_(MEAN, axes=(-2, -1)), "and not negative, they are [-2,-1]"),
     ],
     refused_inputs=[
