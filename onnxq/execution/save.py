@@ -14,6 +14,7 @@ from onnx import TensorProto, external_data_helper
 
 from onnxq.errors import ModelError, OutputError, first_line
 from onnxq.execution import runtime
+from onnxq.graph.external import resolve
 from onnxq.graph.files import check_writable, default_mode, file_sha256, native_path
 from onnxq.graph.model import INLINE_LIMIT, OPSET_MAX, Libraries, Model, to_proto
 from onnxq.graph.protos import OWN_DOMAIN, tensor_bytes, tensor_protos
@@ -98,7 +99,7 @@ def _check_source(proto: onnx.ModelProto, target: Path, base_dir: Path) -> None:
     data = target.with_name(target.name + EXTERNAL_SUFFIX)
     for tensor in tensor_protos(proto.graph):
         if external_data_helper.uses_external_data(tensor):
-            source = base_dir / external_data_helper.ExternalDataInfo(tensor).location
+            source = resolve(tensor, base_dir, "model").file
             if data.exists() and source.exists() and data.samefile(source):
                 raise OutputError(
                     f"{target}: its weights would replace their own source, {source.name}; choose another name"
@@ -152,14 +153,14 @@ def _refer(tensor: TensorProto, location: str, offset: int, length: int) -> None
 
 def _write_values(tensor: TensorProto, base_dir: Path, out) -> None:  # type: ignore[no-untyped-def]
     if external_data_helper.uses_external_data(tensor):
-        info = external_data_helper.ExternalDataInfo(tensor)
-        left = info.length or tensor_bytes(tensor)
-        with open(base_dir / info.location, "rb") as source:
-            source.seek(info.offset or 0)
+        data = resolve(tensor, base_dir, "model")
+        left = data.length
+        with open(data.file, "rb") as source:
+            source.seek(data.offset)
             while left:
                 chunk = source.read(min(left, COPY_CHUNK))
                 if not chunk:
-                    raise ModelError(f"external data file {info.location} is truncated (tensor {tensor.name})")
+                    raise ModelError(f"external data file {data.file.name} is truncated (tensor {tensor.name})")
                 out.write(chunk)
                 left -= len(chunk)
     elif tensor.HasField("raw_data"):

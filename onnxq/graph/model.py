@@ -22,6 +22,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxq.errors import ModelError, first_line, printable
 from onnxq.graph.exporting import export
+from onnxq.graph.external import check_external, resolve
 from onnxq.graph.identity import IdentitySet
 from onnxq.graph.names import fresh_name
 from onnxq.graph.native import NativeCrashError
@@ -29,7 +30,6 @@ from onnxq.graph.protos import (
     INT4_TYPES,
     IR_MIN,
     check_attributes,
-    check_external,
     check_types,
     fix_defaults,
     header_of,
@@ -42,6 +42,7 @@ from onnxq.graph.protos import (
     tidy_opsets,
 )
 from onnxq.graph.shapes import infer
+from onnxq.graph.structure import check_structure
 from onnxq.graph.walk import SMALL_BYTES, all_graphs
 from onnxq.operators import attach_functions
 
@@ -67,8 +68,8 @@ class ExternalValues(LazyValues):
         shape = tuple(self.tensor.dims)
         if self.tensor.data_type in INT4_TYPES or 0 in shape or sys.byteorder == "big":
             return np.array(numpy_helper.to_array(self.tensor, str(self.base_dir)))
-        info = external_data_helper.ExternalDataInfo(self.tensor)
-        return np.memmap(self.base_dir / info.location, dtype, "r", info.offset or 0, shape)
+        data = resolve(self.tensor, self.base_dir, "model")
+        return np.memmap(data.file, dtype, "r", data.offset, shape)
 
 
 @dataclass
@@ -162,8 +163,8 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
     where = str(path) if path else "model"
     base_dir = path.parent if path else Path()
     notes: list[str] = []
-    external = [t for t in tensor_protos(proto.graph) if external_data_helper.uses_external_data(t)]
-    check_external(external, base_dir, where)
+    check_structure(proto, where)
+    external = check_external(proto, base_dir, where)
     small = sum(map(tensor_bytes, tensor_protos(proto.graph))) <= INLINE_LIMIT
     work = onnx.ModelProto()
     work.CopyFrom(proto)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, external_data_helper
+from onnx import TensorProto
 
 from onnxq.errors import ModelError, first_line
 from onnxq.graph import native
@@ -78,21 +77,6 @@ def tensor_bytes(tensor: TensorProto) -> int:
     if tensor.data_type == TensorProto.STRING:
         return sum(len(s) for s in tensor.string_data)
     return count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-
-
-def check_external(tensors: list[TensorProto], base_dir: Path, where: str) -> None:
-    """Raise ModelError when an external data file is missing or too short. base_dir: the model's folder."""
-    for tensor in tensors:
-        info = external_data_helper.ExternalDataInfo(tensor)
-        file = base_dir / info.location
-        if not file.is_file():
-            raise ModelError(f"{where}: external data file {info.location} is missing (tensor {tensor.name})")
-        end = (info.offset or 0) + (info.length or tensor_bytes(tensor))
-        if file.stat().st_size < end:
-            raise ModelError(
-                f"{where}: external data file {info.location} is truncated: tensor {tensor.name} needs {end} bytes, "
-                f"the file has {file.stat().st_size}"
-            )
 
 
 def check_attributes(graph: onnx.GraphProto, where: str) -> None:

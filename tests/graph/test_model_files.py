@@ -162,7 +162,7 @@ def test_external_data_outside_the_folder_is_refused(tmp_path):
             if entry.key == "location":
                 entry.value = "../m.bin"
     path.write_bytes(altered.SerializeToString())
-    assert "external data cannot be read" in message(path)
+    assert "only files in the model's folder are read" in message(path)
 
 
 @pytest.mark.slow
