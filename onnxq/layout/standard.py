@@ -71,7 +71,8 @@ def _split(node: gs.Node, given: Given) -> Flip:
 
 def _slice(node: gs.Node, given: Given) -> Flip:
     perm = one_input(node, given)
-    return alike(node, perm, constants={3: _axes_of(node, 3, node.inputs[1], perm)})
+    starts = node.inputs[1]  # all four parameters are of one type
+    return alike(node, perm, constants={3: _axes_of(node, 3, starts, perm).astype(starts.dtype or np.int64)})
 
 
 def _axes_of(node: gs.Node, index: int, parameter: gs.Tensor, perm: Perm) -> NDArray[np.int64]:

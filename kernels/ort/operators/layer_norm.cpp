@@ -55,7 +55,9 @@ class LayerNormOp {
     s.epsilon = node.integer("epsilon");
     if (s.epsilon < 0 || s.epsilon > kEpsilon)
       throw Error("epsilon " + std::to_string(s.epsilon) + " is not in [0, 2^61]");
-    s.center = node.integer("center") != 0;
+    const int64_t center = node.integer("center");
+    if (center != 0 && center != 1) throw Error("center must be 0 or 1, not " + std::to_string(center));
+    s.center = center == 1;
     s.range = output_range(node);
     return s;
   }

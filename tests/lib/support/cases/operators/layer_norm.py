@@ -149,6 +149,7 @@ CASES = OperatorCases(
         (with_(NORM, {"beta": ints(1)}), "LayerNorm: beta must be int64"),
         (with_(NORM, {"beta": np.array([2**62 + 1])}), "LayerNorm: beta 4611686018427387905 is outside [-2^62, 2^62]"),
         (with_(NORM, epsilon=2**61 + 1), "LayerNorm: epsilon 2305843009213693953 is not in [0, 2^61]"),
+        (with_(NORM, center=-3), "LayerNorm: center must be 0 or 1, not -3"),
         (with_(NORM, {"shift": ints(1, 2)}), "LayerNorm: shift must be one value, got 2"),
     ],
     [
