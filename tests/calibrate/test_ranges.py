@@ -98,7 +98,7 @@ def test_the_default_percentile() -> None:
         ("percentile:high", "'high' is not a number"),
         ("percentile:0", "above 0 and at most 100"),
         ("percentile:100.1", "above 0 and at most 100"),
-        ("percentile:nan", "above 0 and at most 100"),
+        ("percentile:nan", "must be a finite number"),
     ],
 )
 def test_bad_methods_are_refused(text: str, message: str) -> None:

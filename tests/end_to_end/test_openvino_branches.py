@@ -36,7 +36,9 @@ BLOCKS = {
 def profile(folder: Path) -> Path:
     text = importlib.resources.files("onnxq.profiles").joinpath("openvino.toml").read_text(encoding="utf-8")
     file = folder / "openvino7.toml"
-    file.write_text(text.replace("bits = [8, 4]", "bits = [7]").replace('"openvino"', '"openvino7"'), encoding="utf-8")
+    file.write_text(
+        text.replace("bits = [8, 4]", "bits = [7]").replace('name = "openvino"', 'name = "openvino7"'), encoding="utf-8"
+    )
     return file
 
 

@@ -109,7 +109,7 @@ labels = st.text(st.characters(exclude_categories=("Cs",)), max_size=12).filter(
 
 @given(
     count=st.integers(-(10**6), 10**6),
-    factor=st.floats(allow_nan=False),
+    factor=st.floats(allow_nan=False, allow_infinity=False),
     quick=st.booleans(),
     label=labels,
     limit=st.none() | st.integers(0, 9),
