@@ -82,7 +82,7 @@ class Options:
     st.builds(
         Options,
         bits=st.none() | st.integers(),
-        percent=st.floats(allow_nan=False),
+        percent=st.floats(allow_nan=False, allow_infinity=False),
         names=st.lists(st.from_regex(r"[^,]+", fullmatch=True)).map(tuple),
     )
 )
