@@ -6,5 +6,6 @@ identity                           maps and sets keyed by object identity
 shapes, element_types, known_values, topology
                                    what inference adds: shapes, types, values, order
 qdq, marks                         Q/DQ as found in files, and onnxq's own node metadata
+movement                           which DequantizeLinears onnxruntime moves, and which of those break
 refusal, sweep                     how a rewrite refuses, and the graph traversal of a pass
 """

@@ -10,7 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import is_channels_last, is_op, is_own, output_ids
-from onnxq.layout.flip import breaks_before_movement
+from onnxq.graph.movement import breaks_before_movement
 from onnxq.layout.perms import Perm, identity, inverse, moves_nothing, permuted, then, to_last
 
 # Fixed cost of a Transpose on top of the bytes it moves, in bytes: about 2 µs on one core. A Reshape moves nothing.
@@ -47,7 +47,7 @@ class Value:
     """A computed tensor (or a graph input) and its copies by Transposes, the root first.
 
     maker: the node of this graph that produces the root, at output `slot`; None for inputs. pinned: copies that are
-    graph outputs. fatal: a copy makes onnxruntime reject the model (flip.breaks_before_movement).
+    graph outputs. fatal: a copy makes onnxruntime reject the model (movement.breaks_before_movement).
     """
 
     root: gs.Variable

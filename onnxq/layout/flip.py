@@ -10,7 +10,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.graph.match import Names, constant_values, input_at, is_constant, is_op, rank
+from onnxq.graph.match import Names, constant_values, input_at, is_constant, rank
 from onnxq.graph.refusal import RefusedError
 from onnxq.layout.perms import Perm, identity, inverse, or_none
 
@@ -86,18 +86,6 @@ def known_rank(tensor: gs.Tensor) -> int:
     if found is None:
         raise RefusedError(f"the rank of {tensor.name} is unknown")
     return found
-
-
-def breaks_before_movement(node: gs.Node | None) -> bool:
-    """Whether the node is a DequantizeLinear that only arithmetic may read: of int32, or int8 with a zero point.
-
-    onnxruntime 1.31 moves a DequantizeLinear past the Transpose, Reshape, Slice… that reads it and inserts a
-    QuantizeLinear upstream. From opset 21 on it then rejects its own QuantizeLinear, unless that produces uint8.
-    """
-    if node is None or not is_op(node, "DequantizeLinear"):
-        return False
-    kind = node.inputs[0].dtype
-    return kind == np.int32 or (kind != np.uint8 and input_at(node, 2) is not None)
 
 
 def ints(values: Sequence[int]) -> NDArray[np.int64]:

@@ -9,13 +9,13 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.graph.match import Names, constant_values, input_at, is_op, producer, remove_nodes
+from onnxq.graph.movement import breaks_before_movement
 from onnxq.graph.refusal import RefusedError
 from onnxq.layout.flip import (
     Flip,
     Given,
     Rule,
     alike,
-    breaks_before_movement,
     broadcast,
     integers,
     ints,

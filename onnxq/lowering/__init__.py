@@ -6,6 +6,7 @@ emitter      new nodes and tensors, each at the position of the node that it is 
 integers     an integer tensor: its scale, zero point, type and limits; likewise weights and codes
 downstream   what follows an operator, up to the next QuantizeLinear
 output       what an operator produces: the codes of the downstream QuantizeLinear, or a wide tensor if there is none
+anchor       DequantizeLinears that onnxruntime would move and then reject, written such that they stay
 rescale      ratios of scales to multipliers and shifts, with the form that was used
 conv, transposed, linear, arithmetic, concat, pooling, tables, leaky, normalization, passthrough, requantize
              one module per family of operators, each with its HANDLERS, which `handlers` finds by file name

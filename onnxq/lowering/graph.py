@@ -26,6 +26,7 @@ from onnxq.graph.qdq import CONTRIB, is_dequantize, is_quantize, pair
 from onnxq.graph.refusal import RefusedError
 from onnxq.graph.shapes import element_type, infer, is_floating
 from onnxq.lowering import tables
+from onnxq.lowering.anchor import anchor
 from onnxq.lowering.handlers import Handler, handlers
 from onnxq.lowering.integers import Integers, dequantized
 from onnxq.lowering.ledger import Work
@@ -57,6 +58,7 @@ def lower_graph(graph: gs.Graph, form: Form = "auto") -> Work:
     work.finish()
     topology.toposort(graph)
     topology.remove_dead(graph)
+    anchor(work)
     return work
 
 
