@@ -19,6 +19,8 @@ from onnxq.cost.layer_costs import (
     LayerCost,
     Totals,
     bit_operations,
+    is_dequantized_layer,
+    is_lowered,
     known_tensors,
     layer_costs,
     operands,
@@ -147,6 +149,7 @@ def inspect_model(model: Model, input_shapes: Mapping[str, Sequence[int]] | None
 def classify(graph: gs.Graph) -> dict[int, str]:
     """{id of a node: how it runs, one of KINDS (see OperatorUse)}, based on the Q/DQ around it."""
     known = known_tensors(graph)
+    lowered = is_lowered(graph)
     kinds: dict[int, str] = {}
     for _, node in walk(graph):
         if node.op in QDQ:
@@ -155,6 +158,8 @@ def classify(graph: gs.Graph) -> dict[int, str]:
             kinds[id(node)] = "constant"
         elif is_grid_clip(node):
             kinds[id(node)] = "qdq"
+        elif lowered and is_dequantized_layer(node, known):
+            kinds[id(node)] = "in_float"
         else:
             kinds[id(node)] = _kind(node, known, kinds)
     return kinds

@@ -2,7 +2,8 @@
 
 "Between" means: a QuantizeLinear lies somewhere upstream and a DequantizeLinear downstream. What prepares the input
 upstream of the first QuantizeLinear, and what follows the last DequantizeLinear (a Softmax, say), is outside. So is
-what is computed from the shape of a tensor alone (positions, a causal mask).
+what is computed from the shape of a tensor alone (positions, a causal mask). A layer that computes with dequantized
+weights, or only with dequantized operands, counts wherever it stands: it is a quantized layer that runs in float.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import onnx
 import onnx_graphsurgeon as gs
 
+from onnxq.cost.layer_costs import is_dequantized_layer, known_tensors
 from onnxq.errors import PassError
 from onnxq.graph import topology
 from onnxq.graph.identity import IdentitySet
@@ -46,15 +48,28 @@ def check_integer(
 ) -> list[FloatOp]:
     """The float operators between the first QuantizeLinear and the last DequantizeLinear, in graph order.
 
-    reasons: node → why it stayed float, if the model was lowered just now; else they are found by lowering a copy.
+    Layers on dequantized weights are among them wherever they stand. reasons: node → why it stayed float, if the model
+    was lowered just now; else they are found by lowering a copy.
     Raises ModelError when the model cannot be read.
     """
     loaded = load(model)
-    inside = [n for n in _between(loaded.graph) if _is_float(n)]
+    inside = _inside(loaded.graph)
     if not inside:
         return []
     known = reasons if reasons is not None else _reasons(loaded)
     return [FloatOp(n.name, n.op, known.get(n.name) or _reason(n)) for n in inside]
+
+
+def _inside(graph: gs.Graph) -> list[gs.Node]:
+    """The float operators that are between integers or a dequantized layer, or have one in a subgraph; in order."""
+    between = IdentitySet(n for n in _between(graph) if _is_float(n))
+    known = known_tensors(graph)
+
+    def has_layer(node: gs.Node) -> bool:
+        bodies = (a for a in node.attrs.values() if isinstance(a, gs.Graph))
+        return is_dequantized_layer(node, known) or any(has_layer(n) for body in bodies for n in body.nodes)
+
+    return [n for n in graph.nodes if n in between or has_layer(n)]
 
 
 def _between(graph: gs.Graph) -> list[gs.Node]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
@@ -19,7 +19,7 @@ from onnxq.cost.concrete_shapes import Shapes, concrete_shapes
 from onnxq.cost.macs import INTEGER_PRODUCTS, OPERANDS, multiply_accumulates, own_operator, packed_weight
 from onnxq.graph import marks
 from onnxq.graph.match import STANDARD_DOMAINS, input_at, is_channels_last, producer
-from onnxq.graph.protos import ELEMENT_BITS, FLOAT_TYPES
+from onnxq.graph.protos import ELEMENT_BITS, FLOAT_TYPES, OWN_DOMAIN
 from onnxq.graph.qdq import QDQ
 from onnxq.graph.shapes import element_type
 
@@ -80,14 +80,28 @@ def layer_costs(graph: gs.Graph, input_shapes: Mapping[str, Sequence[int]] | Sha
     """
     shapes = input_shapes if isinstance(input_shapes, Shapes) else concrete_shapes(graph, input_shapes)
     known = known_tensors(graph)
+    lowered = is_lowered(graph)
     costs = []
     for body, node in walk(graph):
         if id(node) in known or node.op in QDQ:
             continue
         cost = _cost(node, body, shapes, known)
+        if lowered and is_dequantized_layer(node, known):
+            cost = in_float(cost)
         if cost.macs != 0 or cost.parameters:
             costs.append(cost)
     return costs
+
+
+def is_lowered(graph: gs.Graph) -> bool:
+    """Whether the model has operators of com.onnxq: what is left of standard layers then computes in float."""
+    return any(node.domain == OWN_DOMAIN for _, node in walk(graph))
+
+
+def in_float(cost: LayerCost) -> LayerCost:
+    """The cost of a layer whose weights are stored in integers but that computes in float."""
+    bops = bit_operations(cost.macs, cost.weight_bits, FLOAT_BITS)
+    return replace(cost, activation_bits=FLOAT_BITS, bops=bops)
 
 
 def totals(graph: gs.Graph, costs: Iterable[LayerCost]) -> Totals:
@@ -197,6 +211,28 @@ def operands(node: gs.Node, known: set[int]) -> tuple[gs.Tensor | None, gs.Tenso
     found = _parameter_tensors(node, known)
     data = next((t for t in node.inputs if not t.is_empty() and not fixed(t)), None)
     return data, max(found, key=lambda t: _count(_shape(t)) or 0, default=None)
+
+
+def is_dequantized_layer(node: gs.Node, known: set[int]) -> bool:
+    """Whether a standard layer's weight is dequantized, or all of its operands are. known: known_tensors.
+
+    In a QDQ model the target computes it in integers; in an integer-only model it runs in float.
+    """
+    if node.domain not in STANDARD_DOMAINS or node.op not in OPERANDS or node.op in (*INTEGER_PRODUCTS, "Gather"):
+        return False
+    data, weight = operands(node, known)
+    if weight is not None:
+        return _is_dequantized(weight)
+    other = input_at(node, OPERANDS[node.op][1])
+    return data is not None and other is not None and _is_dequantized(data) and _is_dequantized(other)
+
+
+def _is_dequantized(tensor: gs.Tensor) -> bool:
+    """Whether a DequantizeLinear computes the tensor, possibly followed by operators that move values."""
+    node = producer(tensor)
+    while node is not None and (_moves(node) or node.op == "Cast"):
+        node = producer(node.inputs[0])
+    return node is not None and node.op == "DequantizeLinear"
 
 
 def _marked_bits(node: gs.Node) -> int | None:
