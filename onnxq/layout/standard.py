@@ -71,8 +71,9 @@ def _split(node: gs.Node, given: Given) -> Flip:
 
 def _slice(node: gs.Node, given: Given) -> Flip:
     perm = one_input(node, given)
-    starts = node.inputs[1]  # all four parameters are of one type
-    return alike(node, perm, constants={3: _axes_of(node, 3, starts, perm).astype(starts.dtype or np.int64)})
+    parameters = [t for t in node.inputs[1:] if not t.is_empty()]  # all four are of one type
+    kind = next((t.dtype for t in parameters if t.dtype is not None), np.int64)
+    return alike(node, perm, constants={3: _axes_of(node, 3, node.inputs[1], perm).astype(kind)})
 
 
 def _axes_of(node: gs.Node, index: int, parameter: gs.Tensor, perm: Perm) -> NDArray[np.int64]:

@@ -32,12 +32,13 @@ AVERAGE_POOL = Schema(
     {Y_SHAPE}
     {over_windows("ReduceSum", "padded", 1, "sums_of_rows")}
     {over_windows("ReduceSum", "sums_of_rows", 2, "sums")}
-    {body.times("sums", "multiplier", "term")}
+    {body.wrapped("sums", "accumulator")}
+    {body.times("accumulator", "multiplier", "term")}
     {body.rescaled("term", "shift", "y_shape")}""",
     (
         "The divisor is part of the multiplier. Where it varies with the position (padding that is not counted, "
         "ceil_mode), multiplier and shift have one value per position; ceil_mode itself is lowered into pads.",
-        "The sum is int32; lowering proves that it cannot overflow.",
+        "The sum is int32, modulo 2³²; lowering proves that it cannot overflow.",
         RESCALE_NOTE,
     ),
 )

@@ -112,7 +112,8 @@ y  = saturate(((z·gamma + beta + 2^(shift−1)) >> shift) + y_zero_point)""",
     {body.floor_divided("ratio_half", "fraction", "z")}
     {body.times("z", "gamma", "z_gamma")}
     affine = Add (z_gamma, beta)
-    {body.rescaled("affine", "shift", "y_shape")}""",
+    {body.flagged("center", "shift", "shift_flagged")}
+    {body.rescaled("affine", "shift_flagged", "y_shape")}""",
     (
         "Nothing exceeds 64 bits for any x. In a row of equal values z = 0.",
         "For y = γ·(x − mean)/sqrt(variance + ε) + β: gamma/2^shift = γ/(s_y·2²⁰), beta/2^shift = β/s_y, "
@@ -147,6 +148,8 @@ def layer_norm(
     n = x.shape[-1]
     if n > LAYER_NORM_LENGTH or not 0 <= epsilon <= EPSILON_MAX:
         raise NumericError(f"rows of {n} values, or an epsilon of {epsilon}: at most 2¹⁵ and 2⁶¹")
+    if center not in (0, 1):
+        raise NumericError(f"center must be 0 or 1, not {center}")
     values = np.clip(centred(x, x_zero_point), -LAYER_NORM_LIMIT, LAYER_NORM_LIMIT - 1)
     total = values.sum(axis=-1, keepdims=True) * (1 if center else 0)
     square = np.maximum(n * (values * values).sum(axis=-1, keepdims=True) - total * total + epsilon, 1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnxq.errors import NumericError
 from onnxq.numeric.integer_output import Integers, accumulated, centred, rescaled
 from onnxq.operators.base import body
 from onnxq.operators.base.layouts import Reduction
@@ -29,11 +30,13 @@ REDUCE_MEAN = Schema(
     {body.centred("x", "x_zero_point")}
     sum = ReduceSum <keepdims: int = @keepdims> (x_centred, axes)
     y_shape = Shape (sum)
-    {body.times("sum", "multiplier", "term")}
-    {body.rescaled("term", "shift", "y_shape")}""",
+    {body.wrapped("sum", "accumulator")}
+    {body.times("accumulator", "multiplier", "term")}
+    {body.flagged("keepdims", "shift", "shift_flagged")}
+    {body.rescaled("term", "shift_flagged", "y_shape")}""",
     (
         "The divisor is part of the multiplier. Over an axis of length 0 the sum is 0.",
-        "The sum is int32; lowering proves that it cannot overflow.",
+        "The sum is int32, modulo 2³²; lowering proves that it cannot overflow.",
         RESCALE_NOTE,
     ),
 )
@@ -50,6 +53,8 @@ def reduce_mean(
     **result: int,
 ) -> Integers:
     """Rescaled sums over axes: x 8-bit or int32; multiplier, shift [1]. Raises NumericError if a sum exceeds int32."""
+    if keepdims not in (0, 1):
+        raise NumericError(f"keepdims must be 0 or 1, not {keepdims}")
     total = centred(x, x_zero_point).sum(axis=tuple(axes), keepdims=bool(keepdims))
     acc = accumulated(np.asarray(total), "the sum over the axes")
     y = rescaled([acc], [multiplier], shift, **result)

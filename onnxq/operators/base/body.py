@@ -34,6 +34,22 @@ def centred(name: str, zero_point: str) -> str:
     {name}_centred = Sub ({name}_wide, {zero_point})"""
 
 
+def wrapped(value: str, result: str) -> str:
+    """result = value, int64, modulo 2^32 as kernels sum: what an int32 accumulator holds."""
+    return f"""
+    {result}_32 = Cast <to = 6> ({value})
+    {result} = Cast <to = 7> ({result}_32)"""
+
+
+def flagged(attribute: str, tensor: str, result: str) -> str:
+    """result = tensor; an attribute other than 0 and 1 gives an index out of range: the body fails as kernels do."""
+    return f"""
+    {attribute}_negated = Neg ({attribute})
+    {attribute}_zero = Gather (list_0, {attribute}_negated)
+    {attribute}_none = CastLike ({attribute}_zero, {tensor})
+    {result} = Add ({tensor}, {attribute}_none)"""
+
+
 def times(value: str, by: str, product: str) -> str:
     """product = value * by; value: int64, by: int32."""
     return f"""
