@@ -18,15 +18,17 @@ from onnxq.context import PassContext
 from onnxq.errors import OnnxqError, first_line
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.element_types import fill_types
-from onnxq.graph.match import bypass, consumers, is_op, output_ids, remove_nodes
+from onnxq.graph.match import bypass, consumers, input_at, is_constant, is_op, output_ids, remove_nodes
 from onnxq.graph.model import Model, from_proto, to_proto
-from onnxq.graph.qdq import is_dequantize, is_quantize
+from onnxq.graph.movement import is_moved
+from onnxq.graph.qdq import describe, is_dequantize, is_quantize
 from onnxq.graph.walk import all_graphs
 from onnxq.passes.eliminate_identity import EliminateIdentity
 from onnxq.passes.strip_qdq import StripQdq
 from onnxq.patterns.attention import feeds_softmax
 from onnxq.profiles.schema import Profile
 
+NO_INT8_POINT = 21  # the opset from which onnxruntime refuses a QuantizeLinear of its own with an int8 zero point
 FLOAT_TWIN = (StripQdq(), EliminateIdentity())
 
 
@@ -52,6 +54,8 @@ def _check_graph(graph: gs.Graph, twin: gs.Graph | None, target: Profile) -> Ite
     for node in graph.nodes:
         if is_quantize(node) or is_dequantize(node):
             yield from formats.qdq(node)
+            if target.runtime == "onnxruntime":
+                yield from _movement(node, int(graph.opset))
             continue
         if comparison is not None:
             yield from upstream(node, comparison)
@@ -59,6 +63,28 @@ def _check_graph(graph: gs.Graph, twin: gs.Graph | None, target: Profile) -> Ite
             yield from formats.layer(node)
         if comparison is not None:
             yield from downstream(node, comparison)
+
+
+def _movement(node: gs.Node, opset: int) -> Iterator[Finding]:
+    """A DequantizeLinear that onnxruntime moves past what reads it, and then refuses or computes wrong."""
+    if not is_dequantize(node) or is_constant(node.inputs[0]) or not is_moved(node.outputs[0]):
+        return
+    info = describe(node)
+    has_point = input_at(node, 2) is not None
+    if info.axis is not None or info.type not in ("int8", "int32"):
+        return
+    if info.type == "int8" and has_point == (opset < NO_INT8_POINT):
+        return
+    effect = "refuses the QuantizeLinear that it makes" if opset >= NO_INT8_POINT else "saturates its values to uint8"
+    remedy = (
+        "leave out a zero point of 0, or " if has_point else "give it a zero point, or " if info.type == "int8" else ""
+    )
+    yield Finding(
+        "reject",
+        node.name,
+        f"onnxruntime moves this DequantizeLinear of {info.type} past an operator that only moves values, and {effect}",
+        f"{remedy}repeat its scale along an axis (onnxq lower does)",
+    )
 
 
 def _pairs(graph: gs.Graph, twin: gs.Graph | None) -> Iterator[tuple[gs.Graph, gs.Graph | None]]:
