@@ -14,6 +14,7 @@ from onnxq.execution import runtime
 from onnxq.execution.feeds import Feeds
 from onnxq.execution.inner_tensors import to_value
 from onnxq.execution.layer_times import Source, runnable_source
+from onnxq.graph.external import check_source
 from onnxq.graph.model import Libraries
 
 OPENVINO = "openvino"
@@ -103,6 +104,7 @@ def _openvino(model: Source, feeds: Feeds, threads: int, name: str, profile: boo
     runnable = runnable_source(model)
     if isinstance(runnable, (str, Path)) and not Path(runnable).is_file():
         raise ModelError(f"{runnable}: no such file")
+    check_source(runnable, name)
     try:
         read = core.read_model(runnable.SerializeToString() if isinstance(runnable, onnx.ModelProto) else runnable)
         _same_inputs(name, [i.any_name for i in read.inputs], feeds)

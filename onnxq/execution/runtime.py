@@ -19,6 +19,7 @@ from onnx import external_data_helper
 from onnxq import operators
 from onnxq.errors import ConfigError, MissingDependencyError, ModelError, OnnxqError
 from onnxq.execution import library
+from onnxq.graph.external import check_source
 from onnxq.graph.files import native_path
 from onnxq.graph.model import Libraries
 from onnxq.graph.protos import OWN_DOMAIN, parse, tensor_protos
@@ -85,9 +86,9 @@ def session(
     custom_ops: further libraries of operators to register. disabled: names of optimizers to switch off. entries:
     session entries of onnxruntime, {key: value}. name: of the model in messages, instead of its path.
 
-    Raises ModelError if onnxruntime rejects the model (UnknownOperatorError for an operator that is not registered),
-    OnnxqError for a library that cannot be loaded, ConfigError for an unknown provider or level, and
-    MissingDependencyError without onnxruntime.
+    Raises ModelError for external data that graph.external refuses and if onnxruntime rejects the model
+    (UnknownOperatorError for an operator that is not registered), OnnxqError for a library that cannot be loaded,
+    ConfigError for an unknown provider or level, and MissingDependencyError without onnxruntime.
     """
     ort = _onnxruntime()
     options = ort.SessionOptions()
@@ -114,6 +115,7 @@ def session(
         "disabled_optimizers": list(disabled),
     }
 
+    check_source(model, name or ("model" if isinstance(model, (bytes, onnx.ModelProto)) else str(model)))
     if isinstance(model, onnx.ModelProto):
         if model.ByteSize() > PROTO_LIMIT:
             return _large_session(model, options, how, name or "model")

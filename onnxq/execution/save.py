@@ -14,7 +14,7 @@ from onnx import TensorProto, external_data_helper
 
 from onnxq.errors import ModelError, OutputError, first_line
 from onnxq.execution import runtime
-from onnxq.graph.external import resolve
+from onnxq.graph.external import resolve, take_in, take_in_all
 from onnxq.graph.files import check_writable, default_mode, file_sha256, native_path
 from onnxq.graph.model import INLINE_LIMIT, OPSET_MAX, Libraries, Model, to_proto
 from onnxq.graph.protos import OWN_DOMAIN, tensor_bytes, tensor_protos
@@ -118,7 +118,7 @@ def write_proto(proto: onnx.ModelProto, path: Path, base_dir: Path, external: bo
     The proto's tensors are changed to point to the new file.
     """
     if not external:
-        external_data_helper.load_external_data_for_model(proto, str(base_dir))
+        take_in_all(proto, base_dir, "model")
         path.write_bytes(proto.SerializeToString())
         return
     location = path.name + EXTERNAL_SUFFIX
@@ -126,9 +126,7 @@ def write_proto(proto: onnx.ModelProto, path: Path, base_dir: Path, external: bo
         for tensor in tensor_protos(proto.graph):
             if tensor.data_type == TensorProto.STRING or tensor_bytes(tensor) < EXTERNAL_MIN:
                 if external_data_helper.uses_external_data(tensor):
-                    external_data_helper.load_external_data_for_tensor(tensor, str(base_dir))
-                    tensor.data_location = TensorProto.DEFAULT
-                    del tensor.external_data[:]
+                    take_in(tensor, base_dir, "model")
                 continue
             out.write(b"\0" * (-out.tell() % PAGE))
             offset = out.tell()
@@ -179,7 +177,7 @@ def runnable(proto: onnx.ModelProto, base_dir: Path) -> Iterator[bytes | str]:
     fix_seeds(proto.graph)
     large = sum(map(tensor_bytes, tensor_protos(proto.graph))) > INLINE_LIMIT
     if not large:
-        external_data_helper.load_external_data_for_model(proto, str(base_dir))
+        take_in_all(proto, base_dir, "model")
         yield proto.SerializeToString()
         return
     with contextlib.ExitStack() as stack:

@@ -20,14 +20,14 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, external_data_helper, numpy_helper
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from onnxq.errors import ModelError, first_line, printable
+from onnxq.errors import ModelError, printable
 from onnxq.graph.exporting import export
-from onnxq.graph.external import check_external, resolve
+from onnxq.graph.external import check_tensors, read, resolve, take_in_all, take_in_fixed
 from onnxq.graph.identity import IdentitySet
 from onnxq.graph.names import fresh_name
 from onnxq.graph.native import NativeCrashError
 from onnxq.graph.protos import (
-    INT4_TYPES,
+    ELEMENT_BITS,
     IR_MIN,
     check_attributes,
     check_types,
@@ -66,8 +66,10 @@ class ExternalValues(LazyValues):
         """The values: mapped from the file, read-only, so that gigabytes of weights do not stay in memory."""
         dtype = onnx.helper.tensor_dtype_to_np_dtype(self.tensor.data_type)
         shape = tuple(self.tensor.dims)
-        if self.tensor.data_type in INT4_TYPES or 0 in shape or sys.byteorder == "big":
-            return np.array(numpy_helper.to_array(self.tensor, str(self.base_dir)))
+        if ELEMENT_BITS.get(self.tensor.data_type, 8) < 8 or 0 in shape or sys.byteorder == "big":
+            inline = TensorProto(data_type=self.tensor.data_type, dims=shape)
+            inline.raw_data = read(self.tensor, self.base_dir, "model")
+            return np.array(numpy_helper.to_array(inline))
         data = resolve(self.tensor, self.base_dir, "model")
         return np.memmap(data.file, dtype, "r", data.offset, shape)
 
@@ -164,15 +166,12 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
     base_dir = path.parent if path else Path()
     notes: list[str] = []
     check_structure(proto, where)
-    external = check_external(proto, base_dir, where)
+    external = check_tensors(proto, base_dir, where)
     small = sum(map(tensor_bytes, tensor_protos(proto.graph))) <= INLINE_LIMIT
     work = onnx.ModelProto()
     work.CopyFrom(proto)
-    if external and small:
-        try:
-            external_data_helper.load_external_data_for_model(work, str(base_dir))
-        except (OSError, ValueError, onnx.checker.ValidationError) as err:
-            raise ModelError(f"{where}: external data cannot be read: {first_line(err)}") from err
+    if external:
+        (take_in_all if small else take_in_fixed)(work, base_dir, where)
     work, functions = inline_functions(work, notes, where)
     check_attributes(work.graph, where)
     check_types(work.graph, where)
@@ -200,7 +199,7 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
         raise ModelError(f"{where}: {err}") from None
     if failure:
         notes.append(f"shape inference failed: {failure}")
-    return Model(graph, header, values, functions, path, bool(external), sha256, notes)
+    return Model(graph, header, values, functions, path, external, sha256, notes)
 
 
 def adopt_nodes(graph: gs.Graph) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
@@ -24,6 +24,7 @@ UNSUPPORTED_ATTRIBUTES = {
     onnx.AttributeProto.TENSORS: "TENSORS",
     onnx.AttributeProto.GRAPHS: "GRAPHS",
 }
+UINT2, INT2 = 25, 26  # not in every onnx that we support
 # Bits per element; sub-byte types are packed.
 ELEMENT_BITS: dict[int, int] = {
     TensorProto.DOUBLE: 64, TensorProto.INT64: 64, TensorProto.UINT64: 64, TensorProto.COMPLEX64: 64,
@@ -31,7 +32,7 @@ ELEMENT_BITS: dict[int, int] = {
     TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16, TensorProto.INT16: 16, TensorProto.UINT16: 16,
     TensorProto.INT8: 8, TensorProto.UINT8: 8, TensorProto.BOOL: 8, TensorProto.FLOAT8E4M3FN: 8,
     TensorProto.FLOAT8E4M3FNUZ: 8, TensorProto.FLOAT8E5M2: 8, TensorProto.FLOAT8E5M2FNUZ: 8,
-    TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4,
+    TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4, UINT2: 2, INT2: 2,
 }  # fmt: skip
 FLOAT_TYPES = (
     TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.FLOAT8E4M3FN,
@@ -70,13 +71,13 @@ def tensor_protos(graph: onnx.GraphProto) -> Iterator[TensorProto]:
 
 
 def tensor_bytes(tensor: TensorProto) -> int:
-    """Size of a tensor's values in bytes, wherever they are stored (4-bit types packed)."""
-    count = int(np.prod(tensor.dims, dtype=np.int64)) if tensor.dims else 1
-    if tensor.data_type in INT4_TYPES:
-        return (count + 1) // 2
+    """Size of a tensor's values in bytes, wherever they are stored, packed below 8 bits. KeyError: no such type."""
     if tensor.data_type == TensorProto.STRING:
         return sum(len(s) for s in tensor.string_data)
-    return count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    bits = ELEMENT_BITS.get(tensor.data_type)
+    if bits is None:
+        bits = 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return (math.prod(tensor.dims) * bits + 7) // 8
 
 
 def check_attributes(graph: onnx.GraphProto, where: str) -> None:
