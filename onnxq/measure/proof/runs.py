@@ -14,6 +14,7 @@ from onnxq.errors import OnnxqError, first_line
 from onnxq.execution import library
 from onnxq.execution.inner_tensors import run_session
 from onnxq.execution.runtime import ORIGIN
+from onnxq.execution.save import model_dir, runnable
 from onnxq.execution.sessions import variant_session
 from onnxq.graph.model import Model
 from onnxq.graph.protos import OWN_DOMAIN
@@ -71,7 +72,7 @@ def run(proto: onnx.ModelProto, of: Model, batches: Sequence[Batch], way: Way) -
     """
     batches = batches[: way.most]
     try:
-        return _openvino(proto, batches) if way.openvino else _onnxruntime(proto, of, batches, way)
+        return _openvino(proto, of, batches) if way.openvino else _onnxruntime(proto, of, batches, way)
     except OnnxqError as err:
         return Ran(failed=str(err).removeprefix("model: "))
     except Exception as err:  # the runtimes' own classes derive straight from Exception
@@ -91,14 +92,15 @@ def _onnxruntime(proto: onnx.ModelProto, of: Model, batches: Sequence[Batch], wa
     return Ran(found)
 
 
-def _openvino(proto: onnx.ModelProto, batches: Sequence[Batch]) -> Ran:
+def _openvino(proto: onnx.ModelProto, of: Model, batches: Sequence[Batch]) -> Ran:
     import openvino
 
     core = openvino.Core()
-    model = core.read_model(proto.SerializeToString())
-    inputs = {name for i in model.inputs for name in i.names}
     config = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    request = core.compile_model(model, "CPU", config).create_infer_request()
+    with runnable(proto, model_dir(of)) as opened:
+        model = core.read_model(opened)
+        request = core.compile_model(model, "CPU", config).create_infer_request()
+    inputs = {name for i in model.inputs for name in i.names}
     names = [o.name for o in proto.graph.output]
     found: dict[str, list[Any]] = {name: [] for name in names}
     for batch in batches:
