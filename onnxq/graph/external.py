@@ -36,16 +36,6 @@ class ExternalData:
     length: int
 
 
-def check_tensors(model: onnx.ModelProto, base_dir: Path, where: str) -> bool:
-    """Check types and sizes of every tensor, wherever it is in the model, and resolve those in external files.
-
-    Returns whether there are any in external files. Raises ModelError.
-    """
-    for tensor in every_tensor(model):
-        _check_size(tensor, where)
-    return check_external(model, base_dir, where)
-
-
 def check_external(model: onnx.ModelProto, base_dir: Path, where: str) -> bool:
     """Resolve every tensor in an external file; returns whether there are any. Raises ModelError."""
     found = [t for t in every_tensor(model) if external_data_helper.uses_external_data(t)]
@@ -99,7 +89,7 @@ def resolve(tensor: TensorProto, base_dir: Path, where: str) -> ExternalData:
         raise ModelError(f"{where}: external data file {shown} is missing (tensor {label})") from None
     except OSError as err:
         raise ModelError(f"{name}: external data file {shown} cannot be read: {err.strerror}") from None
-    needed = _check_size(tensor, where)
+    needed = check_size(tensor, where)
     offset = _number(entries.get("offset", "0"), "offset", name)
     length = _number(entries["length"], "length", name) if "length" in entries else needed
     if tensor.data_type == TensorProto.STRING:
@@ -205,7 +195,7 @@ def _sparse_of(graph: onnx.GraphProto) -> Iterator[TensorProto]:
                 yield from _sparse_of(attribute.g)
 
 
-def _check_size(tensor: TensorProto, where: str) -> int:
+def check_size(tensor: TensorProto, where: str) -> int:
     """The bytes that a tensor's type and dimensions stand for. Raises ModelError for those that no tensor has."""
     name = f"{where}: tensor {_name(tensor)}"
     if any(d < 0 for d in tensor.dims):

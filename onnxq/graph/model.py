@@ -21,8 +21,9 @@ from onnx import TensorProto, external_data_helper, numpy_helper
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxq.errors import ModelError, printable
+from onnxq.graph.contents import check_contents
 from onnxq.graph.exporting import export
-from onnxq.graph.external import check_tensors, read, resolve, take_in_all, take_in_fixed
+from onnxq.graph.external import check_external, read, resolve, take_in_all, take_in_fixed
 from onnxq.graph.identity import IdentitySet
 from onnxq.graph.names import fresh_name
 from onnxq.graph.native import NativeCrashError
@@ -43,6 +44,7 @@ from onnxq.graph.protos import (
 )
 from onnxq.graph.shapes import infer
 from onnxq.graph.structure import check_structure
+from onnxq.graph.validity import check_nodes
 from onnxq.graph.walk import SMALL_BYTES, all_graphs
 from onnxq.operators import attach_functions
 
@@ -165,8 +167,9 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
     where = str(path) if path else "model"
     base_dir = path.parent if path else Path()
     notes: list[str] = []
+    check_contents(proto, where)
     check_structure(proto, where)
-    external = check_tensors(proto, base_dir, where)
+    external = check_external(proto, base_dir, where)
     small = sum(map(tensor_bytes, tensor_protos(proto.graph))) <= INLINE_LIMIT
     work = onnx.ModelProto()
     work.CopyFrom(proto)
@@ -175,6 +178,7 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
     work, functions = inline_functions(work, notes, where)
     check_attributes(work.graph, where)
     check_types(work.graph, where)
+    check_nodes(work, where)
     fix_defaults(work, notes)
     work.ir_version = max(work.ir_version, IR_MIN)  # below this, an initializer must be an input
     if not any(o.domain in ("", "ai.onnx") for o in work.opset_import):

@@ -24,14 +24,14 @@ UNSUPPORTED_ATTRIBUTES = {
     onnx.AttributeProto.TENSORS: "TENSORS",
     onnx.AttributeProto.GRAPHS: "GRAPHS",
 }
-UINT2, INT2 = 25, 26  # not in every onnx that we support
+FLOAT8E8M0, UINT2, INT2 = 24, 25, 26  # newer than the oldest onnx that this works with
 # Bits per element; sub-byte types are packed.
 ELEMENT_BITS: dict[int, int] = {
     TensorProto.DOUBLE: 64, TensorProto.INT64: 64, TensorProto.UINT64: 64, TensorProto.COMPLEX64: 64,
     TensorProto.FLOAT: 32, TensorProto.INT32: 32, TensorProto.UINT32: 32, TensorProto.COMPLEX128: 128,
     TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16, TensorProto.INT16: 16, TensorProto.UINT16: 16,
     TensorProto.INT8: 8, TensorProto.UINT8: 8, TensorProto.BOOL: 8, TensorProto.FLOAT8E4M3FN: 8,
-    TensorProto.FLOAT8E4M3FNUZ: 8, TensorProto.FLOAT8E5M2: 8, TensorProto.FLOAT8E5M2FNUZ: 8,
+    TensorProto.FLOAT8E4M3FNUZ: 8, TensorProto.FLOAT8E5M2: 8, TensorProto.FLOAT8E5M2FNUZ: 8, FLOAT8E8M0: 8,
     TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4, UINT2: 2, INT2: 2,
 }  # fmt: skip
 FLOAT_TYPES = (
@@ -74,10 +74,7 @@ def tensor_bytes(tensor: TensorProto) -> int:
     """Size of a tensor's values in bytes, wherever they are stored, packed below 8 bits. KeyError: no such type."""
     if tensor.data_type == TensorProto.STRING:
         return sum(len(s) for s in tensor.string_data)
-    bits = ELEMENT_BITS.get(tensor.data_type)
-    if bits is None:
-        bits = 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return (math.prod(tensor.dims) * bits + 7) // 8
+    return (math.prod(tensor.dims) * ELEMENT_BITS[tensor.data_type] + 7) // 8
 
 
 def check_attributes(graph: onnx.GraphProto, where: str) -> None:
