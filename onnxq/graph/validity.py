@@ -22,6 +22,7 @@ FIELDS = {
     AttributeProto.SPARSE_TENSOR: "sparse_tensor",
     AttributeProto.TYPE_PROTO: "tp",
 }
+TYPES = frozenset(AttributeProto.AttributeType.values()) - {AttributeProto.UNDEFINED}
 # Inputs that onnxruntime's own operators need at least, of those that are read here; onnx does not know them.
 CONTRIB = "com.microsoft"
 CONTRIB_INPUTS = {
@@ -47,7 +48,7 @@ def _check_graph(graph: onnx.GraphProto, outer: frozenset[str], versions: dict[s
     given |= {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
     made: set[str] = set()
     for node in graph.node:
-        _check_node(node, versions, _label(node, where))
+        _check_node(node, versions, where)
         for name in filter(None, node.output):
             if name in made or name in given:
                 raise ModelError(f"{_label(node, where)} makes {printable(name)}, which is made elsewhere as well")
@@ -64,47 +65,54 @@ def _check_graph(graph: onnx.GraphProto, outer: frozenset[str], versions: dict[s
             raise ModelError(f"{where}: nothing makes the output {printable(value.name) or 'without a name'}")
 
 
-def _check_node(node: onnx.NodeProto, versions: dict[str, int], label: str) -> None:
+def _check_node(node: onnx.NodeProto, versions: dict[str, int], where: str) -> None:
     domain = "" if node.domain in STANDARD else node.domain
     for attribute in node.attribute:
-        _check_attribute(attribute, label)
+        _check_attribute(attribute, node, where)
     if not any(node.output):
-        raise ModelError(f"{label} has no output")
+        raise ModelError(f"{_label(node, where)} has no output")
     if domain == CONTRIB and len(node.input) < CONTRIB_INPUTS.get(node.op_type, 0):
-        raise ModelError(f"{label} has {len(node.input)} inputs and needs {CONTRIB_INPUTS[node.op_type]}")
+        least = CONTRIB_INPUTS[node.op_type]
+        raise ModelError(f"{_label(node, where)} has {len(node.input)} inputs and needs {least}")
     schema = _schema(node.op_type, versions.get(domain, 0), domain)
     if schema is None:
         return
-    _check_count(node.input, schema.min_input, schema.max_input, "inputs", label)
-    _check_count(node.output, schema.min_output, schema.max_output, "outputs", label)
+    for what, names, least, most in (
+        ("inputs", node.input, schema.min_input, schema.max_input),
+        ("outputs", node.output, schema.min_output, schema.max_output),
+    ):
+        if wanted := _wrong_count(names, least, most):
+            raise ModelError(f"{_label(node, where)} has {len(names)} {what} instead of {wanted}")
     types = {attribute.name: attribute.type for attribute in node.attribute}
     for name, declared in schema.attributes.items():
         if name not in types:
             if declared.required:
-                raise ModelError(f"{label} has no attribute {name}, which it needs")
-        elif types[name] != (wanted := declared.type.value):  # type: ignore[attr-defined]  # onnx's stub has no value
-            raise ModelError(
-                f"{label}: its attribute {name} is not of type {AttributeProto.AttributeType.Name(wanted)}"
-            )
+                raise ModelError(f"{_label(node, where)} has no attribute {name}, which it needs")
+        elif types[name] != (kind := declared.type.value):  # type: ignore[attr-defined]  # onnx's stub has no value
+            shown = AttributeProto.AttributeType.Name(kind)
+            raise ModelError(f"{_label(node, where)}: its attribute {name} is not of type {shown}")
 
 
-def _check_count(names: Sequence[str], least: int, most: int, what: str, label: str) -> None:
+def _wrong_count(names: Sequence[str], least: int, most: int) -> str:
+    """How many names there should be, if there are more or fewer."""
     count = len(names)
     used = max((i + 1 for i, name in enumerate(names) if name), default=0)  # some writers list all that are left out
-    if count < least or used > most:
-        wanted = str(least) if least == most else f"{least} or more" if most > UNBOUNDED else f"{least} to {most}"
-        raise ModelError(f"{label} has {count} {what} instead of {wanted}")
+    if least <= count and used <= most:
+        return ""
+    return str(least) if least == most else f"{least} or more" if most > UNBOUNDED else f"{least} to {most}"
 
 
-def _check_attribute(attribute: AttributeProto, label: str) -> None:
-    name = f"{label}: its attribute {printable(attribute.name)}"
-    if attribute.ref_attr_name:
-        raise ModelError(f"{name} refers to an attribute of a function, in which the node is not")
-    if attribute.type not in AttributeProto.AttributeType.values() or attribute.type == AttributeProto.UNDEFINED:
-        raise ModelError(f"{name} has no type that ONNX knows")
+def _check_attribute(attribute: AttributeProto, node: onnx.NodeProto, where: str) -> None:
     own = FIELDS.get(attribute.type)
-    if any((field == own) != attribute.HasField(field) for field in FIELDS.values()):
-        raise ModelError(f"{name} has another value than its type says")
+    if attribute.ref_attr_name:
+        problem = "refers to an attribute of a function, in which the node is not"
+    elif attribute.type not in TYPES:
+        problem = "has no type that ONNX knows"
+    elif any((field == own) != attribute.HasField(field) for field in FIELDS.values()):
+        problem = "has another value than its type says"
+    else:
+        return
+    raise ModelError(f"{_label(node, where)}: its attribute {printable(attribute.name)} {problem}")
 
 
 @lru_cache(maxsize=4096)
