@@ -32,6 +32,7 @@ from onnxq.graph.match import (
     also_read,
     belongs,
     constant_values,
+    editing,
     is_op,
     output_ids,
     rank,
@@ -69,27 +70,28 @@ class FoldBatchNorm(Pass):
         skipped = []
         alone: dict[str, list[str]] = {}
         for g in list(all_graphs(graph)):
-            left: list[tuple[gs.Node, Affine, Refused]] = []
-            for node in [n for n in g.nodes if is_op(n, "BatchNormalization")]:
-                step = self.affine_of(node, opset, outputs)
-                if isinstance(step, Refused):
-                    skipped.append(MatchFailure(step.reason, node.name))
-                elif refused := _into_layer_before(g, node, step, names, outputs):
-                    left.append((node, step, refused))
-                else:
-                    changed += 1
-            for node, step, before in reversed(left):
-                after = _into_layer_after(g, node, step, names, outputs)
-                if after is None:
-                    changed += 1
-                    continue
-                reason = f"{before}; {after}"
-                refused = _stand_alone(g, node, step, names) if self.standalone else None
-                if self.standalone and refused is None:
-                    alone.setdefault(reason, []).append(node.name)
-                    changed += 1
-                else:
-                    skipped.append(MatchFailure(reason if refused is None else f"{reason}; {refused}", node.name))
+            with editing(g):
+                left: list[tuple[gs.Node, Affine, Refused]] = []
+                for node in [n for n in g.nodes if is_op(n, "BatchNormalization")]:
+                    step = self.affine_of(node, opset, outputs)
+                    if isinstance(step, Refused):
+                        skipped.append(MatchFailure(step.reason, node.name))
+                    elif refused := _into_layer_before(g, node, step, names, outputs):
+                        left.append((node, step, refused))
+                    else:
+                        changed += 1
+                for node, step, before in reversed(left):
+                    after = _into_layer_after(g, node, step, names, outputs)
+                    if after is None:
+                        changed += 1
+                        continue
+                    reason = f"{before}; {after}"
+                    refused = _stand_alone(g, node, step, names) if self.standalone else None
+                    if self.standalone and refused is None:
+                        alone.setdefault(reason, []).append(node.name)
+                        changed += 1
+                    else:
+                        skipped.append(MatchFailure(reason if refused is None else f"{reason}; {refused}", node.name))
         notes = [f"{len(n)} became Mul and Add: {reason}: {_some(n)}" for reason, n in alone.items()]
         return PassResult(changed, tuple(skipped), tuple(notes))
 

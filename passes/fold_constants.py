@@ -27,6 +27,7 @@ from onnxq.graph.match import (
     Names,
     constant_values,
     consumers,
+    editing,
     input_at,
     is_constant,
     is_op,
@@ -88,17 +89,20 @@ class _Run:
         while True:
             before = self.changed
             self.fold_shapes(graph)
-            for batch in _batches(self.within_limit(self.known(graph))):
-                self.fold_batch(graph, batch)
+            batches = _batches(self.within_limit(self.known(graph)))
+            with editing(graph):
+                for batch in batches:
+                    self.fold_batch(graph, batch)
             if self.changed == before:
                 return
             shapes.infer(self.graph)
 
     def fold_shapes(self, graph: gs.Graph) -> None:
-        for node in list(graph.nodes):
-            values = _shape_values(node)
-            if values is not None:
-                self.to_constants(graph, node, [values])
+        with editing(graph):
+            for node in list(graph.nodes):
+                values = _shape_values(node)
+                if values is not None:
+                    self.to_constants(graph, node, [values])
 
     def known(self, graph: gs.Graph) -> list[gs.Node]:
         """Nodes that depend on constants only and may be folded, in order."""

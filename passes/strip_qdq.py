@@ -20,7 +20,9 @@ from onnxq.graph.match import (
     STANDARD_DOMAINS,
     MatchFailure,
     Names,
+    belongs,
     constant_values,
+    editing,
     producer,
     remove_nodes,
     replace_everywhere,
@@ -49,16 +51,18 @@ class StripQdq(Pass):
         changed, skipped = 0, []
         restored: IdentityMap[gs.Node, gs.Tensor] = IdentityMap()
         for g in all_graphs(graph):
-            for node in list(g.nodes):
-                if _is(node, "DequantizeLinear") and _fold_constant(g, node):
-                    changed += 1
-            for node in list(g.nodes):
-                if _is(node, "DequantizeLinear"):
-                    refused = _strip_pair(g, node, restored, names)
-                    if refused is None:
+            with editing(g):
+                for node in list(g.nodes):
+                    if _is(node, "DequantizeLinear") and _fold_constant(g, node):
                         changed += 1
-                    else:
-                        skipped.append(MatchFailure(refused.reason, node.name))
+            with editing(g):
+                for node in list(g.nodes):
+                    if _is(node, "DequantizeLinear"):
+                        refused = _strip_pair(g, node, restored, names)
+                        if refused is None:
+                            changed += 1
+                        else:
+                            skipped.append(MatchFailure(refused.reason, node.name))
             # A QuantizeLinear whose readers were all DequantizeLinear is dead now; the runner removes it.
         ctx.model.set_metadata("onnxq.card", None)
         return PassResult(changed, tuple(skipped))
@@ -93,7 +97,7 @@ def _strip_pair(
     quantize = producer(node.inputs[0])
     if quantize is None or not _is(quantize, "QuantizeLinear"):
         return Refused("its input does not come from a QuantizeLinear: integers made elsewhere stay")
-    if not any(n is quantize for n in graph.nodes):
+    if not belongs(graph, quantize):
         return Refused("its QuantizeLinear is outside the body that it is in")
     if quantize not in restored:
         restored[quantize] = _restore_activation(graph, quantize, names)

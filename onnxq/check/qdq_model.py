@@ -18,7 +18,7 @@ from onnxq.context import PassContext
 from onnxq.errors import OnnxqError, first_line
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.element_types import fill_types
-from onnxq.graph.match import bypass, consumers, input_at, is_constant, is_op, output_ids, remove_nodes
+from onnxq.graph.match import bypass, consumers, editing, input_at, is_constant, is_op, output_ids, remove_nodes
 from onnxq.graph.model import Model, from_proto, to_proto
 from onnxq.graph.movement import is_moved
 from onnxq.graph.qdq import describe, is_dequantize, is_quantize
@@ -105,9 +105,10 @@ def _float_twin(model: Model, target: Profile) -> Model:
     outputs = output_ids(twin.graph)
     for graph in all_graphs(twin.graph):
         remove_nodes(graph, [node for node in graph.nodes if is_dequantize(node)])
-        for node in [n for n in graph.nodes if n.name not in known and n.outputs]:
-            # A saturation taken for a Relu, with a Relu after it: there was none.
-            readers = [] if id(node.outputs[0]) in outputs else consumers(node.outputs[0])
-            if readers and all(is_op(reader, "Relu", "Clip") for reader in readers):
-                bypass(graph, node, node.inputs[0], outputs)
+        with editing(graph):
+            for node in [n for n in graph.nodes if n.name not in known and n.outputs]:
+                # A saturation taken for a Relu, with a Relu after it: there was none.
+                readers = [] if id(node.outputs[0]) in outputs else consumers(node.outputs[0])
+                if readers and all(is_op(reader, "Relu", "Clip") for reader in readers):
+                    bypass(graph, node, node.inputs[0], outputs)
     return twin

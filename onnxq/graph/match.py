@@ -5,7 +5,8 @@ onnx-graphsurgeon compares tensors by name and nodes by content; here identity i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,9 @@ def is_constant(tensor: gs.Tensor) -> bool:
 
 def belongs(graph: gs.Graph, node: gs.Node) -> bool:
     """Whether the node is directly in this graph: not outside, and not in a subgraph."""
+    edits = graph.__dict__.get("edits")
+    if edits is not None and node in edits.present:
+        return True
     return any(n is node for n in graph.nodes)
 
 
@@ -183,11 +187,48 @@ def replace_everywhere(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor) -> None:
 
 def remove_nodes(graph: gs.Graph, dead: Iterable[gs.Node]) -> None:
     """Remove nodes from the graph (top level or the given subgraph) and unlink their tensors."""
+    edits = graph.__dict__.get("edits")
+    if edits is not None:
+        for node in dead:
+            if belongs(graph, node):
+                edits.removed.add(node)
+                unlink(node)
+        return
     gone = IdentitySet(dead)
+    if not gone:
+        return
     for node in graph.nodes:
         if node in gone:
             unlink(node)
     graph.nodes[:] = [n for n in graph.nodes if n not in gone]
+
+
+@dataclass(frozen=True)
+class _Edits:
+    """What `editing` remembers: the nodes of the graph when it began, and those to leave out at its end."""
+
+    present: IdentitySet[gs.Node]
+    removed: IdentitySet[gs.Node]
+
+
+@contextlib.contextmanager
+def editing(graph: gs.Graph) -> Iterator[None]:
+    """Context for many single removals from one graph: a removed node is unlinked at once, and leaves at the end.
+
+    Each removal would otherwise read the whole list of nodes, and `belongs` too. Until the end a removed node is still
+    in graph.nodes, without inputs and outputs. Subgraphs have contexts of their own.
+    """
+    if graph.__dict__.get("edits") is not None:  # the outer context has it
+        yield
+        return
+    edits = _Edits(IdentitySet(graph.nodes), IdentitySet())
+    graph.edits = edits
+    try:
+        yield
+    finally:
+        del graph.edits
+        if edits.removed:
+            graph.nodes[:] = [n for n in graph.nodes if n not in edits.removed]
 
 
 def unlink(node: gs.Node) -> None:

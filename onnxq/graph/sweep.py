@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import onnx_graphsurgeon as gs
 
-from onnxq.graph.match import MatchFailure
+from onnxq.graph.match import MatchFailure, editing
 from onnxq.graph.refusal import Refused
 from onnxq.graph.walk import all_graphs
 
@@ -23,10 +23,11 @@ def sweep(graph: gs.Graph, *steps: Step) -> tuple[int, tuple[MatchFailure, ...]]
     failures = []
     for g in list(all_graphs(graph)):
         for step in steps:
-            for node in list(g.nodes):
-                outcome = step(g, node)
-                if isinstance(outcome, Refused):
-                    failures.append(MatchFailure(outcome.reason, node.name))
-                else:
-                    changed += outcome
+            with editing(g):
+                for node in list(g.nodes):
+                    outcome = step(g, node)
+                    if isinstance(outcome, Refused):
+                        failures.append(MatchFailure(outcome.reason, node.name))
+                    else:
+                        changed += outcome
     return changed, tuple(failures)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.graph import marks
-from onnxq.graph.match import CHANNELS_LAST, Names, is_channels_last, is_own, remove_nodes
+from onnxq.graph.match import CHANNELS_LAST, Names, editing, is_channels_last, is_own, remove_nodes
 from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout.choice import Choice, Layouts, made_in, read_in
 from onnxq.layout.copies import Copy, Value
@@ -25,13 +25,14 @@ def carry_out(graph: gs.Graph, layouts: Layouts, choice: Choice, names: Names) -
             node.inputs[index] = gs.Constant(names.fresh(base), values)
         if (perm := next((p for p in flip.outputs if p is not None), None)) is not None:
             note_layout(node, perm)
-    for value in layouts.values:
-        stored, wanted = made_in(value, choice, choice), read_in(value, choice, choice)
-        if stored != value.copies[0].layout or wanted != [r.layout for r in value.readers] or not _is_tidy(value):
-            changed += _settle(graph, value, stored, wanted, names)
-    for node, flip in choice.values():
-        if flip.replace is not None:
-            flip.replace(graph, node, names)
+    with editing(graph):
+        for value in layouts.values:
+            stored, wanted = made_in(value, choice, choice), read_in(value, choice, choice)
+            if stored != value.copies[0].layout or wanted != [r.layout for r in value.readers] or not _is_tidy(value):
+                changed += _settle(graph, value, stored, wanted, names)
+        for node, flip in choice.values():
+            if flip.replace is not None:
+                flip.replace(graph, node, names)
     return changed
 
 

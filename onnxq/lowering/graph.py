@@ -16,6 +16,7 @@ from onnxq.graph.match import (
     MatchFailure,
     belongs,
     consumers,
+    editing,
     further_outputs,
     is_constant,
     is_op,
@@ -73,15 +74,16 @@ def _standardize(graph: gs.Graph) -> None:
 
 def _drop_nan_guards(graph: gs.Graph) -> None:
     """Remove NaN guards: integers are never NaN, and neither is a Softmax of them."""
-    for node in list(graph.nodes):
-        if not is_op(node, "Softmax") or not is_dequantize(producer(node.inputs[0])):
-            continue
-        guard = nan_guard(node.outputs[0])
-        if guard is None or not belongs(graph, guard[1]):
-            continue
-        result = guard[1].outputs[0]
-        remove_nodes(graph, guard)
-        node.outputs[0] = result
+    with editing(graph):
+        for node in list(graph.nodes):
+            if not is_op(node, "Softmax") or not is_dequantize(producer(node.inputs[0])):
+                continue
+            guard = nan_guard(node.outputs[0])
+            if guard is None or not belongs(graph, guard[1]):
+                continue
+            result = guard[1].outputs[0]
+            remove_nodes(graph, guard)
+            node.outputs[0] = result
 
 
 def _try(work: Work, node: gs.Node, step: Callable[[Work, Any], None], what: Any) -> bool:
