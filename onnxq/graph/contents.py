@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 from google.protobuf.message import Message
@@ -13,17 +14,21 @@ from onnxq.errors import ModelError, printable
 from onnxq.graph.external import check_size, every_tensor
 from onnxq.graph.protos import ELEMENT_BITS, tensor_bytes
 
-# Nodes of a model once its functions are inlined: beyond it, a small file was made to expand.
-MOST_NODES = 1_000_000
+# Nodes of a model while its functions are inlined (calls count too: an empty body costs its call), and that as a
+# multiple of the nodes in the file, if that is more: beyond both, a small file was made to expand. 100,000 nodes take
+# about 20 s and 1 GB.
+MOST_NODES = 100_000
+MOST_GROWTH = 10
+MOST_CALLS = 100  # functions in functions; as many as onnx inlines
+MOST_SHOWN = 5  # functions in a message
 TYPED = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 PAIRS = (TensorProto.COMPLEX64, TensorProto.COMPLEX128)
-Key = tuple[str, str]  # domain and name of a function
+Key = tuple[str, str, str]  # domain, name and overload of a function
 
 
 def check_contents(model: onnx.ModelProto, where: str) -> None:
-    """Raise ModelError for text that is not UTF-8, tensors whose values do not fit them, functions without bound.
-
-    Values in external files are not looked at. Functions that call themselves are found when they are inlined.
+    """Raise ModelError for text that is not UTF-8, tensors whose values do not fit them, functions that call themselves
+    or expand without bound. Values in external files are not looked at.
     """
     for text in _texts(model):
         if isinstance(text, bytes):  # what protobuf makes of it
@@ -72,36 +77,71 @@ def _counts(tensor: TensorProto) -> tuple[int, int, str]:
 
 
 def _check_functions(model: onnx.ModelProto, where: str) -> None:
-    bodies = {(f.domain, f.name): f for f in model.functions}
-    if not bodies:
+    """Count what each function expands to before anything expands it, callees first; linear in the calls."""
+    if not model.functions:
         return
-    calls = {key: _calls(f.node, bodies) for key, f in bodies.items()}
-    callers: dict[Key, list[Key]] = {key: [] for key in bodies}
-    for key, called in calls.items():
-        for one in set(called):
-            callers[one].append(key)
-    waits = {key: len(set(called)) for key, called in calls.items()}
+    bodies: dict[Key, onnx.FunctionProto] = {}
+    for function in model.functions:
+        if bodies.setdefault(_key(function, function.name), function) is not function:
+            raise ModelError(f"{where}: function {_label(_key(function, function.name))} is defined twice")
+    calls = {key: Counter(_calls(f.node, bodies)) for key, f in bodies.items()}
+    stored = {key: sum(1 for _ in _nodes(f.node)) for key, f in bodies.items()}
+    own = sum(1 for _ in _nodes(model.graph.node))
+    most = max(MOST_NODES, MOST_GROWTH * (own + sum(stored.values())))
     counts: dict[Key, int] = {}
+    depths: dict[Key, int] = {}
+    for key in _callees_first(calls, where):
+        called = calls[key]
+        counts[key] = stored[key] + sum(times * counts[one] for one, times in called.items())
+        depths[key] = 1 + max((depths[one] for one in called), default=0)
+        if counts[key] > most:
+            raise ModelError(f"{where}: function {_label(key)} takes more than {most} nodes to inline")
+        if depths[key] > MOST_CALLS:
+            raise ModelError(f"{where}: the calls of function {_label(key)} are nested more than {MOST_CALLS} deep")
+    if own + sum(counts[one] for one in _calls(model.graph.node, bodies)) > most:
+        raise ModelError(f"{where}: its functions take more than {most} nodes to inline")
+
+
+def _callees_first(calls: Mapping[Key, Mapping[Key, int]], where: str) -> Iterator[Key]:
+    """Every function after those that it calls. Raises ModelError, with the calls, for one that calls itself."""
+    waits = {key: len(called) for key, called in calls.items()}
+    callers: dict[Key, list[Key]] = {key: [] for key in calls}
+    for key, called in calls.items():
+        for one in called:
+            callers[one].append(key)
     ready = [key for key, count in waits.items() if not count]
-    for key in ready:  # grows while it is read; what calls itself never gets there
-        counts[key] = len(list(_nodes(bodies[key].node))) + sum(counts[one] for one in calls[key])
-        _bound(counts[key], f"{where}: function {printable('.'.join(filter(None, key)))}")
+    for key in ready:  # grows while it is read
+        yield key
         for caller in callers[key]:
             waits[caller] -= 1
             if not waits[caller]:
                 ready.append(caller)
-    called = _calls(model.graph.node, bodies)
-    _bound(sum(counts.get(one, 0) for one in called), f"{where}: the functions of the model")
+    if len(ready) < len(calls):
+        cycle = [next(key for key, count in waits.items() if count)]
+        seen = {cycle[0]: 0}
+        while (following := next(one for one in calls[cycle[-1]] if waits[one])) not in seen:
+            seen[following] = len(cycle)
+            cycle.append(following)
+        path = [*cycle[seen[following] :], following]
+        shown = path if len(path) <= MOST_SHOWN else [*path[: MOST_SHOWN - 1], path[-1]]
+        names = [_label(key) for key in shown]
+        if len(path) > MOST_SHOWN:
+            names.insert(-1, "…")
+        raise ModelError(f"{where}: function {names[0]} is recursive: {' → '.join(names)}")
 
 
-def _bound(count: int, what: str) -> None:
-    if count > MOST_NODES:
-        raise ModelError(f"{what} would be more than {MOST_NODES} nodes once inlined")
+def _key(of: onnx.FunctionProto | onnx.NodeProto, name: str) -> Key:
+    """How a function is told from others, by itself or by a node that calls it; overloads are newer than IR 8."""
+    return (of.domain, name, getattr(of, "overload", ""))
 
 
-def _calls(nodes: Iterable[onnx.NodeProto], bodies: dict[Key, onnx.FunctionProto]) -> list[Key]:
+def _label(key: Key) -> str:
+    return printable(".".join(filter(None, key)))
+
+
+def _calls(nodes: Iterable[onnx.NodeProto], bodies: Mapping[Key, onnx.FunctionProto]) -> list[Key]:
     """The functions that the nodes call, once for each call."""
-    return [key for node in _nodes(nodes) if (key := (node.domain, node.op_type)) in bodies]
+    return [key for node in _nodes(nodes) if (key := _key(node, node.op_type)) in bodies]
 
 
 def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxq.errors import ModelError
-from onnxq.graph.contents import MOST_NODES, check_contents
+from onnxq.graph import contents
+from onnxq.graph.contents import MOST_CALLS, MOST_NODES, check_contents
 from onnxq.graph.model import load
 from onnxq.graph.protos import ELEMENT_BITS
 
@@ -99,15 +100,95 @@ def functions(widths: list[int]) -> onnx.ModelProto:
 
 
 def test_functions_that_expand_without_bound_are_refused() -> None:
-    with pytest.raises(ModelError, match=f"function f.F1 would be more than {MOST_NODES} nodes"):
+    with pytest.raises(ModelError, match=f"function f.F2 takes more than {MOST_NODES} nodes to inline"):
         load(functions([8] * 8))
-    with pytest.raises(ModelError, match="more than"):
-        load(functions([2] * 200))
+    with pytest.raises(ModelError, match="takes more than"):
+        load(functions([2] * 99))
     assert len(load(functions([3, 4])).graph.nodes) == 12
 
 
-def test_functions_that_call_themselves_are_refused() -> None:
-    proto = functions([1, 1])
-    proto.functions[2].node[0].op_type, proto.functions[2].node[0].domain = "F0", "f"
-    with pytest.raises(ModelError, match="recursive"):
+def in_domain(proto: onnx.ModelProto, domain: str) -> onnx.ModelProto:
+    """The model of `functions` with its functions in another domain."""
+    for function in proto.functions:
+        function.domain = domain
+    for node in [n for f in (proto.graph, *proto.functions) for n in f.node]:
+        node.domain = node.domain and domain
+    proto.opset_import.add(domain=domain, version=1)
+    return proto
+
+
+def test_functions_of_our_own_domain_count_although_they_stay() -> None:
+    check_contents(in_domain(functions([8] * 5), "com.onnxq"), "m")
+    with pytest.raises(ModelError, match=r"function com\.onnxq\.F2 takes more than"):
+        check_contents(in_domain(functions([8] * 8), "com.onnxq"), "m")
+
+
+def test_all_calls_of_the_graph_count_together() -> None:
+    """Each function is within the bound, three calls of it are not."""
+    proto = functions([8] * 5)
+    load(proto)
+    proto.graph.node.extend(helper.make_node("F0", ["x"], [f"z{i}"], domain="f") for i in range(2))
+    with pytest.raises(ModelError, match=f"m: its functions take more than {MOST_NODES} nodes to inline"):
+        check_contents(proto, "m")
+
+
+def test_calls_in_subgraphs_count() -> None:
+    proto = functions([8] * 5)
+    outer = onnx.parser.parse_graph("""g (float[2] x, bool c) => (float[2] y) {
+        y = If(c) <then_branch = t () => (float[2] u) { p = f.F0(x) q = f.F0(p) u = f.F0(q) },
+                   else_branch = e () => (float[2] v) { v = Abs(x) }> }""")
+    proto.graph.CopyFrom(outer)
+    with pytest.raises(ModelError, match="its functions take more than"):
+        check_contents(proto, "m")
+
+
+def test_a_large_file_may_expand_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "MOST_NODES", 0)
+    load(functions([10] * 2))  # 22 nodes, 211 to inline
+    with pytest.raises(ModelError, match="more than 380 nodes"):
+        load(functions([12] * 3))
+
+
+def test_calls_nested_deeply_are_refused() -> None:
+    load(functions([1] * (MOST_CALLS - 1)))
+    with pytest.raises(ModelError, match=f"function f.F0 are nested more than {MOST_CALLS} deep"):
+        load(functions([1] * MOST_CALLS))
+    with pytest.raises(ModelError, match=f"nested more than {MOST_CALLS} deep"):
+        check_contents(functions([1] * 3000), "m")  # no RecursionError
+
+
+@pytest.mark.parametrize("domain", ["f", "com.onnxq"])
+@pytest.mark.parametrize(
+    ("calls", "shown"),
+    [
+        ({0: 0}, "f.F0 → f.F0"),
+        ({1: 0}, "f.F0 → f.F1 → f.F0"),
+        ({3: 2}, "f.F2 → f.F3 → f.F2"),
+        ({9: 1}, "f.F1 → f.F2 → f.F3 → f.F4 → … → f.F1"),
+    ],
+)
+def test_functions_that_call_themselves_are_refused(domain: str, calls: dict[int, int], shown: str) -> None:
+    proto = functions([1] * 9)
+    for caller, called in calls.items():
+        proto.functions[caller].node[0].op_type, proto.functions[caller].node[0].domain = f"F{called}", "f"
+    in_domain(proto, domain)
+    shown = shown.replace("f.", f"{domain}.")
+    with pytest.raises(ModelError, match=f"function {shown.split()[0]} is recursive: {shown}$"):
         load(proto)
+
+
+def test_functions_that_nothing_calls_are_checked_as_well() -> None:
+    proto = functions([1])
+    proto.functions[1].node[0].op_type, proto.functions[1].node[0].domain = "F1", "f"
+    proto.graph.node[0].op_type, proto.graph.node[0].domain = "Relu", ""
+    with pytest.raises(ModelError, match=r"f\.F1 is recursive"):
+        load(proto)
+
+
+def test_functions_are_defined_once() -> None:
+    proto = functions([1])
+    proto.functions.append(proto.functions[0])
+    with pytest.raises(ModelError, match=r"function f\.F0 is defined twice"):
+        load(proto)
+    proto.functions[2].overload = "other"
+    check_contents(proto, "m")

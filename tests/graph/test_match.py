@@ -5,6 +5,7 @@ import onnx_graphsurgeon as gs
 import pytest
 
 from onnxq.graph import match, topology
+from onnxq.graph.match import belongs, editing, remove_nodes
 from onnxq.graph.refusal import Refused
 from onnxq.graph.walk import all_graphs
 from support.build import floating
@@ -176,3 +177,37 @@ def test_why_a_node_cannot_be_bypassed(graph, name, source, reason):
 
 def test_a_failure_as_text():
     assert str(match.MatchFailure("it is shared", "conv1")) == "conv1: it is shared"
+
+
+def test_removals_while_editing_happen_together(graph):
+    nodes = list(graph.nodes)
+    with editing(graph):
+        remove_nodes(graph, [nodes[0]])
+        with editing(graph):  # joins the outer one
+            remove_nodes(graph, [nodes[1]])
+        assert not nodes[0].inputs
+        assert not nodes[1].outputs
+        assert len(graph.nodes) == len(nodes)
+        added = gs.Node("Neg", "added")
+        graph.nodes.insert(1, added)
+        assert belongs(graph, added)
+    assert [id(n) for n in graph.nodes] == [id(n) for n in (added, *nodes[2:])]
+    assert not belongs(graph, nodes[0])
+
+
+def test_removals_while_editing_reach_only_nodes_of_the_graph(graph):
+    other = gs.Node("Neg", "other", inputs=[gs.Variable("a")], outputs=[gs.Variable("b")])
+    with editing(graph):
+        remove_nodes(graph, [other])
+    assert other.inputs
+    assert other.outputs
+
+
+def test_removals_happen_although_an_error_ends_the_edit(graph):
+    node = graph.nodes[0]
+    with pytest.raises(KeyError), editing(graph):
+        remove_nodes(graph, [node])
+        raise KeyError
+    assert all(n is not node for n in graph.nodes)
+    remove_nodes(graph, list(graph.nodes))  # at once again
+    assert not graph.nodes
