@@ -21,6 +21,9 @@ MOST_NODES = 100_000
 MOST_GROWTH = 10
 MOST_CALLS = 100  # functions in functions; as many as onnx inlines
 MOST_SHOWN = 5  # functions in a message
+# Bytes of one value with its declared shape, and of all inputs: more is made up, and only asks for memory.
+MOST_BYTES = 1 << 36
+MOST_DIMS = 64  # of a shape; as many as NumPy has
 TYPED = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 PAIRS = (TensorProto.COMPLEX64, TensorProto.COMPLEX128)
 Key = tuple[str, str, str]  # domain, name and overload of a function
@@ -28,7 +31,7 @@ Key = tuple[str, str, str]  # domain, name and overload of a function
 
 def check_contents(model: onnx.ModelProto, where: str) -> None:
     """Raise ModelError for text that is not UTF-8, tensors whose values do not fit them, functions that call themselves
-    or expand without bound. Values in external files are not looked at.
+    or expand without bound, values declared too large. Values in external files are not looked at.
     """
     for text in _texts(model):
         if isinstance(text, bytes):  # what protobuf makes of it
@@ -36,6 +39,7 @@ def check_contents(model: onnx.ModelProto, where: str) -> None:
     for tensor in every_tensor(model):
         _check_tensor(tensor, where)
     _check_functions(model, where)
+    _check_declared(model.graph, where)
 
 
 def _texts(message: Message) -> Iterator[str | bytes]:
@@ -54,6 +58,8 @@ def _texts(message: Message) -> Iterator[str | bytes]:
 
 def _check_tensor(tensor: TensorProto, where: str) -> None:
     name = f"{where}: tensor {printable(tensor.name) or 'without a name'}"
+    if len(tensor.dims) > MOST_DIMS:
+        raise ModelError(f"{name} has {len(tensor.dims)} dimensions; at most {MOST_DIMS} are read")
     check_size(tensor, where)
     if external_data_helper.uses_external_data(tensor):
         return
@@ -74,6 +80,33 @@ def _counts(tensor: TensorProto) -> tuple[int, int, str]:
     if bits < 8:  # packed, as bytes are
         numbers = (count * bits + 7) // 8
     return numbers, sum(len(getattr(tensor, field)) for field in TYPED), "numbers"
+
+
+def _check_declared(graph: onnx.GraphProto, where: str) -> None:
+    """Shapes that the graph and its subgraphs declare; dimensions that are not known count as 1."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if (count := len(value.type.tensor_type.shape.dim)) > MOST_DIMS:
+            raise ModelError(
+                f"{where}: {printable(value.name)} is declared with {count} dimensions; at most {MOST_DIMS} are read"
+            )
+        if (size := _declared_bytes(value)) > MOST_BYTES:
+            dims = [d.dim_value or d.dim_param or "?" for d in value.type.tensor_type.shape.dim]
+            shown = f"{printable(value.name)} ({', '.join(printable(str(d)) for d in dims[:8])})"
+            raise ModelError(f"{where}: {shown} is declared with {size} bytes; at most {MOST_BYTES >> 30} GiB are read")
+    if (total := sum(map(_declared_bytes, graph.input))) > MOST_BYTES:
+        raise ModelError(
+            f"{where}: the inputs are declared with {total} bytes; at most {MOST_BYTES >> 30} GiB are read"
+        )
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                _check_declared(inner, where)
+
+
+def _declared_bytes(value: onnx.ValueInfoProto) -> int:
+    tensor = value.type.tensor_type
+    count = math.prod(max(d.dim_value, 1) for d in tensor.shape.dim)
+    return count * ELEMENT_BITS.get(tensor.elem_type, 8) // 8
 
 
 def _check_functions(model: onnx.ModelProto, where: str) -> None:

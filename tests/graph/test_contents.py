@@ -61,6 +61,9 @@ def test_values_that_do_not_fit_the_shape_are_refused(kind: int, shape: list[int
         (TensorProto(data_type=TensorProto.STRING, dims=[2], string_data=[b"a"]), "needs 2 texts, the file holds 1"),
         (TensorProto(data_type=TensorProto.FLOAT, dims=[-1], float_data=[1]), r"negative dimension: \[-1\]"),
         (TensorProto(data_type=TensorProto.FLOAT, dims=[-4, -1], raw_data=bytes(16)), "negative dimension"),
+        (TensorProto(data_type=TensorProto.FLOAT, dims=[2**62] * 64), "needs [0-9]+ numbers, the file holds 0"),
+        (TensorProto(data_type=TensorProto.FLOAT, dims=[2**62] * 65), "has 65 dimensions"),
+        (TensorProto(data_type=TensorProto.FLOAT, dims=[2**62] * 100_000), "has 100000 dimensions"),
         (TensorProto(data_type=99, dims=[1]), "element type 99"),
         (TensorProto(data_type=0, dims=[1]), "element type 0"),
     ],
@@ -192,3 +195,59 @@ def test_functions_are_defined_once() -> None:
         load(proto)
     proto.functions[2].overload = "other"
     check_contents(proto, "m")
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (
+            "(float[1099511627776] x) => (float[a] y) { y = Neg(x) }",
+            r"x \(1099511627776\) is declared with 4398046511104",
+        ),
+        ("(float[n,4611686018427387904,4] x) => (float[a,b,c] y) { y = Neg(x) }", r"x \(n, 4611686018427387904, 4\)"),
+        ("(float[2] x) => (double[100000,1000000] y) { y = Neg(x) }", r"y \(100000, 1000000\)"),
+        ("(float[2] x) => (float[2] y) <float[100000,1000000] m> { m = Neg(x) y = Neg(m) }", r"m \(100000, 1000000\)"),
+        (
+            "(float[10000000000] x, float[10000000000] z) => (float[a] y) { y = Add(x, z) }",
+            "the inputs are declared with",
+        ),
+        (
+            """(float[2] x, bool c) => (float[2] y) { y = If(c) <
+                then_branch = t () => (float[100000,1000000] u) { u = Relu(x) },
+                else_branch = e () => (float[2] v) { v = Abs(x) }> }""",
+            r"u \(100000, 1000000\)",
+        ),
+    ],
+)
+def test_values_declared_too_large_are_refused(graph: str, message: str) -> None:
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {graph}')
+    with pytest.raises(ModelError, match=message):
+        load(proto)
+
+
+def test_values_up_to_the_limit_are_read() -> None:
+    half = contents.MOST_BYTES // 8
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 17]> g (float[{half}] x, float[1,{half}] z, bool c) => (float[a,b] y) '
+        "{ y = Add(x, z) }"
+    )
+    with pytest.raises(ModelError, match="the inputs"):  # one byte too much
+        check_contents(proto, "m")
+    del proto.graph.input[2]
+    check_contents(proto, "m")
+
+
+@pytest.mark.parametrize("size", [1, 2**62])
+def test_shapes_declared_with_too_many_dimensions_are_refused(size: int) -> None:
+    proto = functions([1])
+    for count, message in (
+        (64, "64 dimensions|bytes"),
+        (65, "x is declared with 65 dimensions"),
+        (100_000, "100000 dim"),
+    ):
+        proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, [size] * count))
+        if (size, count) == (1, 64):
+            check_contents(proto, "m")
+            continue
+        with pytest.raises(ModelError, match=message):
+            check_contents(proto, "m")
