@@ -94,6 +94,8 @@ def _type_name(tensor: gs.Tensor) -> str:
     if isinstance(tensor.dtype, int):
         import onnx
 
+        if tensor.dtype == onnx.TensorProto.UNDEFINED:  # of the elements of a sequence, for one
+            return ""
         return onnx.helper.tensor_dtype_to_np_dtype(tensor.dtype).name
     return np.dtype(tensor.dtype).name
 
@@ -179,10 +181,14 @@ def _weights(layer: LayerPlan, target: Profile) -> Iterator[Finding]:
 def _accumulator(layer: LayerPlan, target: Profile) -> Iterator[Finding]:
     """Sums that int32 may not hold: K · max|x| · max|w|."""
     values = constant_values(layer.weight)
-    axis = channel_axis(layer.node)
-    if values is None or axis is None or values.ndim < 2 or values.shape[axis] == 0:
+    if values is None or values.ndim < 2 or values.size == 0:
         return
-    products = values.size // values.shape[axis]
+    if layer.weight_index == 0:  # the left operand of a MatMul or Gemm: channel_axis is that of the right one
+        products = values.shape[0 if layer.node.attrs.get("transA", 0) else -1]
+    elif (axis := channel_axis(layer.node)) is not None:
+        products = values.size // values.shape[axis]
+    else:
+        return
     reach = 255 if target.activations.sign != "signed" else 128
     if products * reach * layer.weight_format.qmax > INT32_MAX:
         lowered = target.graph.residual_kept != "float"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from onnxq.errors import ConfigError, DataError
 from onnxq.records import closest
 
 Shape = tuple[int | str | None, ...]
+INPUT_BYTES_MAX = 4 << 30  # of one input in one feed
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ class BatchPlan:
 
 
 def input_specs(graph: Any) -> tuple[InputSpec, ...]:
-    """Inputs of an onnx_graphsurgeon Graph. Raises DataError for a non-tensor input (a sequence, an optional)."""
+    """Inputs of an onnx_graphsurgeon Graph.
+
+    Raises DataError for a non-tensor input (a sequence, an optional) and for one too large to be fed.
+    """
     import onnx
 
     specs = []
@@ -69,8 +74,20 @@ def input_specs(graph: Any) -> tuple[InputSpec, ...]:
         # graphsurgeon keeps types that NumPy lacks (bfloat16) as the number of the ONNX type
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.dtype) if isinstance(tensor.dtype, int) else tensor.dtype
         shape = None if tensor.shape is None else tuple(_dimension(d) for d in tensor.shape)
-        specs.append(InputSpec(tensor.name, shape, np.dtype(dtype)))
+        spec = InputSpec(tensor.name, shape, np.dtype(dtype))
+        check_size([d for d in shape or () if isinstance(d, int)], spec)
+        specs.append(spec)
     return tuple(specs)
+
+
+def check_size(dims: Sequence[int], spec: InputSpec) -> None:
+    """Raise DataError when a feed of these dimensions would not fit into memory by far."""
+    size = math.prod(dims) * spec.dtype.itemsize
+    if size > INPUT_BYTES_MAX:
+        raise DataError(
+            f"input {spec.name!r} ({spec.dtype.name} {format_shape(tuple(dims))}) takes {size / 2**30:.1f} GiB a feed;"
+            f" the limit is {INPUT_BYTES_MAX // 2**30} GiB: give the model smaller inputs"
+        )
 
 
 def _dimension(dim: Any) -> int | str | None:
@@ -88,7 +105,10 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def apply_shapes(inputs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> tuple[InputSpec, ...]:
-    """Inputs with free dimensions fixed by the user. Raises ConfigError for an unknown input or a contradiction."""
+    """Inputs with free dimensions fixed by the user.
+
+    Raises ConfigError for an unknown input or a contradiction, DataError for an input too large to be fed.
+    """
     known = {spec.name: spec for spec in inputs}
     for name, dims in shapes.items():
         if name not in known:
@@ -101,6 +121,7 @@ def apply_shapes(inputs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]
             raise ConfigError(
                 f"input {name!r} has shape {format_shape(shape)} in the model; {format_shape(dims)} does not fit"
             )
+        check_size(dims, known[name])
         known[name] = replace(known[name], shape=tuple(int(d) for d in dims))
     return tuple(known.values())
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
+
 import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
@@ -16,9 +19,26 @@ def export(graph: gs.Graph) -> onnx.ModelProto:
 
     (onnx-graphsurgeon repeats captured outer tensors as initializers and value types of the subgraph.)
     """
-    proto = gs.export_onnx(graph, do_type_check=False)
+    with without_empty_lists(n for g in all_graphs(graph) for n in g.nodes):
+        proto = gs.export_onnx(graph, do_type_check=False)
     _store_once(graph, proto.graph)
     return proto
+
+
+@contextlib.contextmanager
+def without_empty_lists(nodes: Iterable[gs.Node]) -> Iterator[None]:
+    """Context in which attributes that are empty lists are absent: their element type is lost, so none can be written.
+
+    Every standard operator treats a missing one alike.
+    """
+    found = [(n, name, v) for n in nodes for name, v in n.attrs.items() if isinstance(v, list) and not v]
+    try:
+        for node, name, _ in found:
+            del node.attrs[name]
+        yield
+    finally:
+        for node, name, value in found:
+            node.attrs[name] = value
 
 
 def _store_once(graph: gs.Graph, proto: onnx.GraphProto) -> None:

@@ -12,6 +12,7 @@ from onnx import TensorProto, external_data_helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
+from onnxq.graph.exporting import without_empty_lists
 from onnxq.graph.identity import IdentitySet
 from onnxq.graph.model import ExternalValues
 from onnxq.graph.native import infer_shapes
@@ -101,9 +102,9 @@ def _model(
     outputs: list[onnx.ValueInfoProto],
     opset: int,
 ) -> onnx.ModelProto:
-    graph = onnx.helper.make_graph(
-        [OnnxExporter.export_node(n) for n in nodes], "known", inputs, outputs, initializer=initializers
-    )
+    with without_empty_lists(nodes):
+        written = [OnnxExporter.export_node(n) for n in nodes]
+    graph = onnx.helper.make_graph(written, "known", inputs, outputs, initializer=initializers)
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     proto.ir_version = IR_INT4
     return proto

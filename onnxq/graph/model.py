@@ -27,6 +27,7 @@ from onnxq.graph.external import check_external, read, resolve, take_in_all, tak
 from onnxq.graph.identity import IdentitySet
 from onnxq.graph.names import fresh_name
 from onnxq.graph.native import NativeCrashError
+from onnxq.graph.parameters import check_parameters
 from onnxq.graph.protos import (
     ELEMENT_BITS,
     IR_MIN,
@@ -203,6 +204,7 @@ def from_proto(proto: onnx.ModelProto, path: Path | None = None, sha256: str = "
         raise ModelError(f"{where}: {err}") from None
     if failure:
         notes.append(f"shape inference failed: {failure}")
+    check_parameters(graph, where)
     return Model(graph, header, values, functions, path, external, sha256, notes)
 
 
@@ -221,15 +223,11 @@ def to_proto(model: Model) -> onnx.ModelProto:
     Raises ModelError.
     """
     graph = model.graph
-    empty_lists = _detach_empty_lists(graph)
     _pack_int4(graph)
     try:
         proto = export(graph)
     except Exception as err:  # gs raises bare exceptions for tensors it cannot express
         raise ModelError(f"{model.name}: the graph cannot be written: {err}") from err
-    finally:
-        for node, name, value in empty_lists:
-            node.attrs[name] = value
     _restore_node_extras(graph, proto.graph)
     for key, value in getattr(graph, "metadata", {}).items():
         proto.graph.metadata_props.add(key=key, value=value)
@@ -321,20 +319,6 @@ def _bind_external(graph: gs.Graph, base_dir: Path) -> None:
                 external = ExternalValues(lazy.tensor, base_dir)
                 tensor._values = np.array(external.load()) if external.nbytes <= SMALL_BYTES else external
                 tensor.data_location = None  # lazy.tensor keeps it; values set by a pass are inline
-
-
-def _detach_empty_lists(graph: gs.Graph) -> list[tuple[gs.Node, str, list]]:
-    """Remove empty list attributes: their element type is lost, and every standard op treats a missing one alike."""
-    found = [
-        (node, name, value)
-        for g in all_graphs(graph)
-        for node in g.nodes
-        for name, value in node.attrs.items()
-        if isinstance(value, list) and not value
-    ]
-    for node, name, _ in found:
-        del node.attrs[name]
-    return found
 
 
 def _pack_int4(graph: gs.Graph) -> None:

@@ -12,6 +12,7 @@ from onnx import TensorProto
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from onnxq.errors import first_line
+from onnxq.graph.exporting import without_empty_lists
 from onnxq.graph.identity import IdentityMap, IdentitySet
 from onnxq.graph.native import NativeCrashError, infer_shapes
 from onnxq.graph.protos import INT4_TYPES, IR_MIN
@@ -31,7 +32,7 @@ def infer(graph: gs.Graph) -> Refused | None:
     Raises NativeCrashError for a model that ONNX's inference cannot stand.
     """
     try:
-        with light(graph):
+        with light(graph), without_empty_lists(n for g in all_graphs(graph) for n in g.nodes):
             proto = gs.export_onnx(graph, do_type_check=False)
         proto.ir_version = max(proto.ir_version, IR_MIN)  # below 4, initializers that are not inputs have no type
         use_twins(proto.graph)

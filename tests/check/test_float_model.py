@@ -113,3 +113,20 @@ def test_exclusions_are_named():
 def test_a_model_that_cannot_be_prepared():
     future = dataclasses.replace(load_profile("tensorrt"), limits=LimitRule(opset_min=99))
     only(check(qdq.model(CONV), future), "reject", "", "it cannot be prepared")
+
+
+def test_sums_of_a_weight_on_the_left_of_a_product():
+    """Its output channels are rows; the other operand may have more axes."""
+    text = "g (float[2,3,{k},5] x) => (float[2,3,4,5] y) <float[4,{k}] w> {{ [m] y = MatMul(w, x) }}"
+    assert of(check(qdq.model(text.format(k=6)), "onnxruntime-cpu"), "m") == []
+    found = check(qdq.model(text.format(k=70_000)), "onnxruntime-cpu")
+    assert any("sums of 70000 products may exceed" in f.problem for f in of(found, "m"))
+
+
+def test_sequences_whose_elements_have_no_known_type():
+    text = """g (float[3,6] x) => (float[3,6] y, seq(float[3]) s)
+        { [r] y = Relu(x) [split] s = SplitToSequence<axis=1>(x) }"""
+    model = qdq.model(text)
+    model.graph.outputs[1].dtype = 0
+    for profile in builtin_names():
+        check(model, profile)

@@ -198,3 +198,18 @@ def test_conform_refuses_ragged_lists() -> None:
 
 def test_unknown_rank_takes_any_shape() -> None:
     assert conform({"x": np.zeros((2, 3), np.float32)}, [InputSpec("x", None, F32)], "here")["x"].shape == (2, 3)
+
+
+def test_inputs_that_no_memory_holds_are_refused_before_they_are_drawn() -> None:
+    def specs(dims: str, element: str = "float") -> tuple[InputSpec, ...]:
+        graph = onnx.parser.parse_graph(f"g ({element}[{dims}] x) => (y) {{ y = Identity(x) }}")
+        return input_specs(gs.import_onnx(onnx.helper.make_model(graph)))
+
+    assert specs("1073741824")[0].shape == (1 << 30,)  # 4 GiB
+    assert specs("N, 0, 9999999999")[0].shape == ("N", 0, 9999999999)
+    with pytest.raises(DataError, match=r"input 'x' \(float32 1073741825\) takes 4\.0 GiB a feed"):
+        specs("1073741825")
+    with pytest.raises(DataError, match=r"takes 16\.0 GiB a feed; the limit is 4 GiB"):
+        specs("N, 65536, 32768", "double")
+    with pytest.raises(DataError, match="the limit is 4 GiB"):
+        apply_shapes([IMAGE], {"input": (1 << 40, 3, 4, 4)})
