@@ -245,12 +245,16 @@ def test_other_sizes_are_refused(
 
 @pytest.mark.parametrize("unused", [0, 500_000_000], ids=["inline", "left in files"])
 def test_without_a_length_the_tensor_is_as_long_as_its_type_says(folder: Path, tmp_path: Path, unused: int) -> None:
-    """The second size is declared by a tensor without values, which nothing reads: the limit itself is not touched."""
+    """The second size is that of a tensor in a file of holes, which nothing reads: the limit itself is not touched."""
     plain = tensor("w", offset="2", checksum="0", other="1")
     plain.raw_data = bytes(20)  # what is in the file counts
     model = where_initializer(plain)
     if unused:
-        model.graph.initializer.append(TensorProto(name="unused", data_type=1, dims=[unused]))
+        with open(folder / "holes", "wb") as holes:
+            holes.truncate(4 * unused)
+        large = tensor("holes")
+        large.name, large.data_type, large.dims[:] = "unused", TensorProto.FLOAT, [unused]
+        model.graph.initializer.append(large)
     (folder / "m.onnx").write_bytes(model.SerializeToString())
     save(load(folder / "m.onnx"), tmp_path / "out.onnx")
     ran = session(tmp_path / "out.onnx").run(None, {"x": np.zeros(20, np.float32)})
