@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.common import data_options, output_path, run_of, samples_of, table
+from onnxq.cli.common import data_options, output_path, proof_options, proving_of, run_of, samples_of, table
 from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.late_help import LateHelp
 from onnxq.cli.terminal import out, say
@@ -116,9 +116,11 @@ def _of(name: str) -> str:
 )
 @click.option("--json", "json_file", type=OUTPUT, metavar="FILE", help="Write the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
+@proof_options
 @data_options
 def command(model: str, method: str, output: str | None, quiet: bool, **options: Any) -> None:
     from onnxq.plots import check_plot
+    from onnxq.search.product import proven_result
 
     cls = available()[method]
     target = output_path(output) if output else None
@@ -136,6 +138,7 @@ def command(model: str, method: str, output: str | None, quiet: bool, **options:
     searches = methods_of(cls, options)
     inputs = _inputs(model, cls, options, tell)
     results = [search.run(inputs) for search in searches]
+    results[-1] = proven_result(results[-1], searches[-1], inputs)
     for extra in searches[-1].extras(inputs, results):
         if not quiet:
             table("", list(extra.columns), [list(row) for row in extra.rows])
@@ -145,6 +148,8 @@ def command(model: str, method: str, output: str | None, quiet: bool, **options:
         tell(f"note: {note}")
     if not quiet:
         show(results, cls.sweeps)
+        if result.proof is not None:
+            out(result.proof.summary())
     _write(result, target, options, tell)
 
 
@@ -248,9 +253,10 @@ def _inputs(model: str, cls: type[SearchMethod], options: dict[str, Any], tell: 
             "latency": options["latency"],
             "shapes": parse_shapes(options["shapes"]),
         },
-        samples_of(options) if "data" in cls.needs else None,
+        samples_of(options) if "data" in cls.needs or any(options[flag] for flag in GIVE["data"]) else None,
         run_of(options),
         tell,
+        proving_of(options),
     )
 
 

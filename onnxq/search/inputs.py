@@ -12,12 +12,15 @@ from onnxq.data.options import DataOptions, RunOptions
 from onnxq.errors import ConfigError
 
 if TYPE_CHECKING:
+    from onnxq.calibrate.statistics import Statistics
     from onnxq.cost.prepared import Source
+    from onnxq.measure.proof.record import ProofOptions
     from onnxq.profiles.schema import Profile
     from onnxq.search.sensitivity import Sensitivity
     from onnxq.search.space import Space
 
 DEFAULT_PROFILE = "onnxruntime-cpu"
+STATISTICS = "statistics"
 T = TypeVar("T")
 LimitTexts = Mapping[str, str | float | Sequence[str | float] | None]
 
@@ -28,7 +31,9 @@ class SearchInputs:
 
     source: float model. bits: weight widths to choose from. limits: {cost: "3MB", "60%" of int8, or several}.
     sensitivity: of the same model, or its file. options: the other keywords of make_space; `latency` may be a file.
-    samples, run: to calibrate and evaluate with, of methods that need data. say: reports while the search runs.
+    samples, run: to calibrate and evaluate with, of methods that need data, and to calibrate and prove the product.
+    say: reports while the search runs. proving: how the product is proven (onnxq.search.product); None: not at all.
+    Raises ConfigError for a proof that must succeed without samples to make the product with.
     """
 
     source: Source
@@ -39,7 +44,13 @@ class SearchInputs:
     samples: DataOptions | None = None
     run: RunOptions = field(default_factory=RunOptions)
     say: Callable[[str], None] = lambda _message: None
+    proving: ProofOptions | None = None
     _made: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        proving = self.proving
+        if self.samples is None and proving is not None and (proving.strict or proving.min_sqnr is not None):
+            raise ConfigError("a proof that must succeed needs data to make the product with: give data or random data")
 
     @property
     def profile(self) -> str | Path | Profile:
@@ -76,6 +87,16 @@ class SearchInputs:
             self._made[key] = make()
         made: T = self._made[key]
         return made
+
+    def keep_statistics(self, calibrated: Statistics | None) -> None:
+        """Keep the statistics of a trial, so that the product is not calibrated again."""
+        self._made[STATISTICS] = calibrated
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """The statistics of a trial, if there was one."""
+        found: Statistics | None = self._made.get(STATISTICS)
+        return found
 
 
 __all__ = ["LimitTexts", "SearchInputs"]

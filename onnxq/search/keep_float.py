@@ -82,8 +82,10 @@ def fewest_in_float(
             statistics=statistics[0] if statistics else None,
             run=inputs.run,
             qdq=True,
+            proof="none",
         )
         statistics.append(made.statistics)
+        inputs.keep_statistics(statistics[0])
         return made
 
     def drop(left: int) -> float:

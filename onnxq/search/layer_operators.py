@@ -60,6 +60,7 @@ def lower_all(
             activation_bits=activation_bits,
             first_last_bits=None,
             shapes=shapes,
+            proof="none",
             **({"statistics": known} if known is not None else {"random_data": 1}),
         )
         known = made.statistics

@@ -24,6 +24,7 @@ INPUTS = {
     "sensitivity": ("sensitivities", "the file of `onnxq sensitivity`"),
     "data": ("data", "samples to calibrate on"),
 }
+PROOF_INPUTS = ("data",)  # of every method: the product is made and proven with it
 
 
 class Table(NamedTuple):
@@ -47,6 +48,13 @@ class SearchMethod:
     needs: ClassVar[tuple[str, ...]] = ()
     takes: ClassVar[tuple[str, ...]] = ("limits",)
     sweeps: ClassVar[str] = ""
+
+    @property
+    def range_chooser(self) -> str:
+        """How the product's activations are calibrated (onnxq.calibrate.ranges)."""
+        from onnxq.placement.settings import DEFAULT_CALIBRATION
+
+        return DEFAULT_CALIBRATION
 
     def run(self, inputs: SearchInputs) -> SearchResult:
         """Choose widths. Raises ConfigError for limits that cannot be met or inputs that contradict the model."""
@@ -92,7 +100,8 @@ def options_of(cls: type[SearchMethod]) -> dict[str, dataclasses.Field[Any]]:
 
 def users(name: str) -> list[str]:
     """The methods that use an input or have an option of this name."""
-    return [m for m, cls in available().items() if name in (*cls.needs, *cls.takes, *options_of(cls))]
+    own = {m: (*PROOF_INPUTS, *cls.needs, *cls.takes, *options_of(cls)) for m, cls in available().items()}
+    return [method for method, names in own.items() if name in names]
 
 
 def require(cls: type[SearchMethod], given: Mapping[str, Any]) -> None:
@@ -125,4 +134,16 @@ def make(cls: type[SearchMethod], options: Mapping[str, Any]) -> tuple[SearchMet
     return cls(**own), rest
 
 
-__all__ = ["INPUTS", "SearchMethod", "Table", "about", "available", "listed", "make", "options_of", "require", "users"]
+__all__ = [
+    "INPUTS",
+    "PROOF_INPUTS",
+    "SearchMethod",
+    "Table",
+    "about",
+    "available",
+    "listed",
+    "make",
+    "options_of",
+    "require",
+    "users",
+]

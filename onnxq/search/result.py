@@ -18,6 +18,7 @@ from onnxq.search.limits import COSTS, format_cost
 from onnxq.search.linear_program import Limit
 
 if TYPE_CHECKING:
+    from onnxq.measure.proof.record import Proof
     from onnxq.search.sensitivity import Sensitivity
     from onnxq.search.space import Assignment, Space
 
@@ -50,7 +51,8 @@ class SearchResult:
 
     assignment: overrides of `quantize --config`. predicted, baseline: {cost: amount} of it, and of the same model at
     int8 (ModelCosts.of). limits: as requested, as text. sensitivity: its method, "" without one; value: the minimized
-    sum. parameters: of the method, JSON types. optimal: proven by the solver. seconds: of the choice alone.
+    sum. parameters: of the method, JSON types. optimal: proven by the solver. seconds: of the choice alone. proof: of
+    the model that `quantize --config` makes of it, None without one.
     """
 
     method: str
@@ -68,6 +70,7 @@ class SearchResult:
     optimal: bool = False
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    proof: Proof | None = None
 
     def counts(self) -> dict[int, int]:
         """Number of layers per weight width, descending; 32 is float."""
@@ -93,6 +96,8 @@ class SearchResult:
         table["parameters"] = dict(self.parameters)
         table["predicted"] = {k: self.predicted[k] for k in PREDICTED if k in self.predicted}
         table["int8"] = {k: self.baseline[k] for k in PREDICTED if k in self.baseline}
+        if self.proof is not None:
+            table["proof"] = self.proof.summary()
         return table
 
     def to_toml(self) -> str:
@@ -126,6 +131,8 @@ class SearchResult:
     def to_dict(self) -> dict[str, Any]:
         """JSON types only; without the seconds, so that equal results are equal."""
         table = self.record() | {"notes": list(self.notes)}
+        if self.proof is not None:
+            table["proof"] = self.proof.to_dict()
         return table | {"layers": [dataclasses.asdict(c) for c in self.layers]}
 
 

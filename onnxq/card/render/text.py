@@ -6,7 +6,6 @@ from onnxq.card import units
 from onnxq.card.render.phrases import bit_operations_text, change, counts, data_text, evaluation_rows, widths
 from onnxq.card.schema import CardData
 from onnxq.errors import printable
-from onnxq.measure.proof.record import Proof
 
 DETAILS = ("top-5", "KL(float ‖ quantized)")  # only in the full card
 
@@ -31,18 +30,9 @@ def summary(card: CardData) -> str:
             + (f"{islands} float operator(s) between them" if islands else "no float operator between them")
         )
     if card.proof is not None and card.proof.runs:
-        lines.append(_proof(card.proof))
+        lines.append(card.proof.summary())
     if card.evaluation:
         lines.append("; ".join(f"{label} {text}" for label, text in evaluation_rows(card) if label not in DETAILS))
     if card.random_data:
         lines.append("WARNING: calibrated on RANDOM NUMBERS, not on data: use this model for tests only")
     return "\n".join(map(printable, lines))
-
-
-def _proof(proof: Proof) -> str:
-    """The proof in one line: how it was run, and the least SQNR or the number of findings."""
-    ran = ", ".join(run.name for run in proof.runs)
-    least = min((o.sqnr_db for r in proof.runs for o in r.outputs if o.sqnr_db is not None), default=None)
-    figure = "" if least is None else f", SQNR at least {least:.1f} dB"
-    found = f": {len(proof.findings)} FINDING(S), see the warnings and the card" if proof.findings else figure
-    return f"proven on {proof.samples} {'random ' if proof.random else ''}sample(s) ({ran}){found}"

@@ -113,6 +113,14 @@ class Proof:
         """Whether there is no finding."""
         return not self.findings
 
+    def summary(self) -> str:
+        """In one line: how it was run, and the least SQNR or the number of findings."""
+        ran = ", ".join(run.name for run in self.runs)
+        least = min((o.sqnr_db for r in self.runs for o in r.outputs if o.sqnr_db is not None), default=None)
+        figure = "" if least is None else f", SQNR at least {least:.1f} dB"
+        found = f": {len(self.findings)} FINDING(S), see the warnings and the card" if self.findings else figure
+        return f"proven on {self.samples} {'random ' if self.random else ''}sample(s) ({ran}){found}"
+
     def to_dict(self) -> dict[str, Any]:
         """JSON types only."""
         table: dict[str, Any] = plain(self)

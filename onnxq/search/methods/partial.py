@@ -49,6 +49,10 @@ class Partial(SearchMethod):
         if not 0 <= self.max_drop < 1:
             raise ConfigError(f"a drop of {self.max_drop:g}: a share from 0 to 1 is needed, 0.01 for one point")
 
+    @property
+    def range_chooser(self) -> str:
+        return self.calibration
+
     def run(self, inputs: SearchInputs) -> SearchResult:
         from onnxq.search.keep_float import fewest_in_float
 
