@@ -158,7 +158,9 @@ def quantize(
         Effort(time.perf_counter() - started, peak_memory(), run.threads),
     )
     embed(model, card)
-    subject = Subject(reference, model, runtime=target.runtime) if reference is not None else None
+    subject = None
+    if reference is not None:
+        subject = Subject(reference, model, runtime=target.runtime, weight_bits=target.weights.bits)
     if target.graph.lowered and not qdq:
         from onnxq.lowered import lower
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from onnxq.data.source import Batch
 from onnxq.errors import ConfigError
@@ -14,21 +14,27 @@ from onnxq.measure.counterparts import Counterpart, counterparts
 from onnxq.measure.lockstep import isolated_run, lockstep_run
 from onnxq.measure.proof.constants import ChannelTally, LostConstant
 from onnxq.measure.proof.judge import LAYER_STEPS
+from onnxq.measure.proof.runs import Way
 from onnxq.measure.proof.samples import code_limits
 from onnxq.numeric.metrics import ErrorSums
 
 
-def differing_layers(
-    product: Model, batches: Sequence[Batch], disabled: Sequence[str], entries: Mapping[str, str] | None
-) -> list[LayerConsistency]:
-    """Layers that are more than rounding off at onnxruntime's default optimization, on the same codes, in graph order.
+def differing_layers(product: Model, batches: Sequence[Batch], way: Way) -> list[LayerConsistency]:
+    """Layers that are more than rounding off where onnxruntime optimizes, on the same codes, in graph order.
 
-    disabled, entries: of runtime.session. Raises OnnxqError if the product cannot be cut or run.
+    Raises OnnxqError if the product cannot be cut or run.
     """
     feeds = [dict(batch.feeds) for batch in batches]
     try:
         rows = optimization_consistency(
-            product, feeds, None, threads=1, custom_ops=product.custom_ops, disabled=disabled, entries=entries
+            product,
+            feeds,
+            None,
+            threads=1,
+            level=way.level,
+            custom_ops=product.custom_ops,
+            disabled=way.disabled,
+            entries=way.entries,
         )
     except ConfigError:
         return []  # no QuantizeLinear: nothing is in integers

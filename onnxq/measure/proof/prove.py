@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-import onnx
-
-from onnxq.data.source import Batch, DataSource
+from onnxq.data.source import DataSource
 from onnxq.errors import OnnxqError, ProofError
-from onnxq.execution import library
-from onnxq.graph.model import Model, to_proto
+from onnxq.graph.model import to_proto
 from onnxq.graph.randomness import draws
-from onnxq.measure.consistency import LayerConsistency
 from onnxq.measure.proof import judge
-from onnxq.measure.proof.inside import differing_layers, falls_at, lost_constants
+from onnxq.measure.proof.differences import Differences
+from onnxq.measure.proof.inside import falls_at, lost_constants
 from onnxq.measure.proof.locate import culprit, first_node
 from onnxq.measure.proof.outputs import Ran
 from onnxq.measure.proof.record import Proof, ProofFinding, ProofOptions, ProofRun
-from onnxq.measure.proof.runs import EXACT, OPTIMIZED, PLAIN, Way, run, ways
+from onnxq.measure.proof.runs import PLAIN, Way, run, ways
 from onnxq.measure.proof.samples import Samples, choose
+from onnxq.measure.proof.subject import Subject
 from onnxq.reporting import Reporter
 
-SATURATES = (
-    "this CPU has no VNNI instructions, so that {runtime} adds products of uint8 and int8 in 16 bits, which saturate; "
-    "with weights of 7 bits (--weight-bits 7 --first-last-bits 7) they do not{entry}"
-)
-ENTRY = ", nor with onnxruntime's session option session.x64quantprecision=1"
 LAYER_BATCHES = 2  # so many show whether a channel is constant
-VNNI = ("avx512vnni", "avx512_vnni", "avxvnni", "avx_vnni")
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is proven. reference: the float model (or, for lowering alone, the QDQ model). product: of it.
-
-    qdq: the product before lowering, if it is integer-only. runtime: the profile's. what: the reference, in words.
-    integer_only: no float operator is between its integers, so that kernels and function bodies are equal.
-    """
-
-    reference: Model
-    product: Model
-    qdq: Model | None = None
-    runtime: str = "onnxruntime"
-    what: str = "float model"
-    integer_only: bool = False
-
-    @property
-    def quantized(self) -> Model | None:
-        """The model with Q/DQ, in which layers can be looked at one by one."""
-        return self.product if self.qdq is None and self.what == "float model" else self.qdq
+# Findings after which an output does not have the SQNR that the user requires.
+WITHOUT_SQNR = ("low", "refused", "nonfinite")
 
 
 def prove(subject: Subject, source: DataSource | None, options: ProofOptions) -> Proof:
@@ -85,7 +56,7 @@ def proven(subject: Subject, source: DataSource | None, options: ProofOptions, r
 
 def require(proof: Proof, options: ProofOptions) -> None:
     """Raise ProofError for findings, if they are to be errors."""
-    fatal = [f for f in proof.findings if options.strict or (options.min_sqnr is not None and f.kind == "low")]
+    fatal = [f for f in proof.findings if options.strict or (options.min_sqnr is not None and f.kind in WITHOUT_SQNR)]
     if options.min_sqnr is not None and proof.notes and not proof.runs:
         raise ProofError(f"the product is not proven: {proof.notes[0]}")
     if fatal:
@@ -111,14 +82,14 @@ class _Prover:
 
     def __init__(self, subject: Subject, samples: Samples, options: ProofOptions, reference: Ran) -> None:
         self.subject, self.samples, self.options, self.reference = subject, samples, options, reference
-        self.proto = to_proto(subject.product)
         self.random = draws(subject.reference.graph)
         self.notes: list[str] = []
+        self.differences = Differences(subject, samples.batches, reference, self.random, self.notes)
 
     def result(self, proof: Proof) -> Proof:
         """The proof with its runs and findings."""
         target = ways(self.subject.product, self.subject.runtime, self.options.proof == "full")
-        plain = self._run(PLAIN)
+        plain = self.differences.run(PLAIN)
         apart = judge.distances(self.reference, plain)
         runs = [judge.as_run(PLAIN.name, plain, apart)]
         if plain.failed:
@@ -127,7 +98,7 @@ class _Prover:
         findings = [*self._against_reference(PLAIN, apart), *self._lost()]
         refused: set[str] = set()
         for way in target:
-            found = self._run(way)
+            found = self.differences.run(way)
             other = judge.distances(self.reference, found)
             runs.append(judge.as_run(way.name, found, other))
             if found.failed:
@@ -135,22 +106,16 @@ class _Prover:
                     findings.append(self._refused(way, found))
                 refused.add(found.failed)
                 continue
-            between = judge.distances(plain, found)
-            different = list(self._differs(way, list(judge.differing_outputs(apart, other, between, self._exact(way)))))
+            different = list(self.differences.findings(way, self.differences.outputs(way, plain, found)))
             findings += different
-            if not different and not any(f.kind == "low" for f in findings):
+            below = any(f.kind == "low" for f in findings)
+            if not below and (not different or self.options.min_sqnr is not None):
                 findings += self._against_reference(way, other)
         if not target:
             self.notes.append("nothing on this machine runs models as the target does: only the unoptimized run")
         if self.random:
             self.notes.append("the model draws random numbers: its outputs are not judged")
         return _noted(proof, *self.notes, runs=runs, findings=findings)
-
-    def _run(self, way: Way) -> Ran:
-        return run(to_proto(self.subject.product), self.subject.product, self.samples.batches, way)
-
-    def _exact(self, way: Way) -> bool:
-        return self.subject.integer_only and way.name != OPTIMIZED and not way.openvino
 
     def _refused(self, way: Way, found: Ran) -> ProofFinding:
         """The finding for a product that does not load or run."""
@@ -161,7 +126,7 @@ class _Prover:
             if way.level == "none" or way.openvino
             else culprit(lambda off: bool(run(to_proto(product), product, batches, way.without(off)).failed)) or ""
         )
-        text = f"{_runtime(way)} does not run the product: {found.failed}"
+        text = f"{way.runtime} does not run the product: {found.failed}"
         text += f"; already the part up to node {node} fails" if node else ""
         text += f"; without onnxruntime's optimizer {cause} it runs" if cause else ""
         return ProofFinding("refused", way.name, "", node, cause, text)
@@ -175,7 +140,7 @@ class _Prover:
         low = list(judge.low_outputs(apart, self.options.floor))
         node = self._falls_at() if low and way.level == "none" else ""
         for output, sqnr in low:
-            text = f"output {output} has an SQNR of {sqnr:.1f} dB to the {self.subject.what} ({_shown(way)}), under "
+            text = f"output {output} has an SQNR of {sqnr:.1f} dB to the {self.subject.what} ({way.words}), under "
             text += f"{self.options.floor:g} dB" + (f"; it falls under that at node {node}" if node else "")
             yield ProofFinding("low", way.name, output, node, "", text)
 
@@ -203,101 +168,3 @@ class _Prover:
             text = f"layer {node} loses the constant of {len(lost)} of its channels: channel {first.channel} is "
             text += f"{first.expected:.4g} in the {self.subject.what} and {first.found:.4g} here"
             yield ProofFinding("lost", PLAIN.name, "", node, "", text)
-
-    def _differs(self, way: Way, outputs: list[str]) -> Iterator[ProofFinding]:
-        """Findings for a run that differs from the unoptimized one, in its outputs or inside."""
-        if way.name == OPTIMIZED:
-            layers = self._layers((), None)
-            if layers:
-                row = layers[0]
-                cause = self._layer_cause()
-                text = f"layer {row.layer} ({row.op}) is up to {row.max_lsb:.0f} steps off in onnxruntime's default "
-                text += f"optimization, on the same codes{_more(len(layers) - 1)}"
-                yield ProofFinding(
-                    "differs", way.name, outputs[0] if outputs else "", row.layer, *_explained(text, cause)
-                )
-                return
-        if self.random or not outputs:
-            return
-        product, batches = self.subject.product, self.samples.batches[:2]
-
-        def differs(off: Sequence[str]) -> bool:
-            return self._outputs_differ(way.without(off), outputs)
-
-        cause = "" if way.openvino else culprit(differs) or ""
-        if not cause and self._saturates(way, outputs):
-            cause = "saturation"
-        node = ""
-        if cause != "saturation":  # then the cause is known, and it is in every layer
-            node = first_node(product, lambda part: _part_differs(part, product, batches, way)) or ""
-        text = f"output {judge.named(outputs)} differs beyond rounding between {_shown(way)} and the unoptimized run"
-        text += f", first at node {node}" if node else ""
-        yield ProofFinding("differs", way.name, outputs[0], node, *_explained(text, cause, way.openvino))
-
-    def _outputs_differ(self, way: Way, outputs: Sequence[str]) -> bool:
-        plain, found = self._run(PLAIN), self._run(way)
-        if found.failed:
-            return True
-        first, second = judge.distances(self.reference, plain), judge.distances(self.reference, found)
-        differing = judge.differing_outputs(first, second, judge.distances(plain, found), self._exact(way))
-        return any(name in outputs for name in differing)
-
-    def _saturates(self, way: Way, outputs: Sequence[str]) -> bool:
-        if way.openvino:
-            return saturating_cpu()
-        return not self._outputs_differ(Way(way.name, way.level, way.kernels, way.disabled, EXACT), outputs)
-
-    def _layers(self, disabled: Sequence[str], entries: dict[str, str] | None) -> list[LayerConsistency]:
-        if self.subject.quantized is None:
-            return []
-        try:
-            return differing_layers(self.subject.product, self.samples.batches[:1], disabled, entries)
-        except OnnxqError as err:
-            note = f"optimized layers were not looked at one by one: {err}"
-            self.notes += [note] if note not in self.notes else []
-            return []
-
-    def _layer_cause(self) -> str:
-        if not self._layers((), EXACT) and saturating_cpu():
-            return "saturation"
-        return culprit(lambda off: bool(self._layers(off, None))) or ""
-
-
-def _part_differs(part: onnx.ModelProto, product: Model, batches: Sequence[Batch], way: Way) -> bool:
-    """Whether a part of the product differs between two runs by more than rounding, at its one output."""
-    plain, found = run(part, product, batches, PLAIN), run(part, product, batches, way)
-    if plain.failed or found.failed:
-        return False
-    return any(d is None or d.steps > judge.LAYER_STEPS * 2 for d in judge.distances(plain, found).values())
-
-
-def saturating_cpu() -> bool:
-    """Whether this CPU adds products of uint8 and int8 in 16 bits: x86 without VNNI."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    try:
-        return not any(name in VNNI for name in library.cpu_features())
-    except OnnxqError:
-        return True  # not known: the caller has already seen a difference that the exact mode removes
-
-
-def _more(count: int) -> str:
-    return f" (and {count} more layer(s))" if count > 0 else ""
-
-
-def _explained(text: str, cause: str, openvino: bool = False) -> tuple[str, str]:
-    """(cause, text with the cause in words)."""
-    if cause == "saturation":
-        words = SATURATES.format(runtime="OpenVINO" if openvino else "onnxruntime", entry="" if openvino else ENTRY)
-        return cause, f"{text}: {words}"
-    return cause, text + (f"; onnxruntime's optimizer {cause} does it" if cause else "")
-
-
-def _runtime(way: Way) -> str:
-    if way.openvino:
-        return "OpenVINO"
-    return {"none": "onnxruntime, without optimizations,"}.get(way.level, f"onnxruntime ({_shown(way)})")
-
-
-def _shown(way: Way) -> str:
-    return {"unoptimized": "unoptimized", OPTIMIZED: "default optimization"}.get(way.name, way.name)

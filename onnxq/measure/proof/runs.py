@@ -20,10 +20,8 @@ from onnxq.graph.model import Model
 from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.measure.proof.outputs import Ran
 
-UNOPTIMIZED, OPTIMIZED = "unoptimized", "onnxruntime"
+UNOPTIMIZED, OPTIMIZED, BASIC = "unoptimized", "onnxruntime", "onnxruntime, basic"
 KERNELS, BODIES, OPENVINO = "kernels", "function bodies", "OpenVINO"
-# onnxruntime's mode in which int8 products are exact on every CPU.
-EXACT = {"session.x64quantprecision": "1"}
 
 Runner = Callable[[onnx.ModelProto, Sequence[Batch]], Ran]
 
@@ -42,6 +40,23 @@ class Way:
     entries: Mapping[str, str] | None = None
     openvino: bool = False
     most: int | None = None
+
+    @property
+    def optimizes(self) -> bool:
+        """Whether onnxruntime's optimizers change a QDQ model on this way."""
+        return self.name in (OPTIMIZED, BASIC)
+
+    @property
+    def words(self) -> str:
+        """For messages."""
+        return {OPTIMIZED: "default optimization", BASIC: "basic optimization"}.get(self.name, self.name)
+
+    @property
+    def runtime(self) -> str:
+        """What runs the model, for messages."""
+        if self.openvino:
+            return "OpenVINO"
+        return "onnxruntime, without optimizations," if self.level == "none" else f"onnxruntime ({self.words})"
 
     def without(self, optimizers: Sequence[str]) -> Way:
         """The same way without these optimizers."""

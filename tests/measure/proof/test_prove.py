@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.parser
-import onnxruntime as ort
 import pytest
 
 from onnxq import demo, quantize
@@ -167,30 +166,6 @@ def test_without_samples_of_the_right_shape_it_says_why() -> None:
     assert not proof.runs and "nothing was run" in proof.notes[0]
 
 
-@pytest.mark.shared_weight  # sessions as users have them
-def test_sums_that_saturate_on_this_cpu_are_explained() -> None:
-    weight = np.full((64, 64), 127, np.int8)
-    reference = parsed(
-        "g (float[N,64] x) => (float[N,64] y) { y = MatMul(x, w) }", w=np.float32(0.01) * weight.astype(np.float32)
-    )
-    product = parsed(
-        """g (float[N,64] x) => (float[N,64] y)
-        <float one = {0.02}, uint8 z = {0}, int8 wz = {0}, float ws = {0.01}, float ys = {1.7}>
-        { q = QuantizeLinear(x, one, z) d = DequantizeLinear(q, one, z) v = DequantizeLinear(w, ws, wz)
-          p = MatMul(d, v) r = QuantizeLinear(p, ys, z) y = DequantizeLinear(r, ys, z) }""",
-        w=weight,
-    )
-    feeds = [{"x": np.full((1, 64), 5.1, np.float32)}] * 2
-    data = open_data(feeds, input_specs(load(product).graph))
-    plain = ort.InferenceSession(product.SerializeToString()).run(None, feeds[0])[0]
-    proof = prove(Subject(load(reference), load(product)), data, ProofOptions())
-    if np.abs(plain - 5.1 * 64 * 1.27).max() < 2:
-        assert proof.ok
-        return
-    (finding,) = proof.findings
-    assert finding.kind == "differs" and finding.cause == "saturation" and "VNNI" in finding.text
-
-
 def test_findings_are_said_and_are_errors_if_strict() -> None:
     reference = parsed("g (float[N,8] x) => (float[N,8] y) { y = Relu(x) }")
     product = parsed("g (float[N,8] x) => (float[N,8] y) { y = Neg(x) }")
@@ -201,6 +176,24 @@ def test_findings_are_said_and_are_errors_if_strict() -> None:
         proven(subject, samples(reference), ProofOptions(strict=True), Reporter())
     with pytest.raises(ProofError, match="dB"):
         proven(subject, samples(reference), ProofOptions(min_sqnr=20.0), Reporter())
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("{ y = Gather<axis=1>(x, i) }", "refused"),
+        ("{ n = Neg(x) y = Sqrt(n) }", "nonfinite"),
+        ("{ y = Neg(x) }", "low"),
+    ],
+)
+def test_an_output_without_the_required_sqnr_is_an_error(text: str, kind: str) -> None:
+    head = "g (float[N,3] x) => (float[N,3] y) "
+    reference = parsed(f"{head} {{ y = Relu(x) }}")
+    product = parsed(f"{head} {text}", **({"i": np.array([0, 1, 3])} if kind == "refused" else {}))
+    subject = Subject(load(reference), load(product))
+    assert kind in kinds(proven(subject, samples(reference), ProofOptions(), Reporter()))
+    with pytest.raises(ProofError):
+        proven(subject, samples(reference), ProofOptions(min_sqnr=0.0), Reporter())
 
 
 @pytest.mark.parametrize("options", [{"proof": "some"}, {"proof": "none", "strict": True}, {"min_sqnr": float("nan")}])
