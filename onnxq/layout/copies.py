@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import is_channels_last, is_op, is_own, output_ids
 from onnxq.graph.movement import breaks_before_movement
-from onnxq.layout.perms import Perm, identity, inverse, moves_nothing, permuted, then, to_last
+from onnxq.layout.perms import Perm, identity, inverse, permuted, reshape_target, then, to_last
 
 # Fixed cost of a Transpose on top of the bytes it moves, in bytes: about 2 µs on one core. A Reshape moves nothing.
 TRANSPOSE, RESHAPE = 4096, 512
@@ -71,7 +71,7 @@ class Value:
             return 0
         shape = self.root.shape
         weight = FATAL if self.fatal else INNER if inner else BORDER
-        if shape is not None and moves_nothing(then(inverse(stored), wanted), permuted(shape, stored)):
+        if shape is not None and reshape_target(then(inverse(stored), wanted), permuted(shape, stored)) is not None:
             return RESHAPE * weight
         return (TRANSPOSE + item_size(self.root) * (1 if count else self.elements() or 1)) * weight
 

@@ -57,6 +57,18 @@ def moves_nothing(perm: Perm, shape: Sequence[object] | None) -> bool:
     return kept == sorted(kept)
 
 
+def reshape_target(perm: Perm, shape: Sequence[object] | None) -> list[int] | None:
+    """The constant shape of a Reshape that does what the Transpose does, in ONNX's terms (0: the size at this index,
+    -1: the rest); None if the Transpose moves something, or leaves more than one unknown size at another index."""
+    if shape is None or not moves_nothing(perm, shape):
+        return None
+    target = [
+        size if isinstance(size, int) else 0 if axis == i else -1
+        for i, (size, axis) in enumerate(zip(permuted(shape, perm), perm, strict=True))
+    ]
+    return target if target.count(-1) <= 1 else None
+
+
 def or_none(perm: Perm) -> Perm | None:
     """None for a permutation that moves nothing."""
     return None if is_identity(perm) else perm

@@ -10,7 +10,7 @@ from onnxq.graph.match import CHANNELS_LAST, Names, editing, is_channels_last, i
 from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.layout.choice import Choice, Layouts, made_in, read_in
 from onnxq.layout.copies import Copy, Value
-from onnxq.layout.perms import Perm, inverse, is_identity, moves_nothing, permuted, then, to_last
+from onnxq.layout.perms import Perm, inverse, is_identity, moves_nothing, permuted, reshape_target, then, to_last
 
 
 def carry_out(graph: gs.Graph, layouts: Layouts, choice: Choice, names: Names) -> int:
@@ -121,7 +121,7 @@ def _hides_reshape(value: Value, stored: Perm, wanted: list[Perm], output: gs.Va
     others = ({*wanted} | {c.layout for c in value.pinned}) - {stored}
     perms = [then(inverse(stored), layout) for layout in others]
     return any(
-        moves_nothing(perm, permuted(shape, stored)) and (output.shape is None or not moves_nothing(perm, output.shape))
+        reshape_target(perm, permuted(shape, stored)) is not None and reshape_target(perm, output.shape) is None
         for perm in perms
     )
 
@@ -161,15 +161,8 @@ def reshape_instead(graph: gs.Graph, layouts: Layouts, names: Names) -> int:
     changed = 0
     for value in layouts.values:
         for copy in value.copies[1:]:
-            shape = value.root.shape
-            if shape is None or not moves_nothing(copy.layout, shape) or copy.node is None:
-                continue
-            sizes = permuted(shape, copy.layout)
-            target = [
-                d if isinstance(d, int) else 0 if axis == i else -1
-                for i, (d, axis) in enumerate(zip(sizes, copy.layout, strict=True))
-            ]
-            if target.count(-1) > 1 or copy.node.inputs[0] is not value.root:
+            target = reshape_target(copy.layout, value.root.shape)
+            if target is None or copy.node is None or copy.node.inputs[0] is not value.root:
                 continue
             constant = gs.Constant(names.fresh(f"{copy.tensor.name}_shape"), np.asarray(target, np.int64))
             copy.node.op, copy.node.domain, copy.node.attrs = "Reshape", None, {}

@@ -100,6 +100,15 @@ def test_it_becomes_a_reshape_where_it_moves_nothing() -> None:
     assert to_proto(proof.model).graph.node[0].domain == ""
 
 
+def test_it_stays_where_no_reshape_can_name_its_sizes() -> None:
+    text = (
+        "g (uint8[N,1,H,W] x) => (uint8[a,b,c,d] y) { [t] a = Transpose<perm=[0,2,3,1]>(x) [pool] y = " + POOL + "(a) }"
+    )
+    assert prove_exact(text, PASS).ops == {"Transpose": 1, "MaxPool": 1}
+    wide = text.replace("N,1,H,W", "N,1,3,W")
+    assert prove_exact(wide, PASS).ops == {"Reshape": 1, "MaxPool": 1}
+
+
 def test_a_saved_model_is_left_alone() -> None:
     text = f"""g (uint8[N,3,H,W] x) => (uint8[a,b,c,d] y) <uint8[256] t> {{
         [t1] a = Transpose<{TO_LAST}>(x) [pool] b = {POOL}(a) [t2] c = Transpose<{TO_FIRST}>(b)

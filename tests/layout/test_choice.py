@@ -42,6 +42,21 @@ def test_dimensions_taken_out_or_of_size_one(perm, gone):
     assert perms.moves_nothing(perm, shape) == np.array_equal(array.transpose(perm).ravel(), array.ravel())
 
 
+@given(st.permutations(range(4)), st.lists(st.sampled_from([1, 1, 2, 3, "n"]), min_size=4, max_size=4))
+def test_a_reshape_that_does_what_a_transpose_does(perm, shape):
+    perm = tuple(perm)
+    target = perms.reshape_target(perm, shape)
+    if target is None:  # something moves, or one constant cannot name the sizes
+        assert not perms.moves_nothing(perm, shape) or sum(d == "n" for d in shape) > 1
+        return
+    assert target.count(-1) <= 1
+    for size in (1, 5):
+        array = np.arange(np.prod(sizes := [size if d == "n" else d for d in shape])).reshape(sizes)
+        assert np.array_equal(
+            array.reshape([array.shape[i] if d == 0 else d for i, d in enumerate(target)]), array.transpose(perm)
+        )
+
+
 @pytest.mark.parametrize("text", ["0,2", "1", "0,0,1", "a,b"])
 def test_what_is_no_permutation(text):
     with pytest.raises(ValueError, match=r"permutation|invalid literal"):
