@@ -16,7 +16,7 @@ MOVERS = (
 )  # fmt: skip
 PICKERS = ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin")
 JOINERS = ("Concat", "Where", "Max", "Min")  # several inputs, all of them data (except Where's condition)
-EIGHT_BIT_ONLY = ("DepthToSpace", "SpaceToDepth", "MaxPool", "GlobalMaxPool")
+EIGHT_BIT_ONLY = ("DepthToSpace", "SpaceToDepth")
 VIEWS = ("Identity", "Dropout")
 
 

@@ -1,4 +1,4 @@
-"""Which tensors must be quantized for the nodes that run in integers: rules T1 to T4, and N13 of rules.py."""
+"""Which tensors must be quantized for the nodes that run in integers: rules T1 to T4 and T8, and N13 of rules.py."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from onnxq.graph.match import consumers, is_constant, is_float, producer
 from onnxq.placement.facts import Job
 from onnxq.placement.fitness import BINARY, SUMS, may_stay_float
 from onnxq.placement.fusion import Roles
+from onnxq.placement.residual import Wide, wide_streams
 from onnxq.placement.rules import Decision, Rule
 from onnxq.profiles.schema import Profile
 
@@ -35,19 +36,20 @@ class Demand:
     """Which tensors are quantized. edges: the readers of each that read the dequantized tensor, in order of demand.
 
     whole: tensors that every reader reads dequantized. ties: (source, tensor made from its values) that share a scale.
-    constants: (node, input index) of constants in the format of activations.
+    constants: (node, input index) of constants in the format of activations. wide: what is read wide (T8).
     """
 
     edges: IdentityMap[gs.Tensor, list[Edge]] = field(default_factory=IdentityMap)
     whole: IdentitySet[gs.Tensor] = field(default_factory=IdentitySet)
     ties: list[tuple[gs.Tensor, gs.Tensor]] = field(default_factory=list)
     constants: list[Edge] = field(default_factory=list)
+    wide: Wide = field(default_factory=Wide)
 
 
 def demand(job: Job, roles: Roles) -> Demand:
     """The tensors that the quantized nodes need quantized, upstream of movers too."""
-    found = Demand()
-    needs = IdentityMap((node, reads(node, job, roles)) for node in roles.quantized)
+    found = Demand(wide=wide_streams(job, roles))
+    needs = IdentityMap((node, reads(node, job, roles, found.wide)) for node in roles.quantized)
     for need in needs.values():
         for edge in need.edges:
             _read(edge, found, job, roles)
@@ -56,15 +58,17 @@ def demand(job: Job, roles: Roles) -> Demand:
         if job.rule(node).output != "always":
             continue
         end = roles.ends[node]  # T3
-        if end in wide or not is_float(end) or (node.op == "Concat" and end not in found.edges):
+        if end in wide or end in found.wide.tensors or not is_float(end):
+            continue
+        if node.op == "Concat" and end not in found.edges:
             continue
         _quantize(end, found, job, roles)
         found.whole.add(end)
     return found
 
 
-def reads(node: gs.Node, job: Job, roles: Roles) -> Reads:
-    """What a quantized node reads in integers (T1, T2); of a Concat nothing, unless its output is quantized (T4)."""
+def reads(node: gs.Node, job: Job, roles: Roles, streams: Wide) -> Reads:
+    """What a quantized node reads in codes (T1, T2, T8); of a Concat nothing, unless its output is quantized (T4)."""
     unit = job.facts.units.get(node)
     if unit is not None:
         return Reads(unit.reads)
@@ -75,7 +79,9 @@ def reads(node: gs.Node, job: Job, roles: Roles) -> Reads:
     indices = [i for i, t in enumerate(node.inputs) if not t.is_empty() and is_float(t)]
     if node.op not in BINARY:
         indices = indices[:1]
-    wide = _wide_input(node, indices, job, roles) if node.op in SUMS else None
+    if node in streams.nodes:
+        indices = [i for i in indices if not streams.reads(node, i)]
+    wide = _wide_input(node, indices, job, roles) if node.op in SUMS and node not in streams.nodes else None
     if wide is not None:
         indices = [i for i in indices if i != wide and not is_constant(node.inputs[i])]
     edges = tuple((node, i) for i in indices if not keeps_constant(node, i, job.profile))
@@ -89,14 +95,19 @@ def keeps_constant(node: gs.Node, index: int, profile: Profile) -> bool:
     return profile.rule(node.op).float_constants and may_stay_float(node, index)
 
 
-def moved(tensor: gs.Tensor, job: Job, decisions: Mapping[gs.Node, Decision]) -> tuple[tuple[Edge, ...], bool]:
-    """(inputs that must be quantized for the tensor to be, whether they share its scale), by T4."""
+def moved(
+    tensor: gs.Tensor, job: Job, decisions: Mapping[gs.Node, Decision], streams: Wide
+) -> tuple[tuple[Edge, ...], bool]:
+    """(inputs that must be quantized for the tensor to be, whether they share its scale), by T4 and T8."""
     node = producer(tensor)
     if node is None or node not in decisions:
         return (), False
     action, rule = decisions[node].action, job.profile.graph
     if node.op == "Concat" and action == "quantized":
-        return tuple((node, i) for i in range(len(node.inputs))), rule.concat == "shared"
+        edges = ((node, i) for i in range(len(node.inputs)) if not streams.reads(node, i))
+        return tuple(edges), rule.concat == "shared"
+    if streams.reads(node, 0):
+        return (), False
     if action != "passthrough" or not rule.tie_passthrough:
         return (), False
     source = node.inputs[0]
@@ -105,7 +116,7 @@ def moved(tensor: gs.Tensor, job: Job, decisions: Mapping[gs.Node, Decision]) ->
 
 def unused(job: Job, roles: Roles, found: Demand) -> list[Decision]:
     """Concats and passthroughs that run in integers only where something downstream asked for it (N13), last first."""
-    wanted: IdentitySet[gs.Node] = IdentitySet()
+    wanted: IdentitySet[gs.Node] = IdentitySet(found.wide.nodes)
     left = []
     for node in reversed(job.facts.graph.nodes):
         action = roles.decisions[node].action
@@ -113,7 +124,7 @@ def unused(job: Job, roles: Roles, found: Demand) -> list[Decision]:
             continue
         # Where passthroughs are not tied, only the last of several in a row has Q/DQ downstream.
         in_a_row = action == "passthrough" and any(c in wanted for t in node.outputs for c in consumers(t))
-        if in_a_row or any(t in found.edges for t in node.outputs):
+        if node in wanted or in_a_row or any(t in found.edges for t in node.outputs):
             wanted.add(node)
         else:
             left.append(Decision(node, "float", Rule.UNUSED, "nothing downstream is quantized"))
@@ -166,7 +177,7 @@ def _quantize(tensor: gs.Tensor, found: Demand, job: Job, roles: Roles, edge: Ed
         readers.append(edge)
     if not is_new:
         return
-    sources, tied = moved(tensor, job, roles.decisions)
+    sources, tied = moved(tensor, job, roles.decisions, found.wide)
     for node, index in sources:
         if keeps_constant(node, index, job.profile):
             continue

@@ -14,6 +14,7 @@ from onnxq.placement.demand import Demand
 from onnxq.placement.facts import Job
 from onnxq.placement.fusion import Roles
 from onnxq.placement.plan import ConstantPlan, LayerPlan, Point
+from onnxq.placement.widths import activation_bits, weight_bits, width
 
 
 def layer_plans(job: Job, roles: Roles) -> tuple[list[LayerPlan], list[str]]:
@@ -76,24 +77,6 @@ def mixed_widths(quantized: Iterable[Point], job: Job, roles: Roles) -> list[str
     return notes
 
 
-def weight_bits(node: gs.Node, job: Job) -> int:
-    """The width of a layer's weight."""
-    override = job.settings.override_for(node.name).weight_bits
-    return override or _width(job.settings.weight_bits, job.profile.weights.bits, node in job.facts.ends, job)
-
-
-def activation_bits(node: gs.Node, job: Job) -> int:
-    """The width that a node asks for in what it reads."""
-    override = job.settings.override_for(node.name).activation_bits
-    return override or _width(job.settings.activation_bits, job.profile.activations.bits, node in job.facts.ends, job)
-
-
-def _width(asked: int | None, allowed: tuple[int, ...], at_end: bool, job: Job) -> int:
-    """The width asked for, or the target's default; at the ends of the model theirs, if the target takes it (T6)."""
-    ends = job.settings.first_last_bits
-    return ends if at_end and ends is not None and ends in allowed else asked or allowed[0]
-
-
 def _layer_plan(node: gs.Node, job: Job, roles: Roles) -> LayerPlan:
     index = 1 if is_constant(node.inputs[1]) else 0
     weight, rule = node.inputs[index], job.profile.weights
@@ -141,7 +124,7 @@ def _bits_of(members: Sequence[gs.Tensor], found: Demand, job: Job, roles: Roles
     widths = [activation_bits(node, job) for node in readers if node in roles.quantized]
     if not widths:
         at_end = any(node in job.facts.tail for node in map(producer, members) if node is not None)
-        widths = [_width(job.settings.activation_bits, job.profile.activations.bits, at_end, job)]
+        widths = [width(job.settings.activation_bits, job.profile.activations.bits, at_end, job)]
     bits = max(widths)
     job.profile.check_bits("activations", bits, f"tensor {members[0].name}")
     return bits

@@ -22,7 +22,7 @@ N12 ACTIVATION   what runs inside the layer upstream is fused with it (fusion.py
 N13 UNUSED       what moves values is left in float where nothing downstream is quantized (demand.py)
 N14 BODY         nodes in the bodies of If, Loop and Scan are left in float: their tensors cannot be observed
 
-Which tensors (demand.py; formats.py for T5 to T7):
+Which tensors (demand.py; formats.py for T5 to T7, residual.py for T8):
 
 T1  Every data input of a quantized node is a quantized edge: its tensor gets Q/DQ, this reader reads the result.
 T2  An elementwise sum of two activations follows the profile's graph scheme: 1 none, 2 exactly one input, 3 all. Under
@@ -37,6 +37,9 @@ T5  A tensor is quantized once: the widest width among its readers, one scale, o
 T6  What lies upstream of the first or downstream of the last layer has the width of the ends, like those layers.
 T7  Where the profile says all_readers, every reader of a quantized tensor reads the dequantized one,
     and a graph output is that too.
+T8  Where the profile keeps residuals in int16 or int32, sums, pools and Concats read what layers and each other make as
+    it is, in wide integers, through what moves values; only others read it quantized (HAWQ-V3, eqs. 9 and 10). For a
+    stream of such tensors with a layer below 8 bits beside it; at 8 bits T2 costs less time and as good as no accuracy.
 """
 
 from __future__ import annotations

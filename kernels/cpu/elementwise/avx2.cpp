@@ -288,11 +288,25 @@ ONNXQ_INLINE void max_all(const uint8_t* x, ptrdiff_t stride, int64_t count, uin
   int64_t i = 0;
   for (; i + 4 * kBytes <= n; i += 4 * kBytes) max_block<Signed, 4>(x + i, stride, count, y + i);
   for (; i + kBytes <= n; i += kBytes) max_block<Signed, 1>(x + i, stride, count, y + i);
-  if (i < n) plain_max_rows(x + i, stride, count, Signed, y + i, n - i);
+  if (i < n) plain_max_rows(x + i, Signed ? IntType::S8 : IntType::U8, stride, count, y + i, n - i);
 }
 
-void max_rows(const uint8_t* x, ptrdiff_t stride, int64_t count, bool is_signed, uint8_t* y, int64_t n) {
-  return is_signed ? max_all<true>(x, stride, count, y, n) : max_all<false>(x, stride, count, y, n);
+void max_words(const int32_t* x, ptrdiff_t stride, int64_t count, int32_t* y, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    __m256i best = load256(x + i);
+    for (int64_t k = 1; k < count; k++) best = _mm256_max_epi32(best, load256(x + k * stride + i));
+    store256(y + i, best);
+  }
+  if (i < n) plain_max_rows(x + i, IntType::S32, stride, count, y + i, n - i);
+}
+
+void max_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, void* y, int64_t n) {
+  if (type == IntType::S32)
+    return max_words(static_cast<const int32_t*>(x), stride, count, static_cast<int32_t*>(y), n);
+  const auto* const from = static_cast<const uint8_t*>(x);
+  auto* const to = static_cast<uint8_t*>(y);
+  return type == IntType::S8 ? max_all<true>(from, stride, count, to, n) : max_all<false>(from, stride, count, to, n);
 }
 
 // 16 channels: sums of up to kDeep rows fit 16 bits.

@@ -249,8 +249,22 @@ ONNXQ_INLINE void max_all(const uint8_t* x, ptrdiff_t stride, int64_t count, uin
   for (; i < n; i += kBytes) max_block<Signed, 1>(x + i, stride, count, y + i, mask64(n - i));
 }
 
-void max_rows(const uint8_t* x, ptrdiff_t stride, int64_t count, bool is_signed, uint8_t* y, int64_t n) {
-  return is_signed ? max_all<true>(x, stride, count, y, n) : max_all<false>(x, stride, count, y, n);
+void max_words(const int32_t* x, ptrdiff_t stride, int64_t count, int32_t* y, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const __mmask16 mask = mask16(n - i);
+    __m512i best = _mm512_maskz_loadu_epi32(mask, x + i);
+    for (int64_t k = 1; k < count; k++)
+      best = _mm512_max_epi32(best, _mm512_maskz_loadu_epi32(mask, x + k * stride + i));
+    _mm512_mask_storeu_epi32(y + i, mask, best);
+  }
+}
+
+void max_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, void* y, int64_t n) {
+  if (type == IntType::S32)
+    return max_words(static_cast<const int32_t*>(x), stride, count, static_cast<int32_t*>(y), n);
+  const auto* const from = static_cast<const uint8_t*>(x);
+  auto* const to = static_cast<uint8_t*>(y);
+  return type == IntType::S8 ? max_all<true>(from, stride, count, to, n) : max_all<false>(from, stride, count, to, n);
 }
 
 // 32 channels: sums of up to kDeep rows fit 16 bits.

@@ -60,8 +60,8 @@ struct Elementwise {
   void (*lookup)(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t n);
   // y[i·channels + c] = x[c·stride + i], c < channels (2 or more): channels are contiguous in x, positions in y.
   void (*channels_last)(const uint8_t* x, ptrdiff_t stride, int64_t channels, uint8_t* y, int64_t n);
-  // y[i] = largest of x[i + k·stride], k < count (1 or more).
-  void (*max_rows)(const uint8_t* x, ptrdiff_t stride, int64_t count, bool is_signed, uint8_t* y, int64_t n);
+  // y[i] = largest of x[i + k·stride], k < count (1 or more). stride is in elements; y is of the type of x.
+  void (*max_rows)(const void* x, IntType type, ptrdiff_t stride, int64_t count, void* y, int64_t n);
   // acc[i] = init + Σ x[i + k·stride], k < count, wrapping. stride is in elements.
   void (*sum_rows)(const void* x, IntType type, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc, int64_t n);
   // x − zero_point, limited to 16 bits, into `centred`; their sum and the sum of their squares. n is at most 2^15.

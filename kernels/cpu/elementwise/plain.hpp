@@ -159,11 +159,16 @@ static inline void max_rows_of_type(const T* x, ptrdiff_t stride, int64_t count,
   }
 }
 
-[[maybe_unused]] static void plain_max_rows(const uint8_t* x, ptrdiff_t stride, int64_t count, bool is_signed,
-                                            uint8_t* y, int64_t n) {
-  if (is_signed)
-    return max_rows_of_type(reinterpret_cast<const int8_t*>(x), stride, count, reinterpret_cast<int8_t*>(y), n);
-  max_rows_of_type(x, stride, count, y, n);
+[[maybe_unused]] static void plain_max_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, void* y,
+                                            int64_t n) {
+  switch (type) {
+    case IntType::U8:
+      return max_rows_of_type(static_cast<const uint8_t*>(x), stride, count, static_cast<uint8_t*>(y), n);
+    case IntType::S8:
+      return max_rows_of_type(static_cast<const int8_t*>(x), stride, count, static_cast<int8_t*>(y), n);
+    case IntType::S32:
+      return max_rows_of_type(static_cast<const int32_t*>(x), stride, count, static_cast<int32_t*>(y), n);
+  }
 }
 
 template <class T>

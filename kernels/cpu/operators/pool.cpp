@@ -23,38 +23,48 @@ Span inside(int64_t first, int64_t size, int64_t kernel, int64_t dilation) {
   return {begin, std::min(end, kernel)};
 }
 
+// n times the smallest value of the type.
+void fill_least(IntType type, uint8_t* y, int64_t n) {
+  if (type == IntType::S32)
+    std::fill_n(reinterpret_cast<int32_t*>(y), n, INT32_MIN);
+  else
+    std::memset(y, type == IntType::S8 ? 0x80 : 0, static_cast<size_t>(n));
+}
+
 }  // namespace
 
 int64_t Window::out_h(int64_t h) const { return out_size(h, top + bottom, kh, dilation_h, stride_h); }
 int64_t Window::out_w(int64_t w) const { return out_size(w, left + right, kw, dilation_w, stride_w); }
 
-size_t max_pool_scratch(const PoolImage& image) { return aligned(static_cast<size_t>(image.w * image.c)); }
+size_t max_pool_scratch(const PoolImage& image, IntType type) {
+  return aligned(static_cast<size_t>(image.w * image.c * size_of(type)));
+}
 
-void max_pool(const Elementwise& kernels, const Window& window, const PoolImage& image, bool is_signed,
-              const uint8_t* x, uint8_t* y, int64_t begin, int64_t end, uint8_t* scratch) {
-  const int64_t c = image.c, row = image.w * c;
-  const uint8_t least = is_signed ? 0x80 : 0;
+void max_pool(const Elementwise& kernels, const Window& window, const PoolImage& image, IntType type, const void* x,
+              void* y, int64_t begin, int64_t end, uint8_t* scratch) {
+  const int64_t c = image.c, row = image.w * c, size = size_of(type);
   for (int64_t i = begin; i < end; i++) {
-    uint8_t* const to = y + i * image.ow * c;
+    uint8_t* const to = static_cast<uint8_t*>(y) + i * image.ow * c * size;
     const int64_t top = i % image.oh * window.stride_h - window.top;
     const Span rows = inside(top, image.h, window.kh, window.dilation_h);
     if (!rows.count()) {
-      std::memset(to, least, static_cast<size_t>(image.ow * c));
+      fill_least(type, to, image.ow * c);
       continue;
     }
-    const uint8_t* from = x + (i / image.oh * image.h + top + rows.begin * window.dilation_h) * row;
+    const int64_t first = (i / image.oh * image.h + top + rows.begin * window.dilation_h) * row;
+    const uint8_t* from = static_cast<const uint8_t*>(x) + first * size;
     if (rows.count() > 1) {
-      kernels.max_rows(from, window.dilation_h * row, rows.count(), is_signed, scratch, row);
+      kernels.max_rows(from, type, window.dilation_h * row, rows.count(), scratch, row);
       from = scratch;
     }
     for (int64_t j = 0; j < image.ow; j++) {
       const int64_t left = j * window.stride_w - window.left;
       const Span columns = inside(left, image.w, window.kw, window.dilation_w);
       if (columns.count())
-        kernels.max_rows(from + (left + columns.begin * window.dilation_w) * c, window.dilation_w * c, columns.count(),
-                         is_signed, to + j * c, c);
+        kernels.max_rows(from + (left + columns.begin * window.dilation_w) * c * size, type, window.dilation_w * c,
+                         columns.count(), to + j * c * size, c);
       else
-        std::memset(to + j * c, least, static_cast<size_t>(c));
+        fill_least(type, to + j * c * size, c);
     }
   }
 }

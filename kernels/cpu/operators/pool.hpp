@@ -25,9 +25,9 @@ struct PoolImage {
 };
 
 // Rows `begin` to `end` of the n·OH output rows. scratch: max_pool_scratch() bytes, 64-byte aligned.
-void max_pool(const Elementwise& kernels, const Window& window, const PoolImage& image, bool is_signed,
-              const uint8_t* x, uint8_t* y, int64_t begin, int64_t end, uint8_t* scratch);
-size_t max_pool_scratch(const PoolImage& image);
+void max_pool(const Elementwise& kernels, const Window& window, const PoolImage& image, IntType type, const void* x,
+              void* y, int64_t begin, int64_t end, uint8_t* scratch);
+size_t max_pool_scratch(const PoolImage& image, IntType type);
 
 struct MeanSpec {
   IntType x_type;

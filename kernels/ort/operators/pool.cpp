@@ -60,19 +60,19 @@ class MaxPool {
   explicit MaxPool(const Node& node)
       : kernels_(chosen_tier().elementwise()),
         window_(window_of(node)),
-        signed_(int_type_8bit(node.element("x"), "x") == IntType::S8),
+        type_(int_type(node.element("x"), "x")),
         memory_(node.scratch()) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
     const Tensor x = api.input(context, 0);
     const PoolImage image = image_of(window_, x);
     const Dims dims = {x.dims[0], image.oh, image.ow, image.c};
-    auto* const y = static_cast<uint8_t*>(api.output(context, 0, dims));
+    void* const y = api.output(context, 0, dims);
     if (is_empty(dims)) return;
     const int64_t rows = x.dims[0] * image.oh;
-    in_parts(api, context, rows, work_of(window_, image, rows), memory_, max_pool_scratch(image),
+    in_parts(api, context, rows, work_of(window_, image, rows), memory_, max_pool_scratch(image, type_),
              [&](int64_t begin, int64_t end, uint8_t* scratch) {
-               max_pool(kernels_, window_, image, signed_, x.as<uint8_t>(), y, begin, end, scratch);
+               max_pool(kernels_, window_, image, type_, x.data, y, begin, end, scratch);
              });
   }
 
@@ -81,7 +81,7 @@ class MaxPool {
  private:
   const Elementwise& kernels_;
   Window window_;
-  bool signed_;
+  IntType type_;
   ScratchSource memory_;
 };
 

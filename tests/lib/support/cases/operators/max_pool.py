@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from support.cases.operators import EIGHT, Case, Draw, OperatorCases, Shape, with_
+from support.cases.operators import ALL, Case, Draw, OperatorCases, Shape, with_
 from support.cases.operators._windows import BODY_WINDOWS, SHAPES, UNEVEN, WINDOWS, ones, pools
 
 
@@ -18,7 +18,7 @@ def max_pool(draw: Draw, shape: Shape, *, x: str = "uint8", **attributes: Any) -
 
 
 def nodes(draw: Draw) -> list[Case]:
-    return [max_pool(draw, (2, 6, 7, 70), x="int8", **UNEVEN)]
+    return [max_pool(draw, (2, 6, 7, 70), x=x, **UNEVEN) for x in ("int8", "int32")]
 
 
 def small(draw: Draw) -> list[Case]:
@@ -26,7 +26,7 @@ def small(draw: Draw) -> list[Case]:
 
 
 def bodies() -> Iterator[Case]:
-    for window, x in itertools.product(BODY_WINDOWS, EIGHT):
+    for window, x in itertools.product(BODY_WINDOWS, ALL):
         draw = Draw(13)
         for shape in ((2, 6, 7, 3), (0, 6, 7, 3)):
             yield max_pool(draw, shape, x=x, **window)
@@ -34,7 +34,7 @@ def bodies() -> Iterator[Case]:
 
 def maxima() -> list[Case]:
     draw = Draw(2)
-    cases = [max_pool(draw, shape, x=x, **window) for shape in SHAPES for window in WINDOWS for x in EIGHT]
+    cases = [max_pool(draw, shape, x=x, **window) for shape in SHAPES for window in WINDOWS for x in ALL]
     return [*cases, max_pool(draw, (2, 60, 70, 64), kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))]
 
 
@@ -42,7 +42,7 @@ def maxima() -> list[Case]:
 def drawn(draw: st.DrawFn) -> Case:
     shape, window = draw(pools())
     values = Draw(draw(st.integers(0, 2**32)))
-    return max_pool(values, shape, x=draw(st.sampled_from(EIGHT)), **window)
+    return max_pool(values, shape, x=draw(st.sampled_from(ALL)), **window)
 
 
 MAX = max_pool(Draw(4), (1, 4, 4, 2), kernel_shape=(2, 2))
