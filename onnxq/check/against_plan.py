@@ -14,6 +14,7 @@ import onnx_graphsurgeon as gs
 from onnxq.check.findings import Finding
 from onnxq.check.fixes import NONE, fix_of
 from onnxq.check.float_model import matters
+from onnxq.cost.layer_costs import tensor_bits
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.element_types import fill_types
 from onnxq.graph.identity import IdentityMap
@@ -35,7 +36,7 @@ from onnxq.placement.fitness import SUMS
 from onnxq.placement.plan import Placement, Point
 from onnxq.placement.planner import plan
 from onnxq.placement.rules import Decision, Rule
-from onnxq.placement.settings import QuantSettings
+from onnxq.placement.settings import Override, QuantSettings
 from onnxq.profiles.schema import Profile
 
 
@@ -69,10 +70,13 @@ class Comparison:
 
 
 def compare(graph: gs.Graph, twin: gs.Graph, target: Profile, scores: Set[int]) -> Comparison:
-    """Plan the float twin of a graph. twin: the graph without its Q/DQ, sorted. scores: feeds_softmax of the graph."""
+    """Plan the float twin of a graph, with the widths of the graph's layers.
+
+    twin: the graph without its Q/DQ, sorted. scores: feeds_softmax of the graph.
+    """
     fill_types(twin)
     facts = analyze(twin, target)
-    placement = plan(twin, target, QuantSettings(), facts)
+    placement = plan(twin, target, QuantSettings(overrides=_widths(graph, target)), facts)
     reads: dict[str, list[int]] = {}
     edges = [edge for point in placement.points for edge in point.edges]
     for node, index in [*edges, *((c.node, c.input_index) for c in placement.constants)]:
@@ -81,6 +85,19 @@ def compare(graph: gs.Graph, twin: gs.Graph, target: Profile, scores: Set[int]) 
     points = IdentityMap((point.tensor, point) for point in placement.points)
     standing = {node.name: node for node in graph.nodes}
     return Comparison(target, standing, output_ids(graph), scores, facts, placement, nodes, reads, points)
+
+
+def _widths(graph: gs.Graph, target: Profile) -> dict[str, Override]:
+    """The widths of the graph's layers, where the target has them."""
+    found = {}
+    for node in graph.nodes:
+        if node.op in LINEAR_OPS and node.domain in STANDARD_DOMAINS and any(_is_known(t) for t in node.inputs[:2]):
+            index = 1 if _is_known(node.inputs[1]) else 0
+            weight, data = (tensor_bits(node.inputs[i]) for i in (index, 1 - index))
+            found[node.name] = Override(
+                weight if weight in target.weights.bits else None, data if data in target.activations.bits else None
+            )
+    return found
 
 
 def upstream(node: gs.Node, to: Comparison) -> Iterator[Finding]:
@@ -226,6 +243,8 @@ def _sum(node: gs.Node, inputs: list[gs.Tensor], decision: Decision, to: Compari
     elif len(planned) == 2:
         if count < 2:
             yield to.remark(node, f"{node.op} runs in float: {2 - count} of its inputs are not quantized")
+    elif count == 0 and to.placement.wide.get(node.name):  # T8
+        return
     elif count == 0:
         yield to.remark(node, f"{node.op} is not fused: neither input is quantized, {target} wants the shortcut's")
     elif count == 2 and any(_serves_alone(t, to) for t in inputs):
@@ -245,7 +264,8 @@ def _serves_alone(tensor: gs.Tensor, to: Comparison) -> bool:
 def _concat(node: gs.Node, inputs: list[gs.Tensor], decision: Decision, to: Comparison) -> Iterator[Finding]:
     """T4 for Concat."""
     target, after = to.target, quantizers(node.outputs[0])
-    sides = [dequantizer(t) for t in inputs]
+    wide = to.placement.wide.get(node.name, ())  # T8
+    sides = [dequantizer(t) for i, t in enumerate(node.inputs) if i not in wide and is_float(t)]
     if decision.action == "float" and decision.rule in (Rule.PROFILE, Rule.SCHEME):
         if after and any(s is not None for s in sides):
             yield to.remark(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -59,8 +59,9 @@ class Placement:
     """What goes where.
 
     decisions: by node name, in graph order, nodes in bodies last. skipped: the reasons among them, in the order in
-    which they were found. activation_qparams (by tensor), weight_qparams (by node) and widened (node → channels whose
-    weight scale grew so that the int32 bias fits) are empty until insert-qdq has chosen them.
+    which they were found. wide: by node name, the inputs that it reads in wide integers (T8). activation_qparams (by
+    tensor), weight_qparams (by node) and widened (node → channels whose weight scale grew so that the int32 bias fits)
+    are empty until insert-qdq has chosen them.
     """
 
     profile: Profile
@@ -70,6 +71,7 @@ class Placement:
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     skipped: list[MatchFailure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    wide: Mapping[str, Sequence[int]] = field(default_factory=dict)
     activation_qparams: Mapping[str, QParams] = field(default_factory=dict)
     weight_qparams: Mapping[str, QParams] = field(default_factory=dict)
     widened: Mapping[str, int] = field(default_factory=dict)

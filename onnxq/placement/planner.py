@@ -46,6 +46,7 @@ def plan(graph: gs.Graph, profile: Profile, settings: QuantSettings, facts: Fact
         decisions={decision.node.name: decision for decision in decisions},
         skipped=[failure for decision in decisions if (failure := decision.failure) is not None],
         notes=[*notes, *mixed_widths(quantized, job, roles)],
+        wide={node.name: indices for node, indices in found.wide.nodes.items()},
     )
 
 

@@ -15,7 +15,6 @@ from onnxq.placement.fitness import SUMS
 from onnxq.placement.fusion import Roles
 from onnxq.placement.widths import activation_bits, weight_bits
 
-KEPT = ("int16", "int32")  # residual_kept of profiles with wide sums
 FULL = 8  # layers of this width and more: a residual in codes of 8 bits costs little
 JOINTS = (*SUMS, "Sub", "AveragePool", "GlobalAveragePool", "Concat")
 # What moves or picks wide values; DepthToSpace and the like exist for 8 bits only.
@@ -40,7 +39,7 @@ class Wide:
 def wide_streams(job: Job, roles: Roles) -> Wide:
     """The inputs that stay wide: of every stream that has a layer below 8 bits beside it."""
     rule = job.profile.graph
-    if rule.residual_kept not in KEPT or rule.all_readers:
+    if rule.residual_kept != "int32" or rule.all_readers:
         return Wide()
     sources = _sources(job, roles)
     reading = _reading(job, roles, sources)

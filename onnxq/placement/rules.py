@@ -37,7 +37,7 @@ T5  A tensor is quantized once: the widest width among its readers, one scale, o
 T6  What lies upstream of the first or downstream of the last layer has the width of the ends, like those layers.
 T7  Where the profile says all_readers, every reader of a quantized tensor reads the dequantized one,
     and a graph output is that too.
-T8  Where the profile keeps residuals in int16 or int32, sums, pools and Concats read what layers and each other make as
+T8  Where the profile keeps residuals in int32, sums, pools and Concats read what layers and each other make as
     it is, in wide integers, through what moves values; only others read it quantized (HAWQ-V3, eqs. 9 and 10). For a
     stream of such tensors with a layer below 8 bits beside it; at 8 bits T2 costs less time and as good as no accuracy.
 """

@@ -165,6 +165,48 @@ void epilogue_words(const EpilogueBlock& e) {
   }
 }
 
+ONNXQ_INLINE __m256i clamp64(__m256i v, __m256i low, __m256i high) {
+  v = _mm256_blendv_epi8(v, low, _mm256_cmpgt_epi64(low, v));
+  return _mm256_blendv_epi8(v, high, _mm256_cmpgt_epi64(v, high));
+}
+
+// To int32, of sums that may exceed it: saturated from 64 bits.
+template <Residual R>
+void epilogue_saturating(const EpilogueBlock& e) {
+  const __m256i low = _mm256_set1_epi64x(e.range.qmin), high = _mm256_set1_epi64x(e.range.qmax);
+  const __m256i zero_point = _mm256_set1_epi64x(e.range.zero_point), top = _mm256_set1_epi64x(INT64_MIN);
+  for (int n = 0; n < e.n; n += kLane8) {
+    const Scale8 s = scale_of<false, R>(e, n);
+    const __m256i less_even = _mm256_sub_epi64(zero_point, _mm256_srlv_epi64(top, s.shift_even));
+    const __m256i less_odd = _mm256_sub_epi64(zero_point, _mm256_srlv_epi64(top, s.shift_odd));
+    const __m256i mask = first_lanes(e.n - n);
+    for (int i = 0; i < e.m; i++) {
+      const __m256i acc = load256(e.acc + i * kPanel + n);
+      const __m256i residual = load_residual<R>(e, i * e.residual_stride + n, e.n - n);
+      __m256i even = _mm256_add_epi64(_mm256_mul_epi32(acc, s.even), s.round_even);
+      __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(odd_lanes(acc), s.odd), s.round_odd);
+      if (R != Residual::kNone) {
+        even = _mm256_add_epi64(even, _mm256_mul_epi32(residual, s.residual_even));
+        odd = _mm256_add_epi64(odd, _mm256_mul_epi32(odd_lanes(residual), s.residual_odd));
+      }
+      even = clamp64(_mm256_add_epi64(_mm256_srlv_epi64(even, s.shift_even), less_even), low, high);
+      odd = clamp64(_mm256_add_epi64(_mm256_srlv_epi64(odd, s.shift_odd), less_odd), low, high);
+      const __m256i y = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+      _mm256_maskstore_epi32(static_cast<int32_t*>(e.y) + i * e.y_stride + n, mask, y);
+    }
+  }
+}
+
+void epilogue_beyond(const EpilogueBlock& e) {
+  if (e.range.type != IntType::S32 || e.interleaved) return tiers::portable.epilogue(e);
+  if (!e.residual) return epilogue_saturating<Residual::kNone>(e);
+  switch (e.residual_type) {
+    case IntType::U8: return epilogue_saturating<Residual::kU8>(e);
+    case IntType::S8: return epilogue_saturating<Residual::kS8>(e);
+    default: return epilogue_saturating<Residual::kS32>(e);
+  }
+}
+
 void epilogue_identity(const EpilogueBlock& e) {
   for (int n = 0; n < e.n; n += kLane8) {
     const __m256i mask = first_lanes(e.n - n);
@@ -201,7 +243,7 @@ void epilogue_residuals(const EpilogueBlock& e) {
 
 void epilogue(const EpilogueBlock& e) {
   if (e.identity) return epilogue_identity(e);
-  if (!e.narrow) return tiers::portable.epilogue(e);  // sums that may exceed int32 before they saturate
+  if (!e.narrow) return epilogue_beyond(e);  // sums that may exceed int32 before they saturate
   return e.uniform_shift == 32 ? epilogue_residuals<true>(e) : epilogue_residuals<false>(e);
 }
 

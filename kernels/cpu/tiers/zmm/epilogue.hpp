@@ -143,6 +143,58 @@ void epilogue_general(const EpilogueBlock& e) {
   }
 }
 
+// To int32, of sums that may exceed it or leave no room for the zero point: saturated from 64 bits.
+template <Residual R>
+void epilogue_saturating(const EpilogueBlock& e) {
+  const __m512i low = _mm512_set1_epi64(e.range.qmin), high = _mm512_set1_epi64(e.range.qmax);
+  const __m512i zero_point = _mm512_set1_epi64(e.range.zero_point), one = _mm512_set1_epi64(1);
+  const __m512i k = _mm512_set1_epi32(e.residual_shift);
+  const __m512i less = _mm512_set1_epi64(int64_t{e.residual_zero_point} * (int64_t{1} << e.residual_shift));
+  for (int n = 0; n < e.n; n += kVector) {
+    const __mmask16 mask = mask16(e.n - n);
+    const __m512i multiplier = _mm512_loadu_si512(e.multiplier + n), shift = _mm512_loadu_si512(e.shift + n);
+    const __m512i odd_multiplier = odd_lanes(multiplier);
+    const __m512i shift_even = _mm512_and_si512(shift, _mm512_set1_epi64(0xff));
+    const __m512i shift_odd = _mm512_srli_epi64(shift, 32);
+    __m512i round_even = _mm512_sllv_epi64(one, _mm512_sub_epi64(shift_even, one));
+    __m512i round_odd = _mm512_sllv_epi64(one, _mm512_sub_epi64(shift_odd, one));
+    Constants c{};
+    if (R != Residual::kNone) {
+      c.residual_even = _mm512_loadu_si512(e.residual_multiplier + n);
+      c.residual_odd = odd_lanes(c.residual_even);
+      round_even = _mm512_sub_epi64(round_even, _mm512_mul_epi32(less, c.residual_even));
+      round_odd = _mm512_sub_epi64(round_odd, _mm512_mul_epi32(less, c.residual_odd));
+    }
+    for (int i = 0; i < e.m; i++) {
+      const int32_t* const acc = e.acc + i * kPanel + n;
+      const __m512i residual =
+          load_residual<Shift::kVector, R>(e, i * e.residual_stride + n, false, mask, k, c);
+      __m512i even = _mm512_add_epi64(_mm512_mul_epi32(_mm512_load_si512(acc), multiplier), round_even);
+      __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(load_odd_lanes(acc), odd_multiplier), round_odd);
+      if (R != Residual::kNone) {
+        even = _mm512_add_epi64(even, _mm512_mul_epi32(residual, c.residual_even));
+        odd = _mm512_add_epi64(odd, _mm512_mul_epi32(_mm512_srli_epi64(residual, 32), c.residual_odd));
+      }
+      even = _mm512_add_epi64(_mm512_srav_epi64(even, shift_even), zero_point);
+      odd = _mm512_add_epi64(_mm512_srav_epi64(odd, shift_odd), zero_point);
+      even = _mm512_min_epi64(_mm512_max_epi64(even, low), high);
+      odd = _mm512_min_epi64(_mm512_max_epi64(odd, low), high);
+      _mm512_mask_storeu_epi32(static_cast<int32_t*>(e.y) + i * e.y_stride + n, mask,
+                               _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA));
+    }
+  }
+}
+
+void epilogue_beyond(const EpilogueBlock& e) {
+  if (e.range.type != IntType::S32 || e.interleaved) return tiers::portable.epilogue(e);
+  if (!e.residual) return epilogue_saturating<Residual::kNone>(e);
+  switch (e.residual_type) {
+    case IntType::U8: return epilogue_saturating<Residual::kU8>(e);
+    case IntType::S8: return epilogue_saturating<Residual::kS8>(e);
+    default: return epilogue_saturating<Residual::kS32>(e);
+  }
+}
+
 // To 8 bits, 64 bytes at a time: 4 rows of 16 channels, 2 of 32 or 1 of 64 (or of 48).
 template <Shift S, Residual R, bool Signed, bool Interleaved, int V>
 void epilogue_bytes(const EpilogueBlock& block) {
@@ -323,7 +375,7 @@ void epilogue(const EpilogueBlock& e) {
   if (e.identity && !e.interleaved) return epilogue_identity(e);
   // Sums that may exceed int32 before they saturate or leave no room for the zero point, and interleaved channels to
   // int32.
-  if (!e.narrow || (e.interleaved && e.range.type == IntType::S32)) return tiers::portable.epilogue(e);
+  if (!e.narrow || (e.interleaved && e.range.type == IntType::S32)) return epilogue_beyond(e);
   if (e.spare_bit && e.range.type != IntType::S32) return epilogue_shift<Shift::kDoubled>(e);
   if (e.uniform_shift == 32) return epilogue_shift<Shift::k32>(e);
   if (e.uniform_shift) return epilogue_shift<Shift::kUniform>(e);
