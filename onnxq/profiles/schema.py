@@ -131,7 +131,8 @@ class Profile:
     """One hardware target.
 
     bias: "int32" (quantized with scale_x · scale_w) or "float32" where the target rejects quantized biases.
-    runtime: what runs its models on this machine, for their proof; "none" if nothing here does what the target does.
+    runtime: what runs its models on this machine, for their proof (docs/proof.md); "none" if nothing here does what the
+    target does.
     ops: operator → OpRule; operators that are not listed stay in float.
     """
 
@@ -142,7 +143,7 @@ class Profile:
     weights: WeightRule = WeightRule()
     activations: ActivationRule = ActivationRule()
     bias: Literal["int32", "float32"] = "int32"
-    runtime: Literal["onnxruntime", "openvino", "none"] = "onnxruntime"
+    runtime: Literal["onnxruntime", "onnxruntime-gpu", "onnxruntime-qnn", "openvino", "none"] = "onnxruntime"
     limits: LimitRule = LimitRule()
     ops: Mapping[str, OpRule] = dataclasses.field(default_factory=dict)
 

@@ -16,7 +16,7 @@ from onnxq.measure.proof.inside import differing_layers
 from onnxq.measure.proof.locate import culprit, first_node
 from onnxq.measure.proof.outputs import Ran
 from onnxq.measure.proof.record import ProofFinding
-from onnxq.measure.proof.runs import PLAIN, Way, run
+from onnxq.measure.proof.runs import EXACT, PLAIN, Way, run
 from onnxq.measure.proof.subject import Subject
 
 
@@ -100,29 +100,31 @@ class Differences:
 
         differ: whether it is there on a way, in the product or in a variant of it.
         """
-        if not saturation.saturating_cpu():
+        if way.entries or not saturation.saturating_cpu():
             return False
-        if self._runs_exactly(way):
-            return not differ(_exactly(way), None)
-        return not differ(way, saturation.with_narrow_weights(self.subject.product))
-
-    def _runs_exactly(self, way: Way) -> bool:
-        """Whether onnxruntime's exact mode runs the product; it refuses some whose layers share a weight."""
         product = self.subject.product
+        for variant in (product, saturation.with_own_weights(product)):
+            if self._runs_exactly(way, variant):
+                return not differ(_exactly(way), variant)
+        return not differ(way, saturation.with_narrow_weights(product))
+
+    def _runs_exactly(self, way: Way, product: Model) -> bool:
+        """Whether onnxruntime's exact mode runs the product or a variant of it."""
         return not way.openvino and not run(to_proto(product), product, self.batches[:1], _exactly(way)).failed
 
     def _explained(self, text: str, way: Way, cause: str) -> tuple[str, str]:
         """(cause, text with the cause in words)."""
         if cause == saturation.CAUSE:
             runtime = "OpenVINO" if way.openvino else "onnxruntime"
-            text += f": {saturation.in_words(runtime, self.subject.weight_bits, self._runs_exactly(way))}"
+            exact = self._runs_exactly(way, self.subject.product)
+            text += f": {saturation.in_words(runtime, self.subject.weight_bits, exact)}"
         elif cause:
             text += f"; onnxruntime's optimizer {cause} does it"
         return cause, text
 
 
 def _exactly(way: Way) -> Way:
-    return replace(way, entries=saturation.EXACT)
+    return replace(way, entries=EXACT)
 
 
 def _part_differs(part: onnx.ModelProto, product: Model, batches: Sequence[Batch], way: Way) -> bool:

@@ -21,7 +21,11 @@ from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.measure.proof.outputs import Ran
 
 UNOPTIMIZED, OPTIMIZED, BASIC = "unoptimized", "onnxruntime", "onnxruntime, basic"
+FALLBACK = "onnxruntime, left to the CPU"
 KERNELS, BODIES, OPENVINO = "kernels", "function bodies", "OpenVINO"
+GPU = "onnxruntime-gpu"  # a runtime of profiles
+# onnxruntime's mode in which int8 products are exact on every CPU. It refuses some models whose layers share a weight.
+EXACT = {"session.x64quantprecision": "1"}
 
 Runner = Callable[[onnx.ModelProto, Sequence[Batch]], Ran]
 
@@ -31,6 +35,7 @@ class Way:
     """A way to run a model. level, kernels: of runtime.session. disabled: optimizers that are switched off.
 
     entries: session entries of onnxruntime. openvino: OpenVINO runs it instead. most: batches to run, None for all.
+    judged: what it computes is compared; else it only has to run.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Way:
     entries: Mapping[str, str] | None = None
     openvino: bool = False
     most: int | None = None
+    judged: bool = True
 
     @property
     def optimizes(self) -> bool:
@@ -49,7 +55,11 @@ class Way:
     @property
     def words(self) -> str:
         """For messages."""
-        return {OPTIMIZED: "default optimization", BASIC: "basic optimization"}.get(self.name, self.name)
+        return {
+            OPTIMIZED: "default optimization",
+            BASIC: "basic optimization",
+            FALLBACK: "left to its CPU provider",
+        }.get(self.name, self.name)
 
     @property
     def runtime(self) -> str:
@@ -67,14 +77,22 @@ PLAIN = Way(UNOPTIMIZED, "none")
 
 
 def ways(product: Model, runtime_name: str, full: bool) -> tuple[Way, ...]:
-    """How a target runs this product, as far as this machine can. runtime_name: of the profile, "none" without one.
+    """How a target runs this product, as far as this machine can.
 
-    full: also the runtimes that are not the target's.
+    runtime_name: of the profile. GPUs do not saturate where this CPU does. QNN gets what onnxruntime's basic
+    optimizations leave, and what it does not take runs, optimized, on the CPU. full: also the runtimes that are not
+    the target's.
     """
     if any(n.domain == OWN_DOMAIN for n in product.graph.nodes):
         bodies = Way(BODIES, kernels=False, most=None if full else 1)  # slow, and equal or wrong
         return (*([Way(KERNELS)] if library.has_library() else []), bodies)
-    found = [Way(OPTIMIZED)] if runtime_name != "none" or full else []
+    found = []
+    if runtime_name == "onnxruntime-qnn":
+        found += [Way(BASIC, "basic"), Way(FALLBACK, most=1, judged=False)]
+    if runtime_name == GPU:
+        found.append(Way(OPTIMIZED, entries=EXACT))
+    elif runtime_name in ("onnxruntime", "openvino") or full:
+        found.append(Way(OPTIMIZED))
     if (runtime_name == "openvino" or full) and importlib.util.find_spec("openvino") is not None:
         found.append(Way(OPENVINO, openvino=True))
     return tuple(found)

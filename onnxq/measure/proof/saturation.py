@@ -18,8 +18,6 @@ from onnxq.graph.qdq import describe, is_dequantize
 CAUSE = "saturation"
 EXACT_BITS = 7  # products of such weights and 8-bit codes fit: 2 · 255 · 64 < 2^15
 VNNI = ("avx512vnni", "avx512_vnni", "avxvnni", "avx_vnni")
-# onnxruntime's mode in which int8 products are exact on every CPU.
-EXACT = {"session.x64quantprecision": "1"}
 
 
 def saturating_cpu() -> bool:
@@ -30,6 +28,19 @@ def saturating_cpu() -> bool:
         return not any(name in VNNI for name in library.cpu_features())
     except OnnxqError:
         return True  # not known: the caller has already seen a difference that exact sums remove
+
+
+def with_own_weights(product: Model) -> Model:
+    """A copy that computes the same, whose DequantizeLinears share no constant: onnxruntime's exact mode loads it."""
+    twin = copy_of(product)
+    names = Names(twin.graph)
+    for node in twin.graph.nodes:
+        if is_dequantize(node):
+            for i, tensor in enumerate(node.inputs):
+                values = constant_values(tensor)
+                if values is not None:
+                    node.inputs[i] = _constant(names, node, str(i), values)
+    return twin
 
 
 def with_narrow_weights(product: Model) -> Model:
@@ -53,12 +64,12 @@ def _halve(node: gs.Node, names: Names) -> None:
         return  # half of the codes would not be half of the values
     scale = constant_values(node.inputs[1])
     assert scale is not None  # describe has read it
-    node.inputs[0] = _constant(names, node, "codes", np.rint(codes / 2).astype(codes.dtype))
-    node.inputs[1] = _constant(names, node, "scale", (scale * 2).astype(scale.dtype))
+    node.inputs[0] = _constant(names, node, "narrow_codes", np.rint(codes / 2).astype(codes.dtype))
+    node.inputs[1] = _constant(names, node, "narrow_scale", (scale * 2).astype(scale.dtype))
 
 
 def _constant(names: Names, node: gs.Node, what: str, values: NDArray | np.generic) -> gs.Constant:
-    return gs.Constant(names.fresh(f"{node.name}_narrow_{what}"), np.asarray(values))
+    return gs.Constant(names.fresh(f"{node.name}_own_{what}"), np.asarray(values))
 
 
 def in_words(runtime: str, weight_bits: Collection[int], exact: bool) -> str:
@@ -75,4 +86,4 @@ def in_words(runtime: str, weight_bits: Collection[int], exact: bool) -> str:
     return text + "saturate; " + (f"use {' or '.join(ways)}" if ways else "CPUs that have them compute it right")
 
 
-__all__ = ["CAUSE", "EXACT", "in_words", "saturating_cpu", "with_narrow_weights"]
+__all__ = ["CAUSE", "in_words", "saturating_cpu", "with_narrow_weights", "with_own_weights"]

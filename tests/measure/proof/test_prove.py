@@ -72,12 +72,15 @@ def test_a_product_that_is_right_has_no_finding() -> None:
     assert all(output.sqnr_db is not None and output.sqnr_db > 30 for run in proof.runs for output in run.outputs)
 
 
-def test_an_optimizer_that_overflows_is_named() -> None:
+@pytest.mark.parametrize(
+    ("runtime", "run"), [("onnxruntime", "onnxruntime"), ("onnxruntime-qnn", "onnxruntime, basic")]
+)
+def test_an_optimizer_that_overflows_is_named(runtime: str, run: str) -> None:
     """onnxruntime quantizes a float bias to int32 with a scale so small that it overflows."""
     reference, product = convolution(np.array([1e-2, 1e-2, 1e-11, 1e-2]), np.array([5.0, 4.0, 300.0, 2.0]), False)
-    proof = proof_of(reference, product)
+    proof = proof_of(reference, product, runtime=runtime)
     finding = next(f for f in proof.findings if f.kind == "differs")
-    assert finding.cause == "WeightBiasQuantization" and finding.node and finding.run == "onnxruntime"
+    assert finding.cause == "WeightBiasQuantization" and finding.node and finding.run == run
     assert "WeightBiasQuantization" in finding.text
 
 
@@ -92,9 +95,17 @@ def test_a_channel_that_loses_its_constant_is_named() -> None:
     assert "channel 2 is 300" in finding.text and "the float model" in finding.text
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "none"])
-def test_a_product_that_onnxruntime_refuses_when_optimized(runtime: str) -> None:
-    """Pooling with dilations between Q/DQ becomes QLinearAveragePool, which has none."""
+@pytest.mark.parametrize(
+    ("runtime", "run"),
+    [
+        ("onnxruntime", "onnxruntime"),
+        ("onnxruntime-gpu", "onnxruntime"),
+        ("onnxruntime-qnn", "onnxruntime, left to the CPU"),
+        ("none", ""),
+    ],
+)
+def test_a_product_that_onnxruntime_refuses_when_optimized(runtime: str, run: str) -> None:
+    """Pooling with dilations between Q/DQ becomes QLinearAveragePool, which has none: not at basic optimization."""
     reference = parsed(
         "g (float[N,3,6,6] x) => (float[N,3,4,4] y) { y = AveragePool<kernel_shape=[2,2], dilations=[2,2]>(x) }", 19
     )
@@ -111,7 +122,7 @@ def test_a_product_that_onnxruntime_refuses_when_optimized(runtime: str) -> None
         return
     (finding,) = proof.findings
     assert finding.kind == "refused" and finding.cause == "QDQSelectorActionTransformer"
-    assert "default optimization" in finding.text and "[ONNXRuntimeError]" not in finding.text
+    assert finding.run == run and "[ONNXRuntimeError]" not in finding.text
 
 
 def test_a_product_that_does_not_run_at_all() -> None:

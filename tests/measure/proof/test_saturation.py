@@ -13,6 +13,8 @@ import pytest
 from onnxq.data.source import input_specs, open_data
 from onnxq.graph.model import load, to_proto
 from onnxq.measure.proof import Proof, ProofOptions, Subject, prove, saturation
+from onnxq.measure.proof.differences import Differences
+from onnxq.measure.proof.runs import EXACT
 
 K = 64
 LEVEL = 5.1  # the largest code of the inputs
@@ -74,7 +76,7 @@ def loads_exactly(model: onnx.ModelProto) -> bool:
     """Whether onnxruntime's exact mode accepts a model."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    for key, value in saturation.EXACT.items():
+    for key, value in EXACT.items():
         options.add_session_config_entry(key, value)
     try:
         ort.InferenceSession(model.SerializeToString(), options)
@@ -106,12 +108,22 @@ def test_the_advice_helps(form: str) -> None:
 
 @pytest.mark.shared_weight
 @pytest.mark.parametrize("form", list(QDQ))
+def test_it_is_no_finding_for_a_target_that_does_not_saturate(form: str) -> None:
+    found, _ = proof(form, runtime="onnxruntime-gpu")
+    assert found.ok
+    assert not found.notes and [run.name for run in found.runs] == ["unoptimized", "onnxruntime"]
+    assert all(o.sqnr_db is None or o.sqnr_db > 40 for run in found.runs for o in run.outputs)
+
+
+@pytest.mark.shared_weight
+@pytest.mark.parametrize("form", list(QDQ))
 def test_what_exact_sums_do_not_mend_is_not_called_saturation(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here nothing is mended: the variant without saturation is the product itself, and there is no exact mode."""
     if not saturates():
         pytest.skip("this CPU computes it right: there is nothing to name")
-    monkeypatch.setattr(saturation, "EXACT", {})
+    monkeypatch.setattr("onnxq.measure.proof.differences.EXACT", {})
     monkeypatch.setattr(saturation, "with_narrow_weights", lambda product: product)
+    monkeypatch.setattr(saturation, "with_own_weights", lambda product: product)
     (finding,) = proof(form)[0].findings
     assert finding.cause != "saturation" and "VNNI" not in finding.text
 
@@ -139,6 +151,29 @@ def test_narrow_weights_compute_the_same_with_codes_that_cannot_saturate() -> No
     read = {n.input[0] for n in twin.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in stored}
     codes = [stored[name] for name in read if stored[name].dtype == np.int8]
     assert len(codes) == 2 and all(np.abs(c.astype(int)).max() <= 64 for c in codes)
+
+
+@pytest.mark.shared_weight
+@pytest.mark.parametrize("form", list(QDQ))
+def test_own_weights_compute_the_same_and_load_in_exact_mode(form: str) -> None:
+    made = built(QDQ[form], constants(101))
+    twin = to_proto(saturation.with_own_weights(load(made)))
+    assert loads_exactly(twin)
+    x = {"x": np.random.default_rng(1).uniform(0, LEVEL, (2, K)).astype(np.float32)}
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    first, second = (ort.InferenceSession(m.SerializeToString(), options).run(None, x)[0] for m in (made, twin))
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.shared_weight
+@pytest.mark.parametrize("form", list(QDQ))
+def test_it_is_named_by_narrow_weights_where_nothing_is_exact(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not saturates():
+        pytest.skip("this CPU computes it right: there is nothing to name")
+    monkeypatch.setattr(Differences, "_runs_exactly", lambda *_: False)
+    (finding,) = proof(form, weight_bits=(8, 7))[0].findings
+    assert finding.cause == "saturation" and "--weight-bits 7" in finding.text
 
 
 def test_weights_with_a_zero_point_stay() -> None:
