@@ -61,7 +61,9 @@ def convolution(weight_scale: np.ndarray, bias: np.ndarray, integer_bias: bool) 
         return reference, parsed(CONV.replace("BIAS", "b"), b=floats["b"], **arrays)
     scale = (0.03 * weight_scale).astype(np.float32)
     text = CONV.replace("BIAS", "bd").replace("c = Conv", "bd = DequantizeLinear<axis=0>(bq, bs) c = Conv")
-    product = parsed(text, bq=np.rint(bias / scale).astype(np.int32), bs=scale, **arrays)
+    product = parsed(
+        text, bq=np.clip(np.rint(bias / scale), -(2.0**31), 2.0**31 - 129).astype(np.int32), bs=scale, **arrays
+    )
     return reference, product
 
 
@@ -156,6 +158,47 @@ def test_outputs_of_other_types() -> None:
     assert same.ok and {o.name: o.equal for o in same.runs[0].outputs} == dict.fromkeys(("i", "p", "s", "q"), 1.0)
     other = proof_of(parsed(text), parsed(text.replace("Greater", "Less")))
     assert next(o.equal for o in other.runs[0].outputs if o.name == "p") < 0.5
+
+
+@pytest.mark.parametrize("shown", ["", "x"], ids=["texts alone", "beside floats"])
+def test_texts_are_compared_as_texts(shown: str) -> None:
+    outputs = "string[N,8] t" + (", float[N,8] y" if shown else "")
+    text = f"""g (float[N,8] x) => ({outputs}) <float zero = {{0.0}}> {{ p = Greater(x, zero) t = Where(p, yes, no)
+      {"y = Abs(x)" if shown else ""} }}"""
+    words = {"yes": np.array(["yes"], object), "no": np.array(["no, ü"], object)}
+    same = proof_of(parsed(text, **words), parsed(text, **words))
+    assert same.ok and next(o.equal for o in same.runs[0].outputs if o.name == "t") == 1.0
+    other = proof_of(parsed(text, **words), parsed(text.replace("Greater", "Less"), **words))
+    (found,) = (o for o in other.runs[0].outputs if o.name == "t")
+    assert found.compared and found.sqnr_db is None and found.equal < 0.5 and other.ok
+
+
+MOVERS = {
+    "MaxPool": "y = MaxPool<kernel_shape=[2,2]>(d)",
+    "Reshape": "y = Reshape(d, shape)",
+    "Transpose": "y = Transpose<perm=[2,0,1,3]>(d)",
+    "Unsqueeze": "y = Unsqueeze(d, one)",
+    "Slice": "y = Slice(d, one, two, one)",
+}
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "onnxruntime-gpu", "onnxruntime-qnn"])
+@pytest.mark.parametrize("mover", list(MOVERS))
+def test_a_dequantized_sum_that_onnxruntime_moves_and_then_refuses(mover: str, runtime: str) -> None:
+    """The optimizer puts a QuantizeLinear of int32 upstream of the operator, for which there is no kernel."""
+    head = f"g (float[1,3,6,6] x) => (float{'[a,b,c,d,e]' if mover == 'Unsqueeze' else '[a,b,c,d]'} y)"
+    numbers = {"shape": [1, 3, 4, 9], "one": [1], "two": [3]}
+    text, codes = MOVERS[mover], RNG.integers(-9, 10, (3, 3, 1, 1)).astype(np.int8)
+    used = {name: np.array(value) for name, value in numbers.items() if name in text.split("(", 1)[1]}
+    reference = parsed(f"{head} {{ d = Conv(x, w) {text} }}", 21, w=codes * np.float32(0.1), **used)
+    product = parsed(
+        f"""{head} <float s = {{0.03}}, uint8 z = {{128}}, float as = {{0.003}}, int8 wz = {{0}}>
+        {{ q = QuantizeLinear(x, s, z) i = ConvInteger(q, w, z, wz) d = DequantizeLinear(i, as) [move] {text} }}""",
+        21, w=codes, **used,
+    )  # fmt: skip
+    (finding,) = proof_of(reference, product, runtime=runtime).findings
+    assert finding.kind == "refused" and finding.cause == "QDQPropagationTransformer" and finding.node == "move"
+    assert proof_of(reference, product, runtime="none").ok  # the product itself is right
 
 
 def test_random_numbers_are_not_judged() -> None:
