@@ -72,7 +72,8 @@ class Row:
 
     def decibels(self, optimized: bool) -> float | None:
         """The worst SQNR of the unoptimized run, or of the others; None where every output is equal, or none ran."""
-        runs = self.proof["runs"][1:] if optimized else self.proof["runs"][:1]
+        whole = [run for run in self.proof["runs"] if run.get("samples") is None]
+        runs = whole[1:] if optimized else whole[:1]
         found = [o["sqnr_db"] for run in runs for o in run["outputs"] if o["sqnr_db"] is not None]
         return min(found, default=None)
 
