@@ -33,7 +33,7 @@ from onnxq.errors import PostconditionError, PreconditionError
 from onnxq.graph import native
 from onnxq.graph.exporting import export
 from onnxq.graph.match import STANDARD_DOMAINS, Names, constant_values, is_op
-from onnxq.graph.model import OPSET_MAX, adopt_nodes, replace_graph
+from onnxq.graph.model import OPSET_MAX, ExternalValues, adopt_nodes, replace_graph
 from onnxq.graph.protos import keep_only
 from onnxq.graph.shapes import VALUES_MAX, element_type, infer
 from onnxq.graph.walk import all_graphs
@@ -299,7 +299,8 @@ def _convert(graph: gs.Graph, version: int) -> gs.Graph:
 def _stands_aside(tensor: gs.Constant) -> bool:
     values = tensor._values
     kind = np.dtype(tensor.dtype).kind if not isinstance(tensor.dtype, int) else ""
-    return isinstance(values, SparseValues) or values.nbytes > VALUES_MAX or kind not in INLINE_KINDS
+    apart = isinstance(values, (SparseValues, ExternalValues))
+    return apart or values.nbytes > VALUES_MAX or kind not in INLINE_KINDS
 
 
 def _take_out(graph: onnx.GraphProto, found: dict[str, onnx.ValueInfoProto]) -> None:

@@ -1,10 +1,12 @@
 """Write AveragePool with dilations as a depthwise Conv, which has them in integers.
 
 onnxruntime's integer AveragePool has no dilations, and 1.31 does not load a model with the float one between Q/DQ.
-Weights of 1/k are exact in integers: all of them are the largest code.
+Weights of 1/k are exact in integers: all of them are the largest code. What cannot be written so stays in float, and a
+Max of one input, which changes nothing, keeps the QuantizeLinear of its result away from it.
 
   Y = AveragePool<dilations>(X)    Y = Conv(X, 1/k)           windows hold k elements everywhere
                                    Y = Conv(X, 1/k) · k/n     n elements in each window, where padding does not count
+                                   Y = Max(AveragePool(X))    channels, or sizes that n depends on, are not known
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.context import PassContext
-from onnxq.graph.match import Names, is_op
+from onnxq.graph.match import Names
+from onnxq.graph.movement import is_dilated_pool, keeps_apart
 from onnxq.graph.refusal import Refused, RefusedError
 from onnxq.graph.sweep import sweep
+from onnxq.graph.walk import all_graphs
 from onnxq.pipeline import Pass, PassResult
 
 
@@ -31,12 +35,25 @@ class DilatedPoolToConv(Pass):
 
     def apply(self, graph: gs.Graph, ctx: PassContext) -> PassResult:
         names = Names(graph)
-        return PassResult(*sweep(graph, lambda g, node: is_dilated_pool(node) and _rewrite(g, node, names)))
+        changed, skipped = sweep(graph, lambda g, node: is_dilated_pool(node) and _rewrite(g, node, names))
+        apart = sum(_set_apart(g, names) for g in all_graphs(graph))
+        return PassResult(changed + apart, skipped)
 
 
-def is_dilated_pool(node: gs.Node) -> bool:
-    """Whether the node is an AveragePool whose windows have gaps."""
-    return is_op(node, "AveragePool") and any(d != 1 for d in node.attrs.get("dilations") or ())
+def _set_apart(graph: gs.Graph, names: Names) -> int:
+    """A Max of one input behind each pool that is left; returns how many were missing."""
+    found = [n for n in graph.nodes if is_dilated_pool(n) and not _is_apart(n)]
+    for node in found:
+        y = node.outputs[0]
+        pooled = gs.Variable(names.fresh(f"{node.name}_pooled"), y.dtype, y.shape)
+        node.outputs = [pooled]
+        after = gs.Node("Max", names.fresh(f"{node.name}_Max"), {}, [pooled], [y])
+        graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node) + 1, after)
+    return len(found)
+
+
+def _is_apart(node: gs.Node) -> bool:
+    return all(keeps_apart(reader) for reader in node.outputs[0].outputs) and bool(node.outputs[0].outputs)
 
 
 def _rewrite(graph: gs.Graph, node: gs.Node, names: Names) -> bool | Refused:

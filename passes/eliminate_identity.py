@@ -31,6 +31,7 @@ from onnxq.graph.match import (
     output_ids,
     rank,
 )
+from onnxq.graph.movement import keeps_apart
 from onnxq.graph.refusal import Refused
 from onnxq.graph.shapes import element_type, named_type, static_shape
 from onnxq.graph.sweep import sweep
@@ -80,7 +81,7 @@ def _always(node: gs.Node, opset: int) -> bool:
 
 
 def _one_input(node: gs.Node, opset: int) -> bool:
-    return len(node.inputs) == 1
+    return len(node.inputs) == 1 and not keeps_apart(node)
 
 
 def _one_output(node: gs.Node, opset: int) -> bool:

@@ -7,12 +7,14 @@ model (1.31, between quantized convolutions). With known sizes CenterCropPad bec
   Resize<axes>(x, roi, s, n)       Resize(x, roi', s', n')   s' = 1, n' = the size of x, roi' = 0 to 1 except at axes
   CenterCropPad<axes>(x, n)        Slice(Pad(x))             CenterCropPad(x, n') where a size is only known at run time
   Resize<cubic>(x, s)              Reshape, Resize, Reshape  s < 1: onnxruntime has it in no other layout than this one
+  Resize<axes, not_larger>(x, n)   Resize(x, n')             or between Reshapes, where the sizes of x are not known
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +22,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.context import PassContext
-from onnxq.graph.match import Names, constant_values, input_at, is_op, rank
+from onnxq.graph.match import Names, constant_values, consumers, input_at, is_op, producer, rank
 from onnxq.graph.refusal import Refused
 from onnxq.graph.sweep import sweep
 from onnxq.pipeline import Pass, PassResult
@@ -68,11 +70,10 @@ def _resize(graph: gs.Graph, node: gs.Node, names: Names) -> bool | Refused:
     assert size is not None
     roi, scales, sizes = (_given(node, i) for i in (1, 2, 3))
     if sizes is not None and node.attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
-        found = _policy_scales(node, axes, sizes)
-        if isinstance(found, Refused):
-            return found
-        scales, sizes = gs.Constant(names.fresh(f"{node.name}_scales"), found), None
-        node.inputs = node.inputs[:3]
+        found = _policy_sizes(node, axes, sizes)
+        if found is None:
+            return _in_one_channel(graph, node, names, axes)
+        sizes = gs.Constant(names.fresh(f"{node.name}_sizes"), found)
         node.attrs.pop("keep_aspect_ratio_policy")
     if sizes is not None:
         node.inputs[3] = _full_sizes(graph, node, names, at, sizes)
@@ -106,15 +107,7 @@ def _stay_put(graph: gs.Graph, node: gs.Node, names: Names) -> bool:
             return False
         full = np.array([x.shape[0] * x.shape[1], 1, *sizes[2:]], np.int64)
         node.inputs[3] = gs.Constant(names.fresh(f"{node.name}_sizes"), full)
-    apart = gs.Variable(names.fresh(f"{node.name}_apart"), x.dtype)
-    resized = gs.Variable(names.fresh(f"{node.name}_resized"), x.dtype)
-    split = gs.Constant(names.fresh(f"{node.name}_one_channel"), np.array([-1, 1, 0, 0], np.int64))
-    joined = gs.Constant(names.fresh(f"{node.name}_channels"), np.array([-1, x.shape[1], 0, 0], np.int64))
-    at = _position(graph, node)
-    before = gs.Node("Reshape", names.fresh(f"{node.name}_Reshape"), {}, [x, split], [apart])
-    node.inputs[0], node.outputs = apart, [resized]
-    after = gs.Node("Reshape", names.fresh(f"{node.name}_Reshape"), {}, [resized, joined], [y])
-    graph.nodes[at : at + 1] = [before, node, after]
+    _between_reshapes(graph, node, names, x, y)
     return True
 
 
@@ -195,17 +188,48 @@ def _given(node: gs.Node, index: int) -> gs.Tensor | None:
     return None if values is not None and not values.size else tensor
 
 
-def _policy_scales(node: gs.Node, axes: Sequence[int], sizes: gs.Tensor) -> NDArray[np.float32] | Refused:
-    """The one scale of all axes that keeps the aspect ratio, if it says the output's size as well."""
+def _policy_sizes(node: gs.Node, axes: Sequence[int], sizes: gs.Tensor) -> NDArray[np.int64] | None:
+    """The output's sizes, if all axes then have the one scale that keeps the aspect ratio; None if not known to."""
     policy, wanted = node.attrs["keep_aspect_ratio_policy"], constant_values(sizes)
     now = [node.inputs[0].shape[a] for a in axes]
-    if wanted is None or not all(isinstance(d, int) for d in now):
-        return Refused(f"it has axes and {policy}, and a size is only known at run time")
+    if wanted is None or not all(isinstance(d, int) and d > 0 for d in now):
+        return None
     choose = min if policy == "not_larger" else max
-    scale = np.float32(choose(np.float32(w) / np.float32(d) for w, d in zip(wanted.reshape(-1), now, strict=True)))
-    if any(int(np.floor(scale * np.float32(d))) != int(np.floor(scale * np.float32(d) + np.float32(0.5))) for d in now):
-        return Refused(f"it has axes and {policy}, and its sizes are no multiples of its scale")
-    return np.full(len(now), scale, np.float32)
+    scale = choose(Fraction(int(w), d) for w, d in zip(wanted.reshape(-1), now, strict=True))
+    exact = [scale * d for d in now]
+    return np.array([int(e) for e in exact], np.int64) if all(e.denominator == 1 for e in exact) else None
+
+
+def _in_one_channel(graph: gs.Graph, node: gs.Node, names: Names, axes: list[int]) -> bool | Refused:
+    """Keep the axes and the policy, in one channel between Reshapes through which nothing is moved."""
+    x, y = node.inputs[0], node.outputs[0]
+    why = f"it has axes and {node.attrs['keep_aspect_ratio_policy']}, and its sizes are no multiples of its input's"
+    size = rank(x)
+    if size == 4 and x.shape[1] == 1 and _is_between_reshapes(node):
+        return False
+    if size != 4 or min(axes) < 2 or not isinstance(x.shape[1], int):
+        return Refused(f"{why}; that takes images with a known number of channels")
+    node.attrs["axes"] = axes
+    _between_reshapes(graph, node, names, x, y)
+    return True
+
+
+def _is_between_reshapes(node: gs.Node) -> bool:
+    before, after = producer(node.inputs[0]), consumers(node.outputs[0])
+    return before is not None and is_op(before, "Reshape") and [n.op for n in after] == ["Reshape"]
+
+
+def _between_reshapes(graph: gs.Graph, node: gs.Node, names: Names, x: gs.Tensor, y: gs.Tensor) -> None:
+    """Reshape, the node on pictures of one channel each, Reshape. The number of channels of x is known."""
+    apart = gs.Variable(names.fresh(f"{node.name}_apart"), x.dtype)
+    resized = gs.Variable(names.fresh(f"{node.name}_resized"), x.dtype)
+    split = gs.Constant(names.fresh(f"{node.name}_one_channel"), np.array([-1, 1, 0, 0], np.int64))
+    joined = gs.Constant(names.fresh(f"{node.name}_channels"), np.array([-1, x.shape[1], 0, 0], np.int64))
+    at = _position(graph, node)
+    before = gs.Node("Reshape", names.fresh(f"{node.name}_Reshape"), {}, [x, split], [apart])
+    node.inputs[0], node.outputs = apart, [resized]
+    after = gs.Node("Reshape", names.fresh(f"{node.name}_Reshape"), {}, [resized, joined], [y])
+    graph.nodes[at : at + 1] = [before, node, after]
 
 
 def _full_sizes(graph: gs.Graph, node: gs.Node, names: Names, at: NDArray[np.int64], sizes: gs.Tensor) -> gs.Tensor:

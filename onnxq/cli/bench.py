@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 @click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 = each runtime's default.")
 @click.option("--batch", "--batch-size", "batch_size", type=click.IntRange(1), help="Samples per run.")
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Shape of an input.")
-@click.option("--data", metavar="PATH|module:callable", help="Samples to run on.  [default: random]")
+@click.option(
+    "--data",
+    metavar="PATH|module:callable",
+    help="Samples to run on, or module:callable, whose code is run.  [default: random]",
+)
 @click.option("--preprocess", metavar="PRESET|FILE.toml", help="How to convert images to the model's input.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the random inputs."

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from onnxq.cli.common import custom_ops_option, output_path, progress, table
 from onnxq.cli.guard import OUTPUT, Command
 from onnxq.cli.terminal import out, say
 from onnxq.cli.values import Amount, parse_shapes, parse_widths
+
+if TYPE_CHECKING:
+    from onnxq.cost.latency_table import Latencies
 
 
 @click.command("latency", cls=Command)
@@ -35,6 +40,7 @@ def command(
 ) -> None:
     """Measure every layer of the float MODEL at each width of weights and activations, with our kernels, here.
 
+    A quantized MODEL is measured at the widths that it has. `onnxq bench --per-layer` measures any model as it is.
     Cached measurements (same operator, shapes, instruction set, threads and kernels) are reused.
     """
     from onnxq.search.latency import measure_latency
@@ -52,13 +58,25 @@ def command(
     found.save(target)
     if quiet:
         return
-    heads = [("layer", "left"), ("operator", "left"), *((f"W{w}A{a}, µs", "right") for w, a in found.whole)]
-    lines = [
-        [e.node, e.operator or "float", *(f"{1e6 * e.seconds[p]:.1f} ± {1e6 * e.error[p]:.1f}" for p in found.whole)]
-        for e in found.layers
-    ]
-    table("", heads, lines)
-    whole = ", ".join(f"{1e3 * seconds:.3f} ms at W{w}A{a}" for (w, a), seconds in found.whole.items())
-    out("", f"whole model: {whole}; outside the layers {1e3 * found.overhead:.3f} ms")
+    _show(found)
     out(f"{found.machine['cpu']}; kernels: {found.machine['isa']}; {found.machine['threads'] or 'default'} threads")
     say(f"wrote {target}")
+
+
+def _show(found: Latencies) -> None:
+    """Print the layers, and the whole model."""
+    heads = [("layer", "left"), ("operator", "left")]
+    if found.fixed:
+        heads += [("widths", "left"), ("µs", "right")]
+        rows = [(e, [f"W{w}A{a}" for w, a in e.seconds], list(e.seconds)) for e in found.layers]
+        whole = f"{1e3 * next(iter(found.whole.values())):.3f} ms"
+    else:
+        heads += [(f"W{w}A{a}, µs", "right") for w, a in found.whole]
+        rows = [(e, [], list(found.whole)) for e in found.layers]
+        whole = ", ".join(f"{1e3 * seconds:.3f} ms at W{w}A{a}" for (w, a), seconds in found.whole.items())
+    lines = [
+        [e.node, e.operator or "float", *widths, *(f"{1e6 * e.seconds[p]:.1f} ± {1e6 * e.error[p]:.1f}" for p in pairs)]
+        for e, widths, pairs in rows
+    ]
+    table("", heads, lines)
+    out("", f"whole model: {whole}; outside the layers {1e3 * found.overhead:.3f} ms")

@@ -40,7 +40,8 @@ class Latencies:
     bits, activation_bits: widths of weights and of activations. whole: seconds of a run of the model lowered at one
     pair of widths throughout, by pair. overhead: seconds outside the
     layers; negative where layers run faster in sequence than alone. call: of an empty call. machine: cpu, isa,
-    threads, library (SHA-256 of the kernels). inputs: shapes by name.
+    threads, library (SHA-256 of the kernels). inputs: shapes by name. fixed: of a quantized model, each layer at the
+    widths that it has; `whole` then has one entry, under the largest widths. A search takes those of a float model.
     """
 
     model_sha256: str
@@ -54,6 +55,7 @@ class Latencies:
     machine: Mapping[str, Any]
     inputs: Mapping[str, str] = field(default_factory=dict)
     activation_bits: tuple[int, ...] = (BASE_BITS,)
+    fixed: bool = False
 
     def predict(self, weights: Mapping[str, int], activations: Mapping[str, int] | None = None) -> float:
         """Estimated seconds of a run. weights, activations: {layer: bits}; activations are 8 bits by default."""
@@ -114,6 +116,10 @@ def load_latencies(path: str | Path) -> Latencies:
     table = read_json(file, "a latency file")
     if not isinstance(table, dict) or table.get("format") not in (FORMAT, OLD_FORMAT):
         raise ConfigError(f"{file}: not a latency file that onnxq reads (expected format {FORMAT!r})")
+    if table.get("fixed"):
+        raise ConfigError(
+            f"{file}: the latencies of a quantized model, at the widths that it has; measure the float model"
+        )
     try:
         layers = tuple(
             LayerLatency(

@@ -13,7 +13,8 @@ from onnxq.errors import ConfigError, DataError, MissingDependencyError, ModelEr
 from onnxq.execution import runtime
 from onnxq.execution.feeds import Feeds
 from onnxq.execution.inner_tensors import to_value
-from onnxq.execution.layer_times import Source, runnable_source
+from onnxq.execution.layer_times import Source
+from onnxq.execution.save import openable
 from onnxq.graph.external import check_source
 from onnxq.graph.model import Libraries
 
@@ -78,7 +79,8 @@ def openvino_times(competitor: Competitor) -> list[tuple[str, str, float]]:
 def _onnxruntime(model: Source, feeds: Feeds, threads: int, name: str, custom_ops: Libraries) -> Competitor:
     import onnxruntime
 
-    session = runtime.session(runnable_source(model), threads=threads, custom_ops=custom_ops)
+    with openable(model) as opened:
+        session = runtime.session(opened, threads=threads, custom_ops=runtime.libraries_of(model, custom_ops))
     _same_inputs(name, [i.name for i in session.get_inputs()], feeds)
     if any(array.dtype.kind in "OUS" for array in feeds.values()):  # onnxruntime cannot bind texts
         return Competitor(name, ONNXRUNTIME, onnxruntime.__version__, lambda: session.run(None, dict(feeds)))
@@ -101,16 +103,16 @@ def _openvino(model: Source, feeds: Feeds, threads: int, name: str, profile: boo
     config |= {"INFERENCE_NUM_THREADS": str(threads)} if threads else {}
     config |= {"PERF_COUNT": "YES"} if profile else {}
     core = openvino.Core()
-    runnable = runnable_source(model)
-    if isinstance(runnable, (str, Path)) and not Path(runnable).is_file():
-        raise ModelError(f"{runnable}: no such file")
-    check_source(runnable, name)
     try:
-        read = core.read_model(runnable.SerializeToString() if isinstance(runnable, onnx.ModelProto) else runnable)
-        _same_inputs(name, [i.any_name for i in read.inputs], feeds)
-        if read.is_dynamic():
-            read.reshape({key: list(array.shape) for key, array in feeds.items()})
-        request = core.compile_model(read, "CPU", config).create_infer_request()
+        with openable(model) as opened:
+            if isinstance(opened, (str, Path)) and not Path(opened).is_file():
+                raise ModelError(f"{opened}: no such file")
+            check_source(opened, name)
+            read = core.read_model(opened.SerializeToString() if isinstance(opened, onnx.ModelProto) else opened)
+            _same_inputs(name, [i.any_name for i in read.inputs], feeds)
+            if read.is_dynamic():
+                read.reshape({key: list(array.shape) for key, array in feeds.items()})
+            request = core.compile_model(read, "CPU", config).create_infer_request()
         for key, array in feeds.items():
             request.set_tensor(key, openvino.Tensor(array))
     except OnnxqError:

@@ -22,7 +22,8 @@ from onnx import TensorProto
 from onnxq.errors import OnnxqError
 from onnxq.execution import library, runtime
 from onnxq.execution.inner_tensors import to_value
-from onnxq.graph.model import Libraries, Model, to_proto
+from onnxq.execution.save import openable
+from onnxq.graph.model import Libraries, Model
 from onnxq.graph.protos import ELEMENT_BITS
 from onnxq.operators import DOMAIN, OPERATORS
 
@@ -118,14 +119,14 @@ def layer_times(
     default. seconds: approximate time. ceiling_gops: the rate to compare the layers with; None determines it as
     LayerTimes describes. Raises ModelError if onnxruntime rejects the model.
     """
-    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
+    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder, openable(model) as opened:
         optimized = Path(folder, "optimized.onnx")
         session = runtime.session(
-            runnable_source(model),
+            opened,
             threads=threads,
             profile=Path(folder, "profile"),
             optimized=optimized,
-            custom_ops=custom_ops,
+            custom_ops=runtime.libraries_of(model, custom_ops),
         )
         names = [o.name for o in session.get_outputs()]
         if any(array.dtype.kind in "OUS" for array in feeds.values()):  # onnxruntime has no OrtValue of texts
@@ -138,11 +139,6 @@ def layer_times(
     executed = list(_executed([e for e in events if e["cat"] == "Node"]))
     whole = [e["dur"] for e in events if e["cat"] == "Session" and e["name"] == "model_run"][-runs:]
     return _table(executed, graph, runs, 1e-3 * _middle(whole), threads, ceiling_gops)
-
-
-def runnable_source(model: Source) -> str | Path | bytes | onnx.ModelProto:
-    """The form that a session accepts: a loaded Model becomes its ModelProto."""
-    return to_proto(model) if isinstance(model, Model) else model
 
 
 def _runs(run: Any, nodes: int, seconds: float) -> int:

@@ -21,7 +21,7 @@ from onnxq.errors import ConfigError, MissingDependencyError, ModelError, OnnxqE
 from onnxq.execution import library
 from onnxq.graph.external import check_source
 from onnxq.graph.files import native_path
-from onnxq.graph.model import Libraries
+from onnxq.graph.model import Libraries, Model
 from onnxq.graph.protos import OWN_DOMAIN, parse, tensor_protos
 from onnxq.graph.unknown_ops import HINT
 
@@ -188,6 +188,11 @@ def libraries(custom_ops: Libraries = ()) -> tuple[str, ...]:
     """The libraries of operators to register besides the kernels: those of the process, then these."""
     given = [custom_ops] if isinstance(custom_ops, (str, Path)) else custom_ops
     return tuple(dict.fromkeys(str(Path(p).resolve()) for p in (*_for_every_session, *given)))
+
+
+def libraries_of(model: object, custom_ops: Libraries = ()) -> tuple[str, ...]:
+    """`libraries`, with those of a loaded Model; of any other source only the given ones are known."""
+    return libraries((*libraries(custom_ops), *(model.custom_ops if isinstance(model, Model) else ())))
 
 
 def use_in_every_session(custom_ops: Libraries) -> None:

@@ -153,8 +153,7 @@ def _write_values(tensor: TensorProto, base_dir: Path, out) -> None:  # type: ig
     if external_data_helper.uses_external_data(tensor):
         data = resolve(tensor, base_dir, "model")
         left = data.length
-        with open(data.file, "rb") as source:
-            source.seek(data.offset)
+        with data.open("model") as source:
             while left:
                 chunk = source.read(min(left, COPY_CHUNK))
                 if not chunk:
@@ -165,6 +164,19 @@ def _write_values(tensor: TensorProto, base_dir: Path, out) -> None:  # type: ig
         out.write(tensor.raw_data)
     else:
         out.write(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)).raw_data)
+
+
+@contextlib.contextmanager
+def openable(source: str | Path | bytes | onnx.ModelProto | Model) -> Iterator[str | Path | bytes | onnx.ModelProto]:
+    """What a runtime can open: the source itself, or a loaded Model with its weights, which may be in files.
+
+    Raises OutputError as `runnable` does.
+    """
+    if not isinstance(source, Model):
+        yield source
+        return
+    with runnable(to_proto(source), model_dir(source)) as opened:
+        yield opened
 
 
 @contextlib.contextmanager

@@ -7,10 +7,12 @@ location that was not resolved.
 from __future__ import annotations
 
 import mmap
+import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -18,6 +20,7 @@ from onnx import TensorProto, external_data_helper
 
 from onnxq.errors import ModelError, printable
 from onnxq.graph.protos import OWN_DOMAIN, tensor_bytes
+from onnxq.graph.safe_open import open_inside
 
 MOST_DIGITS = 19  # of a 64-bit number
 MOST_BYTES = 2**63 - 1
@@ -29,11 +32,34 @@ KEY = b"location"  # is in every serialized model with external data, and seldom
 
 @dataclass(frozen=True)
 class ExternalData:
-    """Where a tensor's values are. file: inside the model's folder. offset, length: in bytes, inside the file."""
+    """Where a tensor's values are. inside: the file, below the model's folder. offset, length: in bytes, in the file.
 
-    file: Path
+    tensor: its name for messages.
+    """
+
+    base_dir: Path
+    inside: Path
     offset: int
     length: int
+    tensor: str
+
+    @property
+    def file(self) -> Path:
+        """The path of the file. To read it, `open` it: what was resolved may have been replaced since."""
+        return self.base_dir / self.inside
+
+    def open(self, where: str) -> BinaryIO:
+        """The file at the first byte of the values, at least `length` of which are there. Raises ModelError."""
+        name = f"{where}: external data file {printable(_short(str(self.inside)))}"
+        try:
+            source = open_inside(self.base_dir, self.inside)
+        except OSError as err:
+            raise ModelError(f"{name} cannot be read: {err.strerror} (tensor {self.tensor})") from None
+        if os.fstat(source.fileno()).st_size < self.offset + self.length:
+            source.close()
+            raise ModelError(f"{name} is truncated (tensor {self.tensor})")
+        source.seek(self.offset)
+        return source
 
 
 def check_external(model: onnx.ModelProto, base_dir: Path, where: str) -> bool:
@@ -101,20 +127,19 @@ def resolve(tensor: TensorProto, base_dir: Path, where: str) -> ExternalData:
             f"{where}: external data file {shown} is truncated: tensor {label} needs {offset + length} bytes, "
             f"the file has {size}"
         )
-    return ExternalData(base_dir / inside, offset, length)
+    return ExternalData(base_dir, inside, offset, length, label)
 
 
 def read(tensor: TensorProto, base_dir: Path, where: str) -> bytes:
     """The bytes of a tensor in an external file, little-endian as in raw_data. Raises ModelError."""
     data = resolve(tensor, base_dir, where)
-    try:
-        with open(data.file, "rb") as source:
-            source.seek(data.offset)
+    with data.open(where) as source:
+        try:
             raw = source.read(data.length)
-    except OSError as err:
-        raise ModelError(f"{where}: external data file {data.file.name} cannot be read: {err.strerror}") from None
+        except OSError as err:
+            raise ModelError(f"{where}: external data file {data.file.name} cannot be read: {err.strerror}") from None
     if len(raw) < data.length:
-        raise ModelError(f"{where}: external data file {data.file.name} is truncated (tensor {_name(tensor)})")
+        raise ModelError(f"{where}: external data file {data.file.name} is truncated (tensor {data.tensor})")
     return raw
 
 

@@ -74,7 +74,8 @@ class ExternalValues(LazyValues):
             inline.raw_data = read(self.tensor, self.base_dir, "model")
             return np.array(numpy_helper.to_array(inline))
         data = resolve(self.tensor, self.base_dir, "model")
-        return np.memmap(data.file, dtype, "r", data.offset, shape)
+        with data.open("model") as source:
+            return np.memmap(source, dtype, "r", data.offset, shape)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.graph.identity import IdentitySet
-from onnxq.graph.match import consumers, input_at, is_constant, is_op
+from onnxq.graph.match import consumers, input_at, is_constant, is_op, producer
 from onnxq.graph.qdq import is_quantize
 
 MOVED_PAST = ("MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice")
@@ -48,3 +48,13 @@ def _may_vanish(node: gs.Node, tensor: gs.Tensor) -> bool:
     if is_op(node, *REMOVED):
         return node.inputs[0] is tensor
     return is_op(node, *ARITHMETIC) and any(is_constant(t) for t in node.inputs)
+
+
+def is_dilated_pool(node: gs.Node | None) -> bool:
+    """Whether the node is an AveragePool whose windows have gaps, which onnxruntime has in float only."""
+    return node is not None and is_op(node, "AveragePool") and any(d != 1 for d in node.attrs.get("dilations") or ())
+
+
+def keeps_apart(node: gs.Node) -> bool:
+    """Whether the node changes nothing, but keeps onnxruntime from fusing an AveragePool with Q/DQ that it rejects."""
+    return is_op(node, "Max") and len(node.inputs) == 1 and is_dilated_pool(producer(node.inputs[0]))

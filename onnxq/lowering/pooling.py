@@ -7,6 +7,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.graph.axes import reduced_axes
+from onnxq.graph.movement import is_dilated_pool
 from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import nhwc, output
 from onnxq.lowering.integers import Integers
@@ -23,6 +24,8 @@ def lower_average_pool(work: Work, node: gs.Node) -> None:
     rank = len(node.attrs["kernel_shape"])
     if rank not in (1, 2):
         raise RefusedError(f"it pools along {rank} axes")
+    if is_dilated_pool(node) and node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise RefusedError(f"it has dilations and auto_pad {node.attrs['auto_pad']}, on which runtimes disagree")
     sizes = sizes_of(node.inputs[0], rank)
     windows = windows_of(node, [int(k) for k in node.attrs["kernel_shape"]], sizes)
     counts = divisors(node, windows, [1, *sizes] if rank == 1 else sizes)

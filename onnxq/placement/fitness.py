@@ -7,6 +7,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.match import constant_values, input_at, is_constant, is_float, producer, scalar_value
+from onnxq.graph.movement import is_dilated_pool
 from onnxq.graph.refusal import Refused
 from onnxq.patterns.resampling import resize_computes
 from onnxq.profiles.schema import Profile
@@ -24,7 +25,7 @@ def unfit(node: gs.Node, profile: Profile, masks: bool = False) -> Refused | Non
         return Refused("already quantized")
     if node.op in LINEAR_OPS:
         return _unfit_linear(node, profile)
-    if node.op == "AveragePool" and any(d != 1 for d in node.attrs.get("dilations") or ()):
+    if is_dilated_pool(node):
         return Refused("onnxruntime has no integer AveragePool with dilations")
     rule = profile.rule(node.op)
     if not all(is_float(t) for t in data if node.op in (*BINARY, "Concat")) or not is_float(data[0]):
@@ -40,6 +41,8 @@ def unfit(node: gs.Node, profile: Profile, masks: bool = False) -> Refused | Non
         if node.op == "Concat" and profile.graph.concat == "shared":
             return Refused("one operand is a constant, which cannot share the scale of the others")
     if node.op in BINARY:
+        if len(data) == 1:
+            return Refused("it has one operand, which it does not change")
         if len(data) > 2:
             return Refused(f"it has {len(data)} operands, two are supported")
         if node.op == "Div" and rule.float_constants and not is_constant(data[1]):

@@ -11,6 +11,8 @@ lowered at every width of activations too; where that gives the same operator on
 keep an activation of 2 to 8 bits in a byte), the measurement is shared. Measurements are cached
 in a folder, by operator, shapes, types, instruction set, threads, CPU and kernel library, so that each layer is
 measured once.
+
+A quantized model is measured at the widths that it has, lowered first if it is a QDQ model.
 """
 
 from __future__ import annotations
@@ -26,15 +28,29 @@ import numpy as np
 import onnx
 
 from onnxq.cost.latency_table import Latencies, LayerLatency
+from onnxq.cost.layer_costs import FLOAT_BITS
 from onnxq.cost.prepared import Source, check_bits
 from onnxq.cost.width_costs import BASE_BITS, Pair
-from onnxq.errors import ConfigError, InterruptedRun
+from onnxq.errors import ConfigError, InterruptedRun, ModelError
 from onnxq.execution import benchmark, library
 from onnxq.execution.competitors import Run, open_competitor
-from onnxq.graph.model import load, to_proto
+from onnxq.graph.match import is_own
+from onnxq.graph.model import Libraries, Model, load
+from onnxq.graph.qdq import is_dequantize
+from onnxq.graph.walk import all_graphs
+from onnxq.inspection import inspect_model
+from onnxq.lowered import lower
 from onnxq.profiles.schema import Profile, load_profile
 from onnxq.reporting import Progress
-from onnxq.search.layer_operators import LoweredForm, description, lower_all, operator_model, stored_bits
+from onnxq.search.layer_operators import (
+    LAYER_OPS,
+    LoweredForm,
+    description,
+    form_as_it_is,
+    lower_all,
+    operator_model,
+    stored_bits,
+)
 from onnxq.search.timing_cache import Timed, TimingCache, cache_folder
 
 SECONDS = 0.3  # timed runs of one operator
@@ -52,16 +68,18 @@ def measure_latency(
     shapes: Mapping[str, Sequence[int]] | None = None,
     seconds: float = SECONDS,
     cache: str | Path | None = None,
+    custom_ops: Libraries = (),
     progress: Progress | None = None,
 ) -> Latencies:
     """Measure every layer of a float model at these widths of weights and activations, and the whole model.
 
-    Activations of 8 bits are always measured, as the reference.
+    Activations of 8 bits are always measured, as the reference. Of a QDQ or integer-only model, which is not changed,
+    every layer is measured at the widths that it has (`fixed` in the result), whatever the widths and the profile.
 
     profile: must lower to com.onnxq operators. threads: intra-op; 0 is onnxruntime's choice. shapes: {input: dims}
     where the model leaves them open (an open batch is 1). seconds: of timed runs of one operator at one width,
     WHOLE times as many for the model. cache: folder of measurements; None is the user's (`cache_folder`). An
-    interrupted run continues from there.
+    interrupted run continues from there. custom_ops: libraries of operators that the model needs.
     Raises ConfigError for widths or a profile that cannot be lowered, ModelError for a model that cannot, and
     OnnxqError without the kernel library.
     """
@@ -73,12 +91,10 @@ def measure_latency(
     widths = check_bits(bits, target, "weights", "--bits")
     others = check_bits([BASE_BITS, *activation_bits], target, "activations", "--activation-bits")
     library.kernel_isa()  # raises without the kernels: there is nothing to measure
-    model = load(source)
+    model = load(source, custom_ops)
     name, sha256 = model.name, model.sha256
-    proto = to_proto(model)
-    storages = tuple(dict.fromkeys([BASE_BITS, *(stored_bits(b) for b in widths)]))
-    pairs = tuple((s, a) for a in sorted(others, reverse=True) for s in storages)
-    forms = lower_all(proto, target, pairs, shapes)
+    own = _own_widths(model)
+    forms = _forms(model, own, widths, others, target, shapes)
     machine = {
         "cpu": benchmark.cpu_name(),
         "isa": library.kernel_isa(),
@@ -87,33 +103,78 @@ def measure_latency(
     }
     store = TimingCache(Path(cache) if cache is not None else cache_folder(), machine)
     call = _empty_call(threads, seconds, store)
-    found: list[LayerLatency] = []
-    names = forms[BASE].layers
+    base, form = next(iter(forms.items()))
+    measured: dict[str, bool] = {}
     try:
-        for done, layer in enumerate(names):
-            found.append(_layer(layer, forms, product(widths, others), call.median, threads, seconds, store))
+        for layer in form.layers:
+            measured[layer] = _measured(layer, forms, threads, seconds, store)
             if progress:
-                progress(done + 1, len(names))
+                progress(len(measured), len(form.layers))
     except KeyboardInterrupt:
         raise InterruptedRun(
-            f"interrupted: {len(found)} of {len(names)} layers are measured and saved in {store.folder}; the same "
-            "command continues from there"
+            f"interrupted: {len(measured)} of {len(form.layers)} layers are measured and saved in {store.folder}; the "
+            "same command continues from there"
         ) from None
     whole = _whole(forms, threads, WHOLE * seconds)
-    at_8 = [_timed(layer, forms, threads, seconds, store)[0][BASE].median for layer in names]
+    # Only now: a layer's operator may have been timed again beside another layer's.
+    times = {layer: _times(layer, forms, store) for layer in form.layers}
+    pairs = {layer: [own[layer]] if own else list(product(widths, others)) for layer in form.layers}
+    at_base = [max(t[base].median - call.median, 0.0) for layer, t in times.items() if layer in form.operators]
     return Latencies(
         sha256,
         name,
-        target.name,
-        widths,
-        tuple(found),
-        {(w, a): whole[stored_bits(w), a] for w, a in product(widths, others)},
-        whole[BASE] - sum(max(t - call.median, 0.0) for t in at_8 if t),
+        "" if own else target.name,
+        _distinct(w for w, _ in own.values()) if own else widths,
+        tuple(_layer(layer, form, pairs[layer], times[layer], call.median, measured[layer]) for layer in form.layers),
+        whole if own else {(w, a): whole[stored_bits(w), a] for w, a in product(widths, others)},
+        whole[base] - sum(at_base),
         call.median,
         machine,
-        {k: "x".join(map(str, v.shape)) for k, v in forms[BASE].feeds.items()},
-        others,
+        {k: "x".join(map(str, v.shape)) for k, v in form.feeds.items()},
+        _distinct(a for _, a in own.values()) if own else others,
+        fixed=bool(own),
     )
+
+
+def _distinct(widths: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(set(widths), reverse=True))
+
+
+def _own_widths(model: Model) -> dict[str, Pair]:
+    """Layer → its widths, of a quantized model, which is lowered in place; empty for a float model.
+
+    Raises ModelError for a quantized model without layers in integers.
+    """
+    if not any(is_own(n) or is_dequantize(n) for g in all_graphs(model.graph) for n in g.nodes):
+        return {}
+    if not any(is_own(n) and n.op in LAYER_OPS for n in model.graph.nodes):
+        lower(model, proof="none")
+    ours = {n.name for n in model.graph.nodes if is_own(n) and n.op in LAYER_OPS}
+    if not ours:
+        raise ModelError(
+            f"{model.name} is quantized, but none of its layers is in integers; `onnxq bench --per-layer` measures it"
+        )
+    return {
+        layer.name: (layer.weight_bits or layer.activation_bits or FLOAT_BITS, layer.activation_bits or FLOAT_BITS)
+        for layer in inspect_model(model).layers
+        if layer.name in ours or layer.weight_bits is not None
+    }
+
+
+def _forms(
+    model: Model,
+    own: Mapping[str, Pair],
+    widths: Sequence[int],
+    others: Sequence[int],
+    target: Profile,
+    shapes: Mapping[str, Sequence[int]] | None,
+) -> dict[Pair, LoweredForm]:
+    """The lowered models by their widths, that of 8 bits first; the only one of a quantized model, by its largest."""
+    if own:
+        largest = max(w for w, _ in own.values()), max(a for _, a in own.values())
+        return {largest: form_as_it_is(model, list(own), shapes)}
+    storages = tuple(dict.fromkeys([BASE_BITS, *(stored_bits(b) for b in widths)]))
+    return lower_all(model, target, tuple((s, a) for a in sorted(others, reverse=True) for s in storages), shapes)
 
 
 def _empty_call(threads: int, seconds: float, store: TimingCache) -> Timed:
@@ -129,17 +190,11 @@ def _empty_call(threads: int, seconds: float, store: TimingCache) -> Timed:
 
 
 def _layer(
-    layer: str,
-    forms: Mapping[Pair, LoweredForm],
-    widths: Iterable[Pair],
-    call: float,
-    threads: int,
-    seconds: float,
-    store: TimingCache,
+    layer: str, form: LoweredForm, pairs: Iterable[Pair], times: Mapping[Pair, Timed], call: float, measured: bool
 ) -> LayerLatency:
-    timed, measured = _timed(layer, forms, threads, seconds, store)
-    node = forms[BASE].operators.get(layer)
-    of = {(w, a): timed[stored_bits(w), a] for w, a in widths}
+    """times: by the widths of a form; in that of a quantized model, the only one, the layer has its own widths."""
+    node = form.operators.get(layer)
+    of = {(w, a): next(iter(times.values())) if len(times) == 1 else times[stored_bits(w), a] for w, a in pairs}
     return LayerLatency(
         layer,
         node.op_type if node is not None else "",
@@ -149,25 +204,35 @@ def _layer(
     )
 
 
-def _timed(
-    layer: str, forms: Mapping[Pair, LoweredForm], threads: int, seconds: float, store: TimingCache
-) -> tuple[dict[Pair, Timed], bool]:
-    """The times of a layer in every form, and whether any was measured now: then in alternation with the others."""
-    keys = {
+def _keys(layer: str, forms: Mapping[Pair, LoweredForm], store: TimingCache) -> dict[Pair, str]:
+    """The layer's operator in every form, as the cache knows it; "" where it has none."""
+    return {
         pair: store.key(description(form, form.operators[layer])) if layer in form.operators else ""
         for pair, form in forms.items()
     }
-    distinct = {key: pair for pair, key in reversed(keys.items()) if key}  # the first form with each key
-    measured = any(store.read(key) is None for key in distinct)
-    if measured:
-        runs = []
-        for pair in distinct.values():
-            proto, feeds = operator_model(forms[pair], forms[pair].operators[layer])
-            runs.append(open_competitor(proto, feeds, threads=threads, name=layer).run)
-        for key, timed in zip(distinct, _time(runs, seconds, threads), strict=True):
-            store.write(key, timed)
-    known = {key: store.read(key) for key in distinct}
-    return {pair: known.get(key) or Timed(0.0, 0.0, 0) for pair, key in keys.items()}, measured
+
+
+def _measured(layer: str, forms: Mapping[Pair, LoweredForm], threads: int, seconds: float, store: TimingCache) -> bool:
+    """Time a layer in every form if it is not known in each, all in alternation; returns whether it was timed."""
+    distinct = {
+        key: pair for pair, key in reversed(_keys(layer, forms, store).items()) if key
+    }  # the first form of each
+    if all(store.read(key) is not None for key in distinct):
+        return False
+    runs = []
+    for pair in distinct.values():
+        proto, feeds = operator_model(forms[pair], forms[pair].operators[layer])
+        libraries = forms[pair].model.custom_ops
+        runs.append(open_competitor(proto, feeds, threads=threads, name=layer, custom_ops=libraries).run)
+    for key, timed in zip(distinct, _time(runs, seconds, threads), strict=True):
+        store.write(key, timed)
+    return True
+
+
+def _times(layer: str, forms: Mapping[Pair, LoweredForm], store: TimingCache) -> dict[Pair, Timed]:
+    """The layer's times in every form; none where it has no operator."""
+    keys = _keys(layer, forms, store)
+    return {pair: (store.read(key) if key else None) or Timed(0.0, 0.0, 0) for pair, key in keys.items()}
 
 
 def _time(runs: Sequence[Run], seconds: float, threads: int) -> list[Timed]:
@@ -184,7 +249,7 @@ def _time(runs: Sequence[Run], seconds: float, threads: int) -> list[Timed]:
 
 def _whole(forms: Mapping[Pair, LoweredForm], threads: int, seconds: float) -> dict[Pair, float]:
     """Seconds of a run of the whole model in each form, timed in alternation."""
-    runs = [open_competitor(f.proto, f.feeds, threads=threads, name=f"W{w}A{a}").run for (w, a), f in forms.items()]
+    runs = [open_competitor(f.model, f.feeds, threads=threads, name=f"W{w}A{a}").run for (w, a), f in forms.items()]
     return dict(zip(forms, (t.median for t in _time(runs, seconds, threads)), strict=True))
 
 

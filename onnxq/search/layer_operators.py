@@ -8,14 +8,16 @@ from typing import Any
 
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, external_data_helper, helper
 
 from onnxq import api
 from onnxq.cost.width_costs import Pair
-from onnxq.execution import runtime
 from onnxq.execution.feeds import feeds_for
+from onnxq.execution.save import model_dir
+from onnxq.execution.sessions import variant_session
 from onnxq.graph import marks
-from onnxq.graph.model import Model, to_proto
+from onnxq.graph.external import take_in
+from onnxq.graph.model import Model, copy_of, to_proto
 from onnxq.operators import DOMAIN, OPERATORS
 from onnxq.profiles.schema import Profile
 
@@ -29,11 +31,12 @@ def stored_bits(bits: int) -> int:
 
 @dataclass(frozen=True)
 class LoweredForm:
-    """The model lowered with one storage width of weights and one width of activations.
+    """The model lowered with one storage width of weights and one width of activations, or as it is.
 
     layers: names. operators: lowered layer → the node that runs it. values: the tensors that the operators read.
     """
 
+    model: Model
     proto: onnx.ModelProto
     layers: tuple[str, ...]
     operators: Mapping[str, onnx.NodeProto]
@@ -42,9 +45,10 @@ class LoweredForm:
 
 
 def lower_all(
-    proto: onnx.ModelProto, target: Profile, pairs: Sequence[Pair], shapes: Mapping[str, Sequence[int]] | None
+    model: Model, target: Profile, pairs: Sequence[Pair], shapes: Mapping[str, Sequence[int]] | None
 ) -> dict[Pair, LoweredForm]:
-    """The model quantized and lowered at each (storage width of weights, width of activations).
+    """The float model, which stays as it is, quantized and lowered at each (storage width of weights, width of
+    activations).
 
     Raises as onnxq.quantize does.
     """
@@ -52,7 +56,7 @@ def lower_all(
     known: Any = None
     for storage, activation_bits in pairs:
         made = api.quantize(
-            proto,
+            copy_of(model),
             profile=target,
             calibration="max",
             weight_range="max",
@@ -69,6 +73,13 @@ def lower_all(
     return forms
 
 
+def form_as_it_is(model: Model, layers: Sequence[str], shapes: Mapping[str, Sequence[int]] | None) -> LoweredForm:
+    """An integer-only model. layers: names of nodes; those that are no layers of com.onnxq have no operator."""
+    proto = to_proto(model)
+    nodes = {n.name: n for n in proto.graph.node if n.domain == DOMAIN and n.op_type in LAYER_OPS}
+    return _form(model, proto, layers, {layer: nodes[layer] for layer in layers if layer in nodes}, shapes)
+
+
 def _lowered_form(model: Model, layers: Sequence[str], shapes: Mapping[str, Sequence[int]] | None) -> LoweredForm:
     by_source: dict[str, str] = {}
     for node in model.graph.nodes:
@@ -78,12 +89,23 @@ def _lowered_form(model: Model, layers: Sequence[str], shapes: Mapping[str, Sequ
     proto = to_proto(model)
     nodes = {n.name: n for n in proto.graph.node}
     operators = {layer: nodes[by_source[layer]] for layer in layers if layer in by_source}
+    return _form(model, proto, layers, operators, shapes)
+
+
+def _form(
+    model: Model,
+    proto: onnx.ModelProto,
+    layers: Sequence[str],
+    operators: Mapping[str, onnx.NodeProto],
+    shapes: Mapping[str, Sequence[int]] | None,
+) -> LoweredForm:
     feeds = feeds_for(model, shapes=shapes)
-    return LoweredForm(proto, tuple(layers), operators, _inner_values(proto, operators.values(), feeds), feeds)
+    values = _inner_values(model, proto, operators.values(), feeds)
+    return LoweredForm(model, proto, tuple(layers), operators, values, feeds)
 
 
 def _inner_values(
-    proto: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], feeds: Mapping[str, NDArray]
+    model: Model, proto: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], feeds: Mapping[str, NDArray]
 ) -> dict[str, NDArray]:
     """The tensors that the nodes read, constants excepted, from a run of the model."""
     constants = {t.name for t in proto.graph.initializer}
@@ -92,9 +114,9 @@ def _inner_values(
     work.CopyFrom(proto)
     there = {o.name for o in work.graph.output}
     work.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in there)
-    session = runtime.session(work)
     names = list(wanted)
-    return dict(zip(names, session.run(names, dict(feeds)), strict=True)) if names else {}
+    with variant_session(work, model) as session:
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True)) if names else {}
 
 
 def operator_model(form: LoweredForm, node: onnx.NodeProto) -> tuple[onnx.ModelProto, dict[str, NDArray]]:
@@ -112,6 +134,9 @@ def operator_model(form: LoweredForm, node: onnx.NodeProto) -> tuple[onnx.ModelP
     graph = helper.make_graph(
         [node], "layer", inputs, outputs, [constants[n] for n in dict.fromkeys(node.input) if n in constants]
     )
+    for tensor in graph.initializer:
+        if external_data_helper.uses_external_data(tensor):
+            take_in(tensor, model_dir(form.model), form.model.name)
     made = helper.make_model(graph, opset_imports=form.proto.opset_import, ir_version=form.proto.ir_version)
     made.functions.extend(form.proto.functions)
     return made, feeds
@@ -136,4 +161,4 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
-__all__ = ["LoweredForm", "description", "lower_all", "operator_model", "stored_bits"]
+__all__ = ["LoweredForm", "description", "form_as_it_is", "lower_all", "operator_model", "stored_bits"]

@@ -100,3 +100,11 @@ def test_every_output_of_every_command_is_guarded() -> None:
 def test_the_suffixes_of_data_are_those_of_the_readers() -> None:
     assert images.SUFFIXES | {".npz", ".pb"} == DATA_SUFFIXES
     assert LABELS_FILE == images.LABELS_FILE
+
+
+def test_data_that_is_code_is_said_to_be_run() -> None:
+    every = [commands.get_command(click.Context(commands), name) for name in COMMANDS]
+    found = [o for command in every if command for o in command.params if "--data" in o.opts]
+    assert len(found) >= 6
+    for option in found:
+        assert isinstance(option, click.Option) and "module:callable, whose code is run" in (option.help or "")

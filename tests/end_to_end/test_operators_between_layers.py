@@ -69,6 +69,9 @@ VARIANTS: dict[str, Variant] = {
              18),
             ("not_smaller", ', keep_aspect_ratio_policy="not_smaller", axes=[2, 3]', '"", n', "int64[2] n = {9, 9}",
              18),
+            ("rounded", ', axes=[2, 3], keep_aspect_ratio_policy="not_larger"', '"", n', "int64[2] n = {11, 13}", 18),
+            ("one axis in proportion", ', axes=[2], keep_aspect_ratio_policy="not_smaller"', '"", n',
+             "int64[1] n = {13}", 18),
             ("shrinks", "", "s", "float[4] s = {1, 1, 0.5, 0.75}", 13),
             ("shrinks one axis", ", axes=[-1]", "s", "float[1] s = {0.5}", 18),
             ("half_pixel_symmetric", ', coordinate_transformation_mode="half_pixel_symmetric"', "s",
@@ -295,6 +298,53 @@ def test_what_onnxruntime_moves_and_fuses(name: str) -> None:
 @pytest.mark.parametrize("name", ["MatMul batched", "MaxPool unpool", "Resize cubic shrinks", "Transpose channels"])
 def test_signed_activations_that_are_moved(name: str, profile: str) -> None:
     prove(name, profile, 21)
+
+
+# AveragePool with dilations that no Conv can take the place of. x: [1, 3, 9, 8], or [1, 3, 5, 6, 7].
+DILATED = {
+    "unknown channels": ("float[1,3,9,8] x, int64[4] s", "q = Reshape(r, s)", "kernel_shape=[2,2], dilations=[2,2]"),
+    "unknown sizes": ("float[N,3,H,W] x", "q = Identity(r)", "kernel_shape=[2,2], dilations=[2,1], pads=[1,1,0,1]"),
+    "as large as before": (
+        "float[N,3,H,W] x", "q = Identity(r)", 'kernel_shape=[2,3], dilations=[2,2], auto_pad="SAME_UPPER"',
+    ),
+    "three axes": ("float[1,3,5,6,7] x", "q = Identity(r)", "kernel_shape=[2,2,2], dilations=[2,1,2]"),
+    "three axes, padded": (
+        "float[1,3,5,6,7] x", "q = Identity(r)", "kernel_shape=[2,2,2], dilations=[2,2,2], pads=[1,1,1,1,1,1]",
+    ),
+    "read by another layer": ("float[N,3,H,W] x", "q = Identity(r) z = Conv(r, w3)",
+                              "kernel_shape=[2,2], dilations=[2,1], pads=[1,1,0,1]"),
+    "towards what only moves": (
+        "float[1,3,9,8] x, int64[4] s", "q = Reshape(r, s)",
+        "kernel_shape=[2,2], dilations=[2,2]>(q) u = Transpose<perm=[0,1,3,2]",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("profile", ["onnxruntime-cpu", "tvm", "tensorrt", "onnxq"])
+@pytest.mark.parametrize("case", DILATED)
+def test_pools_with_gaps_that_stay_in_float(case: str, profile: str) -> None:
+    inputs, steps, attributes = DILATED[case]
+    spatial = (5, 6, 7) if "5,6,7" in inputs else (9, 8)
+    letters = ",".join("ABCDE"[: len(spatial) + 2])
+    pool, source = f"p = AveragePool<{attributes}>(q)", "p"
+    if "(q) u" in attributes:
+        pool, source = f"p = AveragePool<{attributes}>(p)", "u"
+    more = f", float[{letters}] z" if "z =" in steps else ""
+    text = f"""<ir_version: 10, opset_import: ["": 19]> g ({inputs}) => (float[{letters}] y{more})
+        {{ c = Conv(x, w) r = Relu(c) {steps} {pool} y = Conv({source}, w2) }}"""
+    made, rng = onnx.parser.parse_model(text), np.random.default_rng(0)
+    for name, shape in {"w": (4, 3), "w2": (2, 4), "w3": (2, 4)}.items():
+        values = rng.normal(size=(*shape, *[1] * len(spatial))).astype(np.float32)
+        made.graph.initializer.append(numpy_helper.from_array(values, name))
+    feeds: list[dict[str, np.ndarray]] = [{"x": rng.normal(size=(1, 3, *spatial)).astype(np.float32)} for _ in range(6)]
+    for feed in feeds if "s" in [i.name for i in made.graph.input] else ():
+        feed["s"] = np.array([1, 4, *spatial])
+    expected = run(made, feeds, "ORT_DISABLE_ALL")
+    product = onnxq.quantize(made, feeds, profile=profile, qdq=True, threads=1).model
+    assert any(n.op_type == "AveragePool" for n in product.graph.node)
+    for what in (product, onnxq.lower(product).model):
+        for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL"):
+            assert sqnr(expected, run(what, feeds, level)) > 22, level
 
 
 OUTPUTS = {

@@ -12,6 +12,7 @@ import pytest
 import onnxq
 from onnxq.check.target import check
 from onnxq.errors import ConfigError, ModelError, OnnxqError
+from onnxq.execution import library as kernels
 from onnxq.execution import runtime
 from onnxq.execution.benchmark import bench
 from onnxq.execution.known_ops import find_unknown
@@ -19,6 +20,7 @@ from onnxq.graph.model import load, to_proto
 from onnxq.graph.unknown_ops import unavailable
 from onnxq.measure.compare import compare
 from onnxq.measure.consistency import optimization_consistency
+from onnxq.search.latency import measure_latency
 from support.build import qdq
 from support.command import error_of, succeed
 from support.command import onnxq as command
@@ -240,3 +242,13 @@ def test_on_the_command_line(library: Path, tmp_path: Path) -> None:
     )
     wrong = command("bench", "m.onnx", "--custom-ops", "none.so", cwd=tmp_path)
     assert "none.so: no such file (--custom-ops)" in error_of(wrong)
+
+
+@pytest.mark.skipif(not kernels.has_library(), reason="no kernel library")
+def test_latencies_of_a_model_with_such_an_operator(library: Path, tmp_path: Path) -> None:
+    made = model("in the middle")
+    how: dict[str, Any] = {"threads": 1, "seconds": 0.002, "cache": tmp_path}
+    found = measure_latency(made, (8,), **how, custom_ops=library)
+    assert {e.node for e in found.layers if e.operator} == BODIES["in the middle"][1] | {"y"}
+    integers = onnxq.quantize(made, random_data=1, profile="onnxq", custom_ops=library).model
+    assert [e.operator for e in measure_latency(integers, **how, custom_ops=library).layers] == ["Conv", "Conv"]

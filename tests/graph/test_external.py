@@ -20,6 +20,7 @@ from onnxq.execution.save import save
 from onnxq.graph import external
 from onnxq.graph import model as module
 from onnxq.graph.model import load, to_proto
+from onnxq.graph.safe_open import open_inside
 
 SECRET = b"TOP-SECRET-CONTENT!!"
 
@@ -340,3 +341,34 @@ def test_a_file_that_changes_after_loading_is_resolved_again(
             pass
     written = [file for file in tmp_path.iterdir() if file.name.startswith("out.onnx")]
     assert not any(SECRET in file.read_bytes() for file in written)
+
+
+@pytest.mark.parametrize("location", ["link", "linked/w", "own-link", "hard", "fifo", "sub", "short"])
+@pytest.mark.parametrize("limit", [None, 0], ids=["inline", "left in files"])
+def test_a_file_replaced_after_it_was_resolved_is_not_read(
+    folder: Path, tmp_path: Path, location: str, limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the check of a file and its opening another may be put in its place."""
+    (folder / "short").write_bytes(bytes(19))
+    if limit is not None:
+        for owner in (module, saving):
+            monkeypatch.setattr(owner, "INLINE_LIMIT", limit)
+    monkeypatch.setattr(module, "SMALL_BYTES", 0)
+    monkeypatch.setattr(external, "_regular", lambda *_: 40)  # what was there when it was looked at
+    (folder / "m.onnx").write_bytes(where_initializer(tensor(location, length="20")).SerializeToString())
+    with pytest.raises(ModelError, match=r"tensor s\)"):
+        save(load(folder / "m.onnx"), tmp_path / "out.onnx")
+    assert not list(tmp_path.glob("out.onnx*"))
+
+
+def test_files_in_folders_are_opened(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "alias").symlink_to(folder)
+    for base in (folder, tmp_path / "alias"):
+        for name in ("w", "sub/w"):
+            with open_inside(base, Path(name)) as file:
+                assert file.read() == bytes(range(40))
+    handles = len(list(Path("/proc/self/fd").iterdir()))
+    for name in ("linked/w", "hard", "fifo", "sub", "missing", "w/w"):
+        with pytest.raises(OSError):
+            open_inside(folder, Path(name))
+    assert len(list(Path("/proc/self/fd").iterdir())) == handles

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnxq.passes.dilated_pool_to_conv import DilatedPoolToConv
+from onnxq.passes.eliminate_identity import EliminateIdentity
 from support.prove.passes import prove
 
 PASS = DilatedPoolToConv()
@@ -39,10 +40,27 @@ def test_windows(signature, attributes, ops):
         ("N,C,9,8", "kernel_shape=[2,2], dilations=[2,2]", "its number of channels is not known"),
         ("2,3,H,W", "kernel_shape=[2,2], dilations=[2,2], pads=[1,1,1,1]", "depends on unknown sizes"),
         ("2,3,H,W", 'kernel_shape=[2,2], dilations=[2,2], auto_pad="SAME_LOWER"', "on which runtimes disagree"),
+        ("2,3,9,8,7", "kernel_shape=[2,2,2], dilations=[2,1,2]", "pools along 3 axes"),
     ],
 )
-def test_why_not(data, attributes, reason):
-    feed = {"x": np.ones((2, 3, 9, 8), np.float32)}
-    text = f"g (float[{data}] x) => (float[A,B,C,D] y) {{ [n] y = AveragePool<{attributes}>(x) }}"
+def test_what_stays_in_float_is_kept_apart(data, attributes, reason):
+    sizes = (2, 3, 9, 8, 7)[: data.count(",") + 1]
+    feed = {"x": np.random.default_rng(0).normal(size=sizes).astype(np.float32)}
+    out = ",".join("ABCDE"[: len(sizes)])
+    text = f"g (float[{data}] x) => (float[{out}] y) {{ [n] y = AveragePool<{attributes}>(x) }}"
     proof = prove(text, PASS, [feed], opset=19)
-    assert proof.changed == 0 and reason in proof.reasons["n"]
+    assert proof.ops == {"AveragePool": 1, "Max": 1} and reason in proof.reasons["n"]
+    assert prove(proof.model, EliminateIdentity(), [feed]).changed == 0
+
+
+def test_in_a_branch():
+    text = """g (float[N,C,9,8] x, bool b) => (float[A,B,C,D] y) { y = If(b) <
+        then_branch = t () => (float[A,B,C,D] u) { [n] u = AveragePool<kernel_shape=[2,2], dilations=[2,2]>(x) },
+        else_branch = e () => (float[A,B,C,D] v) { m = Max(x) v = Relu(m) }> }"""
+    feeds = [
+        {"x": np.random.default_rng(0).normal(size=(1, 2, 9, 8)).astype(np.float32), "b": np.array(b)}
+        for b in (True, False)
+    ]
+    proof = prove(text, PASS, feeds, opset=19)
+    assert proof.ops == {"If": 1, "AveragePool": 1, "Max": 2, "Relu": 1} and proof.changed == 1
+    assert prove(proof.model, EliminateIdentity(), feeds).ops["Max"] == 1

