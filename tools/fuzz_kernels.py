@@ -133,6 +133,12 @@ def outcome(case: Case, bodies: bool) -> tuple[str, Any]:
     return "ran", y if y.size <= MAX_OUTPUT else y.shape
 
 
+def inherited() -> int:
+    """Bytes of address space that the process has: a child starts with them."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
 def isolated(run: Callable[[], tuple[str, Any]]) -> tuple[str, Any]:
     """The result of a function in a child process with limits, or ("died", how)."""
     read, write = os.pipe()
@@ -142,7 +148,8 @@ def isolated(run: Callable[[], tuple[str, Any]]) -> tuple[str, Any]:
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if "ASAN_OPTIONS" not in os.environ:  # a sanitizer reserves terabytes
-            resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+            most = BYTES + inherited()
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
         signal.alarm(2 * SECONDS)
         try:
             with os.fdopen(write, "wb") as out:

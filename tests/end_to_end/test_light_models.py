@@ -6,7 +6,6 @@ So each is also tested with random weights of the usual sizes, where the quantiz
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 import onnxq
+from bench_support.light import FOLDER as LIGHT
+from bench_support.light import HUGE, NAMES, alive, path
+from bench_support.light import shape_of as published_shape
 from onnxq import pipeline
 from onnxq.context import PassContext
 from onnxq.graph.model import load, to_proto
@@ -24,16 +26,9 @@ from onnxq.numeric.metrics import sqnr_db
 from onnxq.profiles.schema import builtin_names
 from support.command import succeed
 
-LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 PIPELINE = "fold-constants,eliminate-identity,fold-batchnorm"
-NAMES = (
-    "bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet", "vgg19",
-    "zfnet512",
-)  # fmt: skip
 # Folding turns these BatchNormalization nodes into Mul and Add: no layer feeds them alone.
 STANDALONE = {"densenet121": 62}
-# Fully connected layers of 400 MB and more in float32: onnxq folds constants up to 64 MiB.
-HUGE = ("bvlc_alexnet", "vgg19", "zfnet512")
 QUICK = ("squeezenet", "shufflenet")
 PROFILES = ("onnxruntime-cpu", "tensorrt")
 
@@ -41,11 +36,6 @@ PROFILES = ("onnxruntime-cpu", "tensorrt")
 def quick(*first: str) -> list[Any]:
     """All models, those that are not `first` marked slow."""
     return [pytest.param(name, marks=() if name in first else pytest.mark.slow) for name in NAMES]
-
-
-def path(name: str) -> Path:
-    """Where ONNX keeps the model."""
-    return LIGHT / f"light_{name}.onnx"
 
 
 def published(name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -141,45 +131,3 @@ def scales_of(model: onnx.ModelProto) -> list[NDArray[Any]]:
     """Every scale of a QuantizeLinear or DequantizeLinear."""
     names = {n.input[1] for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")}
     return [numpy_helper.to_array(t) for t in model.graph.initializer if t.name in names]
-
-
-def published_shape(name: str) -> tuple[int, ...]:
-    """Shape of the model's input."""
-    return tuple(int(d) for d in load(path(name)).graph.inputs[0].shape)
-
-
-@lru_cache(maxsize=2)
-def alive(name: str) -> onnx.ModelProto:
-    """The model with seeded random weights, and without the Softmax at its end, which would hide differences."""
-    model = onnx.load(path(name))
-    rng = np.random.default_rng(0)
-    graph = model.graph
-    shapes = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    use = {name: (n.op_type, i) for n in graph.node for i, name in enumerate(n.input)}
-    kept = []
-    for node in graph.node:
-        if node.op_type == "ConstantOfShape":
-            graph.initializer.append(_weight(node.output[0], tuple(shapes[node.input[0]]), use, rng))
-        else:
-            kept.append(node)
-    for tensor in graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.name in shapes:
-            tensor.CopyFrom(_weight(tensor.name, tuple(tensor.dims), use, rng))
-    if kept[-1].op_type == "Softmax":
-        graph.output[0].name = kept.pop().input[0]
-    del graph.node[:]
-    graph.node.extend(kept)
-    return model
-
-
-def _weight(
-    name: str, shape: tuple[int, ...], use: dict[str, tuple[str, int]], rng: np.random.Generator
-) -> onnx.TensorProto:
-    op, index = use.get(name, ("nothing reads it", 0))
-    if op == "BatchNormalization" and index in (1, 4):  # scale, variance
-        values = rng.uniform(0.5, 1.5, shape)
-    elif len(shape) < 2:
-        values = rng.normal(0, 0.1, shape)
-    else:
-        values = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
-    return numpy_helper.from_array(values.astype(np.float32), name)

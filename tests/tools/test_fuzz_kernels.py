@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import mmap
 import os
 import subprocess
 import sys
@@ -29,6 +30,13 @@ def test_deaths_and_delays_are_told(tool: ModuleType, monkeypatch: pytest.Monkey
     assert tool.isolated(lambda: os.kill(os.getpid(), 11)) == ("died", "SIGSEGV")
     assert tool.isolated(lambda: all(True for _ in iter(int, 1))) == ("died", "too slow")
     assert tool.isolated(lambda: ("ran", 3)) == ("ran", 3)
+
+
+def test_the_limit_of_memory_is_for_what_the_child_adds(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "BYTES", 1 << 28)
+    with mmap.mmap(-1, 1 << 29, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
+        assert tool.isolated(lambda: ("ran", len(bytes(1 << 26)))) == ("ran", 1 << 26)
+        assert tool.isolated(lambda: ("ran", len(bytes(1 << 29)))) == ("died", "exit 0")
 
 
 def test_a_seed_is_a_case(tool: ModuleType) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 def tools(root: Path) -> dict[str, Path]:
     """Every program of tools/ by its path from there; packages that programs share are none."""
     folder = root / "tools"
-    return {str(path.relative_to(folder)): path for path in sorted([*folder.glob("*.py"), *folder.glob("*/*.py")])}
+    found = sorted([*folder.glob("*.py"), *folder.glob("*/*.py")])
+    return {str(path.relative_to(folder)): path for path in found if not (path.parent / "__init__.py").exists()}
 
 
 def test_every_tool_is_listed_once(root: Path) -> None:

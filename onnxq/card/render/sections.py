@@ -193,7 +193,8 @@ def _proof_run(run: ProofRun) -> str:
         return f"does not run: {run.failed}"
     shown = [f"{o.name} {_proof_output(o)}" for o in run.outputs[:MAX_OUTPUTS]]
     more = f" and {len(run.outputs) - MAX_OUTPUTS} more" if len(run.outputs) > MAX_OUTPUTS else ""
-    return ", ".join(shown) + more
+    fewer = f", on {run.samples} sample(s)" if run.samples is not None else ""
+    return (", ".join(shown) or "runs") + more + fewer
 
 
 def _proof_output(output: ProofOutput) -> str:

@@ -45,8 +45,9 @@ class Differences:
         first, second = judge.distances(self.reference, plain), judge.distances(self.reference, found)
         return list(judge.differing_outputs(first, second, judge.distances(plain, found), exact))
 
-    def findings(self, way: Way, outputs: Sequence[str]) -> Iterator[ProofFinding]:
-        """Findings for a run that differs from the unoptimized one, in these outputs or inside."""
+    def findings(self, way: Way, plain: Ran, found: Ran) -> Iterator[ProofFinding]:
+        """Findings for a run that differs from the unoptimized one, in its outputs or inside."""
+        outputs = self.outputs(way, plain, found)
         layers = self._differing_layers(way) if way.optimizes else []
         if layers:
             row, more = layers[0], f" (and {len(layers) - 1} more layer(s))" if len(layers) > 1 else ""
@@ -58,13 +59,22 @@ class Differences:
         if self.random or not outputs:
             return
         product, batches = self.subject.product, self.batches[:2]
-        cause = self._output_cause(way, outputs)
+        cause = self._where_it_shows(way, plain, found)._output_cause(way, outputs)
         node = ""
         if cause != saturation.CAUSE:  # then the cause is known, and it is in every layer
             node = first_node(product, lambda part: _part_differs(part, product, batches, way)) or ""
         text = f"output {judge.named(outputs)} differs beyond rounding between {way.words} and the unoptimized run"
         text += f", first at node {node}" if node else ""
         yield ProofFinding("differs", way.name, outputs[0], node, *self._explained(text, way, cause))
+
+    def _where_it_shows(self, way: Way, plain: Ran, found: Ran) -> Differences:
+        """On one sample that shows the difference, if any does alone, so that its cause is found sooner."""
+        for i in range(len(self.batches)):
+            one, first, second = (_only(ran, i) for ran in (self.reference, plain, found))
+            alone = replace(self, batches=self.batches[i : i + 1], reference=one)
+            if first.outputs and second.outputs and alone.outputs(way, first, second):
+                return alone
+        return self
 
     def _differing_layers(self, way: Way) -> list[LayerConsistency]:
         if self.subject.quantized is None:
@@ -121,6 +131,11 @@ class Differences:
         elif cause:
             text += f"; onnxruntime's optimizer {cause} does it"
         return cause, text
+
+
+def _only(ran: Ran, index: int) -> Ran:
+    """One sample of a run; without outputs, if it did not run that."""
+    return Ran({name: values[index : index + 1] for name, values in ran.outputs.items() if len(values) > index})
 
 
 def _exactly(way: Way) -> Way:

@@ -29,8 +29,11 @@ def distances(reference: Ran, found: Ran) -> Distances:
     }
 
 
-def as_run(name: str, found: Ran, apart: Distances) -> ProofRun:
-    """The record of one run; figures are rounded, so that they are the same on every machine of a kind."""
+def as_run(name: str, found: Ran, apart: Distances, samples: int | None = None) -> ProofRun:
+    """The record of one run; figures are rounded, so that they are the same on every machine of a kind.
+
+    samples: number it ran on, where those of the proof are more.
+    """
     rows = []
     for output, d in apart.items():
         if d is None:
@@ -38,7 +41,7 @@ def as_run(name: str, found: Ran, apart: Distances) -> ProofRun:
             continue
         exact = d.sqnr_db is None or not math.isfinite(d.sqnr_db)
         rows.append(ProofOutput(output, None if exact else round(d.sqnr_db or 0.0, DIGITS), round(d.equal, 4)))
-    return ProofRun(name, tuple(rows), found.failed)
+    return ProofRun(name, tuple(rows), found.failed, samples)
 
 
 def low_outputs(apart: Distances, floor: float) -> Iterator[tuple[str, float]]:

@@ -66,11 +66,15 @@ class ProofOutput:
 
 @dataclass(frozen=True)
 class ProofRun:
-    """One way in which the product was run. failed: why it could not be, else empty."""
+    """One way in which the product was run.
+
+    failed: why it could not be, else empty. samples: the first ones that it ran on; None for all of the proof's.
+    """
 
     name: str
     outputs: tuple[ProofOutput, ...] = ()
     failed: str = ""
+    samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ class Proof:
     def summary(self) -> str:
         """In one line: how it was run, and the least SQNR or the number of findings."""
         ran = ", ".join(run.name for run in self.runs)
-        least = min((o.sqnr_db for r in self.runs for o in r.outputs if o.sqnr_db is not None), default=None)
+        whole = [run for run in self.runs if run.samples is None]
+        least = min((o.sqnr_db for r in whole for o in r.outputs if o.sqnr_db is not None), default=None)
         figure = "" if least is None else f", SQNR at least {least:.1f} dB"
         found = f": {len(self.findings)} FINDING(S), see the warnings and the card" if self.findings else figure
         return f"proven on {self.samples} {'random ' if self.random else ''}sample(s) ({ran}){found}"

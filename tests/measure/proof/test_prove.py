@@ -265,6 +265,7 @@ def test_quantize_proves_its_product(profile: str) -> None:
     assert cards[0].without_measurements() == cards[1].without_measurements()
     expected = {"onnxq": ["unoptimized", "kernels", "function bodies"], "snpe": ["unoptimized"]}
     assert [run.name for run in proof.runs] == expected.get(profile, ["unoptimized", "onnxruntime"])
+    assert [run.samples for run in proof.runs] == [1 if r.name == "function bodies" else None for r in proof.runs]
     assert "Proof" in cards[0].to_markdown() and "proven on 4 sample(s)" in cards[0].summary()
     assert quantize(demo.model_path(), data, profile=profile, proof="none").card.proof is None
     with pytest.raises(ProofError):
