@@ -12,6 +12,7 @@ The ONNX version converter does the work on a copy without the weights. Where it
 3. GroupNormalization has a scale and bias per group before 21, and per channel from 21 on. (The converter does not
    change them.) The old one is deprecated in its own opsets: where it is not raised to 21, or its channels are unknown,
    it becomes the InstanceNormalization of a channel per group.
+4. From 21 on onnxruntime moves DequantizeLinears of int8 with a zero point and rejects the result: graph/movement.py.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from onnxq.graph import native
 from onnxq.graph.exporting import export
 from onnxq.graph.match import STANDARD_DOMAINS, Names, constant_values, is_op
 from onnxq.graph.model import OPSET_MAX, ExternalValues, adopt_nodes, replace_graph
+from onnxq.graph.movement import anchor_int8
 from onnxq.graph.protos import keep_only
 from onnxq.graph.shapes import VALUES_MAX, element_type, infer
 from onnxq.graph.walk import all_graphs
@@ -102,6 +104,7 @@ class ConvertOpset(Pass):
         adopt_nodes(graph)
         _bridge(graph, bridges)
         infer(graph)
+        anchor_int8(graph)
         by_name = {n.name: n for g in all_graphs(graph) for n in g.nodes}
         changed = Counter(n.op for n in by_name.values() if old.get(n.name) != _signature(n))
         ops = ", ".join(f"{op} ({count})" for op, count in sorted(changed.items()))

@@ -17,6 +17,7 @@ from onnxq.errors import PostconditionError, PreconditionError
 from onnxq.graph.element_types import fill_types
 from onnxq.graph.identity import IdentitySet
 from onnxq.graph.match import Names, constant_values
+from onnxq.graph.movement import anchor_int8
 from onnxq.numeric.qparams import QParams, qparams_from_range
 from onnxq.pipeline import Pass, PassResult
 from onnxq.placement.insertion import Inserter
@@ -73,6 +74,7 @@ class InsertQdq(Pass):
         if placement.profile.graph.lowered:
             inserter.quantize_tables()
         inserter.finish()
+        anchor_int8(graph)
         if inserter.changed or ctx.placement is None:
             ctx.placement = dataclasses.replace(
                 placement,

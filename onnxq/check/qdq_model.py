@@ -20,7 +20,7 @@ from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.element_types import fill_types
 from onnxq.graph.match import bypass, consumers, editing, input_at, is_constant, is_op, output_ids, remove_nodes
 from onnxq.graph.model import Model, from_proto, to_proto
-from onnxq.graph.movement import is_moved
+from onnxq.graph.movement import NO_INT8_POINT, is_moved
 from onnxq.graph.qdq import describe, is_dequantize, is_quantize
 from onnxq.graph.walk import all_graphs
 from onnxq.passes.eliminate_identity import EliminateIdentity
@@ -28,7 +28,6 @@ from onnxq.passes.strip_qdq import StripQdq
 from onnxq.patterns.attention import feeds_softmax
 from onnxq.profiles.schema import Profile
 
-NO_INT8_POINT = 21  # the opset from which onnxruntime refuses a QuantizeLinear of its own with an int8 zero point
 FLOAT_TWIN = (StripQdq(), EliminateIdentity())
 
 

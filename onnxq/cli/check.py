@@ -88,7 +88,7 @@ def _integer_only(model: str, as_json: bool) -> None:
     elif found:
         print_table(("node", "operator", "why it is float"), [[f.node, f.op, f.reason] for f in found], left=3)
         out()
-        out(f"{loaded.name} is not integer-only: {len(found)} float operator(s) between integers")
+        out(f"{loaded.name} is not integer-only: {len(found)} operator(s) left in float")
     else:
         out(
             f"{loaded.name} is integer-only: no float operator between the first QuantizeLinear and the last "

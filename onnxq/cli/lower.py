@@ -62,7 +62,7 @@ def _describe(operators: dict[str, int], rescales: dict[str, int], inside: list[
     if rescales:
         lines.append("multipliers: " + ", ".join(f"{count} {form}" for form, count in rescales.items()))
     if inside:
-        lines.append(f"{len(inside)} float operator(s) between integers:")
+        lines.append(f"{len(inside)} operator(s) left in float:")
         lines += [f"  {text}" for text in inside]
     else:
         lines.append("integer-only: no float operator between the first QuantizeLinear and the last DequantizeLinear")

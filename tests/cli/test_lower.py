@@ -45,7 +45,7 @@ def test_lower_says_what_it_made(folder: Path, tmp_path: Path) -> None:
 
 def test_lower_lists_islands_and_succeeds(folder: Path, tmp_path: Path) -> None:
     done = succeed("lower", "islands.onnx", "-o", tmp_path / "m.onnx", cwd=folder)
-    assert "1 float operator(s) between integers:" in done.out
+    assert "1 operator(s) left in float:" in done.out
     assert "  cum (CumSum): CumSum has no integer operator" in done.out.splitlines()
 
 
@@ -78,7 +78,7 @@ def test_check_integer_only(folder: Path) -> None:
     done = onnxq("check", "--integer-only", "islands.onnx", cwd=folder)
     assert done.code == 1
     assert "CumSum has no integer operator" in done.out
-    assert done.out.splitlines()[-1] == "islands.onnx is not integer-only: 1 float operator(s) between integers"
+    assert done.out.splitlines()[-1] == "islands.onnx is not integer-only: 1 operator(s) left in float"
     done = onnxq("check", "--integer-only", "digits.onnx", cwd=folder)
     assert done.code == 1 and done.out.strip() == "digits.onnx is not integer-only: it is not quantized"
 

@@ -173,7 +173,7 @@ def _lowering(lowering: Lowering) -> Section:
     rows = [
         ("operators of com.onnxq", counts(lowering.operators)),
         ("multipliers b / 2^c", counts(lowering.rescales)),
-        ("float operators between integers", islands or "none"),
+        ("operators left in float", islands or "none"),
     ]
     return Section("Integer-only form", tuple(rows))
 

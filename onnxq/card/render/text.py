@@ -27,7 +27,7 @@ def summary(card: CardData) -> str:
         operators, islands = sum(card.lowering.operators.values()), len(card.lowering.islands)
         lines.append(
             f"{operators} integer operators, "
-            + (f"{islands} float operator(s) between them" if islands else "no float operator between them")
+            + (f"{islands} operator(s) left in float" if islands else "no float operator between them")
         )
     if card.proof is not None and card.proof.runs:
         lines.append(card.proof.summary())
