@@ -24,20 +24,21 @@ from onnxq.measure.proof.subject import Subject
 class Differences:
     """Runs of one product on the same samples.
 
-    reference: the run of the model it was made from. random: it draws random numbers, so outputs are not compared.
+    proto: the product. reference: the run of the model it was made from. random: it draws random numbers, so outputs are not compared.
     notes: what could not be done is added.
     """
 
     subject: Subject
+    proto: onnx.ModelProto
     batches: tuple[Batch, ...]
     reference: Ran
     random: bool
     notes: list[str] = field(default_factory=list)
 
-    def run(self, way: Way, variant: Model | None = None) -> Ran:
-        """The outputs of the product, or of a variant of it, on all batches."""
+    def run(self, way: Way, variant: Model | None = None, most: int | None = None) -> Ran:
+        """The outputs of the product, or of a variant of it, on the batches. most: on so many of them."""
         product = variant or self.subject.product
-        return run(to_proto(product), product, self.batches, way)
+        return run(self.proto if variant is None else to_proto(variant), product, self.batches[:most], way)
 
     def outputs(self, way: Way, plain: Ran, found: Ran) -> list[str]:
         """The outputs that a run computes differently from the unoptimized one, beyond rounding."""
@@ -113,20 +114,23 @@ class Differences:
         if way.entries or not saturation.saturating_cpu():
             return False
         product = self.subject.product
-        for variant in (product, saturation.with_own_weights(product)):
-            if self._runs_exactly(way, variant):
-                return not differ(_exactly(way), variant)
+        if not way.openvino:
+            if self._runs_exactly(way):
+                return not differ(_exactly(way), None)
+            apart = saturation.with_own_weights(product)
+            if self._runs_exactly(way, apart):
+                return not differ(_exactly(way), apart)
         return not differ(way, saturation.with_narrow_weights(product))
 
-    def _runs_exactly(self, way: Way, product: Model) -> bool:
+    def _runs_exactly(self, way: Way, variant: Model | None = None) -> bool:
         """Whether onnxruntime's exact mode runs the product or a variant of it."""
-        return not way.openvino and not run(to_proto(product), product, self.batches[:1], _exactly(way)).failed
+        return not self.run(_exactly(way), variant, most=1).failed
 
     def _explained(self, text: str, way: Way, cause: str) -> tuple[str, str]:
         """(cause, text with the cause in words)."""
         if cause == saturation.CAUSE:
             runtime = "OpenVINO" if way.openvino else "onnxruntime"
-            exact = self._runs_exactly(way, self.subject.product)
+            exact = not way.openvino and self._runs_exactly(way)
             text += f": {saturation.in_words(runtime, self.subject.weight_bits, exact)}"
         elif cause:
             text += f"; onnxruntime's optimizer {cause} does it"

@@ -85,7 +85,9 @@ class _Prover:
         self.subject, self.samples, self.options, self.reference = subject, samples, options, reference
         self.random = draws(subject.reference.graph)
         self.notes: list[str] = []
-        self.differences = Differences(subject, samples.batches, reference, self.random, self.notes)
+        self.differences = Differences(
+            subject, to_proto(subject.product), samples.batches, reference, self.random, self.notes
+        )
 
     def result(self, proof: Proof) -> Proof:
         """The proof with its runs and findings."""
@@ -131,7 +133,7 @@ class _Prover:
         other = self.differences.run(inexact)
         if not other.failed:
             twin = replace(self.subject, product=saturation.with_own_weights(self.subject.product))
-            differences = replace(self.differences, subject=twin)
+            differences = replace(self.differences, subject=twin, proto=to_proto(twin.product))
             found = differences.run(way)
             if not found.failed:
                 return way, differences, found
@@ -144,7 +146,7 @@ class _Prover:
         cause = (
             ""
             if way.level == "none" or way.openvino
-            else culprit(lambda off: bool(run(to_proto(product), product, batches, way.without(off)).failed)) or ""
+            else culprit(lambda off: bool(run(self.differences.proto, product, batches, way.without(off)).failed)) or ""
         )
         text = f"{way.runtime} does not run the product: {found.failed}"
         text += f"; already the part up to node {node} fails" if node else ""
