@@ -24,8 +24,8 @@ from onnxq.measure.proof.subject import Subject
 class Differences:
     """Runs of one product on the same samples.
 
-    proto: the product. reference: the run of the model it was made from. random: it draws random numbers, so outputs are not compared.
-    notes: what could not be done is added.
+    proto: the product. reference: the run of the model it was made from. random: it draws random numbers, so outputs
+    are not compared. notes: what could not be done is added.
     """
 
     subject: Subject
