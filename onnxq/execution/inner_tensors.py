@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -45,17 +46,32 @@ def output_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
     return info
 
 
+def known_bytes(model: Model, names: Iterable[str]) -> dict[str, float]:
+    """Bytes per sample of the tensors whose shape inference knows, but for a free first axis: that of the samples."""
+    tensors, found = model.graph.tensors(), {}
+    for name in names:
+        shape, dtype = tensors[name].shape, tensors[name].dtype
+        free = shape is not None and len(shape) > 0 and not isinstance(shape[0], int)
+        sizes: list[Any] = list(shape[1:] if free else shape) if shape is not None else [None]
+        if dtype is not None and not isinstance(dtype, int) and all(isinstance(size, int) for size in sizes):
+            found[name] = float(math.prod(sizes)) * np.dtype(dtype).itemsize
+    return found
+
+
 class Fetcher:
     """Runs batches through a session and yields named tensors in groups that stay under the memory budget.
 
-    threads: number of threads that call `run` concurrently and share the budget.
+    threads: number of threads that call `run` concurrently and share the budget. known: bytes per sample of tensors
+    (known_bytes); if they are not known of all, the first batch is fetched a few tensors at a time.
     """
 
-    def __init__(self, session: Any, names: Sequence[str], threads: int = 1) -> None:
+    def __init__(
+        self, session: Any, names: Sequence[str], threads: int = 1, known: Mapping[str, float] | None = None
+    ) -> None:
         self.session = session
         self.names = list(names)
         self.threads = threads
-        self.bytes: dict[str, float] = {}  # per sample, measured on the first batch
+        self.bytes: dict[str, float] = {n: (known or {})[n] for n in names if n in (known or {})}  # then measured
 
     def run(self, batch: Batch) -> Iterator[dict[str, NDArray]]:
         """All tensors of one batch, group by group."""

@@ -49,18 +49,29 @@ class ChannelTally:
         self.values += expected.size // expected.shape[1]
         self.expected, self.found = _wider(self.expected, expected), _wider(self.found, found)
 
+    def constant(self) -> NDArray[np.bool_]:
+        """Which channels are constant in the reference, clipped to what its codes represent; (C,)."""
+        if self.expected is None or self.values < CONSTANT_VALUES:
+            return np.zeros(0, np.bool_)
+        low, high = self._clipped(self.expected)
+        found: NDArray[np.bool_] = high - low <= CONSTANT_SHARE * np.abs(low + high) / 2
+        return found
+
     def lost(self) -> list[LostConstant]:
         """The lost channels, the largest constant first."""
-        if self.expected is None or self.found is None or self.values < CONSTANT_VALUES:
+        if self.expected is None or self.found is None or not self.constant().any():
             return []
-        low, high = np.clip(self.expected, *self.limits) if self.limits else self.expected
+        low, high = self._clipped(self.expected)
         middle = (low + high) / 2
         step = self.step or float(np.abs(self.expected).max()) / FLOAT_STEPS
         apart = np.maximum(self.found[0] - middle, middle - self.found[1])
-        lost = (high - low <= CONSTANT_SHARE * np.abs(middle)) & (apart > LOST_STEPS * step)
+        lost = self.constant() & (apart > LOST_STEPS * step)
         lost &= apart > LOST_SHARE * np.abs(middle)
         channels = sorted(np.flatnonzero(lost), key=lambda c: -abs(middle[c]))
         return [LostConstant(int(c), float(middle[c]), float(self.found[:, c].mean())) for c in channels]
+
+    def _clipped(self, ranges: NDArray) -> NDArray:
+        return np.clip(ranges, *self.limits) if self.limits else ranges
 
 
 def _wider(known: NDArray | None, values: NDArray) -> NDArray:

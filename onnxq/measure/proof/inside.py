@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from onnxq.data.source import Batch
 from onnxq.errors import ConfigError
+from onnxq.execution.inner_tensors import Fetcher, known_bytes
+from onnxq.execution.sessions import observed_session
 from onnxq.graph.match import producer
 from onnxq.graph.model import Model
 from onnxq.graph.qdq import describe
@@ -48,10 +50,13 @@ def lost_constants(
 ) -> list[tuple[str, list[LostConstant]]]:
     """Layers whose channels lose their constant when fed the reference's values: (node, channels), in graph order."""
     matched = counterparts(reference.graph, quantized.graph)
-    tallies = {name: _tally(found) for name, found in matched.items()}
+    tensors = reference.graph.tensors()
+    inner = {name: found for name, found in matched.items() if producer(tensors[name]) is not None}
+    constant = _with_constants(reference, inner, batches)
+    tallies = {name: _tally(found) for name, found in inner.items() if name in constant}
     if not tallies:
         return []
-    with isolated_run(reference, quantized, matched, 1) as run:
+    with isolated_run(reference, quantized, matched, 1, constant) as run:
         for batch in batches:
             for group in run(batch):
                 for name, (expected, found) in group.items():
@@ -59,6 +64,21 @@ def lost_constants(
                         tallies[name].add(expected, found)
     makers = {t.name: node.name for node in reference.graph.nodes for t in node.outputs}
     return [(makers[n], lost) for n, tally in tallies.items() if n in makers and (lost := tally.lost())]
+
+
+def _with_constants(reference: Model, matched: Mapping[str, Counterpart], batches: Sequence[Batch]) -> set[str]:
+    """The tensors that have a constant channel: few, if any, so that the others need not be looked at again."""
+    names, tallies = list(matched), {name: _tally(found) for name, found in matched.items()}
+    if not names:
+        return set()
+    with observed_session(reference, names, threads=1, optimize=False) as session:
+        fetcher = Fetcher(session, names, known=known_bytes(reference, names))
+        for batch in batches:
+            for group in fetcher.run(batch):
+                for name, values in group.items():
+                    if getattr(values, "ndim", 0) > 1:
+                        tallies[name].add(values, values)
+    return {name for name, tally in tallies.items() if tally.constant().any()}
 
 
 def falls_at(reference: Model, quantized: Model, batches: Sequence[Batch], floor: float) -> str:

@@ -20,6 +20,8 @@ QUICK_SAMPLES = 4
 # Inputs of more elements (a megapixel image) are run once: the proof stays within seconds.
 LARGE_INPUT = 1 << 20
 FULL_SAMPLES = 64
+# Multiply-accumulates of all quick samples together; at least one is run.
+QUICK_WORK = 3_000_000_000
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Samples:
 def choose(model: Model, source: DataSource | None, full: bool) -> Samples:
     """The first samples of a source, or random ones if there is none or it cannot be read again."""
     inputs = input_specs(model.graph)
-    most = FULL_SAMPLES if full else QUICK_SAMPLES
+    most = FULL_SAMPLES if full else min(QUICK_SAMPLES, max(1, QUICK_WORK // max(1, work(model.graph))))
     why = ""
     if source is not None:
         try:
@@ -62,6 +64,24 @@ def _first(stream: Iterable[Batch], most: int, full: bool) -> tuple[Batch, ...]:
         if not full and size > LARGE_INPUT:
             break
     return tuple(found)
+
+
+def work(graph: gs.Graph) -> int:
+    """Multiply-accumulates of the layers of one sample, as far as shapes are known."""
+    return sum(_macs(node) for node in graph.nodes)
+
+
+def _macs(node: gs.Node) -> int:
+    if node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return 0
+    x, w, y = ([*(t.shape or ())] for t in (*node.inputs[:2], node.outputs[0]))
+    if not (x and w and y):
+        return 0
+    if node.op in ("Conv", "ConvTranspose"):
+        sizes = [*(y if node.op == "Conv" else x)[1:], *w[1:]]
+    else:
+        sizes = [*y[1:], w[-1] if node.op == "Gemm" and node.attrs.get("transB") else w[max(len(w) - 2, 0)]]
+    return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else 0
 
 
 def _fitted(model: Model, batch: Batch) -> Batch:
