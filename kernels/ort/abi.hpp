@@ -70,7 +70,7 @@ enum class Slot : size_t {
 };
 
 // kAny in a custom operator's table: any type.
-enum Element : int { kAny = 0, kUint8 = 2, kInt8 = 3, kInt32 = 6, kInt64 = 7, kInt4 = 22 };
+enum Element : int { kAny = 0, kUint8 = 2, kInt8 = 3, kInt16 = 5, kInt32 = 6, kInt64 = 7, kInt4 = 22 };
 enum AttributeType : int { kAttributeInt = 1, kAttributeInts = 2 };
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2, kInvalidGraph = 10 };
 

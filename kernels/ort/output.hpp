@@ -15,6 +15,7 @@ inline const char* type_name(int element) {
   switch (element) {
     case abi::kUint8: return "uint8";
     case abi::kInt8: return "int8";
+    case abi::kInt16: return "int16";
     case abi::kInt32: return "int32";
     case abi::kInt4: return "int4";
     default: return "an unsupported type";
@@ -27,9 +28,11 @@ inline IntType int_type(int element, const char* what) {
   switch (element) {
     case abi::kUint8: return IntType::U8;
     case abi::kInt8: return IntType::S8;
+    case abi::kInt16: return IntType::S16;
     case abi::kInt32: return IntType::S32;
     default:
-      throw Error(std::string(what) + " must be uint8, int8 or int32, not element type " + std::to_string(element));
+      throw Error(std::string(what) + " must be uint8, int8, int16 or int32, not element type " +
+                  std::to_string(element));
   }
 }
 
@@ -45,8 +48,7 @@ inline int element_type(int64_t value) { return value < 0 || value > abi::kInt4 
 inline OutputRange output_range(const Node& node) {
   OutputRange y{};
   y.type = int_type(element_type(node.integer("y_type")), "y_type");
-  const int64_t low = y.type == IntType::U8 ? 0 : y.type == IntType::S8 ? -128 : INT32_MIN;
-  const int64_t high = y.type == IntType::U8 ? 255 : y.type == IntType::S8 ? 127 : INT32_MAX;
+  const int64_t low = least_of(y.type), high = most_of(y.type);
   const int64_t qmin = node.integer("qmin"), qmax = node.integer("qmax");
   const int64_t zero_point = node.integer("y_zero_point");
   if (qmin < low || qmax > high || qmin > qmax)

@@ -15,7 +15,7 @@ from onnxq.numeric.quantize import along_axis
 Integers = NDArray[Any]
 
 # `y_type`: ONNX's element type numbers.
-TYPES: dict[int, type[np.integer[Any]]] = {2: np.uint8, 3: np.int8, 6: np.int32}
+TYPES: dict[int, type[np.integer[Any]]] = {2: np.uint8, 3: np.int8, 5: np.int16, 6: np.int32}
 
 
 def rescaled(
@@ -41,7 +41,7 @@ def saturated(values: NDArray[np.int64], *, y_zero_point: int, qmin: int, qmax: 
 def result_type(qmin: int, qmax: int, y_type: int) -> type[np.integer[Any]]:
     """The type of y. Raises NumericError for an unknown type, or if [qmin, qmax] is not a range within it."""
     if y_type not in TYPES:
-        raise NumericError(f"element type {y_type} of y: it must be 2 (uint8), 3 (int8) or 6 (int32)")
+        raise NumericError(f"element type {y_type} of y: it must be 2 (uint8), 3 (int8), 5 (int16) or 6 (int32)")
     limits = np.iinfo(TYPES[y_type])
     if not limits.min <= qmin <= qmax <= limits.max:
         raise NumericError(f"the range [{qmin}, {qmax}] of y is not a range within {limits.dtype}")

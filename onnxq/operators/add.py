@@ -72,7 +72,7 @@ def add(
 ) -> Integers:
     """a + b, each with its own multiplier, one shift and one rounding (HAWQ-V3, eq. 9).
 
-    a, b: 8-bit or int32, broadcast as in NumPy. a_multiplier, b_multiplier, shift: [1] or [C] along `axis` of y.
+    a, b: 8-bit, int16 or int32, broadcast as in NumPy. a_multiplier, b_multiplier, shift: [1] or [C] along `axis` of y.
     """
     terms = [centred(a, a_zero_point), centred(b, b_zero_point)]
     return _sum(terms, a_multiplier, b_multiplier, shift, axis, result)

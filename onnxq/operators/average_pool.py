@@ -56,7 +56,7 @@ def average_pool(
     x_zero_point: int,
     **result: int,
 ) -> Integers:
-    """Rescaled sums over windows, channels-last: x 8-bit or int32 [N, H, W, C], y [N, OH, OW, C].
+    """Rescaled sums over windows, channels-last: x 8-bit, int16 or int32 [N, H, W, C], y [N, OH, OW, C].
 
     multiplier, shift: [1] or, where the divisor varies by position, [OH, OW, 1]. Padding adds 0.
     Raises NumericError if a sum exceeds int32.

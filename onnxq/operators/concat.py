@@ -60,7 +60,7 @@ def concat(
     zero_points: Sequence[int],
     **result: int,
 ) -> Integers:
-    """Concat2 … Concat8: the parts, 8-bit or int32, each rescaled separately (HAWQ-V3, eq. 10).
+    """Concat2 … Concat8: the parts, 8-bit, int16 or int32, each rescaled separately (HAWQ-V3, eq. 10).
 
     multiplier, shift, zero_points: one value per part.
     """

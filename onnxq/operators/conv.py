@@ -143,7 +143,7 @@ def conv_add(
     residual_zero_point: int,
     **result: int,
 ) -> Integers:
-    """`conv` plus residual, 8-bit or int32 [N, OH, OW, M], added before the single rounding (HAWQ-V3, eq. 9)."""
+    """`conv` plus residual, 8-bit, int16 or int32 [N, OH, OW, M], added before the single rounding (HAWQ-V3, eq. 9)."""
     acc = convolution(x, w, bias, w_zero_point, strides, pads, dilations, group, x_zero_point)
     terms = [acc, centred(residual, residual_zero_point)]
     return rescaled(terms, [multiplier, residual_multiplier], shift, **result)

@@ -94,7 +94,7 @@ def gemm_add(
     residual_zero_point: int,
     **result: int,
 ) -> Integers:
-    """`gemm` plus residual, 8-bit or int32, shape of y, added before the single rounding (HAWQ-V3, eq. 9)."""
+    """`gemm` plus residual, 8-bit, int16 or int32, shape of y, added before the single rounding (HAWQ-V3, eq. 9)."""
     terms = [product(x, w, bias, w_zero_point, x_zero_point), centred(residual, residual_zero_point)]
     return rescaled(terms, [multiplier, residual_multiplier], shift, **result)
 

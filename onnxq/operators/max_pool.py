@@ -13,7 +13,8 @@ from onnxq.operators.base.schema import ANY_WIDTH, Input, Output, Schema
 from onnxq.operators.base.spec import OperatorSpec
 from onnxq.operators.base.windows import PLACES, WINDOW, Y_SHAPE, over_windows
 
-# The smallest value of x's type is the least of 0, 128 and 2^31 once they are wrapped to it.
+# The smallest value of x's type is the least of 0, 2^7, 2^15 and 2^31 once they are wrapped to it. In int32, since
+# onnxruntime pads and reduces no int16.
 # Not built from ONNX's MaxPool: ReferenceEvaluator's fails for int8 unless a stride or a dilation is more than 1.
 MAX_POOL = Schema(
     "MaxPool",
@@ -23,18 +24,21 @@ MAX_POOL = Schema(
     WINDOW,
     f"y[n, i, j, c] = largest x[n, row, column, c] over kh, kw; padding is the smallest value of x's type\n{PLACES}",
     f"""
-    x_128 = CastLike (int32_128, x)
-    x_byte = Cast <to = 6> (x_128)
+    x_2_7 = CastLike (power_7, x)
+    x_2_15 = CastLike (power_15, x)
     x_2_31 = CastLike (power_31, x)
-    x_word = Cast <to = 6> (x_2_31)
-    x_least = Min (x_byte, x_word, int32_0)
-    x_min = CastLike (x_least, x)
+    if_int8 = Cast <to = 6> (x_2_7)
+    if_int16 = Cast <to = 6> (x_2_15)
+    if_int32 = Cast <to = 6> (x_2_31)
+    x_least = Min (if_int8, if_int16, if_int32, int32_0)
+    x_int = Cast <to = 6> (x)
     padding = Identity (pads)
-    padded = Pad (x, padding, x_min, list_1_2)
+    padded = Pad (x_int, padding, x_least, list_1_2)
     {Y_SHAPE}
     {over_windows("ReduceMax", "padded", 1, "largest_of_rows")}
     {over_windows("ReduceMax", "largest_of_rows", 2, "largest")}
-    y = Reshape <allowzero = 1> (largest, y_shape)""",
+    shaped = Reshape <allowzero = 1> (largest, y_shape)
+    y = CastLike (shaped, x)""",
     ("y has the scale and zero point of x.",),
 )
 
@@ -47,7 +51,7 @@ def max_pool(
     pads: Sequence[int],
     dilations: Sequence[int],
 ) -> Integers:
-    """Largest value of each window: x 8-bit or int32 [N, H, W, C]. Padding is the smallest value of x's type."""
+    """Largest value of each window: x 8-bit, int16 or int32 [N, H, W, C]. Padding is the smallest value of x's type."""
     return reduce(np.maximum, taps(x, kernel_shape, strides, pads, dilations, int(np.iinfo(x.dtype).min)))
 
 

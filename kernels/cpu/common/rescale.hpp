@@ -6,7 +6,7 @@
 
 namespace onnxq {
 
-enum class IntType : int { U8, S8, S32 };
+enum class IntType : int { U8, S8, S16, S32 };
 
 // y saturates to [qmin, qmax], which lies in its type and also carries a fused ReLU or Clip.
 struct OutputRange {
@@ -36,6 +36,7 @@ static inline int32_t load(const void* data, IntType type, int64_t i) {
   switch (type) {
     case IntType::U8: return static_cast<const uint8_t*>(data)[i];
     case IntType::S8: return static_cast<const int8_t*>(data)[i];
+    case IntType::S16: return static_cast<const int16_t*>(data)[i];
     default: return static_cast<const int32_t*>(data)[i];
   }
 }
@@ -44,10 +45,21 @@ static inline void store(void* data, IntType type, int64_t i, int32_t value) {
   switch (type) {
     case IntType::U8: static_cast<uint8_t*>(data)[i] = static_cast<uint8_t>(value); break;
     case IntType::S8: static_cast<int8_t*>(data)[i] = static_cast<int8_t>(value); break;
+    case IntType::S16: static_cast<int16_t*>(data)[i] = static_cast<int16_t>(value); break;
     default: static_cast<int32_t*>(data)[i] = value;
   }
 }
 
-static inline int64_t size_of(IntType type) { return type == IntType::S32 ? 4 : 1; }
+static inline int64_t size_of(IntType type) { return type == IntType::S32 ? 4 : type == IntType::S16 ? 2 : 1; }
+static inline bool is_byte(IntType type) { return type == IntType::U8 || type == IntType::S8; }
+
+// The smallest and the largest value of a type.
+static inline int32_t least_of(IntType type) {
+  return type == IntType::U8 ? 0 : type == IntType::S8 ? INT8_MIN : type == IntType::S16 ? INT16_MIN : INT32_MIN;
+}
+
+static inline int32_t most_of(IntType type) {
+  return type == IntType::U8 ? UINT8_MAX : type == IntType::S8 ? INT8_MAX : type == IntType::S16 ? INT16_MAX : INT32_MAX;
+}
 
 }  // namespace onnxq

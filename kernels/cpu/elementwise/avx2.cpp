@@ -22,6 +22,9 @@ ONNXQ_INLINE __m256i odd_lanes(__m256i v) { return _mm256_srli_epi64(v, 32); }
 template <IntType T>
 ONNXQ_INLINE __m256i load8(const void* data, int64_t i) {
   if (T == IntType::S32) return load256(static_cast<const int32_t*>(data) + i);
+  if (T == IntType::S16)
+    return _mm256_cvtepi16_epi32(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(static_cast<const int16_t*>(data) + i)));
   const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(static_cast<const uint8_t*>(data) + i));
   return T == IntType::U8 ? _mm256_cvtepu8_epi32(bytes) : _mm256_cvtepi8_epi32(bytes);
 }
@@ -127,6 +130,17 @@ ONNXQ_INLINE int64_t each8(const OutputRange& range, void* y, int64_t n, const F
       store256(static_cast<int32_t*>(y) + i, _mm256_min_epi32(_mm256_max_epi32(value(i), low), high));
     return i;
   }
+  if (range.type == IntType::S16) {
+    const __m128i low = _mm_set1_epi16(static_cast<int16_t>(range.qmin));
+    const __m128i high = _mm_set1_epi16(static_cast<int16_t>(range.qmax));
+    for (; i + kLanes <= n; i += kLanes) {
+      const __m256i v = value(i);
+      const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(static_cast<int16_t*>(y) + i),
+                       _mm_min_epi16(_mm_max_epi16(words, low), high));
+    }
+    return i;
+  }
   auto* const to = static_cast<uint8_t*>(y);
   for (; i + kBytes <= n; i += kBytes) {
     const __m256i v[4] = {value(i), value(i + kLanes), value(i + 2 * kLanes), value(i + 3 * kLanes)};
@@ -162,6 +176,7 @@ int64_t sum_second(const SumRow& r) {
   switch (r.b_type) {
     case IntType::U8: return sum_types<true, A, IntType::U8>(r);
     case IntType::S8: return sum_types<true, A, IntType::S8>(r);
+    case IntType::S16: return sum_types<true, A, IntType::S16>(r);
     default: return sum_types<true, A, IntType::S32>(r);
   }
 }
@@ -170,6 +185,7 @@ int64_t sum_first(const SumRow& r) {
   switch (r.a_type) {
     case IntType::U8: return sum_second<IntType::U8>(r);
     case IntType::S8: return sum_second<IntType::S8>(r);
+    case IntType::S16: return sum_second<IntType::S16>(r);
     default: return sum_second<IntType::S32>(r);
   }
 }
@@ -291,19 +307,27 @@ ONNXQ_INLINE void max_all(const uint8_t* x, ptrdiff_t stride, int64_t count, uin
   if (i < n) plain_max_rows(x + i, Signed ? IntType::S8 : IntType::U8, stride, count, y + i, n - i);
 }
 
-void max_words(const int32_t* x, ptrdiff_t stride, int64_t count, int32_t* y, int64_t n) {
+template <class T>
+void max_words(const T* x, ptrdiff_t stride, int64_t count, T* y, int64_t n) {
+  constexpr bool kShort = sizeof(T) == 2;
+  constexpr int64_t kStep = kBytes / sizeof(T);
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
+  for (; i + kStep <= n; i += kStep) {
     __m256i best = load256(x + i);
-    for (int64_t k = 1; k < count; k++) best = _mm256_max_epi32(best, load256(x + k * stride + i));
+    for (int64_t k = 1; k < count; k++) {
+      const __m256i other = load256(x + k * stride + i);
+      best = kShort ? _mm256_max_epi16(best, other) : _mm256_max_epi32(best, other);
+    }
     store256(y + i, best);
   }
-  if (i < n) plain_max_rows(x + i, IntType::S32, stride, count, y + i, n - i);
+  if (i < n) plain_max_rows(x + i, kShort ? IntType::S16 : IntType::S32, stride, count, y + i, n - i);
 }
 
 void max_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, void* y, int64_t n) {
   if (type == IntType::S32)
     return max_words(static_cast<const int32_t*>(x), stride, count, static_cast<int32_t*>(y), n);
+  if (type == IntType::S16)
+    return max_words(static_cast<const int16_t*>(x), stride, count, static_cast<int16_t*>(y), n);
   const auto* const from = static_cast<const uint8_t*>(x);
   auto* const to = static_cast<uint8_t*>(y);
   return type == IntType::S8 ? max_all<true>(from, stride, count, to, n) : max_all<false>(from, stride, count, to, n);
@@ -334,15 +358,23 @@ ONNXQ_INLINE int64_t sum_bytes(const uint8_t* x, ptrdiff_t stride, int64_t count
   return i;
 }
 
+template <IntType T>
+ONNXQ_INLINE int64_t sum_words(const void* x, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    __m256i sum = _mm256_set1_epi32(init);
+    for (int64_t k = 0; k < count; k++) sum = _mm256_add_epi32(sum, load8<T>(x, k * stride + i));
+    store256(acc + i, sum);
+  }
+  return i;
+}
+
 void sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc, int64_t n) {
   int64_t i = 0;
   if (type == IntType::S32) {
-    const auto* const values = static_cast<const int32_t*>(x);
-    for (; i + kLanes <= n; i += kLanes) {
-      __m256i sum = _mm256_set1_epi32(init);
-      for (int64_t k = 0; k < count; k++) sum = _mm256_add_epi32(sum, load256(values + k * stride + i));
-      store256(acc + i, sum);
-    }
+    i = sum_words<IntType::S32>(x, stride, count, init, acc, n);
+  } else if (type == IntType::S16) {
+    i = sum_words<IntType::S16>(x, stride, count, init, acc, n);
   } else {
     const auto* const bytes = static_cast<const uint8_t*>(x);
     i = type == IntType::S8 ? sum_bytes<true>(bytes, stride, count, init, acc, n)

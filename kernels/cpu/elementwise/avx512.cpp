@@ -22,6 +22,8 @@ ONNXQ_INLINE __m512i odd_lanes(__m512i v) { return _mm512_shuffle_epi32(v, _MM_P
 template <IntType T>
 ONNXQ_INLINE __m512i load16(const void* data, int64_t i, __mmask16 mask) {
   if (T == IntType::S32) return _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t*>(data) + i);
+  if (T == IntType::S16)
+    return _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, static_cast<const int16_t*>(data) + i));
   const __m128i bytes = _mm_maskz_loadu_epi8(mask, static_cast<const uint8_t*>(data) + i);
   return T == IntType::U8 ? _mm512_cvtepu8_epi32(bytes) : _mm512_cvtepi8_epi32(bytes);
 }
@@ -84,6 +86,8 @@ ONNXQ_INLINE void store16(__m512i y, const OutputRange& range, void* to, int64_t
   y = _mm512_min_epi32(_mm512_max_epi32(y, _mm512_set1_epi32(range.qmin)), _mm512_set1_epi32(range.qmax));
   if (range.type == IntType::S32)
     _mm512_mask_storeu_epi32(static_cast<int32_t*>(to) + i, mask, y);
+  else if (range.type == IntType::S16)
+    _mm256_mask_storeu_epi16(static_cast<int16_t*>(to) + i, mask, _mm512_cvtepi32_epi16(y));
   else
     _mm_mask_storeu_epi8(static_cast<uint8_t*>(to) + i, mask, _mm512_cvtepi32_epi8(y));
 }
@@ -110,7 +114,7 @@ ONNXQ_INLINE __m512i saturated_bytes(const __m512i y[4], const OutputRange& rang
 template <class F>
 ONNXQ_INLINE void each16(const OutputRange& range, void* y, int64_t n, const F& value) {
   int64_t i = 0;
-  if (range.type != IntType::S32)
+  if (is_byte(range.type))
     for (; i + kBytes <= n; i += kBytes) {
       __m512i v[4];
 #pragma GCC unroll 4
@@ -145,6 +149,7 @@ void sum_second(const SumRow& r) {
   switch (r.b_type) {
     case IntType::U8: return sum_types<true, A, IntType::U8>(r);
     case IntType::S8: return sum_types<true, A, IntType::S8>(r);
+    case IntType::S16: return sum_types<true, A, IntType::S16>(r);
     default: return sum_types<true, A, IntType::S32>(r);
   }
 }
@@ -153,6 +158,7 @@ void sum(const SumRow& r) {
   switch (r.a_type) {
     case IntType::U8: return sum_second<IntType::U8>(r);
     case IntType::S8: return sum_second<IntType::S8>(r);
+    case IntType::S16: return sum_second<IntType::S16>(r);
     default: return sum_second<IntType::S32>(r);
   }
 }
@@ -259,9 +265,22 @@ void max_words(const int32_t* x, ptrdiff_t stride, int64_t count, int32_t* y, in
   }
 }
 
+void max_shorts(const int16_t* x, ptrdiff_t stride, int64_t count, int16_t* y, int64_t n) {
+  constexpr int64_t kShorts = 32;
+  for (int64_t i = 0; i < n; i += kShorts) {
+    const __mmask32 mask = n - i >= kShorts ? ~__mmask32{0} : (__mmask32{1} << (n - i)) - 1;
+    __m512i best = _mm512_maskz_loadu_epi16(mask, x + i);
+    for (int64_t k = 1; k < count; k++)
+      best = _mm512_max_epi16(best, _mm512_maskz_loadu_epi16(mask, x + k * stride + i));
+    _mm512_mask_storeu_epi16(y + i, mask, best);
+  }
+}
+
 void max_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, void* y, int64_t n) {
   if (type == IntType::S32)
     return max_words(static_cast<const int32_t*>(x), stride, count, static_cast<int32_t*>(y), n);
+  if (type == IntType::S16)
+    return max_shorts(static_cast<const int16_t*>(x), stride, count, static_cast<int16_t*>(y), n);
   const auto* const from = static_cast<const uint8_t*>(x);
   auto* const to = static_cast<uint8_t*>(y);
   return type == IntType::S8 ? max_all<true>(from, stride, count, to, n) : max_all<false>(from, stride, count, to, n);
@@ -290,21 +309,25 @@ ONNXQ_INLINE void sum_bytes(const uint8_t* x, ptrdiff_t stride, int64_t count, i
   }
 }
 
+template <IntType T>
+ONNXQ_INLINE void sum_words(const void* x, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const __mmask16 mask = mask16(n - i);
+    __m512i sum = _mm512_set1_epi32(init);
+    for (int64_t k = 0; k < count; k++) sum = _mm512_add_epi32(sum, load16<T>(x, k * stride + i, mask));
+    _mm512_mask_storeu_epi32(acc + i, mask, sum);
+  }
+}
+
 void sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int32_t init, int32_t* acc, int64_t n) {
   if (n == 1 && stride == 1) return plain_sum_rows(x, type, stride, count, init, acc, n);
-  if (type != IntType::S32) {
+  if (is_byte(type)) {
     const auto* const bytes = static_cast<const uint8_t*>(x);
     return type == IntType::S8 ? sum_bytes<true>(bytes, stride, count, init, acc, n)
                                : sum_bytes<false>(bytes, stride, count, init, acc, n);
   }
-  const auto* const from = static_cast<const int32_t*>(x);
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const __mmask16 mask = mask16(n - i);
-    __m512i sum = _mm512_set1_epi32(init);
-    for (int64_t k = 0; k < count; k++)
-      sum = _mm512_add_epi32(sum, _mm512_maskz_loadu_epi32(mask, from + k * stride + i));
-    _mm512_mask_storeu_epi32(acc + i, mask, sum);
-  }
+  return type == IntType::S16 ? sum_words<IntType::S16>(x, stride, count, init, acc, n)
+                              : sum_words<IntType::S32>(x, stride, count, init, acc, n);
 }
 
 // Bytes of four rows are interleaved within 128-bit lanes, then the lanes are put in order: vector v takes lane v of

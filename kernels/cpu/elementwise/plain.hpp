@@ -16,6 +16,7 @@ static inline void with_type(IntType type, const F& f) {
   switch (type) {
     case IntType::U8: return f(uint8_t{});
     case IntType::S8: return f(int8_t{});
+    case IntType::S16: return f(int16_t{});
     default: return f(int32_t{});
   }
 }
@@ -161,14 +162,9 @@ static inline void max_rows_of_type(const T* x, ptrdiff_t stride, int64_t count,
 
 [[maybe_unused]] static void plain_max_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, void* y,
                                             int64_t n) {
-  switch (type) {
-    case IntType::U8:
-      return max_rows_of_type(static_cast<const uint8_t*>(x), stride, count, static_cast<uint8_t*>(y), n);
-    case IntType::S8:
-      return max_rows_of_type(static_cast<const int8_t*>(x), stride, count, static_cast<int8_t*>(y), n);
-    case IntType::S32:
-      return max_rows_of_type(static_cast<const int32_t*>(x), stride, count, static_cast<int32_t*>(y), n);
-  }
+  with_type(type, [&](auto t) {
+    max_rows_of_type(static_cast<const decltype(t)*>(x), stride, count, static_cast<decltype(t)*>(y), n);
+  });
 }
 
 template <class T>
@@ -212,14 +208,15 @@ static inline Moments moments_of_type(const T* x, int32_t zero_point, int32_t* c
   return {sum, squares};
 }
 
-static inline Moments moments_of_type(const int32_t* x, int32_t zero_point, int32_t* centred, int64_t n) {
+template <class T>
+static inline Moments limited_moments(const T* x, int32_t zero_point, int32_t* centred, int64_t n) {
   const int64_t lowest = int64_t{zero_point} - 32768, highest = int64_t{zero_point} + 32767;
   const auto low = static_cast<int32_t>(lowest < INT32_MIN ? INT32_MIN : lowest);
   const auto high = static_cast<int32_t>(highest > INT32_MAX ? INT32_MAX : highest);
   int32_t sum = 0;
   int64_t squares = 0;
   for (int64_t i = 0; i < n; i++) {
-    int32_t value = x[i] < low ? low : x[i];
+    int32_t value = x[i] < low ? low : int32_t{x[i]};
     value = (value > high ? high : value) - zero_point;
     centred[i] = value;
     sum += value;
@@ -233,7 +230,8 @@ static inline Moments moments_of_type(const int32_t* x, int32_t zero_point, int3
   switch (type) {
     case IntType::U8: return moments_of_type(static_cast<const uint8_t*>(x), zero_point, centred, n);
     case IntType::S8: return moments_of_type(static_cast<const int8_t*>(x), zero_point, centred, n);
-    default: return moments_of_type(static_cast<const int32_t*>(x), zero_point, centred, n);
+    case IntType::S16: return limited_moments(static_cast<const int16_t*>(x), zero_point, centred, n);
+    default: return limited_moments(static_cast<const int32_t*>(x), zero_point, centred, n);
   }
 }
 

@@ -91,7 +91,7 @@ Convolution::Convolution(const Tier& tier, const ConvSpec& spec)
 // Whether every scaled sum fits int32, zero point included, and the zero point may be part of the rounding constant:
 // |Σ| + 2^(c−1) + |zp|·2^c < 2^63. In double, with a margin far above its rounding errors.
 bool Convolution::proven_narrow(const std::vector<double>& acc_bound) const {
-  const double residual = epilogue_.residual_type == IntType::S32 ? 4294967296.0 : 512.0;
+  const double residual = std::ldexp(2.0, static_cast<int>(8 * size_of(epilogue_.residual_type)));
   for (size_t m = 0; m < acc_bound.size(); m++) {
     double sum = acc_bound[m] * multiplier_[m];
     if (!residual_multiplier_.empty()) sum += residual * residual_multiplier_[m];
@@ -106,7 +106,7 @@ bool Convolution::proven_narrow(const std::vector<double>& acc_bound) const {
 void Convolution::prefer_shift_32() {
   const int k = 32 - epilogue_.uniform_shift;
   if (!epilogue_.narrow || !epilogue_.uniform_shift || k <= 0 || k > 20) return;
-  if (!residual_multiplier_.empty() && epilogue_.residual_type == IntType::S32) return;
+  if (!residual_multiplier_.empty() && !is_byte(epilogue_.residual_type)) return;
   const bool fits = std::all_of(multiplier_.begin(), multiplier_.end(), [k](int32_t b) { return b >> (31 - k) == 0; });
   if (!fits) return;
   for (int32_t& b : multiplier_) b <<= k;
@@ -120,7 +120,7 @@ bool Convolution::has_spare_bit() const {
   const int64_t most = INT32_MAX, by = int64_t{2} << epilogue_.residual_shift;
   return epilogue_.narrow && epilogue_.uniform_shift == 32 &&
          std::all_of(multiplier_.begin(), multiplier_.end(), [&](int32_t b) { return 2 * int64_t{b} <= most; }) &&
-         (residual_multiplier_.empty() || (epilogue_.residual_type != IntType::S32 &&
+         (residual_multiplier_.empty() || (is_byte(epilogue_.residual_type) &&
                                            std::all_of(residual_multiplier_.begin(), residual_multiplier_.end(),
                                                        [&](int32_t b) { return by * b <= most; })));
 }

@@ -46,7 +46,7 @@ MatMul::MatMul(const Tier& tier, const MatMulSpec& spec)
   epilogue_.uniform_shift = spec.shift;
   const double largest = 2147483648.0 * spec.multiplier / std::ldexp(1.0, spec.shift);
   epilogue_.narrow = largest + std::abs(double{1} * spec.range.zero_point) + 2 < 2147483647.0 &&
-                     spec.shift <= 61 - (spec.range.type == IntType::S32 ? 32 : 9);
+                     spec.shift <= 60 - 8 * size_of(spec.range.type);
   epilogue_.identity = spec.range.type == IntType::S32 && spec.range.zero_point == 0 && spec.range.qmin == INT32_MIN &&
                        spec.range.qmax == INT32_MAX && spec.shift <= 30 && spec.multiplier == int32_t{1} << spec.shift;
 }

@@ -27,6 +27,8 @@ Span inside(int64_t first, int64_t size, int64_t kernel, int64_t dilation) {
 void fill_least(IntType type, uint8_t* y, int64_t n) {
   if (type == IntType::S32)
     std::fill_n(reinterpret_cast<int32_t*>(y), n, INT32_MIN);
+  else if (type == IntType::S16)
+    std::fill_n(reinterpret_cast<int16_t*>(y), n, INT16_MIN);
   else
     std::memset(y, type == IntType::S8 ? 0x80 : 0, static_cast<size_t>(n));
 }

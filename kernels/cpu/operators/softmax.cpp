@@ -45,6 +45,11 @@ void Softmax::row(const uint8_t* x, int64_t n, void* y) const {
     for (int64_t i = 0; i < n; i++) static_cast<int32_t*>(y)[i] = results[static_cast<uint8_t>(255 - largest + x[i])];
     return;
   }
+  if (spec_.range.type == IntType::S16) {
+    for (int64_t i = 0; i < n; i++)
+      static_cast<int16_t*>(y)[i] = static_cast<int16_t>(results[static_cast<uint8_t>(255 - largest + x[i])]);
+    return;
+  }
   uint8_t bytes[512];  // twice, so that 256 consecutive ones are the table by the value of x
   for (int i = 0; i < 256; i++) bytes[i] = static_cast<uint8_t>(results[i]);
   std::memcpy(bytes + 256, bytes, 256);

@@ -25,6 +25,7 @@ double magnitude(IntType type, int32_t zero_point) {
   switch (type) {
     case IntType::U8: return std::max(z, 255 - z);
     case IntType::S8: return std::max(z + 128, 127 - z);
+    case IntType::S16: return std::max(z + 32768, 32767 - z);
     default: return 2147483648.0 + std::abs(z);
   }
 }
@@ -44,6 +45,8 @@ void with_repeated(const void* a, IntType a_type, bool a_steps, const void* b, I
     const int64_t count = std::min(n, kRepeat);
     if (type == IntType::S32)
       std::fill_n(to, count, value);
+    else if (type == IntType::S16)
+      std::fill_n(reinterpret_cast<int16_t*>(to), count, static_cast<int16_t>(value));
     else
       std::memset(to, value, static_cast<size_t>(count));
   };
@@ -84,19 +87,17 @@ Sum::Sum(const Elementwise& kernels, const SumSpec& spec) : kernels_(kernels) {
   }
   if (row_.uniform && two) prepare_bytes();
   if (row_.uniform && !two) {
-    const int64_t least = row_.a_type == IntType::U8 ? 0 : row_.a_type == IntType::S8 ? -128 : INT32_MIN;
-    const int64_t most = row_.a_type == IntType::U8 ? 255 : row_.a_type == IntType::S8 ? 127 : INT32_MAX;
     identity_ = row_.a_type == spec.range.type && spec.terms[0].zero_point == spec.range.zero_point &&
-                shift_[0] <= 30 && a_multiplier_[0] == int32_t{1} << shift_[0] && spec.range.qmin == least &&
-                spec.range.qmax == most;
-    if (row_.a_type != IntType::S32 && spec.range.type != IntType::S32) prepare_table();
+                shift_[0] <= 30 && a_multiplier_[0] == int32_t{1} << shift_[0] &&
+                spec.range.qmin == least_of(row_.a_type) && spec.range.qmax == most_of(row_.a_type);
+    if (is_byte(row_.a_type) && is_byte(spec.range.type)) prepare_table();
   }
 }
 
 // Determines whether 32 bits suffice, and the halves for them.
 void Sum::prepare_bytes() {
   constexpr int kHalf = 16;
-  if (row_.a_type == IntType::S32 || row_.b_type == IntType::S32 || row_.range.type == IntType::S32) return;
+  if (!is_byte(row_.a_type) || !is_byte(row_.b_type) || !is_byte(row_.range.type)) return;
   const int32_t c = shift_[0];
   if (c < kHalf || c > kHalf + 31) return;
   // m = high·2^16 + low with −2^15 <= low < 2^15.

@@ -101,6 +101,7 @@ void epilogue_to(const EpilogueBlock& e) {
   switch (e.residual_type) {
     case IntType::U8: return epilogue_of<Y, uint8_t>(e);
     case IntType::S8: return epilogue_of<Y, int8_t>(e);
+    case IntType::S16: return epilogue_of<Y, int16_t>(e);
     default: return epilogue_of<Y, int32_t>(e);
   }
 }
@@ -109,6 +110,7 @@ void epilogue_ordered(const EpilogueBlock& e) {
   switch (e.range.type) {
     case IntType::U8: return epilogue_to<uint8_t>(e);
     case IntType::S8: return epilogue_to<int8_t>(e);
+    case IntType::S16: return epilogue_to<int16_t>(e);
     default: return epilogue_to<int32_t>(e);
   }
 }

@@ -18,7 +18,7 @@ VERSION = 1
 OPSET = 21  # INT4 weights; the bodies mean the same in every later opset
 
 EIGHT_BIT = ("uint8", "int8")
-ANY_WIDTH = ("uint8", "int8", "int32")
+ANY_WIDTH = ("uint8", "int8", "int16", "int32")
 WEIGHT = ("int8", "int4")
 INT32 = ("int32",)
 

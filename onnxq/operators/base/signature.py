@@ -15,7 +15,7 @@ RESULT = (
     Attribute("y_zero_point", "zero point of y", default=0),
     Attribute("qmin", "smallest value of y; qmin and qmax also implement a fused Relu or Clip"),
     Attribute("qmax", "largest value of y"),
-    Attribute("y_type", "element type of y: 2 uint8, 3 int8, 6 int32"),
+    Attribute("y_type", "element type of y: 2 uint8, 3 int8, 5 int16, 6 int32"),
 )
 RESCALE_NOTE = (
     "64-bit integers, arithmetic shift, one rounding (half up) for the whole sum; `saturate` limits the 64-bit value "

@@ -14,7 +14,7 @@
 namespace onnxq {
 namespace {
 
-enum class Residual { kNone, kU8, kS8, kS32 };
+enum class Residual { kNone, kU8, kS8, kS16, kS32 };
 
 struct Scale8 {       // of 8 channels
   __m256i even, odd;  // multipliers
@@ -109,6 +109,8 @@ ONNXQ_INLINE __m256i load_residual(const EpilogueBlock& e, ptrdiff_t i, int coun
   if (R == Residual::kNone || count <= 0) return _mm256_setzero_si256();
   if (R == Residual::kS32)
     return _mm256_maskload_epi32(static_cast<const int32_t*>(e.residual) + i, first_lanes(count));
+  if (R == Residual::kS16)
+    return _mm256_cvtepi16_epi32(load_bytes(static_cast<const int16_t*>(e.residual) + i, count < 8 ? 2 * count : 16));
   const __m128i bytes = load_bytes(static_cast<const uint8_t*>(e.residual) + i, count < 8 ? count : 8);
   const __m256i r = R == Residual::kU8 ? _mm256_cvtepu8_epi32(bytes) : _mm256_cvtepi8_epi32(bytes);
   return _mm256_sll_epi32(r, _mm_cvtsi32_si128(e.residual_shift));
@@ -150,6 +152,15 @@ void epilogue_bytes(const EpilogueBlock& e, int n) {
   }
 }
 
+// 8 channels from channel n on, to 16 or 32 bits.
+ONNXQ_INLINE void store_words(const EpilogueBlock& e, int i, int n, __m256i y, __m256i mask) {
+  const ptrdiff_t at = i * e.y_stride + n;
+  if (e.range.type == IntType::S32)
+    return _mm256_maskstore_epi32(static_cast<int32_t*>(e.y) + at, mask, y);
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+  store_bytes(static_cast<int16_t*>(e.y) + at, words, e.n - n < kLane8 ? 2 * (e.n - n) : 16);
+}
+
 template <bool By32, Residual R>
 void epilogue_words(const EpilogueBlock& e) {
   const __m256i low = _mm256_set1_epi32(e.range.qmin), high = _mm256_set1_epi32(e.range.qmax);
@@ -159,8 +170,7 @@ void epilogue_words(const EpilogueBlock& e) {
     for (int i = 0; i < e.m; i++) {
       const __m256i residual = load_residual<R>(e, i * e.residual_stride + n, e.n - n);
       const __m256i y = scale8<By32, R>(load256(e.acc + i * kPanel + n), residual, s);
-      _mm256_maskstore_epi32(static_cast<int32_t*>(e.y) + i * e.y_stride + n, mask,
-                             _mm256_min_epi32(_mm256_max_epi32(y, low), high));
+      store_words(e, i, n, _mm256_min_epi32(_mm256_max_epi32(y, low), high), mask);
     }
   }
 }
@@ -170,7 +180,7 @@ ONNXQ_INLINE __m256i clamp64(__m256i v, __m256i low, __m256i high) {
   return _mm256_blendv_epi8(v, high, _mm256_cmpgt_epi64(v, high));
 }
 
-// To int32, of sums that may exceed it: saturated from 64 bits.
+// To 16 or 32 bits, of sums that may exceed int32: saturated from 64 bits.
 template <Residual R>
 void epilogue_saturating(const EpilogueBlock& e) {
   const __m256i low = _mm256_set1_epi64x(e.range.qmin), high = _mm256_set1_epi64x(e.range.qmax);
@@ -191,18 +201,18 @@ void epilogue_saturating(const EpilogueBlock& e) {
       }
       even = clamp64(_mm256_add_epi64(_mm256_srlv_epi64(even, s.shift_even), less_even), low, high);
       odd = clamp64(_mm256_add_epi64(_mm256_srlv_epi64(odd, s.shift_odd), less_odd), low, high);
-      const __m256i y = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
-      _mm256_maskstore_epi32(static_cast<int32_t*>(e.y) + i * e.y_stride + n, mask, y);
+      store_words(e, i, n, _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa), mask);
     }
   }
 }
 
 void epilogue_beyond(const EpilogueBlock& e) {
-  if (e.range.type != IntType::S32 || e.interleaved) return tiers::portable.epilogue(e);
+  if (is_byte(e.range.type) || e.interleaved) return tiers::portable.epilogue(e);
   if (!e.residual) return epilogue_saturating<Residual::kNone>(e);
   switch (e.residual_type) {
     case IntType::U8: return epilogue_saturating<Residual::kU8>(e);
     case IntType::S8: return epilogue_saturating<Residual::kS8>(e);
+    case IntType::S16: return epilogue_saturating<Residual::kS16>(e);
     default: return epilogue_saturating<Residual::kS32>(e);
   }
 }
@@ -237,6 +247,7 @@ void epilogue_residuals(const EpilogueBlock& e) {
   switch (e.residual_type) {
     case IntType::U8: return epilogue_types<By32, Residual::kU8>(e);
     case IntType::S8: return epilogue_types<By32, Residual::kS8>(e);
+    case IntType::S16: return epilogue_types<By32, Residual::kS16>(e);
     default: return epilogue_types<By32, Residual::kS32>(e);
   }
 }

@@ -73,8 +73,7 @@ ONNXQ_INLINE void finish_pixels(const DepthwiseBlock& b, const int32_t* acc, int
   e.multiplier += channel;
   e.shift += channel;
   const ptrdiff_t at = x * e.y_stride + channel;
-  e.y = e.range.type == IntType::S32 ? static_cast<void*>(static_cast<int32_t*>(e.y) + at)
-                                     : static_cast<void*>(static_cast<uint8_t*>(e.y) + at);
+  e.y = static_cast<uint8_t*>(e.y) + at * size_of(e.range.type);
   epilogue(e);
 }
 

@@ -15,7 +15,7 @@ namespace {
 
 enum class Shift { k32, kDoubled, kUniform, kVector };
 constexpr Shift undoubled(Shift s) { return s == Shift::kDoubled ? Shift::k32 : s; }
-enum class Residual { kNone, kU8, kS8, kS32 };
+enum class Residual { kNone, kU8, kS8, kS16, kS32 };
 
 struct Constants {
   __m512i even, odd;  // multipliers of the even and of the odd channels
@@ -109,6 +109,8 @@ ONNXQ_INLINE __m512i load_residual(const EpilogueBlock& e, ptrdiff_t at, bool wh
                                    const Constants& c) {
   if (R == Residual::kNone) return _mm512_setzero_si512();
   if (R == Residual::kS32) return _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t*>(e.residual) + at);
+  if (R == Residual::kS16)
+    return _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, static_cast<const int16_t*>(e.residual) + at));
   const auto* bytes = static_cast<const uint8_t*>(e.residual) + at;
   const __m128i r =
       whole ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)) : _mm_maskz_loadu_epi8(mask, bytes);
@@ -124,6 +126,8 @@ ONNXQ_INLINE void store16(const EpilogueBlock& e, ptrdiff_t i, __m512i y, __mmas
   y = _mm512_min_epi32(_mm512_max_epi32(y, _mm512_set1_epi32(e.range.qmin)), _mm512_set1_epi32(e.range.qmax));
   if (e.range.type == IntType::S32)
     _mm512_mask_storeu_epi32(static_cast<int32_t*>(e.y) + i, mask, y);
+  else if (e.range.type == IntType::S16)
+    _mm512_mask_cvtepi32_storeu_epi16(static_cast<int16_t*>(e.y) + i, mask, y);
   else
     _mm512_mask_cvtepi32_storeu_epi8(static_cast<uint8_t*>(e.y) + i, mask, y);
 }
@@ -143,7 +147,7 @@ void epilogue_general(const EpilogueBlock& e) {
   }
 }
 
-// To int32, of sums that may exceed it or leave no room for the zero point: saturated from 64 bits.
+// To 16 or 32 bits, of sums that may exceed int32 or leave no room for the zero point: saturated from 64 bits.
 template <Residual R>
 void epilogue_saturating(const EpilogueBlock& e) {
   const __m512i low = _mm512_set1_epi64(e.range.qmin), high = _mm512_set1_epi64(e.range.qmax);
@@ -179,18 +183,18 @@ void epilogue_saturating(const EpilogueBlock& e) {
       odd = _mm512_add_epi64(_mm512_srav_epi64(odd, shift_odd), zero_point);
       even = _mm512_min_epi64(_mm512_max_epi64(even, low), high);
       odd = _mm512_min_epi64(_mm512_max_epi64(odd, low), high);
-      _mm512_mask_storeu_epi32(static_cast<int32_t*>(e.y) + i * e.y_stride + n, mask,
-                               _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA));
+      store16(e, i * e.y_stride + n, _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA), mask);
     }
   }
 }
 
 void epilogue_beyond(const EpilogueBlock& e) {
-  if (e.range.type != IntType::S32 || e.interleaved) return tiers::portable.epilogue(e);
+  if (is_byte(e.range.type) || e.interleaved) return tiers::portable.epilogue(e);
   if (!e.residual) return epilogue_saturating<Residual::kNone>(e);
   switch (e.residual_type) {
     case IntType::U8: return epilogue_saturating<Residual::kU8>(e);
     case IntType::S8: return epilogue_saturating<Residual::kS8>(e);
+    case IntType::S16: return epilogue_saturating<Residual::kS16>(e);
     default: return epilogue_saturating<Residual::kS32>(e);
   }
 }
@@ -367,6 +371,7 @@ void epilogue_shift(const EpilogueBlock& e) {
   switch (e.residual_type) {
     case IntType::U8: return epilogue_residual<S, Residual::kU8>(e);
     case IntType::S8: return epilogue_residual<S, Residual::kS8>(e);
+    case IntType::S16: return epilogue_residual<S, Residual::kS16>(e);
     default: return epilogue_residual<S, Residual::kS32>(e);
   }
 }
@@ -374,9 +379,9 @@ void epilogue_shift(const EpilogueBlock& e) {
 void epilogue(const EpilogueBlock& e) {
   if (e.identity && !e.interleaved) return epilogue_identity(e);
   // Sums that may exceed int32 before they saturate or leave no room for the zero point, and interleaved channels to
-  // int32.
-  if (!e.narrow || (e.interleaved && e.range.type == IntType::S32)) return epilogue_beyond(e);
-  if (e.spare_bit && e.range.type != IntType::S32) return epilogue_shift<Shift::kDoubled>(e);
+  // 16 or 32 bits.
+  if (!e.narrow || (e.interleaved && !is_byte(e.range.type))) return epilogue_beyond(e);
+  if (e.spare_bit && is_byte(e.range.type)) return epilogue_shift<Shift::kDoubled>(e);
   if (e.uniform_shift == 32) return epilogue_shift<Shift::k32>(e);
   if (e.uniform_shift) return epilogue_shift<Shift::kUniform>(e);
   return epilogue_shift<Shift::kVector>(e);

@@ -23,8 +23,14 @@ Shape = tuple[int, ...]
 U = "uint8[2,4,6,5]"
 BYTES = "y_zero_point=3, qmin=0, qmax=255, y_type=2"
 EIGHT = ("uint8", "int8")
-ALL = ("uint8", "int8", "int32")
-RANGES = {"uint8": (0, 255), "int8": (-128, 127), "int4": (-8, 7), "int32": (-(2**31), 2**31 - 1)}
+ALL = ("uint8", "int8", "int16", "int32")
+RANGES = {
+    "uint8": (0, 255),
+    "int8": (-128, 127),
+    "int4": (-8, 7),
+    "int16": (-(2**15), 2**15 - 1),
+    "int32": (-(2**31), 2**31 - 1),
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Draw:
             "y_zero_point": zero_point,
             "qmin": low,
             "qmax": high,
-            "y_type": {"uint8": 2, "int8": 3, "int32": 6}[kind],
+            "y_type": {"uint8": 2, "int8": 3, "int16": 5, "int32": 6}[kind],
         }
 
     def weights(self, kind: str, shape: Shape, channels: int, zero_points: str, vectors: bool) -> dict[str, np.ndarray]:

@@ -26,7 +26,7 @@ def add(
     lengths: Shape = (1, 1, 1),
 ) -> Case:
     """op: Add or Sub. lengths: of a_multiplier, b_multiplier and shift."""
-    bits = {"int32": 22, "uint8": 30, "int8": 30}
+    bits = {"int32": 22, "int16": 28, "uint8": 30, "int8": 30}
     arrays = {
         "a": draw.tensor(a, a_shape, 2**20),
         "b": draw.tensor(b, b_shape, 2**20),

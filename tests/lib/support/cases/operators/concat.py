@@ -19,7 +19,7 @@ def concat(draw: Draw, shapes: tuple[Shape, ...], kinds: tuple[str, ...], *, axi
 
 
 def nodes(draw: Draw) -> list[Case]:
-    kinds = ("uint8", "int32", "int8", "uint8") * 2
+    kinds = ("uint8", "int32", "int8", "int16") * 2
     return [concat(draw, tuple((2, 3, i + 1) for i in range(n)), kinds[:n], axis=2) for n in range(2, 9)]
 
 
@@ -29,7 +29,7 @@ def small(draw: Draw) -> list[Case]:
 
 def bodies() -> Iterator[Case]:
     for count, y in itertools.product(range(2, 9), ALL):
-        kinds = tuple(ALL[(i + count) % 3] for i in range(count))
+        kinds = tuple(ALL[(i + count) % len(ALL)] for i in range(count))
         shapes = tuple((2, 3, i + 1, 2) for i in range(count))
         draw = Draw(10)
         for axis in (2, -2):
@@ -40,7 +40,12 @@ def bodies() -> Iterator[Case]:
 def same(kind: str) -> dict[str, object]:
     """The attributes that with b = 2^c leave a tensor as it is."""
     info = np.iinfo(kind)
-    return {"qmin": info.min, "qmax": info.max, "y_zero_point": 0, "y_type": {"uint8": 2, "int8": 3, "int32": 6}[kind]}
+    return {
+        "qmin": info.min,
+        "qmax": info.max,
+        "y_zero_point": 0,
+        "y_type": {"uint8": 2, "int8": 3, "int16": 5, "int32": 6}[kind],
+    }
 
 
 def concats() -> list[Case]:
@@ -48,7 +53,7 @@ def concats() -> list[Case]:
     cases = []
     for count in range(2, 9):
         for y in ALL:
-            kinds = tuple(ALL[(i + count) % 3] for i in range(count))
+            kinds = tuple(ALL[(i + count) % len(ALL)] for i in range(count))
             cases += [concat(draw, tuple((2, 3, i + 1, 2) for i in range(count)), kinds, axis=a, y=y) for a in (2, -2)]
             cases.append(concat(draw, ((0, 2), (0, 3), *[(0, 1)] * (count - 2)), kinds, axis=1, y=y))
             cases.append(concat(draw, ((5, 0), (5, 33), *[(5, 1)] * (count - 2)), kinds, axis=-1, y=y))

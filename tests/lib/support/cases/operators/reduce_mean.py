@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from support.cases.operators import ALL, BYTES, EIGHT, Case, Draw, OperatorCases, Shape, with_
+from support.cases.operators import ALL, BYTES, Case, Draw, OperatorCases, Shape, with_
 from support.cases.operators._windows import ones, pools
 
 
@@ -29,7 +29,7 @@ def small(draw: Draw) -> list[Case]:
 def bodies() -> Iterator[Case]:
     for axes, x in itertools.product([(1, 2), (0,), (2, 3), (1,), (0, 1, 2, 3), (3,)], ALL):
         draw = Draw(12)
-        for shape, y in zip(((2, 3, 4, 5), (1, 7, 7, 3), (0, 3, 4, 5)), ALL, strict=True):
+        for shape, y in zip(((2, 3, 4, 5), (1, 7, 7, 3), (0, 3, 4, 5), (3, 2, 5, 4)), ALL, strict=True):
             for attributes in ({}, {"keepdims": 1}, {"keepdims": 0}):
                 yield reduce_mean(draw, shape, x=x, y=y, axes=axes, **attributes)
 
@@ -39,7 +39,7 @@ def means() -> list[Case]:
     cases = []
     for x in ALL:
         for axes in ((1, 2), (0,), (2, 3), (1,), (0, 1, 2, 3), (3,), (0, 1), (1, 2, 3)):
-            for shape, y in zip(((2, 3, 4, 5), (1, 7, 7, 3), (0, 3, 4, 5), (2, 7, 7, 131)), ALL + EIGHT, strict=False):
+            for shape, y in itertools.product(((2, 3, 4, 5), (1, 7, 7, 3), (0, 3, 4, 5), (2, 7, 7, 131)), ALL):
                 cases += [
                     reduce_mean(draw, shape, x=x, y=y, axes=axes, **a) for a in ({}, {"keepdims": 1}, {"keepdims": 0})
                 ]
