@@ -20,11 +20,12 @@ from onnxq.passes.fuse_matmul_add import FuseMatMulAdd
 from onnxq.passes.insert_qdq import InsertQdq
 from onnxq.passes.strip_qdq import StripQdq
 from onnxq.pipeline import Pass
+from onnxq.placement.residual import FULL
 from onnxq.placement.settings import QuantSettings
 from onnxq.profiles.schema import Profile
 
 INT4_BITS = 4
-OPSET = 21
+OPSET_PER_CHANNEL, OPSET = 13, 21  # 21: INT4 weights, sums of 16 bits, the bodies of our operators
 
 
 def prepare_pipeline(opset: int, fold_batchnorm: bool = True) -> tuple[Pass, ...]:
@@ -38,9 +39,12 @@ def quantize_pipeline(
     target: Profile, settings: QuantSettings, profile: str | Path | Profile, strip: bool = False
 ) -> tuple[Pass, ...]:
     """The passes that `quantize` runs. profile: the target as given by the user. strip: remove existing Q/DQ first."""
-    asked = (settings.weight_bits, settings.first_last_bits, *(o.weight_bits for o in settings.overrides.values()))
-    narrowest = min(bits for bits in (*asked, target.weights.bits[0]) if bits is not None)
-    opset = max(target.limits.opset_min, 21 if narrowest <= INT4_BITS else 13)
+    overrides = settings.overrides.values()
+    weights = (settings.weight_bits, settings.first_last_bits, *(o.weight_bits for o in overrides))
+    activations = (settings.activation_bits, *(o.activation_bits for o in overrides))
+    narrowest = _narrowest(*weights, target.weights.bits[0])
+    stored = target.graph.residual_kept == "int16" and min(narrowest, _narrowest(*activations, FULL)) < FULL
+    opset = max(target.limits.opset_min, OPSET if narrowest <= INT4_BITS or stored else OPSET_PER_CHANNEL)
     name = "" if isinstance(profile, Profile) else str(profile)
     return (
         *((StripQdq(), EliminateIdentity()) if strip else ()),
@@ -50,6 +54,10 @@ def quantize_pipeline(
         InsertQdq(name, settings.calibration),
         FuseActivationClips(),
     )
+
+
+def _narrowest(*widths: int | None) -> int:
+    return min(bits for bits in widths if bits is not None)
 
 
 def lower_pipeline(rescale: Form = "auto") -> tuple[Pass, ...]:

@@ -26,7 +26,7 @@ from onnxq.placement.settings import QuantSettings
 from onnxq.profiles.schema import Profile, load_profile
 
 OPSET_PER_CHANNEL = 13
-OPSET_INT4 = 21
+OPSET_NARROW_OR_WIDE = 21
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class InsertQdq(Pass):
         ranges = _ranges(placement, scores, ctx, self.calibration or settings.calibration)
         _limit_masks(graph, scores, IdentitySet(p.tensor for p in placement.points))
         inserter = Inserter(graph, placement, settings)
+        for point in placement.stored:
+            inserter.insert_stored(point, _stored_range(point, ctx))
         for point in placement.points:
             inserter.insert_point(point, ranges[point.group or point.tensor.name])
         for constant in placement.constants:
@@ -114,9 +116,10 @@ def planned(graph: gs.Graph, ctx: PassContext, profile: str = "") -> Placement:
 
 
 def needed_opset(profile: Profile, placement: Placement) -> int:
-    """The lowest opset that can express the formats: 13 for per-channel Q/DQ, 21 for INT4 weights."""
+    """The lowest opset that can express the formats: 13 for per-channel Q/DQ, 21 for INT4 weights and 16 bits."""
     int4_weights = any(layer.weight_format.bits <= 4 for layer in placement.layers)
-    return max(profile.limits.opset_min, OPSET_INT4 if int4_weights else OPSET_PER_CHANNEL)
+    newest = int4_weights or placement.stored
+    return max(profile.limits.opset_min, OPSET_NARROW_OR_WIDE if newest else OPSET_PER_CHANNEL)
 
 
 def _ranges(placement: Placement, scores: ScoreRanges, ctx: PassContext, method: str) -> dict[str, QParams]:
@@ -132,6 +135,12 @@ def _ranges(placement: Placement, scores: ScoreRanges, ctx: PassContext, method:
         low = max(low, 0.0) if points[0].nonnegative else low
         found[key] = qparams_from_range(low, high, fmt)
     return found
+
+
+def _stored_range(point: Point, ctx: PassContext) -> QParams:
+    """Of sums that are stored in 16 bits: the whole range, since nothing needs to be clipped for a finer step."""
+    low, high = choose_range(_statistics_of(point, ctx), "max", point.format)
+    return qparams_from_range(low, high, point.format)
 
 
 def _limit_masks(graph: gs.Graph, scores: ScoreRanges, quantized: IdentitySet[gs.Tensor]) -> None:

@@ -234,7 +234,9 @@ def _product(node: gs.Node, decision: Decision, to: Comparison) -> Iterator[Find
 
 
 def _sum(node: gs.Node, inputs: list[gs.Tensor], decision: Decision, to: Comparison) -> Iterator[Finding]:
-    """T2."""
+    """T2; T8 has its own."""
+    if to.placement.wide.get(node.name):
+        return
     target, count = to.target.name, sum(dequantizer(t) is not None for t in inputs)
     planned = to.reads.get(node.name, [])
     if decision.action != "quantized":
@@ -243,8 +245,6 @@ def _sum(node: gs.Node, inputs: list[gs.Tensor], decision: Decision, to: Compari
     elif len(planned) == 2:
         if count < 2:
             yield to.remark(node, f"{node.op} runs in float: {2 - count} of its inputs are not quantized")
-    elif count == 0 and to.placement.wide.get(node.name):  # T8
-        return
     elif count == 0:
         yield to.remark(node, f"{node.op} is not fused: neither input is quantized, {target} wants the shortcut's")
     elif count == 2 and any(_serves_alone(t, to) for t in inputs):
@@ -284,7 +284,7 @@ def _mover(node: gs.Node, to: Comparison) -> Iterator[Finding]:
     """T4 for what moves values."""
     upstream = dequantizer(node.inputs[0]) if node.inputs else None
     after = quantizers(node.outputs[0])
-    if not to.target.graph.tie_passthrough or upstream is None or not after:
+    if not to.target.graph.tie_passthrough or upstream is None or not after or to.placement.wide.get(node.name):
         return
     if not all(describe(upstream).same_scale(describe(q)) for q in after):
         yield to.remark(node, f"{node.op} only moves values, but its output has a different scale from its input")

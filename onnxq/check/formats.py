@@ -108,6 +108,8 @@ class Formats:
             fix = "keep it in 8 bits with a Clip to the grid upstream, as onnxq does"
             yield self._finding("reject", node, problem, fix)
             return
+        if what == "activation" and info.type == "int16" and self.target.graph.residual_kept == "int16":
+            return  # a stored sum
         if info.bits not in rule.bits and not (what == "activation" and info.bits == 8):
             yield self._finding("reject", node, f"{target} takes no {info.bits}-bit {what}s ({info.type})")
             return

@@ -12,7 +12,7 @@ from onnxq.graph.match import is_constant
 from onnxq.graph.qdq import constant_reals, is_quantized_constant
 from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import downstream, output
-from onnxq.lowering.integers import EIGHT_BIT, RANGES, Codes, Integers
+from onnxq.lowering.integers import CODES, EIGHT_BIT, RANGES, Codes, Integers
 from onnxq.lowering.ledger import Work
 from onnxq.lowering.movers import JOINERS
 from onnxq.lowering.output import Plan
@@ -48,6 +48,8 @@ def lower_join(work: Work, node: gs.Node) -> None:
     if all(p.value is None for p in parts):
         raise RefusedError("all its inputs are constant")
     codes = downstream.wanted(work, node.outputs[0]) or _common_grid(parts)
+    if codes is not None and codes.type not in EIGHT_BIT and node.op != "Concat":
+        raise RefusedError(f"onnxruntime has no {node.op} of {codes.type}")
     if codes is not None and (node.op != "Concat" or all(p.value is None or codes.holds(p.value) for p in parts)):
         _lower_plain(work, node, condition, parts, codes)
     elif node.op != "Concat":
@@ -73,7 +75,7 @@ def _common_grid(parts: list[Part]) -> Codes | None:
     """The grid that all parts already share, if they do and none is a constant."""
     values = [p.value for p in parts if p.value is not None]
     head = values[0]
-    if len(values) < len(parts) or head.type not in EIGHT_BIT or head.axis is not None:
+    if len(values) < len(parts) or head.type not in CODES or head.axis is not None:
         return None
     grid = Codes(float(head.scale), head.zero_point, head.type, *RANGES[head.type])
     return grid if all(grid.same_grid(v) for v in values) else None

@@ -16,17 +16,20 @@ from onnxq.graph.refusal import RefusedError
 from onnxq.numeric.quantize import along_axis
 
 EIGHT_BIT = ("uint8", "int8")
+CODES = (*EIGHT_BIT, "int16")  # int16: of sums that are stored in 16 bits
 WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4")
-TYPE_NUMBERS = {"uint8": 2, "int8": 3, "int32": 6}
-RANGES = {"uint8": (0, 255), "int8": (-128, 127), "int32": (-(2**31), 2**31 - 1)}
+TYPE_NUMBERS = {"uint8": 2, "int8": 3, "int16": 5, "int32": 6}
+RANGES = {
+    "uint8": (0, 255), "int8": (-128, 127), "int16": (-(2**15), 2**15 - 1), "int32": (-(2**31), 2**31 - 1),
+}  # fmt: skip
 
 
 @dataclass
 class Integers:
     """An integer tensor: real = scale · (q − zero_point).
 
-    tensor: uint8 or int8 codes, or int32 ("wide"). scale: float64, () or (channels,) along `axis` (never negative).
-    low, high: the smallest and the largest q that can occur, int64, () or (channels,).
+    tensor: uint8, int8 or int16 codes, or int32 ("wide"). scale: float64, () or (channels,) along `axis` (never
+    negative). low, high: the smallest and the largest q that can occur, int64, () or (channels,).
     """
 
     tensor: gs.Tensor
@@ -38,7 +41,7 @@ class Integers:
 
     @property
     def type(self) -> str:
-        """uint8, int8 or int32."""
+        """uint8, int8, int16 or int32."""
         return str(np.dtype(self.tensor.dtype).name)
 
     @property
@@ -101,7 +104,7 @@ class Codes:
 def codes_of(quantize: gs.Node) -> Codes | None:
     """What a QuantizeLinear produces; None if no operator can produce it (type, per-channel or unknown scales)."""
     info = describe(quantize)
-    if info.scale is None or info.zero_point is None or info.type not in EIGHT_BIT or info.axis is not None:
+    if info.scale is None or info.zero_point is None or info.type not in CODES or info.axis is not None:
         return None
     scale = float(info.scale)
     if not (math.isfinite(scale) and scale > 0):

@@ -17,6 +17,11 @@ MOVERS = (
 PICKERS = ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin")
 JOINERS = ("Concat", "Where", "Max", "Min")  # several inputs, all of them data (except Where's condition)
 EIGHT_BIT_ONLY = ("DepthToSpace", "SpaceToDepth")
+# Of any type in onnxruntime, or with an operator of ours.
+ANY_TYPE = (
+    "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Gather", "Identity", "Dropout",
+    "MaxPool",
+)  # fmt: skip
 VIEWS = ("Identity", "Dropout")
 
 

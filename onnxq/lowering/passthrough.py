@@ -13,7 +13,7 @@ from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import downstream, nhwc
 from onnxq.lowering.integers import EIGHT_BIT, RANGES, Integers, dequantized
 from onnxq.lowering.ledger import Work
-from onnxq.lowering.movers import EIGHT_BIT_ONLY, MOVERS, PICKERS, VIEWS, computes, pad_value
+from onnxq.lowering.movers import ANY_TYPE, EIGHT_BIT_ONLY, MOVERS, PICKERS, VIEWS, computes, pad_value
 from onnxq.lowering.requantize import one_scale, to_codes
 from onnxq.lowering.windows import sizes_of, windows_of
 
@@ -36,7 +36,10 @@ def lower_mover(work: Work, node: gs.Node) -> None:
     narrow = value.type in EIGHT_BIT and value.axis is None
     padding = pad_value(node) if node.op == "Pad" and node.attrs.get("mode", "constant") == "constant" else None
     odd_padding = padding is not None and not _on_grid(value, padding)
-    if (not narrow or odd_padding) and codes is not None:
+    is_rescaled = (not narrow or odd_padding) and codes is not None
+    if "int16" in (codes.type if is_rescaled and codes is not None else value.type) and node.op not in ANY_TYPE:
+        raise RefusedError(f"onnxruntime has no {node.op} of int16")
+    if is_rescaled and codes is not None:
         value = to_codes(work, value, codes, node.inputs[0].name, [node])
     elif odd_padding and not value.wide:
         raise RefusedError(f"it fills in {padding:g}, which is not a code of its input")

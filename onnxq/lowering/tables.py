@@ -18,7 +18,7 @@ from onnxq.graph.qdq import constant_reals
 from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import downstream, output
 from onnxq.lowering.handlers import Handler
-from onnxq.lowering.integers import Codes, widens
+from onnxq.lowering.integers import EIGHT_BIT, Codes, widens
 from onnxq.lowering.ledger import Function, Work
 from onnxq.numeric.activations import ACTIVATIONS, CLAMPS, JOINS, activation
 from onnxq.numeric.tables import dequantized_codes, quantized
@@ -31,7 +31,7 @@ def lower_function(work: Work, node: gs.Node) -> None:
     """One more function of codes: a table if a QuantizeLinear follows, otherwise deferred. Raises RefusedError."""
     function = _evaluate(work, node)
     end = downstream.follow(work, node.outputs[0])
-    codes = downstream.wanted(work, end.tensor)
+    codes = _bytes_wanted(work, end)
     if codes is None:
         work.functions[node.outputs[0]] = function
     else:
@@ -52,7 +52,7 @@ def or_function(arithmetic: Handler) -> Handler:
             arithmetic(work, node)
             return
         result, end = node.outputs[0], downstream.follow(work, node.outputs[0])
-        codes = downstream.wanted(work, end.tensor)
+        codes = _bytes_wanted(work, end)
         if codes is not None and any(t in work.functions for t in node.inputs):
             _make_table(work, node, function, end, codes)
             return
@@ -69,6 +69,12 @@ def or_function(arithmetic: Handler) -> Handler:
                 work.functions[end.tensor] = _behind(function, end)
 
     return lower
+
+
+def _bytes_wanted(work: Work, end: downstream.End) -> Codes | None:
+    """The 8-bit codes that every reader expects: tables have no others."""
+    codes = downstream.wanted(work, end.tensor)
+    return codes if codes is not None and codes.type in EIGHT_BIT else None
 
 
 def _make_table(work: Work, node: gs.Node, function: Function, end: downstream.End, codes: Codes) -> None:

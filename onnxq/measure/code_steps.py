@@ -7,13 +7,16 @@ from numpy.typing import NDArray
 
 # A float tensor has no quantization step: that of a symmetric 8-bit tensor is used.
 FLOAT_STEPS = 127
+# A step of 16-bit codes is one of 12 bits: sums in float32 say no more.
+SIXTEEN_BIT_STEP = 16.0
 
 
 class StepTally:
     """Running counts of one tensor.
 
-    scale: size of a step, shaped to broadcast; 1 for tensors of codes. None for float tensors: a step is then 1/127 of
-    the largest magnitude so far, and an element differs if it is off by more than half a step.
+    scale: size of a step, shaped to broadcast; 1 for tensors of codes (of 16 bits, a step is 16 of them). None for
+    float tensors: a step is then 1/127 of the largest magnitude so far, and an element differs if it is off by more
+    than half a step.
     """
 
     def __init__(self, scale: NDArray | float | None) -> None:
@@ -27,7 +30,8 @@ class StepTally:
         apart[np.isnan(apart)] = np.inf  # NaN on one side, or infinite on both
         self.elements += apart.size
         if self.scale is not None:
-            apart = np.rint(apart / self.scale)
+            is_wide = expected.dtype in (np.int16, np.uint16)
+            apart = np.rint(apart / (SIXTEEN_BIT_STEP if is_wide else self.scale))
             self.differ += int(np.count_nonzero(apart))
         else:
             self.reference = max(self.reference, float(np.abs(expected).max(initial=0.0)))

@@ -27,7 +27,7 @@ from onnxq.execution.sessions import observed_session, variant_session
 from onnxq.graph.match import is_op, producer
 from onnxq.graph.model import Libraries, Model, load
 from onnxq.graph.qdq import describe, entry
-from onnxq.measure.code_steps import StepTally
+from onnxq.measure.code_steps import SIXTEEN_BIT_STEP, StepTally
 from onnxq.measure.counterparts import is_float
 from onnxq.measure.inputs import open_samples
 from onnxq.numeric.quantize import along_axis
@@ -131,7 +131,7 @@ def _ends(graph: gs.Graph, cuts: list[Cut]) -> list[_End]:
         info, source = describe(cut.quantize), entry(cut.quantize)
         if info.scale is not None and producer(source) is not None:
             dims = len(source.shape) if source.shape is not None else 0
-            scale = along_axis(info.scale, info.axis, dims)
+            scale = along_axis(info.scale, info.axis, dims) * (SIXTEEN_BIT_STEP if info.bits == 16 else 1)
             ends.append(_End(cut.dequantized, cut.measured, *_layer(source), scale))
     dequantized = {c.dequantized for c in cuts}
     for tensor in graph.outputs:

@@ -9,6 +9,7 @@ from onnxq.errors import ConfigError
 
 MIN_BITS = 2
 MAX_BITS = 8
+STORED_BITS = 16  # of residual sums
 WeightRange = Literal["max", "mse"]
 DEFAULT_WEIGHT_RANGE = "max at 8 bits, mse below"  # default_weight_range in words
 
@@ -22,8 +23,8 @@ def default_weight_range(bits: int) -> WeightRange:
 class QuantFormat:
     """How integers represent real numbers: real = scale · (q − zero_point).
 
-    bits: 2 to 8. A width without its own ONNX type is stored in the next wider type
-    with a narrower [qmin, qmax].
+    bits: 2 to 8; 16 for residual sums that are stored. A width without its own ONNX type is stored in the next wider
+    type with a narrower [qmin, qmax].
     signed: two's complement or unsigned.
     symmetric: zero_point is 0.
     narrow_range: omits the most negative code, so that −qmax … qmax is balanced.
@@ -37,7 +38,7 @@ class QuantFormat:
     power_of_two: bool = False
 
     def __post_init__(self) -> None:
-        if not MIN_BITS <= self.bits <= MAX_BITS:
+        if not MIN_BITS <= self.bits <= MAX_BITS and self.bits != STORED_BITS:
             raise ConfigError(f"{self.bits} bits: widths from {MIN_BITS} to {MAX_BITS} are supported")
 
     @property

@@ -137,7 +137,7 @@ def layer_norm(
 ) -> Integers:
     """Normalization of rows of n values along the last axis: LayerNorm, or with center = 0 RMSNorm.
 
-    x: 8-bit, int16 or int32 [..., n], n ≤ 2¹⁵; x − x_zero_point saturates to 16 bits. gamma: int32, of either sign, [n] or
+    x: 8 to 32 bits [..., n], n ≤ 2¹⁵; x − x_zero_point saturates to 16 bits. gamma: int32, of either sign, [n] or
     [1]. beta: int64, |beta| ≤ 2⁶², likewise. shift: int32 [1]. epsilon: 0 … 2⁶¹. `numeric.integer_norm` computes
     these constants.
 

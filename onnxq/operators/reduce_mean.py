@@ -52,7 +52,7 @@ def reduce_mean(
     x_zero_point: int,
     **result: int,
 ) -> Integers:
-    """Rescaled sums over axes: x 8-bit, int16 or int32; multiplier, shift [1]. Raises NumericError if a sum exceeds int32."""
+    """Rescaled sums over axes: x 8 to 32 bits; multiplier, shift [1]. Raises NumericError if a sum exceeds int32."""
     if keepdims not in (0, 1):
         raise NumericError(f"keepdims must be 0 or 1, not {keepdims}")
     total = centred(x, x_zero_point).sum(axis=tuple(axes), keepdims=bool(keepdims))

@@ -44,7 +44,7 @@ def requantize(
     axis: int,
     **result: int,
 ) -> Integers:
-    """A new scale, zero point or type: x 8-bit, int16 or int32, any shape; multiplier, shift [1] or [C] along `axis`."""
+    """A new scale, zero point or type: x 8 to 32 bits, any shape; multiplier, shift [1] or [C] along `axis`."""
     b, c = (aligned(v, axis, x.ndim) for v in (multiplier, shift))
     return rescaled([centred(x, x_zero_point)], [b], c, **result).reshape(x.shape)
 

@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 from onnxq.graph.axes import LINEAR_OPS
 from onnxq.graph.identity import IdentityMap, IdentitySet
 from onnxq.graph.match import input_at, is_constant, producer
+from onnxq.numeric.formats import STORED_BITS, QuantFormat
 from onnxq.patterns.nonnegative import is_nonnegative
 from onnxq.placement.demand import Demand
 from onnxq.placement.facts import Job
@@ -64,6 +65,18 @@ def points(found: Demand, job: Job, roles: Roles) -> list[Point]:
     tensors = [*graph.inputs, *(t for n in graph.nodes for t in n.outputs)]
     position = {t.name: i for i, t in enumerate(tensors)}
     return sorted(result, key=lambda point: position.get(point.tensor.name, -1))
+
+
+def stored_points(found: Demand, job: Job) -> list[Point]:
+    """The wide tensors that are stored in 16 bits, in graph order (T8)."""
+    fmt = QuantFormat(STORED_BITS)
+    edges: IdentityMap[gs.Tensor, list[tuple[gs.Node, int]]] = IdentityMap((t, []) for t in found.wide.stored)
+    for node, indices in found.wide.nodes.items():
+        for index in indices:
+            if node.inputs[index] in edges:
+                edges[node.inputs[index]].append((node, index))
+    tensors = [t for n in job.facts.graph.nodes for t in n.outputs if t in edges]
+    return [Point(t, fmt, False, tuple(edges[t]), True, "", (t.name,)) for t in tensors]
 
 
 def mixed_widths(quantized: Iterable[Point], job: Job, roles: Roles) -> list[str]:

@@ -13,7 +13,7 @@ from onnxq.graph import marks
 from onnxq.graph.identity import IdentityMap
 from onnxq.graph.match import MatchFailure, Names, constant_values, consumers, is_float, producer
 from onnxq.graph.refusal import Refused
-from onnxq.numeric.formats import QuantFormat
+from onnxq.numeric.formats import STORED_BITS, QuantFormat
 from onnxq.numeric.qparams import QParams, qparams_from_range
 from onnxq.numeric.quantize import quantize
 from onnxq.numeric.weights import quantize_bias
@@ -25,7 +25,9 @@ OPSET_OUTPUT_TYPE = 21  # QuantizeLinear has output_dtype from here on
 
 
 def storage_type(fmt: QuantFormat, narrowest: int = 8) -> np.dtype:
-    """The numpy type that holds the codes: 8 bits, or (with narrowest=4) 4 where the format fits in."""
+    """The numpy type that holds the codes: 8 or 16 bits, or (with narrowest=4) 4 where the format fits in."""
+    if fmt.bits == STORED_BITS:
+        return np.dtype(np.int16)
     if fmt.bits <= narrowest == 4:
         return np.dtype(int4 if fmt.signed else uint4)
     return np.dtype(np.int8 if fmt.signed else np.uint8)
@@ -51,21 +53,40 @@ class Inserter:
         self._after: IdentityMap[gs.Node, list[gs.Node]] = IdentityMap()
         self._front: list[gs.Node] = []
         self._inputs: IdentityMap[gs.Node, QParams] = IdentityMap()  # of a node's data input
+        # Of stored tensors: what their points read, and the node that makes the tensor.
+        self._stored: IdentityMap[gs.Tensor, tuple[gs.Tensor, gs.Node]] = IdentityMap()
+
+    def insert_stored(self, point: Point, qparams: QParams) -> None:
+        """Q/DQ of 16 bits after a tensor, for every reader and for the points of the tensor."""
+        source, maker = point.tensor, producer(point.tensor)
+        assert maker is not None
+        base, readers = f"{source.name}_stored", consumers(source)
+        edges = [(n, i) for n in readers for i, t in enumerate(n.inputs) if t is source]
+        is_output = any(t is source for t in self._graph.outputs)
+        if is_output:
+            source = self._rename_output(source, maker)
+        result = point.tensor if is_output else self._variable(f"{base}_dequantized", np.float32, source.shape)
+        self._after.setdefault(maker, []).extend(self._quantize_dequantize(base, source, result, qparams))
+        for node, index in edges:
+            node.inputs[index] = result
+        self._stored[point.tensor] = result, maker
+        self.changed += 1
 
     def insert_point(self, point: Point, qparams: QParams) -> None:
         """Q/DQ after a tensor; the readers that the placement names read the dequantized one."""
-        base, source = point.tensor.name, point.tensor
+        base = point.tensor.name
+        source, maker = self._stored.get(point.tensor) or (point.tensor, producer(point.tensor))
+        read = source
         readers = list(point.edges)
         if point.whole:
             readers = [(n, i) for n in consumers(source) for i, t in enumerate(n.inputs) if t is source]
         is_output = point.whole and any(t is source for t in self._graph.outputs)
-        maker = producer(source)
         if is_output and maker is not None:
             source = self._rename_output(source, maker)
         result = point.tensor if is_output else self._variable(f"{base}_dequantized", np.float32, source.shape)
         chain = self._quantize_dequantize(base, source, result, qparams)
         for node, index in readers:
-            if node.inputs[index] is point.tensor:
+            if node.inputs[index] is read:
                 node.inputs[index] = result
             if index == 0:
                 self._inputs[node] = qparams
@@ -98,7 +119,11 @@ class Inserter:
         chain.append(quantize_node)
         # From opset 21 on onnxruntime 1.31 moves a DequantizeLinear of int8 past what only moves values, and refuses
         # the QuantizeLinear that it then makes, unless a zero point of 0 is left out.
-        is_plain = storage == np.int8 and not qparams.zero_point.any() and int(self._graph.opset) >= OPSET_OUTPUT_TYPE
+        is_plain = (
+            storage in (np.int8, np.int16)
+            and not qparams.zero_point.any()
+            and int(self._graph.opset) >= OPSET_OUTPUT_TYPE
+        )
         read = [quantized, scale] if is_plain else [quantized, scale, zero_point]
         chain.append(self._node("DequantizeLinear", f"{base}_DequantizeLinear", read, result))
         return chain

@@ -59,9 +59,10 @@ class Placement:
     """What goes where.
 
     decisions: by node name, in graph order, nodes in bodies last. skipped: the reasons among them, in the order in
-    which they were found. wide: by node name, the inputs that it reads in wide integers (T8). activation_qparams (by
-    tensor), weight_qparams (by node) and widened (node → channels whose weight scale grew so that the int32 bias fits)
-    are empty until insert-qdq has chosen them.
+    which they were found. wide: by node name, the inputs that it reads in wide integers (T8); stored: those of them
+    that are stored in 16 bits, which the points read too. activation_qparams (by tensor), weight_qparams (by node) and
+    widened (node → channels whose weight scale grew so that the int32 bias fits) are empty until insert-qdq has chosen
+    them.
     """
 
     profile: Profile
@@ -72,6 +73,7 @@ class Placement:
     skipped: list[MatchFailure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     wide: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    stored: list[Point] = field(default_factory=list)
     activation_qparams: Mapping[str, QParams] = field(default_factory=dict)
     weight_qparams: Mapping[str, QParams] = field(default_factory=dict)
     widened: Mapping[str, int] = field(default_factory=dict)
@@ -83,4 +85,4 @@ class Placement:
 
     def observed(self) -> list[str]:
         """Names of the tensors whose ranges are needed, without repeats, in graph order."""
-        return list(dict.fromkeys(name for point in self.points for name in point.sources))
+        return list(dict.fromkeys(name for point in (*self.stored, *self.points) for name in point.sources))

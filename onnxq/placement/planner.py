@@ -16,7 +16,7 @@ from onnxq.graph.walk import all_graphs
 from onnxq.placement.classify import classify
 from onnxq.placement.demand import demand, unused
 from onnxq.placement.facts import Facts, Job, analyze
-from onnxq.placement.formats import constant_plans, layer_plans, mixed_widths, points
+from onnxq.placement.formats import constant_plans, layer_plans, mixed_widths, points, stored_points
 from onnxq.placement.fusion import fuse
 from onnxq.placement.plan import Placement
 from onnxq.placement.rules import Decision, Rule
@@ -47,6 +47,7 @@ def plan(graph: gs.Graph, profile: Profile, settings: QuantSettings, facts: Fact
         skipped=[failure for decision in decisions if (failure := decision.failure) is not None],
         notes=[*notes, *mixed_widths(quantized, job, roles)],
         wide={node.name: indices for node, indices in found.wide.nodes.items()},
+        stored=stored_points(found, job),
     )
 
 

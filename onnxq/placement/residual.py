@@ -15,6 +15,7 @@ from onnxq.placement.fitness import SUMS
 from onnxq.placement.fusion import Roles
 from onnxq.placement.widths import activation_bits, weight_bits
 
+WIDE = ("int16", "int32")  # residual_kept
 FULL = 8  # layers of this width and more: a residual in codes of 8 bits costs little
 JOINTS = (*SUMS, "Sub", "AveragePool", "GlobalAveragePool", "Concat")
 # What moves or picks wide values; DepthToSpace and the like exist for 8 bits only.
@@ -26,10 +27,14 @@ MOVERS = (
 
 @dataclass
 class Wide:
-    """What is read wide. nodes: sums, pools, Concats and movers that read so. tensors: what they read so."""
+    """What is read wide. nodes: sums, pools, Concats and movers, and which of their inputs they read so.
+
+    tensors: what they read so. stored: those of them that are rounded to 16 bits.
+    """
 
     nodes: IdentityMap[gs.Node, list[int]] = field(default_factory=IdentityMap)
     tensors: IdentitySet[gs.Tensor] = field(default_factory=IdentitySet)
+    stored: IdentitySet[gs.Tensor] = field(default_factory=IdentitySet)
 
     def reads(self, node: gs.Node, index: int) -> bool:
         """Whether the node reads this input wide."""
@@ -39,7 +44,7 @@ class Wide:
 def wide_streams(job: Job, roles: Roles) -> Wide:
     """The inputs that stay wide: of every stream that has a layer below 8 bits beside it."""
     rule = job.profile.graph
-    if rule.residual_kept != "int32" or rule.all_readers:
+    if rule.residual_kept not in WIDE or rule.all_readers:
         return Wide()
     sources = _sources(job, roles)
     reading = _reading(job, roles, sources)
@@ -54,7 +59,23 @@ def wide_streams(job: Job, roles: Roles) -> Wide:
             found.nodes[node] = indices
             for tensor in tensors:
                 found.tensors.add(tensor)
+    if rule.residual_kept == "int16":
+        direct = IdentitySet(t for node in found.nodes if (t := _direct(node, sources, job)) is not None)
+        made = (t for t in found.tensors if not _is_mover(sources[t], roles) and t not in direct)
+        found.stored = IdentitySet(made)
     return found
+
+
+def _direct(node: gs.Node, sources: IdentityMap[gs.Tensor, gs.Node], job: Job) -> gs.Tensor | None:
+    """The accumulators that enter a sum directly, as in T2: of a layer that nothing else reads, the deepest."""
+    if node.op not in SUMS:
+        return None
+    layers = [
+        (job.facts.depth.get(sources[t], -1), job.facts.order.get(sources[t], -1), i)
+        for i, t in enumerate(node.inputs)
+        if t in sources and sources[t].op in LINEAR_OPS and job.facts.sole_reader(t) is not None
+    ]
+    return node.inputs[max(layers)[2]] if layers else None
 
 
 def _results(node: gs.Node, roles: Roles) -> list[gs.Tensor]:

@@ -37,9 +37,10 @@ T5  A tensor is quantized once: the widest width among its readers, one scale, o
 T6  What lies upstream of the first or downstream of the last layer has the width of the ends, like those layers.
 T7  Where the profile says all_readers, every reader of a quantized tensor reads the dequantized one,
     and a graph output is that too.
-T8  Where the profile keeps residuals in int32, sums, pools and Concats read what layers and each other make as
-    it is, in wide integers, through what moves values; only others read it quantized (HAWQ-V3, eqs. 9 and 10). For a
-    stream of such tensors with a layer below 8 bits beside it; at 8 bits T2 costs less time and as good as no accuracy.
+T8  Where the profile keeps residuals in int16 or int32, sums, pools and Concats read what layers and each other make as
+    it is, in wide integers, through what moves values; only others read it quantized (HAWQ-V3, eqs. 9 and 10). "int16"
+    has Q/DQ of 16 bits after it, but for accumulators that enter a sum directly. For a stream of such tensors with a
+    layer below 8 bits beside it; at 8 bits T2 costs less time and as good as no accuracy.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ class GraphRule:
     absorb_activations: a Relu or Clip is dropped where the following QuantizeLinear saturates identically.
     matmul_bias: a per-channel constant added to the result of a MatMul is that layer's int32 bias: no Q/DQ in between.
     residual_kept: type of residual sums when lowered to integers: "int8", codes like those of other activations;
-    "int32", wide wherever a layer below 8 bits makes or reads them (HAWQ-V3, eqs. 9 and 10); "float", not lowered.
+    "int32", wide wherever a layer below 8 bits makes or reads them (HAWQ-V3, eqs. 9 and 10); "int16", likewise, stored
+    in 16 bits with a calibrated range; "float", not lowered.
     lowered: the target runs integer-only models, so quantizing produces one.
     """
 
@@ -85,7 +86,7 @@ class GraphRule:
     fused_after: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sum")
     absorb_activations: bool = False
     matmul_bias: bool = False
-    residual_kept: Literal["int8", "int32", "float"] = "float"
+    residual_kept: Literal["int8", "int16", "int32", "float"] = "float"
     lowered: bool = False
 
 

@@ -1,13 +1,11 @@
 """Residual streams beside layers below 8 bits are read wide by sums, pools and Concats; only others read codes (T8)."""
 
-from dataclasses import replace
-
 import pytest
 
 from onnxq.placement.plan import Placement
-from onnxq.profiles.schema import Profile, load_profile
+from onnxq.profiles.schema import Profile
 from support.build import qdq
-from support.placements import bits, planned, points
+from support.placements import bits, kept, planned, points
 
 # Two blocks with an identity shortcut, one that changes the channels, and a head.
 NETWORK = """g (float[1,4,8,8] x) => (float[1,5] y)
@@ -22,11 +20,6 @@ NETWORK = """g (float[1,4,8,8] x) => (float[1,5] y)
   [down] d3 = Conv(t2, wd) [add3] s3 = Add(r3, d3) [relu6] t3 = Relu(s3)
   [gap] g = GlobalAveragePool(t3) [flat] f = Flatten(g) [head] y = Gemm(f, wh) }"""
 SHORTCUTS = {"add1": "t0", "add2": "t1", "add3": "d3"}
-
-
-def kept(how: str) -> Profile:
-    profile = load_profile("onnxq")
-    return replace(profile, graph=replace(profile.graph, residual_kept=how))
 
 
 def read_in_codes(placement: Placement, node: str) -> set[str]:
@@ -47,6 +40,16 @@ def test_sums_and_pools_read_what_layers_and_sums_make(widths: tuple[int, int]) 
     assert bits(placement)["t1"] == widths[1]
     whole = {p.tensor.name for p in placement.points if p.whole}
     assert whole.isdisjoint(("t0", "t1", "d3", "t3"))
+
+
+@pytest.mark.parametrize(("how", "stored"), [("int32", set()), ("int16", {"t0", "t1", "d3", "t3"})])
+def test_sums_and_shortcuts_are_stored_in_16_bits_but_for_what_enters_a_sum_directly(
+    how: str, stored: set[str]
+) -> None:
+    placement = planned(qdq.model(NETWORK), kept(how), weight_bits=4, activation_bits=4)
+    assert {p.tensor.name for p in placement.stored} == stored
+    assert all(p.whole and p.format.bits == 16 and p.sources == (p.tensor.name,) for p in placement.stored)
+    assert stored <= set(placement.observed())
 
 
 @pytest.mark.parametrize(

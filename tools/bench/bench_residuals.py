@@ -1,10 +1,10 @@
-"""What wide residuals gain and cost below 8 bits: profile onnxq with residual_kept "int8" and "int32", side by side.
+"""What wide residuals gain and cost below 8 bits: profile onnxq with every residual_kept, side by side.
 
     python tools/bench/bench_residuals.py                        # ResNet-20 of ../shared (or $ONNXQ_SHARED)
     python tools/bench/bench_residuals.py --models resnet20,mobilenetv2 --widths 4:4,8:4,4:8,8:8
 
 SQNR and agreement are those of the integer-only models against the float model, on the validation images; times are of
-the two models taking turns in one process, medians and the paired ratio.
+the models taking turns in one process, the median and paired ratios to it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from bench_support.references import REFERENCES, Reference
 from onnxq.execution.benchmark import bench
 from onnxq.profiles.schema import Profile, load_profile
 
-Kept = Literal["int8", "int32"]
-KEPT: tuple[Kept, ...] = ("int8", "int32")
+Kept = Literal["int8", "int16", "int32"]
+KEPT: tuple[Kept, ...] = ("int8", "int16", "int32")
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=4.0, help="of timing per model [default: %(default)s]")
     args = parser.parse_args()
-    table = Table("model", "W", "A", *(f"{how}: {what}" for how in KEPT for what in ("dB", "agree", "ms")), "time")
+    table = Table("model", "W", "A", *(f"{how}: {what}" for how in KEPT for what in ("dB", "agree", "time")))
     for name in args.models.split(","):
         for text in args.widths.split(","):
             weights, activations = (int(v) for v in text.split(":"))
@@ -78,8 +78,8 @@ def row(ref: Reference, weights: int, activations: int, args: argparse.Namespace
         batch_size=args.batch if ref.batch > 1 else None,
         seconds=args.seconds,
     )
-    cells = [cell for q, t in zip(quality, timed.timings, strict=True) for cell in (*q, f"{t.median_ms:.2f}")]
-    return [*cells, f"{timed.timings[1].ratio:.2f} ×"]
+    times = [f"{timed.timings[0].median_ms:.2f} ms", *(f"{t.ratio:.2f} ×" for t in timed.timings[1:])]
+    return [cell for found, time in zip(quality, times, strict=True) for cell in (*found, time)]
 
 
 def kept(how: Kept) -> Profile:

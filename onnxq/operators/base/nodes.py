@@ -10,9 +10,10 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 
+from onnxq.numeric.integer_output import TYPES
 from onnxq.operators.base.schema import DOMAIN, Attribute, Schema
 
-LIMITS = {TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127), TensorProto.INT32: (-(2**31), 2**31 - 1)}
+LIMITS = {number: (int(np.iinfo(kind).min), int(np.iinfo(kind).max)) for number, kind in TYPES.items()}  # of y_type
 # The vectors of a rescale by the suffix of their names, and the range of their values.
 VALUES = {"multiplier": (0, 2**31 - 1), "shift": (1, 62)}
 
@@ -96,7 +97,7 @@ def _check_range(schema: Schema, found: Mapping[str, Any]) -> list[str]:
         return []
     y_type, qmin, qmax = (found[name] for name in ("y_type", "qmin", "qmax"))
     if y_type not in LIMITS:
-        return [f"attribute y_type is {y_type}, it must be 2 (uint8), 3 (int8) or 6 (int32)"]
+        return [f"attribute y_type is {y_type}, it must be 2 (uint8), 3 (int8), 5 (int16) or 6 (int32)"]
     low, high = LIMITS[y_type]
     if not low <= qmin <= qmax <= high:
         return [f"[qmin, qmax] is [{qmin}, {qmax}], not a range within y's type, {low} to {high}"]

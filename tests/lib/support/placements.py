@@ -1,5 +1,7 @@
 """Placements of small graphs, and what they say of tensors and nodes."""
 
+from dataclasses import replace
+
 from onnxq.graph.element_types import fill_types
 from onnxq.graph.model import Model
 from onnxq.placement.plan import Placement
@@ -37,3 +39,9 @@ def why(placement: Placement) -> dict[str, str]:
 def bits(placement: Placement) -> dict[str, int]:
     """The width of each quantized tensor."""
     return {p.tensor.name: p.format.bits for p in placement.points}
+
+
+def kept(how: str) -> Profile:
+    """Profile onnxq with residuals kept this way."""
+    profile = load_profile("onnxq")
+    return replace(profile, graph=replace(profile.graph, residual_kept=how))

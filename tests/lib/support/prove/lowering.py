@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnxq import operators, pipeline
 from onnxq.context import PassContext
 from onnxq.graph.model import Model, from_proto, load, to_proto
+from onnxq.measure.code_steps import SIXTEEN_BIT_STEP
 from onnxq.pipeline import PassReport
 from support.build import Qdq, uniform
 from support.runs import run, session
@@ -157,7 +158,8 @@ def _steps(expected: NDArray, found: NDArray) -> NDArray[np.int64]:
     assert expected.shape == found.shape, (expected.shape, found.shape)
     assert expected.dtype == found.dtype, (expected.dtype, found.dtype)
     if expected.dtype.kind != "f":
-        return np.abs(expected.astype(np.int64) - found.astype(np.int64))
+        apart = np.abs(expected.astype(np.int64) - found.astype(np.int64))
+        return np.rint(apart / SIXTEEN_BIT_STEP).astype(np.int64) if expected.dtype == np.int16 else apart
     step = float(np.abs(expected).max(initial=0.0)) / 127 or 1.0
     return np.rint(np.abs(expected.astype(np.float64) - found.astype(np.float64)) / step).astype(np.int64)
 
