@@ -3,7 +3,7 @@
 import pytest
 
 from onnxq.errors import ConfigError
-from onnxq.numeric.formats import QuantFormat
+from onnxq.numeric.formats import STORED_BITS, QuantFormat
 
 
 @pytest.mark.parametrize(
@@ -24,10 +24,15 @@ def test_range(fmt: QuantFormat, qmin: int, qmax: int) -> None:
     assert (fmt.qmin, fmt.qmax, fmt.levels) == (qmin, qmax, qmax - qmin + 1)
 
 
-@pytest.mark.parametrize("bits", [-1, 0, 1, 9, 16])
+@pytest.mark.parametrize("bits", [-1, 0, 1, 9, 15, 17, 32])
 def test_width_out_of_range(bits: int) -> None:
     with pytest.raises(ConfigError, match=f"{bits} bits"):
         QuantFormat(bits)
+
+
+def test_stored_sums_have_16_bits() -> None:
+    fmt = QuantFormat(STORED_BITS)
+    assert (fmt.bits, fmt.qmin, fmt.qmax) == (16, -(2**15), 2**15 - 1)
 
 
 def test_text() -> None:

@@ -45,7 +45,7 @@ def test_nothing_is_wrong() -> None:
         ({"strides": 2}, "attribute strides is 2, it must be a list of integers"),
         ({"strides": [1, 2, 3]}, "attribute strides has 3 values instead of 2"),
         ({"pads": [0, -1, 0, 0]}, "attribute pads is [0, -1, 0, 0], it must be at least 0"),
-        ({"y_type": 7}, "attribute y_type is 7, it must be 2 (uint8), 3 (int8) or 6 (int32)"),
+        ({"y_type": 7}, "attribute y_type is 7, it must be 2 (uint8), 3 (int8), 5 (int16) or 6"),
         ({"qmin": -1, "y_type": 2}, "[qmin, qmax] is [-1, "),
         ({"qmin": 9, "qmax": 8}, "[qmin, qmax] is [9, 8], not a range within y's type, 0 to 255"),
     ],
