@@ -69,7 +69,7 @@ def test_weights_of_four_bits_are_counted_one_by_one_and_stored_in_halves_of_byt
     _, made = both(CONVOLUTIONS, (1, 3, 9, 9), weight_bits=4, first_last_bits=None)
     c1 = next(c for c in layer_costs(made.graph) if c.name == "c1")
     assert (c1.weight_bits, c1.parameters) == (4, 3 * 3 * 3 * 8 + 8)
-    rescale = 4 * (8 + 1) + 8  # multipliers and a shift; zero points of the weights
+    rescale = 4 * (8 + 8) + 8  # multipliers and shifts of a sum in 16 bits; zero points of the weights
     assert c1.size == 3 * 3 * 3 * 8 // 2 + 4 * 8 + rescale
 
 
