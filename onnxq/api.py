@@ -23,6 +23,7 @@ from onnxq.data.source import DataSource, input_specs, open_data
 from onnxq.errors import ConfigError, ModelError
 from onnxq.execution import save
 from onnxq.graph import files
+from onnxq.graph.match import is_own
 from onnxq.graph.model import Model, copy_of, load, to_proto
 from onnxq.graph.walk import all_graphs
 from onnxq.measure.proof import ProofKeywords, ProofOptions, Subject, proven
@@ -224,6 +225,12 @@ def _check_bits(target: Profile, settings: QuantSettings) -> None:
 
 
 def _check_quantized(model: Model, requantize: bool) -> None:
+    own = next((n for g in all_graphs(model.graph) for n in g.nodes if is_own(n)), None)
+    if own is not None:
+        raise ModelError(
+            f"{model.name} is already lowered to integers (node {own.name}, {own.op} of com.onnxq); quantize the float "
+            "or QDQ model that it was made from"
+        )
     if requantize:
         return
     quantized = next((n for n in model.graph.nodes if n.op == "DequantizeLinear"), None)
@@ -242,7 +249,8 @@ def _open(model: Model, data: DataOptions, statistics: Any) -> DataSource | None
     if data.data is None and data.random_data is None:
         if statistics is None:
             raise ConfigError(
-                "no calibration data: give data, random_data = N, or statistics of an earlier calibration"
+                "no calibration data: give data (--data), a number of random samples (--random-data), or statistics of "
+                "an earlier calibration (--stats)"
             )
         return None
     return open_data(data, input_specs(model.graph))

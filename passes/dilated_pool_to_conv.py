@@ -59,16 +59,15 @@ def _is_apart(node: gs.Node) -> bool:
 def _rewrite(graph: gs.Graph, node: gs.Node, names: Names) -> bool | Refused:
     # Loaded when needed: few models have such a pool, and the room is large.
     from onnxq.lowering.pooling import divisors
-    from onnxq.lowering.windows import sizes_of, windows_of
+    from onnxq.lowering.windows import disputed_padding, sizes_of, windows_of
 
     x, y = node.inputs[0], node.outputs[0]
     kernel = [int(k) for k in node.attrs["kernel_shape"]]
     rank = len(kernel)
     if x.shape is None or not isinstance(x.shape[1], int) or x.dtype is None:
         return Refused("it has dilations, and its number of channels is not known")
-    if node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        # onnxruntime 1.31 leaves the dilations out when it computes this padding; ONNX does not.
-        return Refused(f"it has dilations and auto_pad {node.attrs['auto_pad']}, on which runtimes disagree")
+    if (disputed := disputed_padding(node)) is not None:
+        return disputed
     if rank > 2:
         return Refused(f"it has dilations and pools along {rank} axes")
     try:

@@ -6,7 +6,8 @@ with Q/DQ is held against the profile as it is (onnxq.check.qdq_model).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -15,7 +16,7 @@ import onnx_graphsurgeon as gs
 from onnxq.check.findings import DYNAMIC_OPS, INTEGER_OPS, SEVERITIES, Finding, Severity
 from onnxq.check.float_model import check_float
 from onnxq.check.qdq_model import check_qdq
-from onnxq.graph.match import STANDARD_DOMAINS
+from onnxq.graph.match import STANDARD_DOMAINS, is_own
 from onnxq.graph.model import OPSET_MAX, Model, load
 from onnxq.graph.protos import OWN_DOMAIN
 from onnxq.graph.qdq import CONTRIB, has_qdq, is_dequantize, is_quantize
@@ -38,11 +39,19 @@ def check(
     quantized = any(has_qdq(g) or any(_is_integer(n) for n in g.nodes) for g in all_graphs(loaded.graph))
     findings = [*_opset(loaded, target, quantized), *_domains(loaded, target)]
     if quantized:
-        findings += check_qdq(loaded, target)
+        findings += _fixable(check_qdq(loaded, target), loaded)
     else:
         findings += check_float(loaded, target, settings or QuantSettings())
     findings += _notes(loaded.graph, target)
     return sorted(dict.fromkeys(findings), key=lambda f: SEVERITIES.index(f.severity))
+
+
+def _fixable(findings: Iterable[Finding], model: Model) -> Iterator[Finding]:
+    """An integer-only model has no float model inside: what quantizing again would fix takes the one it was made of."""
+    whole = not any(is_own(n) for g in all_graphs(model.graph) for n in g.nodes)
+    for found in findings:
+        fix = found.fix.replace("onnxq quantize --requantize", "from the float model: onnxq quantize")
+        yield found if whole else replace(found, fix=fix)
 
 
 def _opset(model: Model, target: Profile, quantized: bool) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.graph.match import constant_values, input_at, is_op
 from onnxq.graph.refusal import Refused
+from onnxq.lowering.windows import disputed_padding
 from onnxq.patterns.resampling import resize_computes
 
 # Where onnxruntime 1.31 has the operator for uint8 and int8 (all tried); input 0 is the data.
@@ -43,6 +44,8 @@ def computes(node: gs.Node) -> Refused | None:
         return resize_computes(node)
     if node.op == "MaxPool" and any(not t.is_empty() for t in node.outputs[1:]):
         return Refused("its indices output is read")
+    if node.op == "MaxPool":
+        return disputed_padding(node)
     if node.op == "Dropout":
         training = input_at(node, 2)
         values = None if training is None else constant_values(training)

@@ -7,7 +7,6 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.graph.axes import reduced_axes
-from onnxq.graph.movement import is_dilated_pool
 from onnxq.graph.refusal import RefusedError
 from onnxq.lowering import nhwc, output
 from onnxq.lowering.integers import Integers
@@ -15,7 +14,7 @@ from onnxq.lowering.layers import ACC_MAX
 from onnxq.lowering.ledger import Work
 from onnxq.lowering.requantize import one_scale
 from onnxq.lowering.rescale import Rescale, rescale
-from onnxq.lowering.windows import Windows, outputs, sizes_of, valid_counts, windows_of
+from onnxq.lowering.windows import Windows, disputed_padding, outputs, sizes_of, valid_counts, windows_of
 
 
 def lower_average_pool(work: Work, node: gs.Node) -> None:
@@ -24,8 +23,8 @@ def lower_average_pool(work: Work, node: gs.Node) -> None:
     rank = len(node.attrs["kernel_shape"])
     if rank not in (1, 2):
         raise RefusedError(f"it pools along {rank} axes")
-    if is_dilated_pool(node) and node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise RefusedError(f"it has dilations and auto_pad {node.attrs['auto_pad']}, on which runtimes disagree")
+    if (refused := disputed_padding(node)) is not None:
+        raise RefusedError(refused.reason)
     sizes = sizes_of(node.inputs[0], rank)
     windows = windows_of(node, [int(k) for k in node.attrs["kernel_shape"]], sizes)
     counts = divisors(node, windows, [1, *sizes] if rank == 1 else sizes)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.graph.refusal import RefusedError
+from onnxq.graph.refusal import Refused, RefusedError
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,18 @@ def sizes_of(tensor: gs.Tensor, rank: int) -> list[int | None]:
     if tensor.shape is None:
         return [None] * rank
     return [d if isinstance(d, int) else None for d in tensor.shape[2:]]
+
+
+def disputed_padding(node: gs.Node) -> Refused | None:
+    """Why the windows of a pool are not certain; None if they are.
+
+    With auto_pad SAME_UPPER and SAME_LOWER onnxruntime 1.32 pads for windows without gaps, and makes smaller results
+    than ONNX says.
+    """
+    mode = node.attrs.get("auto_pad", "NOTSET")
+    if mode in ("NOTSET", "VALID") or all(d == 1 for d in node.attrs.get("dilations") or ()):
+        return None
+    return Refused(f"it has dilations and auto_pad {mode}, on which runtimes disagree")
 
 
 def windows_of(node: gs.Node, kernel: list[int], sizes: list[int | None]) -> Windows:

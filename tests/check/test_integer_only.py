@@ -9,6 +9,8 @@ import pytest
 import onnxq
 from onnxq.card.render.text import summary
 from onnxq.check.integer_only import check_integer
+from onnxq.check.target import check
+from onnxq.errors import ModelError
 from onnxq.graph.model import load
 from onnxq.inspection import inspect_model
 from support.build import Qdq, floating
@@ -111,3 +113,14 @@ def test_in_a_qdq_model_the_target_computes_it() -> None:
     made = quantized("-1.5", "tensorrt")
     assert "2 of 2 layers in integers" in summary(made.card)
     assert {c.activation_bits for c in inspect_model(load(made.model)).layers} == {8}
+
+
+def test_what_is_lowered_is_made_again_from_its_float_model() -> None:
+    model = floating.proto("g (float[1,4] x) => (y) <float[4,4] w, float[4,3] v> { a = MatMul(x, w) y = MatMul(a, v) }")
+    made = onnxq.quantize(model, random_data=2, profile="onnxq", proof="none").model
+    findings = check(made, "openvino")
+    assert findings and not any("--requantize" in f.fix for f in findings)
+    assert any("from the float model: onnxq quantize --profile openvino" in f.fix for f in findings)
+    for requantize in (False, True):
+        with pytest.raises(ModelError, match=r"already lowered to integers .* quantize the float or QDQ model"):
+            onnxq.quantize(made, random_data=2, requantize=requantize)
