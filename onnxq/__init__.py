@@ -9,15 +9,14 @@ Quick start::
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from onnxq.errors import OnnxqError
-
+TYPE_CHECKING = False  # `typing` is not imported: Ctrl-C before cli.signals is installed ends in a traceback
 if TYPE_CHECKING:
+    from typing import Any
+
     from onnxq.api import Quantized, quantize
     from onnxq.card import Card, read_card
     from onnxq.data.options import DataOptions, RunOptions
+    from onnxq.errors import OnnxqError
     from onnxq.execution.benchmark import bench
     from onnxq.execution.runtime import library_path, session
     from onnxq.graph.model import Model, load
@@ -38,6 +37,7 @@ _PUBLIC = {
     "DataOptions": "onnxq.data.options",
     "Lowered": "onnxq.lowered",
     "Model": "onnxq.graph.model",
+    "OnnxqError": "onnxq.errors",
     "Profile": "onnxq.profiles.schema",
     "QuantSettings": "onnxq.placement.settings",
     "Quantized": "onnxq.api",
@@ -71,6 +71,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'onnxq' has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value

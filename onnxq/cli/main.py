@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 from onnxq.cli import signals
+
+TYPE_CHECKING = False  # as in signals.py
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def main() -> NoReturn:
