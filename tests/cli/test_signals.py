@@ -17,6 +17,7 @@ from support.cases.bad_files import GOOD
 from support.command import COMMAND, environment, listing
 
 PACKAGE = f"{os.sep}onnxq{os.sep}"  # in the path of every file of ours in a traceback
+FIRST = [f"onnxq{os.sep}__init__.py", f"cli{os.sep}__init__.py", f"cli{os.sep}main.py", f"cli{os.sep}signals.py"]
 LINES = {signal.SIGINT: ("error: interrupted", 130), signal.SIGTERM: ("error: terminated", 143)}
 
 
@@ -36,8 +37,10 @@ def stopped(number: signal.Signals, delay: float, kit: Path, out: Path) -> tuple
     time.sleep(delay)
     process.send_signal(number)
     lines = process.communicate(timeout=60)[1].splitlines()
-    if process.returncode == -number and not any(PACKAGE in line for line in lines):
-        lines = []  # a busy machine: Python was still starting the command's script
+    ours = [line for line in lines if PACKAGE in line]
+    was_python = any(line.startswith(("Traceback", "Fatal Python error")) for line in lines)
+    if was_python and all(any(file in line for file in FIRST) for line in ours):
+        return -number, []  # a busy machine: Python, or the import of signals.py, was not done yet
     return process.returncode, lines
 
 
