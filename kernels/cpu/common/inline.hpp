@@ -2,6 +2,7 @@
 #pragma once
 
 #define ONNXQ_INLINE static inline __attribute__((always_inline))
+#define ONNXQ_INLINE_MEMBER inline __attribute__((always_inline))
 #if defined(__clang__)
 #define ONNXQ_UNROLL _Pragma("clang loop unroll(full)")
 #else

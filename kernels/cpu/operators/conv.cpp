@@ -42,8 +42,10 @@ int64_t Convolution::panel_count() const {
   return depthwise_ ? ceil_div(shape_.out_channels, kPanel) : static_cast<int64_t>(panels_.size());
 }
 
-// What is cut into parts: output rows of a depthwise convolution, otherwise output pixels.
-int64_t Convolution::units(const Plan& p) const { return p.n * p.oh * (depthwise_ ? 1 : p.ow); }
+// What is cut into parts: output rows of a depthwise convolution, tiles, or output pixels.
+int64_t Convolution::units(const Plan& p) const {
+  return p.tiles ? static_cast<int64_t>(p.tiles->size()) : p.n * p.oh * (depthwise_ ? 1 : p.ow);
+}
 
 int64_t Convolution::out_h(int64_t h) const {
   return out_size(h, shape_.top + shape_.bottom, shape_.kh, shape_.dilation_h, shape_.stride_h);
@@ -68,6 +70,7 @@ Convolution::Plan Convolution::plan(int64_t n, int64_t h, int64_t w) const {
   const int64_t pixels = n * p.oh * p.ow, all = units(p);
   p.row_parts = p.panel_parts = 1;
   if (!pixels) return p;
+  p.spacing = spacing(h, w);
 
   const int64_t taps = s.kh * s.kw * (s.in_channels / s.groups);
   const double cost = static_cast<double>(pixels * s.out_channels) * static_cast<double>(taps + (depthwise_ ? 60 : 24));
@@ -96,75 +99,88 @@ Convolution::Plan Convolution::plan(int64_t n, int64_t h, int64_t w) const {
   p.chunk = std::clamp<int64_t>(ceil_div(all, p.row_parts), 1, kChunkPixels);
   p.scratch_bytes = aligned(static_cast<size_t>(p.chunk) * sizeof(void*)) +
                     aligned(static_cast<size_t>(tap_count_) * sizeof(ptrdiff_t)) + (nibbles_ ? unpacked_bytes() : 0);
+  if (form_.used) plan_tiles(p);
   if (copies_) {
-    p.copy_rows = n * padded_h;
-    p.copy_bytes = aligned(static_cast<size_t>(p.copy_rows * padded_w * s.in_channels) + kSlack);
+    p.copy_rows = n * (form_.phases ? p.spacing.image / p.spacing.line : padded_h);
+    p.copy_bytes = aligned(static_cast<size_t>(n * p.spacing.image) + kSlack);
     p.copy_parts = std::clamp<int64_t>(static_cast<int64_t>(p.copy_bytes) / kCopyPartBytes, 1, p.copy_rows);
+    p.copy_scratch = form_.row_group ? aligned(static_cast<size_t>(w * s.in_channels) + kSlack) : 0;
+    p.copy_bytes += p.copy_scratch * static_cast<size_t>(p.copy_parts);
   }
   return p;
 }
 
-void Convolution::copy(const Plan& p, size_t i, const void* x, uint8_t* to) const {
+Spacing Convolution::spacing(int64_t h, int64_t w) const {
   const ConvShape& s = shape_;
-  const auto part = static_cast<int64_t>(i);
-  const int64_t c = s.in_channels, padded_h = p.h + s.top + s.bottom;
-  const auto line = static_cast<size_t>(p.w * c), left = static_cast<size_t>(s.left * c);
-  const auto right = static_cast<size_t>(s.right * c);
-  const int64_t row0 = p.copy_rows * part / p.copy_parts, row1 = p.copy_rows * (part + 1) / p.copy_parts;
-  to += row0 * (p.w + s.left + s.right) * c;
-  for (int64_t row = row0; row < row1; row++) {
-    const int64_t image = row / padded_h, in = row % padded_h - s.top;
-    std::memset(to, zero_point_, left);
-    to += left;
-    const uint8_t* from = static_cast<const uint8_t*>(x) + (image * p.h + in) * p.w * c;
-    if (in < 0 || in >= p.h)
-      std::memset(to, zero_point_, line);
-    else if (flip_)
-      for (size_t k = 0; k < line; k++) to[k] = from[k] ^ 0x80;
-    else
-      std::memcpy(to, from, line);
-    to += line;
-    std::memset(to, zero_point_, right);
-    to += right;
+  const int64_t c = s.in_channels, ph = h + s.top + s.bottom, pw = w + s.left + s.right;
+  if (form_.row_group) {
+    const int64_t pixel = form_.row_group * c;
+    return {s.stride_w * pixel, s.stride_h * pw * pixel, ph * pw * pixel};
   }
-  if (part + 1 == p.copy_parts) std::memset(to, 0, kSlack);
+  if (form_.phases) {
+    const int64_t line = ceil_div(pw, s.stride_w) * c, planes = std::min(s.kh, s.stride_h) * std::min(s.kw, s.stride_w);
+    return {c, line, planes * ceil_div(ph, s.stride_h) * line};
+  }
+  const int64_t line = (copies_ ? pw : w) * c;
+  return {s.stride_w * c, s.stride_h * line, (copies_ ? ph : h) * line};
+}
+
+// What each tap adds to the address of an output's first input pixel.
+void Convolution::set_taps(const Plan& p, ptrdiff_t* taps) const {
+  const ConvShape& s = shape_;
+  const int64_t c = s.in_channels, line = (copies_ ? p.w + s.left + s.right : p.w) * c;
+  for (int64_t t = 0; t < tap_count_; t++) {
+    const int64_t dy = merged_ ? t : t / s.kw, dx = merged_ ? 0 : t % s.kw;
+    if (form_.row_group) {
+      taps[t] = t * form_.row_group * line * form_.row_group;
+    } else if (form_.phases) {
+      const int64_t plane = dy % s.stride_h * std::min(s.kw, s.stride_w) + dx % s.stride_w;
+      const int64_t plane_h = ceil_div(p.h + s.top + s.bottom, s.stride_h);
+      taps[t] = (plane * plane_h + dy / s.stride_h) * p.spacing.line + dx / s.stride_w * c;
+    } else {
+      taps[t] = dy * s.dilation_h * line + dx * s.dilation_w * c;
+    }
+  }
 }
 
 void Convolution::run(const Plan& p, size_t i, const void* x, const void* residual, void* y, uint8_t* scratch) const {
-  const ConvShape& s = shape_;
   const int64_t all = units(p);
   if (!all || !p.ow) return;
   // Adjacent parts share their panels.
   const auto panel_part = static_cast<int64_t>(i) / p.row_parts, row_part = static_cast<int64_t>(i) % p.row_parts;
-  const int64_t unit0 = all * row_part / p.row_parts, unit1 = all * (row_part + 1) / p.row_parts;
-  const auto* pixels = static_cast<const uint8_t*>(x);
+  // Parts of a run by tiles are whole pairs, of tiles and of panels.
+  const int64_t grain = p.tiles ? 2 : 1;
+  const auto bound = [grain](int64_t count, int64_t part, int64_t parts) {
+    return std::min(count, ceil_div(count, grain) * part / parts * grain);
+  };
   const int64_t panels = panel_count();
-  const int64_t panel0 = panels * panel_part / p.panel_parts, panel1 = panels * (panel_part + 1) / p.panel_parts;
+  const int64_t unit0 = bound(all, row_part, p.row_parts), unit1 = bound(all, row_part + 1, p.row_parts);
+  const int64_t panel0 = bound(panels, panel_part, p.panel_parts), panel1 = bound(panels, panel_part + 1, p.panel_parts);
+  const auto* pixels = static_cast<const uint8_t*>(x);
   if (depthwise_) return run_depthwise(p, unit0, unit1, panel0, panel1, pixels, y, scratch);
+  if (p.tiles) return run_tiles(p, unit0, unit1, panel0, panel1, pixels, residual, y, scratch);
+  run_rows(p, unit0, unit1, panel0, panel1, pixels, residual, y, scratch);
+}
 
-  const int64_t c = s.in_channels;
-  const int64_t image_h = copies_ ? p.h + s.top + s.bottom : p.h, image_w = copies_ ? p.w + s.left + s.right : p.w;
-
+void Convolution::run_rows(const Plan& p, int64_t pixel0, int64_t pixel1, int64_t panel0, int64_t panel1,
+                           const uint8_t* x, const void* residual, void* y, uint8_t* scratch) const {
   Rows rows{};
-  rows.all = all;
+  rows.all = units(p);
   rows.pointers = reinterpret_cast<const uint8_t**>(scratch);
   scratch += aligned(static_cast<size_t>(p.chunk) * sizeof(void*));
   rows.taps = reinterpret_cast<ptrdiff_t*>(scratch);
   auto* unpacked = reinterpret_cast<int8_t*>(scratch + aligned(static_cast<size_t>(tap_count_) * sizeof(ptrdiff_t)));
-  for (int64_t t = 0; t < tap_count_; t++) {
-    const int64_t dy = merged_ ? t : t / s.kw, dx = merged_ ? 0 : t % s.kw;
-    rows.taps[t] = (dy * s.dilation_h * image_w + dx * s.dilation_w) * c;
-  }
-  for (int64_t u = unit0; u < unit1; u += p.chunk) {
-    const int64_t end = std::min(u + p.chunk, unit1);
+  set_taps(p, rows.taps);
+  for (int64_t u = pixel0; u < pixel1; u += p.chunk) {
+    const int64_t end = std::min(u + p.chunk, pixel1);
     rows.first = u;
     rows.count = end - u;
     const uint8_t** pointer = rows.pointers;
     for (int64_t q = u; q < end;) {  // an output row at a time
       const int64_t ox = q % p.ow, oy = q / p.ow % p.oh, image = q / p.ow / p.oh;
-      const uint8_t* pixel = pixels + ((image * image_h + oy * s.stride_h) * image_w + ox * s.stride_w) * c;
+      const uint8_t* pixel = x + image * p.spacing.image + oy * p.spacing.line + ox * p.spacing.pixel;
       const int64_t next = std::min(end, q + p.ow - ox);
-      for (; q < next; q++, pixel += s.stride_w * c) *pointer++ = pixel;
+      for (; q < next; q++, pixel += p.spacing.pixel) *pointer++ = pixel;
     }
     run_dense(p, rows, panel0, panel1, residual, y, unpacked);
   }

@@ -10,22 +10,17 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <vector>
 
 #include "cpu/common/large_pages.hpp"
 #include "cpu/common/rescale.hpp"
+#include "cpu/operators/conv_shape.hpp"
+#include "cpu/operators/tile_plan.hpp"
 #include "cpu/tiers/tier.hpp"
 
 namespace onnxq {
-
-struct ConvShape {
-  int64_t in_channels, out_channels;
-  int64_t groups = 1;
-  int64_t kh = 1, kw = 1;
-  int64_t stride_h = 1, stride_w = 1;
-  int64_t dilation_h = 1, dilation_w = 1;
-  int64_t top = 0, left = 0, bottom = 0, right = 0;  // padding
-};
 
 // What a node specifies; vectors have out_channels values, residual_multiplier none where there is no residual.
 struct ConvSpec {
@@ -57,10 +52,13 @@ class Convolution {
   struct Plan {
     int64_t n, h, w, oh, ow;
     int64_t row_parts, panel_parts;
-    int64_t chunk;         // output pixels that a part computes at a time
+    int64_t chunk;         // output pixels, or tiles, that a part computes at a time
     size_t scratch_bytes;  // of each part
     int64_t copy_rows, copy_parts;
-    size_t copy_bytes;
+    size_t copy_bytes, copy_scratch;  // copy_scratch: of each part of the copy, behind the copy itself
+    Spacing spacing;
+    std::shared_ptr<const std::vector<Tile>> tiles;  // null: computed without tiles
+    int64_t panels_at_a_time;                        // by tiles
     size_t parts() const { return static_cast<size_t>(row_parts * panel_parts); }
   };
   Plan plan(int64_t n, int64_t h, int64_t w) const;
@@ -85,9 +83,20 @@ class Convolution {
   void prefer_shift_32();
   bool has_spare_bit() const;
   int64_t panel_count() const;
+  Spacing spacing(int64_t h, int64_t w) const;
+  void set_taps(const Plan& plan, ptrdiff_t* taps) const;
+  void plan_tiles(Plan& plan) const;
+  void copy_lines(const Plan& plan, int64_t row0, int64_t row1, const uint8_t* x, uint8_t* to) const;
+  void copy_phases(const Plan& plan, int64_t row0, int64_t row1, const uint8_t* x, uint8_t* to) const;
+  void copy_row_groups(const Plan& plan, int64_t row0, int64_t row1, const uint8_t* x, uint8_t* to,
+                       uint8_t* padding) const;
   int64_t units(const Plan& plan) const;
   size_t panel_bytes(const Panel& panel) const;
   size_t unpacked_bytes() const;
+  void run_rows(const Plan& plan, int64_t pixel0, int64_t pixel1, int64_t panel0, int64_t panel1, const uint8_t* x,
+                const void* residual, void* y, uint8_t* scratch) const;
+  void run_tiles(const Plan& plan, int64_t tile0, int64_t tile1, int64_t panel0, int64_t panel1, const uint8_t* x,
+                 const void* residual, void* y, uint8_t* scratch) const;
   void run_dense(const Plan& plan, const Rows& rows, int64_t panel0, int64_t panel1, const void* residual, void* y,
                  int8_t* unpacked) const;
   void run_depthwise(const Plan& plan, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1, const uint8_t* x,
@@ -97,6 +106,7 @@ class Convolution {
   const Tier& tier_;
   ConvShape shape_;
   bool depthwise_, nibbles_, affine_, flip_, copies_, merged_;
+  TileForm form_;  // used: computed by tiles, where an image is large enough
   int tap_count_, steps_;
   int32_t zero_point_;  // of x as it is read, unsigned
   EpilogueBlock epilogue_;
@@ -105,6 +115,14 @@ class Convolution {
   std::vector<int8_t> ones_;
   // Per output channel, plus kPanel more, so that a whole panel can always be read.
   std::vector<int32_t> init_, multiplier_, shift_, residual_multiplier_, w_zero_point_;
+
+  // The tiles of the last size: most sessions see one.
+  struct SizedTiles {
+    int64_t n, h, w;
+    std::shared_ptr<const std::vector<Tile>> tiles;
+  };
+  mutable std::mutex mutex_;
+  mutable SizedTiles last_{};
 };
 
 }  // namespace onnxq

@@ -10,13 +10,27 @@ namespace onnxq {
 
 namespace {
 
-// Vectors of 16 channels in each panel: 4 while there are as many, then the rest. Evenly sized panels of 3 are slower:
-// 4, 2 and 1 fill whole registers of bytes.
-std::vector<int> panel_widths(int64_t channels) {
+// Vectors of 16 channels in each panel: `most` while there are as many, then the rest. Evenly sized panels of 3 are
+// slower: 4, 2 and 1 fill whole registers of bytes.
+std::vector<int> panel_widths(int64_t channels, int64_t most) {
   std::vector<int> widths;
   for (int64_t left = ceil_div(channels, kVector); left > 0; left -= widths.back())
-    widths.push_back(static_cast<int>(std::min<int64_t>(left, kPanel / kVector)));
+    widths.push_back(static_cast<int>(std::min(left, most)));
   return widths;
+}
+
+// With few products an output the epilogue is what takes the time, and tiles add stores and loads to it.
+constexpr int64_t kLeastTileProducts = 48;
+
+const Tier& tier_for(const Tier& tier, const ConvShape& s) {
+  const bool few = s.kh * s.kw * (s.in_channels / s.groups) < kLeastTileProducts;
+  return tier.plain && few ? *tier.plain : tier;
+}
+
+// Whether the tier's tiles compute it; see Tier::convolve.
+bool by_tiles(const Tier& tier, const ConvSpec& spec, const EpilogueBlock& e) {
+  return tier.convolve && e.narrow && is_byte(e.range.type) &&
+         (spec.residual_multiplier.empty() || (is_byte(spec.residual_type) && e.residual_shift <= kMostTileShift));
 }
 
 template <class T>
@@ -27,7 +41,7 @@ void pad_panel(std::vector<T>& values, T fill) {
 }  // namespace
 
 Convolution::Convolution(const Tier& tier, const ConvSpec& spec)
-    : tier_(tier), shape_(spec.shape), nibbles_(spec.nibbles), epilogue_{} {
+    : tier_(tier_for(tier, spec.shape)), shape_(spec.shape), nibbles_(spec.nibbles), epilogue_{} {
   const ConvShape& s = shape_;
   const int64_t group_channels = s.in_channels / s.groups;
   depthwise_ = s.groups > 1 && group_channels == 1 && s.out_channels == s.groups && spec.residual_multiplier.empty() &&
@@ -75,8 +89,15 @@ Convolution::Convolution(const Tier& tier, const ConvSpec& spec)
   for (size_t m = 0; m < multiplier_.size(); m++)
     epilogue_.identity = epilogue_.identity && shift_[m] <= 30 && multiplier_[m] == int32_t{1} << shift_[m];
 
+  if (!depthwise_ && !affine_ && by_tiles(tier_, spec, epilogue_)) form_ = tile_form(s);
+  if (form_.used) {
+    copies_ = copies_ || form_.row_group || form_.phases;
+    merged_ = form_.merged;
+    tap_count_ = form_.tap_count;
+    steps_ = form_.steps;
+  }
   if (depthwise_) {
-    epilogue_.interleaved = tier.interleaved;
+    epilogue_.interleaved = tier_.interleaved;
     pack_depthwise(spec);
   } else {
     pack(spec);
@@ -129,7 +150,8 @@ void Convolution::pack(const ConvSpec& spec) {
   const ConvShape& s = shape_;
   const int64_t group_in = s.in_channels / s.groups, group_out = s.out_channels / s.groups;
   const int64_t run = merged_ ? s.kw * s.in_channels : group_in;
-  const auto widths = panel_widths(group_out);
+  const int64_t window_taps = merged_ ? s.kh : s.kh * s.kw, rows = form_.row_group;
+  const auto widths = panel_widths(group_out, form_.used ? 2 : kPanel / kVector);
   const size_t tap_bytes = static_cast<size_t>(steps_) * kVector * kStep;
   std::vector<int8_t> packed, bytes;
   for (int64_t g = 0; g < s.groups; g++) {
@@ -140,11 +162,14 @@ void Convolution::pack(const ConvSpec& spec) {
       bytes.assign(tap_bytes * static_cast<size_t>(tap_count_ * vectors), 0);
       for (int64_t n = 0; n < channels; n++) {
         // A channel's weights in memory: tap after tap, `run` values each.
-        const int8_t* w = spec.weights + (g * group_out + n0 + n) * tap_count_ * run;
-        for (int64_t t = 0; t < tap_count_; t++)
+        const int8_t* w = spec.weights + (g * group_out + n0 + n) * window_taps * run;
+        for (int64_t t = 0; t < window_taps; t++)
           for (int64_t k = 0; k < run; k++) {
-            const int64_t step = t * steps_ + k / kStep;
-            bytes[static_cast<size_t>((step * vectors * kVector + n) * kStep + k % kStep)] = *w++;
+            // Rows beside each other: [pixel][row][channel].
+            const int64_t tap = rows ? t / rows : t;
+            const int64_t at = rows ? (k / group_in * rows + t % rows) * group_in + k % group_in : k;
+            const int64_t step = tap * steps_ + at / kStep;
+            bytes[static_cast<size_t>((step * vectors * kVector + n) * kStep + at % kStep)] = *w++;
           }
       }
       if (nibbles_) {

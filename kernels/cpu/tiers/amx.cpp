@@ -10,6 +10,8 @@
 #include <immintrin.h>
 
 #include "cpu/elementwise/tables.hpp"
+#include "cpu/tiers/amx/convolve.hpp"
+#include "cpu/tiers/amx/interleave_rows.hpp"
 #include "cpu/tiers/amx_tiles.hpp"
 #include "cpu/tiers/tier.hpp"
 
@@ -41,14 +43,7 @@ Cut cut_of(int tap_count, int tap_steps) {
 
 // Tiles 0 to 3: sums. 4 and 5: A. 6 and 7: B.
 void begin(int tap_count, int tap_steps) {
-  const int steps = cut_of(tap_count, tap_steps).steps;
-  TileConfig config = {};
-  config.palette = 1;
-  for (int t = 0; t < kTiles; t++) {
-    config.rows[t] = static_cast<uint8_t>(t < 6 ? kTileRows : steps);
-    config.row_bytes[t] = static_cast<uint16_t>(t == 4 || t == 5 ? steps * kStep : kTileBytes);
-  }
-  tile_configure(config);
+  configure(cut_of(tap_count, tap_steps).steps);
 }
 
 void end() { tile_release(); }
@@ -99,8 +94,6 @@ int take(const GemmBlock& b, int64_t count) {
   return first < n ? first + row_tile(b.rows, first, n, direct).count : first;
 }
 
-__mmask64 first_bytes(ptrdiff_t n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
-
 // Copies pieces [piece0, piece1) of some rows, one after the other.
 void gather(const GemmBlock& b, const Cut& cut, const uint8_t* const* rows, int count, int piece0, int piece1,
             uint8_t* scratch) {
@@ -142,8 +135,6 @@ struct Pieces {
   ptrdiff_t next_bytes;            // and how much in each
   const int8_t* b[kDirectPieces];  // the weights of each, first vector
 };
-
-constexpr ptrdiff_t kSumStride = kPanel * sizeof(int32_t);
 
 // Two vectors of channels, or one, from vector v on; the first of a panel prefetch what comes next. fresh: the sums
 // start from init, otherwise from their current values.
@@ -287,6 +278,9 @@ const Tier tiers::amx = {
     begin,
     end,
     take,
+    convolve,
+    interleave_rows,
+    &tiers::avx512vnni,
 };
 
 }  // namespace onnxq

@@ -61,6 +61,7 @@ CpuFeatures detect() {
   const bool avx512 = bit(leaf7.ebx, 16) && bit(leaf7.ebx, 17) && bit(leaf7.ebx, 30) && bit(leaf7.ebx, 31);
   f.avx512vnni = zmm && avx512 && bit(leaf7.ecx, 11);
   f.avx512vbmi = f.avx512vnni && bit(leaf7.ecx, 1);
+  f.avx512ifma = f.avx512vnni && bit(leaf7.ebx, 21);
   f.amx_int8 = tiles && bit(leaf7.edx, 24) && bit(leaf7.edx, 25) && tile_permission();
   return f;
 }
@@ -88,6 +89,8 @@ ONNXQ_EXPORT const char* onnxq_cpu_features() {
     if (f.avx2) all += "avx2 ";
     if (f.avxvnni) all += "avxvnni ";
     if (f.avx512vnni) all += "avx512vnni ";
+    if (f.avx512vbmi) all += "avx512vbmi ";
+    if (f.avx512ifma) all += "avx512ifma ";
     if (f.amx_int8) all += "amx_int8 ";
     return all;
   }();

@@ -8,6 +8,7 @@ struct CpuFeatures {
   bool avxvnni = false;     // 256-bit vpdpbusd, VEX encoded
   bool avx512vnni = false;  // with the F, BW, DQ and VL parts that the kernels use
   bool avx512vbmi = false;  // in addition to avx512vnni
+  bool avx512ifma = false;  // in addition to avx512vnni
   bool amx_int8 = false;    // tiles, and this process is permitted to use them
 };
 

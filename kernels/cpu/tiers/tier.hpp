@@ -18,6 +18,8 @@ struct Elementwise;
 constexpr int kPanel = 64;    // most channels of a panel, and the stride of the rows of accumulators
 constexpr int kVector = 16;   // channels are handled in groups of this many
 constexpr int kMaxRows = 32;  // most rows of a block, over all tiers
+constexpr int kTileHeight = 16;    // rows of a tile
+constexpr int kMostTileShift = 12;  // see Tier::convolve
 constexpr int kStep = 4;      // consecutive k values stored together for each channel
 
 // A block of accumulators: acc[i][n] = init[n] + Σ over taps and k of rows[i][taps[t] + k] · panel[t][k / 4][n][k % 4].
@@ -72,6 +74,32 @@ struct DepthwiseBlock {
   EpilogueBlock epilogue;  // of the first channels; multiplier and shift as long and in the same order as init
 };
 
+// 16 equally spaced rows of a product, in the order of the outputs.
+struct Tile {
+  ptrdiff_t from;  // its first row, in bytes from x
+  int64_t output;  // the output pixel of the first row that is one
+  uint16_t kept;   // bit r: row r is an output; the others lie between the ends of image rows
+};
+
+// Tiles of rows by panels of channels of a dense convolution, sums and epilogue.
+struct TileRun {
+  const uint8_t* x;
+  ptrdiff_t spacing;  // bytes between the rows of a tile
+  const Tile* tiles;  // the outputs of each follow those of the one before
+  int64_t tile_count;
+  const ptrdiff_t* pieces;  // of k: bytes from a row to each
+  int piece_count;
+  int steps;            // of kStep values in each piece, 1 to 16
+  const int8_t* panel;  // [panel][piece][step][vectors * 16][4]
+  ptrdiff_t panel_bytes;
+  int panel_count;
+  int vectors;             // of each panel, 1 or 2
+  const int8_t* prefetch;  // weights needed next, fetched evenly over the run
+  ptrdiff_t prefetch_bytes;
+  const int32_t* init;     // [panel][vectors * 16]
+  EpilogueBlock epilogue;  // of output pixel 0 and the channels of all panels: n may exceed kPanel; acc and m are unused
+};
+
 // Position p of an interleaved panel holds channel interleave(p): the order that unpacking bytes within 128-bit lanes
 // yields.
 static inline int interleave(int p) { return (p % kVector) / 4 * kVector + p / kVector * 4 + p % 4; }
@@ -100,6 +128,14 @@ struct Tier {
   void (*end)() = nullptr;
   // How many of the `count` rows at block.rows make an efficient block, at most rows[vectors]; null: any number does.
   int (*take)(const GemmBlock& block, int64_t count) = nullptr;
+  // A convolution by tiles, where the epilogue is narrow, y has 8 bits, and the residual too, with a residual_shift of at
+  // most kMostTileShift; null where the tier has no tiles.
+  void (*convolve)(const TileRun&) = nullptr;
+  // to[i][row][pixel] = from[row][i][pixel] ^ flip for 2 to 4 rows of `count` pixels, rows * pixel <= 64, pixel <= 16.
+  void (*interleave_rows)(const uint8_t* const* from, int rows, int pixel, int64_t count, uint8_t flip,
+                          uint8_t* to) = nullptr;
+  // The tier of convolutions with so few products that tiles are no gain; null: this one.
+  const Tier* plain = nullptr;
 };
 
 // The kernels of each tier, defined by the file of its name: tiers::portable, tiers::avx2, … CMake writes tiers.inc
