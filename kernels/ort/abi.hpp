@@ -31,8 +31,8 @@ struct Allocator {
   void (*Free)(Allocator*, void*);
 };
 
-// 17 is the first version with shape inference for custom operators; onnxruntime 1.17 and later serve it.
-constexpr uint32_t kApiVersion = 17;
+// 18 is the first version in which an output may take over the memory of an input; onnxruntime 1.18 and later serve it.
+constexpr uint32_t kApiVersion = 18;
 
 enum class Slot : size_t {
   CreateStatus = 0,

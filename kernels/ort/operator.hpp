@@ -4,6 +4,8 @@
 //   Kernel(const Node&)                                     packs the constant inputs; throws when the node is invalid
 //   void compute(const Api&, abi::KernelContext*) const
 //   static void infer(const Inference&)                     sets the type and shape of the output
+//   static constexpr int kReplaced                          optional: the input whose memory y may take over. Every
+//                                                           value of it is read before the value of y is written.
 //
 // Inputs are declared with any type and checked by the kernel. An output of any type would take the type of an input,
 // so there is one operator for each; onnxruntime picks by the type that shape inference gives (since 1.20 at the
@@ -13,6 +15,7 @@
 
 #include <climits>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -22,6 +25,15 @@
 #include "ort/registry.hpp"
 
 namespace onnxq {
+
+template <class Kernel, class = void>
+struct Replaced {
+  static constexpr int input = -1;
+};
+template <class Kernel>
+struct Replaced<Kernel, std::void_t<decltype(Kernel::kReplaced)>> {
+  static constexpr int input = Kernel::kReplaced;
+};
 
 template <class Kernel>
 class Operator : public abi::CustomOp {
@@ -42,6 +54,17 @@ class Operator : public abi::CustomOp {
     GetVariadicInputHomogeneity = GetVariadicOutputHomogeneity = [](const CustomOp*) { return 1; };
     GetStartVersion = [](const CustomOp*) { return 1; };
     GetEndVersion = [](const CustomOp*) { return INT_MAX; };
+    // Tensors that pass through a residual sum then stay in one place in the cache.
+    GetMayInplace = [](int** inputs_of, int** outputs_of) -> size_t {
+      if (Replaced<Kernel>::input < 0) return 0;
+      static int from = Replaced<Kernel>::input, to = 0;
+      *inputs_of = &from;
+      *outputs_of = &to;
+      return 1;
+    };
+    ReleaseMayInplace = [](int*, int*) {};
+    GetAliasMap = [](int**, int**) -> size_t { return 0; };
+    ReleaseAliasMap = [](int*, int*) {};
 
     CreateKernelV2 = [](const CustomOp* op, abi::Table, const abi::KernelInfo* info, void** kernel) {
       const Operator& me = self(op);

@@ -25,7 +25,7 @@ ONNXQ_EXPORT onnxq::abi::Status* RegisterCustomOps(onnxq::abi::SessionOptions* o
   using namespace onnxq;
   const abi::Table table = base->GetApi(abi::kApiVersion);
   if (!table) {  // version 1 of the API can still report the error
-    return Api(base->GetApi(1)).status(abi::kFail, "the onnxq kernels need onnxruntime 1.17 or later");
+    return Api(base->GetApi(1)).status(abi::kFail, "the onnxq kernels need onnxruntime 1.18 or later");
   }
   const Api api(table);
   return api.guard([&] { api.call(abi::Slot::AddCustomOpDomain, options, domain(api)); });

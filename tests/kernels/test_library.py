@@ -69,7 +69,7 @@ def test_registers_into_several_sessions_in_one_process() -> None:
 
 
 def test_an_onnxruntime_that_is_too_old_is_told_so() -> None:
-    """A table of functions that serves version 1 only, as onnxruntime before 1.17 would for version 17."""
+    """A table of functions that serves version 1 only, as onnxruntime before 1.18 would for version 18."""
     functions = library.load()
     messages: list[bytes] = []
 
@@ -87,4 +87,4 @@ def test_an_onnxruntime_that_is_too_old_is_told_so() -> None:
     base = (ctypes.c_void_p * 2)(ctypes.cast(get_api, ctypes.c_void_p), None)
     functions.RegisterCustomOps.restype = ctypes.c_void_p
     assert functions.RegisterCustomOps(None, ctypes.byref(base)) == 1
-    assert messages == [b"the onnxq kernels need onnxruntime 1.17 or later"]
+    assert messages == [b"the onnxq kernels need onnxruntime 1.18 or later"]

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "cpu/common/large_pages.hpp"
+#include "cpu/common/line_vector.hpp"
 #include "cpu/common/rescale.hpp"
 #include "cpu/operators/conv_shape.hpp"
 #include "cpu/operators/tile_plan.hpp"
@@ -114,7 +115,8 @@ class Convolution {
   LargePages packed_;
   std::vector<int8_t> ones_;
   // Per output channel, plus kPanel more, so that a whole panel can always be read.
-  std::vector<int32_t> init_, multiplier_, shift_, residual_multiplier_, w_zero_point_;
+  LineVector<int32_t> init_, multiplier_, shift_, residual_multiplier_;
+  std::vector<int32_t> w_zero_point_;
 
   // The tiles of the last size: most sessions see one.
   struct SizedTiles {

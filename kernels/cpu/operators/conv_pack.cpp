@@ -33,8 +33,8 @@ bool by_tiles(const Tier& tier, const ConvSpec& spec, const EpilogueBlock& e) {
          (spec.residual_multiplier.empty() || (is_byte(spec.residual_type) && e.residual_shift <= kMostTileShift));
 }
 
-template <class T>
-void pad_panel(std::vector<T>& values, T fill) {
+template <class Vector>
+void pad_panel(Vector& values, int32_t fill) {
   values.insert(values.end(), kPanel, fill);
 }
 
@@ -57,9 +57,9 @@ Convolution::Convolution(const Tier& tier, const ConvSpec& spec)
   const bool pads = s.top || s.left || s.bottom || s.right;
   copies_ = flip_ || (!depthwise_ && (pads || run % kStep != 0));
 
-  multiplier_ = spec.multiplier;
-  shift_ = spec.shift;
-  residual_multiplier_ = spec.residual_multiplier;
+  multiplier_.assign(spec.multiplier.begin(), spec.multiplier.end());
+  shift_.assign(spec.shift.begin(), spec.shift.end());
+  residual_multiplier_.assign(spec.residual_multiplier.begin(), spec.residual_multiplier.end());
   w_zero_point_ = spec.w_zero_point;
   init_.resize(static_cast<size_t>(s.out_channels));
   const int64_t taps = s.kh * s.kw * group_channels;
@@ -200,8 +200,8 @@ void Convolution::pack_depthwise(const ConvSpec& spec) {
   packed_ = LargePages(packed);
   nibbles_ = false;
   const auto panels = static_cast<size_t>(ceil_div(channels, kPanel));
-  const auto ordered = [&](std::vector<int32_t>& values, int32_t fill) {
-    std::vector<int32_t> padded(panels * kPanel, fill);
+  const auto ordered = [&](LineVector<int32_t>& values, int32_t fill) {
+    LineVector<int32_t> padded(panels * kPanel, fill);
     for (size_t i = 0; i < padded.size(); i++) {
       const size_t in_panel =
           tier_.interleaved ? static_cast<size_t>(interleave(static_cast<int>(i % kPanel))) : i % kPanel;

@@ -111,6 +111,8 @@ void run(const Api& api, abi::KernelContext* context, const Convolution& convolu
 template <bool Residual>
 class Conv {
  public:
+  static constexpr int kReplaced = Residual ? int{kResidual} : -1;
+
   explicit Conv(const Node& node) : convolution_(make(node)), memory_(node.scratch()) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {
@@ -190,6 +192,8 @@ class Conv {
 template <bool Residual>
 class Gemm {
  public:
+  static constexpr int kReplaced = Residual ? int{kResidual} : -1;
+
   explicit Gemm(const Node& node) : convolution_(make(node)), memory_(node.scratch()) {}
 
   void compute(const Api& api, abi::KernelContext* context) const {

@@ -22,7 +22,7 @@ constexpr ptrdiff_t kSumStride = kPanel * sizeof(int32_t);
 // Sums that wait to be rescaled.
 struct Waiting {
   const int32_t* acc = nullptr;  // [32][kPanel]
-  uint32_t rows = 0;             // those that are outputs, in the order of the outputs
+  uint32_t rows = 0;             // those that are outputs, in the order of the outputs; bit 0 is the row at acc
   uint8_t* y = nullptr;
   const uint8_t* residual = nullptr;
   int channel = 0;
@@ -53,13 +53,20 @@ void convolve_as(const TileRun& run) {
   const int8_t* next = b.prefetch;
   const int8_t* const next_end = b.prefetch + b.prefetch_bytes;
 
+  // The next `count` waiting rows, in runs without a gap.
   const auto rescale = [&](int count) __attribute__((always_inline)) {
-    for (; count > 0 && waiting.rows; count--) {
-      const int row = __builtin_ctz(waiting.rows);
-      waiting.rows &= waiting.rows - 1;
-      rescaler.row(waiting.acc + row * kPanel, waiting.y, waiting.residual);
-      waiting.y += b.epilogue.y_stride;
-      if (HasResidual) waiting.residual += b.epilogue.residual_stride;
+    while (count > 0 && waiting.rows) {
+      const int gap = __builtin_ctz(waiting.rows);
+      const int run_rows = __builtin_ctzll(~(uint64_t{waiting.rows} >> gap));
+      const int now = run_rows < count ? run_rows : count;
+      waiting.acc += gap * kPanel;
+      for (const int32_t* const end = waiting.acc + now * kPanel; waiting.acc < end; waiting.acc += kPanel) {
+        rescaler.row(waiting.acc, waiting.y, waiting.residual);
+        waiting.y += b.epilogue.y_stride;
+        if (HasResidual) waiting.residual += b.epilogue.residual_stride;
+      }
+      waiting.rows = static_cast<uint32_t>(uint64_t{waiting.rows} >> (gap + now));
+      count -= now;
     }
   };
 
