@@ -61,9 +61,9 @@ void Convolution::run_tiles(const Plan& p, int64_t tile0, int64_t tile1, int64_t
     run.tile_count = t1 - t;
     for (int64_t i = panel0, next = i; i < panel1; i = next) {
       const Panel& panel = panels_[static_cast<size_t>(i)];
-      // Panels of one width: the last may be narrower.
-      const int64_t most = std::min(panel1, i + p.panels_at_a_time);
-      while (next < most && panels_[static_cast<size_t>(next)].vectors == panel.vectors) next++;
+      next = std::min(panel1, i + p.panels_at_a_time);
+      if (panels_[static_cast<size_t>(next - 1)].vectors == 1 && next - i > 1) next--;  // a narrow one by itself
+      if ((next - i) % 2 && next - i > 1) next--;
       run.panel_count = static_cast<int>(next - i);
       run.vectors = panel.vectors;
       run.panel_bytes = ptrdiff_t{kVector * kStep} * panel.vectors * tap_count_ * steps_;

@@ -92,7 +92,7 @@ struct TileRun {
   int steps;            // of kStep values in each piece, 1 to 16
   const int8_t* panel;  // [panel][piece][step][vectors * 16][4]
   ptrdiff_t panel_bytes;
-  int panel_count;
+  int panel_count;         // 1, or an even number of panels of 2 vectors
   int vectors;             // of each panel, 1 or 2
   const int8_t* prefetch;  // weights needed next, fetched evenly over the run
   ptrdiff_t prefetch_bytes;

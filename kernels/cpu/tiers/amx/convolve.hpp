@@ -1,7 +1,7 @@
 // The product and the epilogue of a dense convolution in tiles. Included by amx.cpp only.
 //
-// A block is 2 tiles of rows by 2 vectors of channels, in 4 of the 8 tile registers; two blocks side by side are a pair
-// of 64 channels. The sums of a pair stay in the first-level cache while the next pair is multiplied: they are rescaled
+// A block is 2 tiles of rows by 2 vectors of channels, in 4 of the 8 tile registers; two blocks side by side make 64
+// channels. The sums of 32 rows stay in the first-level cache while the next are multiplied: they are rescaled
 // meanwhile, some rows in each step of the products.
 #pragma once
 
@@ -16,12 +16,12 @@ struct Count {
   static constexpr int value = N;
 };
 
-constexpr int kPairRows = 2 * kTileRows;
+constexpr int kBlockRows = 2 * kTileRows;
 constexpr ptrdiff_t kSumStride = kPanel * sizeof(int32_t);
 
 // Sums that wait to be rescaled.
 struct Waiting {
-  const int32_t* acc = nullptr;  // [32][kPanel]
+  const int32_t* acc = nullptr;  // [32][kPanel] and more
   uint32_t rows = 0;             // those that are outputs, in the order of the outputs; bit 0 is the row at acc
   uint8_t* y = nullptr;
   const uint8_t* residual = nullptr;
@@ -39,16 +39,19 @@ inline void configure(int steps) {
   tile_configure(config);
 }
 
-template <Shift S, bool HasResidual, bool Signed>
+// V: vectors of channels whose sums are rescaled together. 4: an even number of panels of 2 vectors; 1, 2: one panel.
+template <Shift S, bool HasResidual, bool Signed, int V>
 void convolve_as(const TileRun& run) {
-  alignas(64) int32_t sums[2][kPairRows * kPanel];
+  using Rescaler = RowRescaler<S, HasResidual, Signed, V>;
+  constexpr int kSpare = Rescaler::kRows - 1;  // rows that a rescaling may read too many
+  alignas(64) int32_t sums[2][(kBlockRows + kSpare) * kPanel];
   const TileRun b = run;  // a copy, which stores of bytes cannot alias
-  const int pieces = b.piece_count, panels = b.panel_count, together = b.vectors == 2 ? 2 : 1;
-  RowRescaler<S, HasResidual, Signed> rescaler(b.epilogue);
+  const int pieces = b.piece_count;
+  Rescaler rescaler(b.epilogue);
   Waiting waiting;
   int slot = 0;
 
-  const int64_t all_steps = (b.tile_count + 1) / 2 * panels * pieces;
+  const int64_t all_steps = (b.tile_count + 1) / 2 * b.panel_count * pieces;
   const ptrdiff_t fetch = all_steps ? (b.prefetch_bytes / kTileBytes + all_steps - 1) / all_steps * kTileBytes : 0;
   const int8_t* next = b.prefetch;
   const int8_t* const next_end = b.prefetch + b.prefetch_bytes;
@@ -60,25 +63,28 @@ void convolve_as(const TileRun& run) {
       const int run_rows = __builtin_ctzll(~(uint64_t{waiting.rows} >> gap));
       const int now = run_rows < count ? run_rows : count;
       waiting.acc += gap * kPanel;
-      for (const int32_t* const end = waiting.acc + now * kPanel; waiting.acc < end; waiting.acc += kPanel) {
-        rescaler.row(waiting.acc, waiting.y, waiting.residual);
-        waiting.y += b.epilogue.y_stride;
-        if (HasResidual) waiting.residual += b.epilogue.residual_stride;
+      for (int left = now; left > 0; left -= Rescaler::kRows) {
+        const int rows = left < Rescaler::kRows ? left : Rescaler::kRows;
+        rescaler.rows(waiting.acc, waiting.y, waiting.residual, rows);
+        waiting.acc += rows * kPanel;
+        waiting.y += rows * b.epilogue.y_stride;
+        if (HasResidual) waiting.residual += rows * b.epilogue.residual_stride;
       }
       waiting.rows = static_cast<uint32_t>(uint64_t{waiting.rows} >> (gap + now));
       count -= now;
     }
   };
 
-  // Tiles of rows from a0 and a1 on by vectors of the panel at w; `share` waiting rows in each step.
-  const auto block = [&](auto tile_count, auto vector_count, const uint8_t* a0, const uint8_t* a1, const int8_t* w,
-                         const int32_t* init, int32_t* to, int share, bool load_a) __attribute__((always_inline)) {
-    constexpr int T = decltype(tile_count)::value, V = decltype(vector_count)::value;
-    constexpr ptrdiff_t kStride = kTileBytes * V;
+  // T tiles of rows, from a0 and a1 on, by one panel; `share` waiting rows in each step.
+  const auto block = [&](auto tile_count, const uint8_t* a0, const uint8_t* a1, const int8_t* w, const int32_t* init,
+                         int32_t* to, int share, bool load_a) __attribute__((always_inline)) {
+    constexpr int T = decltype(tile_count)::value;
+    constexpr bool kTwo = V > 1;  // vectors of channels
+    constexpr ptrdiff_t kStride = kTileBytes * (kTwo ? 2 : 1);
     tile_load<0>(init, 0);
-    if (V == 2) tile_load<1>(init + kVector, 0);
+    if (kTwo) tile_load<1>(init + kVector, 0);
     if (T == 2) tile_load<2>(init, 0);
-    if (T == 2 && V == 2) tile_load<3>(init + kVector, 0);
+    if (T == 2 && kTwo) tile_load<3>(init + kVector, 0);
     for (int i = 0; i < pieces; i++, w += kStride * b.steps) {
       if (load_a) tile_load<4>(a0 + b.pieces[i], b.spacing);
       tile_load<6>(w, kStride);
@@ -87,7 +93,7 @@ void convolve_as(const TileRun& run) {
         if (load_a) tile_load<5>(a1 + b.pieces[i], b.spacing);
         tile_dot<2, 5, 6>();
       }
-      if (V == 2) {
+      if (kTwo) {
         tile_load<7>(w + kTileBytes, kStride);
         tile_dot<1, 4, 7>();
         if (T == 2) tile_dot<3, 5, 7>();
@@ -97,32 +103,27 @@ void convolve_as(const TileRun& run) {
       rescale(share);
     }
     tile_store<0>(to, kSumStride);
-    if (V == 2) tile_store<1>(to + kVector, kSumStride);
+    if (kTwo) tile_store<1>(to + kVector, kSumStride);
     if (T == 2) tile_store<2>(to + kTileRows * kPanel, kSumStride);
-    if (T == 2 && V == 2) tile_store<3>(to + kTileRows * kPanel + kVector, kSumStride);
+    if (T == 2 && kTwo) tile_store<3>(to + kTileRows * kPanel + kVector, kSumStride);
   };
 
-  const auto pair = [&](auto tile_count, const Tile* tiles, int panel) __attribute__((always_inline)) {
+  // The channels from this panel on that are rescaled together.
+  const auto multiply = [&](auto tile_count, const Tile* tiles, int panel) __attribute__((always_inline)) {
     constexpr int T = decltype(tile_count)::value;
     const uint8_t* const a0 = b.x + tiles[0].from;
     const uint8_t* const a1 = T == 2 ? b.x + tiles[1].from : a0;
     const int8_t* const w = b.panel + panel * b.panel_bytes;
-    const int channel = panel * kVector * b.vectors;
+    const int channel = panel * 2 * kVector;
     const int32_t* const init = b.init + channel;
     int32_t* const to = sums[slot];
     if (waiting.rows) rescaler.open(waiting.channel);
-    const bool two = b.vectors == 2 && panel + 1 < panels;
-    const int steps = (two ? 2 : 1) * pieces, share = (__builtin_popcount(waiting.rows) + steps - 1) / steps;
-    const bool load_a = pieces > 1 || panel == 0;  // a single piece of k stays loaded for all panels
-    if (b.vectors == 2) {
-      block(tile_count, Count<2>{}, a0, a1, w, init, to, share, load_a);
-      if (two)
-        block(tile_count, Count<2>{}, a0, a1, w + b.panel_bytes, init + 2 * kVector, to + 2 * kVector, share,
-              pieces > 1);
-    } else {
-      block(tile_count, Count<1>{}, a0, a1, w, init, to, share, load_a);
-    }
-    rescale(kPairRows);
+    const int steps = (V == 4 ? 2 : 1) * pieces, rows = __builtin_popcount(waiting.rows);
+    const int share = (rows + steps * Rescaler::kRows - 1) / (steps * Rescaler::kRows) * Rescaler::kRows;
+    // A single piece of k stays loaded for all panels.
+    block(tile_count, a0, a1, w, init, to, share, pieces > 1 || panel == 0);
+    if (V == 4) block(tile_count, a0, a1, w + b.panel_bytes, init + 2 * kVector, to + 2 * kVector, share, pieces > 1);
+    rescale(kBlockRows);
     waiting.acc = to;
     waiting.rows = tiles[0].kept | (T == 2 ? uint32_t{tiles[1].kept} << kTileRows : 0);
     waiting.y = static_cast<uint8_t*>(b.epilogue.y) + tiles[0].output * b.epilogue.y_stride + channel;
@@ -135,21 +136,28 @@ void convolve_as(const TileRun& run) {
 
   configure(b.steps);
   for (int64_t t = 0; t < b.tile_count; t += 2)
-    for (int panel = 0; panel < panels; panel += together) {
+    for (int panel = 0; panel < b.panel_count; panel += 2) {
       if (t + 1 < b.tile_count)
-        pair(Count<2>{}, b.tiles + t, panel);
+        multiply(Count<2>{}, b.tiles + t, panel);
       else
-        pair(Count<1>{}, b.tiles + t, panel);
+        multiply(Count<1>{}, b.tiles + t, panel);
     }
   if (waiting.rows) rescaler.open(waiting.channel);
-  rescale(kPairRows);
+  rescale(kBlockRows);
   tile_release();
+}
+
+template <Shift S, bool HasResidual, bool Signed>
+void convolve_vectors(const TileRun& b) {
+  if (b.vectors == 1) return convolve_as<S, HasResidual, Signed, 1>(b);
+  if (b.panel_count == 1) return convolve_as<S, HasResidual, Signed, 2>(b);
+  return convolve_as<S, HasResidual, Signed, 4>(b);
 }
 
 template <Shift S, bool HasResidual>
 void convolve_signed_or_not(const TileRun& b) {
-  return b.epilogue.range.type == IntType::S8 ? convolve_as<S, HasResidual, true>(b)
-                                              : convolve_as<S, HasResidual, false>(b);
+  return b.epilogue.range.type == IntType::S8 ? convolve_vectors<S, HasResidual, true>(b)
+                                              : convolve_vectors<S, HasResidual, false>(b);
 }
 
 template <Shift S>
