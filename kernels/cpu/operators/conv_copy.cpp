@@ -81,6 +81,8 @@ void Convolution::copy_row_groups(const Plan& p, int64_t row0, int64_t row1, con
   const uint8_t flip = flip_ ? 0x80 : 0;
   std::memset(padding, zero_point_ ^ flip, static_cast<size_t>(p.w * c));
   to += row0 * (p.w + s.left + s.right) * pixel;
+  uint8_t places[64];
+  for (int i = 0; i < 64; i++) places[i] = interleave_place(i, form_.row_group, static_cast<int>(c));
   for (int64_t row = row0; row < row1; row++) {
     const uint8_t* from[4];
     for (int g = 0; g < form_.row_group; g++) {
@@ -89,7 +91,7 @@ void Convolution::copy_row_groups(const Plan& p, int64_t row0, int64_t row1, con
     }
     std::memset(to, zero_point_, static_cast<size_t>(s.left * pixel));
     to += s.left * pixel;
-    tier_.interleave_rows(from, form_.row_group, static_cast<int>(c), p.w, flip, to);
+    tier_.interleave_rows({from, form_.row_group, static_cast<int>(c), p.w, flip, places, to});
     to += p.w * pixel;
     std::memset(to, zero_point_, static_cast<size_t>(s.right * pixel));
     to += s.right * pixel;

@@ -19,8 +19,8 @@ std::vector<int> panel_widths(int64_t channels, int64_t most) {
   return widths;
 }
 
-// With few products an output the epilogue is what takes the time, and tiles add stores and loads to it.
-constexpr int64_t kLeastTileProducts = 48;
+// With fewer products an output the epilogue is what takes the time, and tiles add stores and loads to it.
+constexpr int64_t kLeastTileProducts = 16;
 
 const Tier& tier_for(const Tier& tier, const ConvShape& s) {
   const bool few = s.kh * s.kw * (s.in_channels / s.groups) < kLeastTileProducts;

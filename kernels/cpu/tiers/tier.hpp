@@ -100,6 +100,22 @@ struct TileRun {
   EpilogueBlock epilogue;  // of output pixel 0 and the channels of all panels: n may exceed kPanel; acc and m are unused
 };
 
+// Rows of an image beside each other: to[i][row] = from[row][i] ^ flip for pixels i.
+struct InterleavedRows {
+  const uint8_t* const* from;  // 2 to 4 rows
+  int rows;
+  int pixel;  // bytes of a pixel, up to 16; rows * pixel is at most 64
+  int64_t count;
+  uint8_t flip;
+  const uint8_t* places;  // [64]; see interleave_place
+  uint8_t* to;
+};
+
+// Where byte i of the result comes from, in vectors that hold 32 bytes of each row.
+static inline uint8_t interleave_place(int i, int rows, int pixel) {
+  return static_cast<uint8_t>(i % (rows * pixel) / pixel * 32 + i / (rows * pixel) * pixel + i % pixel);
+}
+
 // Position p of an interleaved panel holds channel interleave(p): the order that unpacking bytes within 128-bit lanes
 // yields.
 static inline int interleave(int p) { return (p % kVector) / 4 * kVector + p / kVector * 4 + p % 4; }
@@ -131,9 +147,7 @@ struct Tier {
   // A convolution by tiles, where the epilogue is narrow, y has 8 bits, and the residual too, with a residual_shift of at
   // most kMostTileShift; null where the tier has no tiles.
   void (*convolve)(const TileRun&) = nullptr;
-  // to[i][row][pixel] = from[row][i][pixel] ^ flip for 2 to 4 rows of `count` pixels, rows * pixel <= 64, pixel <= 16.
-  void (*interleave_rows)(const uint8_t* const* from, int rows, int pixel, int64_t count, uint8_t flip,
-                          uint8_t* to) = nullptr;
+  void (*interleave_rows)(const InterleavedRows&) = nullptr;
   // The tier of convolutions with so few products that tiles are no gain; null: this one.
   const Tier* plain = nullptr;
 };

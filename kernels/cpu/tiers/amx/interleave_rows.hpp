@@ -9,32 +9,34 @@ namespace onnxq {
 namespace {
 
 // 64 bytes at a time: rows 0 and 1 in one register, 2 and 3 in another, up to 32 bytes of each.
-void interleave_rows(const uint8_t* const* from, int rows, int pixel, int64_t count, uint8_t flip, uint8_t* to) {
-  const int together = rows * pixel, each = 64 / together;  // pixels of a vector
-  alignas(64) uint8_t index[64];
-  for (int i = 0; i < 64; i++)
-    index[i] = static_cast<uint8_t>(i % together / pixel * 32 + i / together * pixel + i % pixel);
-  const __m512i places = _mm512_load_si512(index), mask = _mm512_set1_epi8(static_cast<char>(flip));
-  const auto interleaved = [&](const __m256i* v) __attribute__((always_inline)) {
-    const __m512i first = _mm512_inserti64x4(_mm512_castsi256_si512(v[0]), v[1], 1);
-    const __m512i second = _mm512_inserti64x4(_mm512_castsi256_si512(v[2]), v[3], 1);
+void interleave_rows(const InterleavedRows& r) {
+  const uint8_t* const* from = r.from;
+  uint8_t* const to = r.to;
+  const int rows = r.rows, pixel = r.pixel, together = rows * pixel, each = 64 / together;  // each: pixels of a vector
+  const int64_t count = r.count;
+  const __m512i places = _mm512_loadu_si512(r.places), mask = _mm512_set1_epi8(static_cast<char>(r.flip));
+  // Rows that there are not are read as the first and never picked. Copies, which stores of bytes cannot alias.
+  const uint8_t *const row0 = from[0], *const row1 = from[1];
+  const uint8_t *const row2 = from[rows > 2 ? 2 : 0], *const row3 = from[rows > 3 ? 3 : 0];
+  const auto interleaved = [&](__m256i a, __m256i b, __m256i c, __m256i d) __attribute__((always_inline)) {
+    const __m512i first = _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
+    const __m512i second = _mm512_inserti64x4(_mm512_castsi256_si512(c), d, 1);
     return _mm512_xor_si512(_mm512_permutex2var_epi8(first, places, second), mask);
   };
   int64_t x = 0;
   // Whole vectors, as long as reading 32 bytes and writing 64 stays inside; what is too much is overwritten.
-  for (; (count - x) * together >= 128 && (count - x) * pixel >= 64; x += each) {
-    __m256i v[4];
-    for (int r = 0; r < 4; r++)
-      v[r] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from[r < rows ? r : 0] + x * pixel));
-    _mm512_storeu_si512(to + x * together, interleaved(v));
-  }
-  for (; x < count; x += each) {
+  const int64_t whole = count - (128 / together > 64 / pixel ? 128 / together : 64 / pixel) - 1;
+  const auto load = [](const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
+  ptrdiff_t at = 0;
+  uint8_t* end = to;
+  for (; x < whole; x += each, at += each * pixel, end += each * together)
+    _mm512_storeu_si512(end, interleaved(load(row0 + at), load(row1 + at), load(row2 + at), load(row3 + at)));
+  for (; x < count; x += each, at += each * pixel, end += each * together) {
     const int n = count - x < each ? static_cast<int>(count - x) : each;
     const auto bytes = static_cast<__mmask32>(first_bytes(n * pixel));
-    __m256i v[4];
-    for (int r = 0; r < 4; r++)
-      v[r] = r < rows ? _mm256_maskz_loadu_epi8(bytes, from[r] + x * pixel) : _mm256_setzero_si256();
-    _mm512_mask_storeu_epi8(to + x * together, first_bytes(n * together), interleaved(v));
+    const auto some = [bytes](const uint8_t* p) { return _mm256_maskz_loadu_epi8(bytes, p); };
+    _mm512_mask_storeu_epi8(end, first_bytes(n * together),
+                            interleaved(some(row0 + at), some(row1 + at), some(row2 + at), some(row3 + at)));
   }
 }
 
