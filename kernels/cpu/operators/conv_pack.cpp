@@ -81,6 +81,8 @@ Convolution::Convolution(const Tier& tier, const ConvSpec& spec)
   epilogue_.residual_zero_point = spec.residual_zero_point;
   epilogue_.uniform_shift =
       std::all_of(shift_.begin(), shift_.end(), [&](int32_t c) { return c == shift_[0]; }) ? shift_[0] : 0;
+  epilogue_.one_residual_multiplier = std::all_of(residual_multiplier_.begin(), residual_multiplier_.end(),
+                                                  [&](int32_t b) { return b == residual_multiplier_[0]; });
   epilogue_.narrow = proven_narrow(bound);
   prefer_shift_32();
   epilogue_.spare_bit = has_spare_bit();

@@ -57,6 +57,7 @@ struct EpilogueBlock {
   bool identity;       // y is acc itself: int32, nothing to scale or saturate
   int uniform_shift;   // the shift of all channels, 0 where they differ
   bool narrow;         // the scaled sum is proven to fit int32, zero point included
+  bool one_residual_multiplier;  // the same for all channels
   bool spare_bit;      // the shift is 32 and doubled multipliers still fit int32: 2·multiplier, and
                        // 2^(residual_shift + 1)·residual_multiplier of an 8-bit residual
 };

@@ -11,18 +11,16 @@
 namespace onnxq {
 namespace {
 
-template <int N>
-struct Count {
-  static constexpr int value = N;
-};
-
 constexpr int kBlockRows = 2 * kTileRows;
+// In a step. Where weights take longer to arrive than to be multiplied, the hardware's own prefetching is faster.
+constexpr ptrdiff_t kMostFetched = 12 * kTileBytes;
 constexpr ptrdiff_t kSumStride = kPanel * sizeof(int32_t);
 
-// Sums that wait to be rescaled.
+// Sums that wait to be rescaled, in runs of rows that are outputs.
 struct Waiting {
-  const int32_t* acc = nullptr;  // [32][kPanel] and more
-  uint32_t rows = 0;             // those that are outputs, in the order of the outputs; bit 0 is the row at acc
+  const int32_t* acc = nullptr;  // the next row
+  int run = 0;                   // rows up to the next gap
+  uint32_t rest = 0;             // rows that are outputs, the one behind the run first
   uint8_t* y = nullptr;
   const uint8_t* residual = nullptr;
   int channel = 0;
@@ -39,6 +37,95 @@ inline void configure(int steps) {
   tile_configure(config);
 }
 
+// The next `count` waiting rows.
+template <class Rescaler>
+ONNXQ_INLINE void rescale(const Rescaler& rescaler, Waiting& w, int count) {
+  for (;;) {
+    int now = w.run < count ? w.run : count;
+    w.run -= now;
+    count -= now;
+    for (; now > 0; now -= Rescaler::kRows) {
+      const int rows = Rescaler::kRows == 1 || now < Rescaler::kRows ? now : Rescaler::kRows;
+      rescaler.rows(w.acc, w.y, w.residual, rows);
+      const int done = Rescaler::kRows == 1 ? 1 : rows;
+      w.acc += done * kPanel;
+      w.y += done * rescaler.y_stride();
+      w.residual += done * rescaler.residual_stride();
+    }
+    if (count <= 0 || !w.rest) return;
+    const int gap = __builtin_ctz(w.rest);
+    w.acc += gap * kPanel;
+    w.run = __builtin_ctzll(~(uint64_t{w.rest} >> gap));
+    w.rest = static_cast<uint32_t>(uint64_t{w.rest} >> (gap + w.run));
+  }
+}
+
+// Bytes that are fetched ahead, some in each step.
+struct Ahead {
+  const int8_t *next, *end;
+  ptrdiff_t step;
+};
+
+// T tiles of rows, from a0 and a1 on, by a panel of U vectors at w; `share` waiting rows in each step.
+template <int T, int U, class Rescaler>
+ONNXQ_INLINE void multiply_block(const TileRun& b, const uint8_t* a0, const uint8_t* a1, const int8_t* w,
+                                 const int32_t* init, int32_t* to, bool load_a, const Rescaler& rescaler,
+                                 Waiting& waiting, int share, Ahead& ahead) {
+  constexpr ptrdiff_t kStride = kTileBytes * U;
+  const ptrdiff_t spacing = b.spacing, piece_bytes = kStride * b.steps;
+  tile_load<0>(init, 0);
+  if (U == 2) tile_load<1>(init + kVector, 0);
+  if (T == 2) tile_load<2>(init, 0);
+  if (T == 2 && U == 2) tile_load<3>(init + kVector, 0);
+  const ptrdiff_t* const end = b.pieces + b.piece_count;
+  for (const ptrdiff_t* piece = b.pieces; piece < end; piece++, w += piece_bytes) {
+    if (load_a) tile_load<4>(a0 + *piece, spacing);
+    tile_load<6>(w, kStride);
+    tile_dot<0, 4, 6>();
+    if (T == 2) {
+      if (load_a) tile_load<5>(a1 + *piece, spacing);
+      tile_dot<2, 5, 6>();
+    }
+    if (U == 2) {
+      tile_load<7>(w + kTileBytes, kStride);
+      tile_dot<1, 4, 7>();
+      if (T == 2) tile_dot<3, 5, 7>();
+    }
+    for (const int8_t* const until = ahead.next + ahead.step; ahead.next < until && ahead.next < ahead.end;
+         ahead.next += kTileBytes)
+      _mm_prefetch(ahead.next, _MM_HINT_T1);
+    rescale(rescaler, waiting, share);
+  }
+  tile_store<0>(to, kSumStride);
+  if (U == 2) tile_store<1>(to + kVector, kSumStride);
+  if (T == 2) tile_store<2>(to + kTileRows * kPanel, kSumStride);
+  if (T == 2 && U == 2) tile_store<3>(to + kTileRows * kPanel + kVector, kSumStride);
+}
+
+// T tiles of rows by the channels from this panel on that are rescaled together. Their sums are waiting then, in `to`.
+template <int T, int V, class Rescaler>
+ONNXQ_INLINE void multiply_tiles(const TileRun& b, const Tile* tiles, int panel, int32_t* to, Rescaler& rescaler,
+                                 Waiting& waiting, int share, Ahead& ahead) {
+  constexpr int U = V > 1 ? 2 : 1;
+  const uint8_t* const a0 = b.x + tiles[0].from;
+  const uint8_t* const a1 = T == 2 ? b.x + tiles[1].from : a0;
+  const int8_t* const w = b.panel + panel * b.panel_bytes;
+  const int channel = panel * U * kVector;
+  const int32_t* const init = b.init + channel;
+  const bool one_piece = b.piece_count == 1;  // it stays loaded for all panels
+  rescaler.open(b.epilogue, waiting.channel);
+  multiply_block<T, U>(b, a0, a1, w, init, to, !one_piece || panel == 0, rescaler, waiting, share, ahead);
+  if (V == 4)
+    multiply_block<T, U>(b, a0, a1, w + b.panel_bytes, init + U * kVector, to + U * kVector, !one_piece, rescaler,
+                         waiting, share, ahead);
+  waiting.acc = to;
+  waiting.run = 0;
+  waiting.rest = tiles[0].kept | (T == 2 ? uint32_t{tiles[1].kept} << kTileRows : 0);
+  waiting.y = static_cast<uint8_t*>(b.epilogue.y) + tiles[0].output * b.epilogue.y_stride + channel;
+  waiting.residual = static_cast<const uint8_t*>(b.epilogue.residual) + tiles[0].output * b.epilogue.residual_stride + channel;
+  waiting.channel = channel;
+}
+
 // V: vectors of channels whose sums are rescaled together. 4: an even number of panels of 2 vectors; 1, 2: one panel.
 template <Shift S, bool HasResidual, bool Signed, int V>
 void convolve_as(const TileRun& run) {
@@ -46,104 +133,25 @@ void convolve_as(const TileRun& run) {
   constexpr int kSpare = Rescaler::kRows - 1;  // rows that a rescaling may read too many
   alignas(64) int32_t sums[2][(kBlockRows + kSpare) * kPanel];
   const TileRun b = run;  // a copy, which stores of bytes cannot alias
-  const int pieces = b.piece_count;
   Rescaler rescaler(b.epilogue);
   Waiting waiting;
   int slot = 0;
-
-  const int64_t all_steps = (b.tile_count + 1) / 2 * b.panel_count * pieces;
+  // Rows that are rescaled in each step, so that all are before their memory is needed again.
+  const int steps = (V == 4 ? 2 : 1) * b.piece_count;
+  const int share = (kBlockRows + steps * Rescaler::kRows - 1) / (steps * Rescaler::kRows) * Rescaler::kRows;
+  const int64_t all_steps = (b.tile_count + 1) / 2 * b.panel_count * b.piece_count;
   const ptrdiff_t fetch = all_steps ? (b.prefetch_bytes / kTileBytes + all_steps - 1) / all_steps * kTileBytes : 0;
-  const int8_t* next = b.prefetch;
-  const int8_t* const next_end = b.prefetch + b.prefetch_bytes;
-
-  // The next `count` waiting rows, in runs without a gap.
-  const auto rescale = [&](int count) __attribute__((always_inline)) {
-    while (count > 0 && waiting.rows) {
-      const int gap = __builtin_ctz(waiting.rows);
-      const int run_rows = __builtin_ctzll(~(uint64_t{waiting.rows} >> gap));
-      const int now = run_rows < count ? run_rows : count;
-      waiting.acc += gap * kPanel;
-      for (int left = now; left > 0; left -= Rescaler::kRows) {
-        const int rows = left < Rescaler::kRows ? left : Rescaler::kRows;
-        rescaler.rows(waiting.acc, waiting.y, waiting.residual, rows);
-        waiting.acc += rows * kPanel;
-        waiting.y += rows * b.epilogue.y_stride;
-        if (HasResidual) waiting.residual += rows * b.epilogue.residual_stride;
-      }
-      waiting.rows = static_cast<uint32_t>(uint64_t{waiting.rows} >> (gap + now));
-      count -= now;
-    }
-  };
-
-  // T tiles of rows, from a0 and a1 on, by one panel; `share` waiting rows in each step.
-  const auto block = [&](auto tile_count, const uint8_t* a0, const uint8_t* a1, const int8_t* w, const int32_t* init,
-                         int32_t* to, int share, bool load_a) __attribute__((always_inline)) {
-    constexpr int T = decltype(tile_count)::value;
-    constexpr bool kTwo = V > 1;  // vectors of channels
-    constexpr ptrdiff_t kStride = kTileBytes * (kTwo ? 2 : 1);
-    tile_load<0>(init, 0);
-    if (kTwo) tile_load<1>(init + kVector, 0);
-    if (T == 2) tile_load<2>(init, 0);
-    if (T == 2 && kTwo) tile_load<3>(init + kVector, 0);
-    for (int i = 0; i < pieces; i++, w += kStride * b.steps) {
-      if (load_a) tile_load<4>(a0 + b.pieces[i], b.spacing);
-      tile_load<6>(w, kStride);
-      tile_dot<0, 4, 6>();
-      if (T == 2) {
-        if (load_a) tile_load<5>(a1 + b.pieces[i], b.spacing);
-        tile_dot<2, 5, 6>();
-      }
-      if (kTwo) {
-        tile_load<7>(w + kTileBytes, kStride);
-        tile_dot<1, 4, 7>();
-        if (T == 2) tile_dot<3, 5, 7>();
-      }
-      for (const int8_t* const until = next + fetch; next < until && next < next_end; next += kTileBytes)
-        _mm_prefetch(next, _MM_HINT_T1);
-      rescale(share);
-    }
-    tile_store<0>(to, kSumStride);
-    if (kTwo) tile_store<1>(to + kVector, kSumStride);
-    if (T == 2) tile_store<2>(to + kTileRows * kPanel, kSumStride);
-    if (T == 2 && kTwo) tile_store<3>(to + kTileRows * kPanel + kVector, kSumStride);
-  };
-
-  // The channels from this panel on that are rescaled together.
-  const auto multiply = [&](auto tile_count, const Tile* tiles, int panel) __attribute__((always_inline)) {
-    constexpr int T = decltype(tile_count)::value;
-    const uint8_t* const a0 = b.x + tiles[0].from;
-    const uint8_t* const a1 = T == 2 ? b.x + tiles[1].from : a0;
-    const int8_t* const w = b.panel + panel * b.panel_bytes;
-    const int channel = panel * 2 * kVector;
-    const int32_t* const init = b.init + channel;
-    int32_t* const to = sums[slot];
-    if (waiting.rows) rescaler.open(waiting.channel);
-    const int steps = (V == 4 ? 2 : 1) * pieces, rows = __builtin_popcount(waiting.rows);
-    const int share = (rows + steps * Rescaler::kRows - 1) / (steps * Rescaler::kRows) * Rescaler::kRows;
-    // A single piece of k stays loaded for all panels.
-    block(tile_count, a0, a1, w, init, to, share, pieces > 1 || panel == 0);
-    if (V == 4) block(tile_count, a0, a1, w + b.panel_bytes, init + 2 * kVector, to + 2 * kVector, share, pieces > 1);
-    rescale(kBlockRows);
-    waiting.acc = to;
-    waiting.rows = tiles[0].kept | (T == 2 ? uint32_t{tiles[1].kept} << kTileRows : 0);
-    waiting.y = static_cast<uint8_t*>(b.epilogue.y) + tiles[0].output * b.epilogue.y_stride + channel;
-    if (HasResidual)
-      waiting.residual = static_cast<const uint8_t*>(b.epilogue.residual) +
-                         tiles[0].output * b.epilogue.residual_stride + channel;
-    waiting.channel = channel;
-    slot ^= 1;
-  };
-
+  Ahead ahead{b.prefetch, fetch > kMostFetched ? b.prefetch : b.prefetch + b.prefetch_bytes, fetch};
   configure(b.steps);
   for (int64_t t = 0; t < b.tile_count; t += 2)
-    for (int panel = 0; panel < b.panel_count; panel += 2) {
+    for (int panel = 0; panel < b.panel_count; panel += 2, slot ^= 1) {
       if (t + 1 < b.tile_count)
-        multiply(Count<2>{}, b.tiles + t, panel);
+        multiply_tiles<2, V>(b, b.tiles + t, panel, sums[slot], rescaler, waiting, share, ahead);
       else
-        multiply(Count<1>{}, b.tiles + t, panel);
+        multiply_tiles<1, V>(b, b.tiles + t, panel, sums[slot], rescaler, waiting, share, ahead);
     }
-  if (waiting.rows) rescaler.open(waiting.channel);
-  rescale(kBlockRows);
+  rescaler.open(b.epilogue, waiting.channel);
+  rescale(rescaler, waiting, kBlockRows);
   tile_release();
 }
 
@@ -168,6 +176,7 @@ void convolve_with_or_without(const TileRun& b) {
 void convolve(const TileRun& b) {
   const EpilogueBlock& e = b.epilogue;
   const bool zero_point = e.residual && (e.residual_zero_point != 0 || e.residual_type == IntType::S8);
+  if (e.residual && !e.one_residual_multiplier) return convolve_with_or_without<Shift::kVector>(b);
   if (e.spare_bit && !zero_point) return convolve_with_or_without<Shift::kDoubled>(b);
   if (e.uniform_shift == 32) return convolve_with_or_without<Shift::k32>(b);
   return convolve_with_or_without<Shift::kVector>(b);
