@@ -83,7 +83,7 @@ def _show(result: Benchmark) -> None:
 
 def _show_layers(times: LayerTimes) -> None:
     """Print every node in execution order, the operators, and the nodes that lose the most time."""
-    heads = ("node", "op", "ms", "share", "MMAC", "GOP/s", "of ceiling", "KB moved", "GB/s")
+    heads = ("node", "op", "ms", "share", "MMAC", "GOP/s", "of ceiling", "KB moved", "GB/s", "plan")
     rows = []
     for layer in times.layers:
         work = ["?" if layer.macs is None else "", "", ""]
@@ -91,7 +91,8 @@ def _show_layers(times: LayerTimes) -> None:
             of_ceiling = layer.gops / times.ceiling_gops if times.ceiling_gops else 0.0
             work = [f"{1e-6 * layer.macs:.2f}", f"{layer.gops:.0f}", f"{100 * of_ceiling:.0f} %"]
         traffic = [f"{1e-3 * layer.bytes_moved:.0f}", f"{layer.gbytes:.1f}"]
-        rows.append([layer.node, layer.op, _milliseconds(layer.ms), f"{100 * layer.share:.1f} %", *work, *traffic])
+        share = f"{100 * layer.share:.1f} %"
+        rows.append([layer.node, layer.op, _milliseconds(layer.ms), share, *work, *traffic, layer.plan])
     print_table(heads, rows, left=2)
     out()
     ops = [

@@ -21,6 +21,7 @@ from onnx import TensorProto
 
 from onnxq.errors import OnnxqError
 from onnxq.execution import library, runtime
+from onnxq.execution.conv_plan import conv_plan
 from onnxq.execution.inner_tensors import to_value
 from onnxq.execution.save import openable
 from onnxq.graph.model import Libraries, Model
@@ -55,7 +56,8 @@ class LayerTime:
 
     ms: mean of the middle half of the runs, per run of the whole batch. share: of the time of all nodes, 0 to 1. macs:
     multiply-accumulates, None if unknown, 0 for operators without matrix products. bytes_moved: inputs, weights and
-    outputs, each once. lost_ms: time beyond what its multiply-accumulates would need at the ceiling.
+    outputs, each once. lost_ms: time beyond what its multiply-accumulates would need at the ceiling. plan: how the kernels
+    of com.onnxq compute it, in words; empty for other operators.
     """
 
     node: str
@@ -65,6 +67,7 @@ class LayerTime:
     macs: int | None
     bytes_moved: int
     lost_ms: float
+    plan: str = ""
 
     @property
     def gops(self) -> float:
@@ -194,6 +197,7 @@ def _table(
             work[key],
             _bytes_moved(args, nodes.get(key), constants),
             each[key] - (2e-6 * (work[key] or 0) / peak if peak else 0.0),
+            _plan(args, nodes.get(key), constants),
         )
         for key, args in first.items()
     )
@@ -258,6 +262,14 @@ def _weight_shape(
     if node.input[index] in constants:
         return tuple(constants[node.input[index]].dims)
     return given[index] if len(given) == len(node.input) else None
+
+
+def _plan(args: Mapping[str, Any], node: onnx.NodeProto | None, constants: Mapping[str, TensorProto]) -> str:
+    if node is None or node.domain != DOMAIN or OPERATORS[node.op_type].products is None or not library.has_library():
+        return ""
+    weight = constants.get(node.input[1])
+    kind, shape = next(iter(args["input_type_shape"][0].items()))
+    return "" if weight is None else str(conv_plan(node, shape, weight, signed=kind == "int8") or "")
 
 
 def _bytes_moved(args: Mapping[str, Any], node: onnx.NodeProto | None, constants: Mapping[str, TensorProto]) -> int:

@@ -69,6 +69,8 @@ class Convolution {
   void run(const Plan& plan, size_t i, const void* x, const void* residual, void* y, uint8_t* scratch) const;
 
   size_t packed_bytes() const { return packed_.size(); }
+  bool depthwise() const { return depthwise_; }
+  const TileForm& form() const { return form_; }
 
  private:
   struct Panel {

@@ -157,6 +157,30 @@ LARGE_DEPTHWISE: list[Layer] = [
     ((2, 7, 6, 1100), (1100, 3, 3, 1), {"pads": (1, 1, 1, 1)}),  # parts of channels
 ]
 
+TILES: list[Layer] = [  # where tiles of 16 pixels begin and end, panels of 16, 32 and 64 channels, pieces of k
+    ((1, 9, 8, 64), (64, 3, 3, 64), {"pads": (1, 1, 1, 1)}),
+    ((2, 5, 7, 48), (96, 3, 3, 48), {"pads": (1, 1, 1, 1)}),
+    ((3, 4, 5, 32), (32, 3, 3, 32), {"pads": (0, 1, 2, 0)}),
+    ((1, 17, 1, 16), (16, 3, 1, 16), {"pads": (1, 0, 1, 0)}),
+    ((1, 1, 16, 64), (160, 1, 1, 64), {}),  # one tile
+    ((1, 1, 15, 64), (160, 1, 1, 64), {}),  # less
+    ((1, 2, 33, 128), (176, 1, 1, 128), {}),
+    ((2, 9, 9, 36), (80, 3, 3, 36), {"strides": (2, 2), "pads": (1, 1, 1, 1)}),  # phases
+    ((1, 12, 10, 32), (64, 2, 3, 32), {"strides": (2, 1), "pads": (1, 1, 0, 1)}),
+    ((1, 14, 13, 16), (48, 1, 1, 16), {"strides": (3, 2)}),
+    ((1, 11, 12, 64), (40, 3, 3, 64), {"dilations": (2, 1), "pads": (2, 1, 2, 1)}),
+    ((1, 11, 12, 64), (40, 3, 3, 64), {"dilations": (1, 2), "pads": (1, 2, 1, 2)}),
+    ((2, 13, 15, 3), (32, 3, 3, 3), {"strides": (2, 2), "pads": (0, 0, 1, 1)}),  # rows beside each other
+    ((1, 12, 30, 1), (20, 5, 5, 1), {"pads": (2, 2, 2, 2)}),
+    ((1, 9, 40, 4), (64, 6, 4, 4), {"strides": (1, 2)}),
+    ((1, 8, 9, 9), (33, 2, 3, 9), {"pads": (1, 1, 0, 1)}),
+]
+LARGE_TILES: list[Layer] = [
+    ((1, 30, 31, 64), (192, 3, 3, 64), {"pads": (1, 1, 1, 1)}),
+    ((2, 14, 14, 256), (544, 1, 1, 256), {}),
+    ((1, 7, 7, 512), (160, 3, 3, 512), {"pads": (1, 1, 1, 1)}),  # groups of weights
+]
+
 
 def layers(shapes: list[Layer], large: list[Layer], seed: int) -> list[Case]:
     """Every shape with every form of the rescale."""
@@ -177,6 +201,21 @@ def dense() -> list[Case]:
 
 def depthwise() -> list[Case]:
     return layers(DEPTHWISE, LARGE_DEPTHWISE, 2)
+
+
+def tiles() -> list[Case]:
+    """Results and residuals of bytes, with every form of the rescale."""
+    draw, turns = Draw(4), itertools.cycle(itertools.product(EIGHT, EIGHT, WEIGHTS, ("", "uint8", "int8"), FORMS[:3]))
+    cases = []
+    for count, found in ((9, TILES), (2, LARGE_TILES)):
+        for x_shape, w_shape, attributes in found:
+            for x, y, w, residual, form in itertools.islice(turns, count):
+                case = conv(draw, x_shape, w_shape, x=x, y=y, w=w, residual=residual, **attributes)
+                cases.append(scaled(draw, case, form))
+                if residual and form == "fixed":  # a multiplier for each channel
+                    several = cases[-1].arrays["residual_multiplier"] - np.arange(w_shape[0], dtype=np.int32)
+                    cases.append(with_(cases[-1], {"residual_multiplier": several}))
+    return cases
 
 
 def types() -> list[Case]:
@@ -227,7 +266,7 @@ CASES = OperatorCases(
     nodes,
     small,
     {"types": body_types, "shapes": body_shapes, "residuals": body_residuals, "extremes": body_extremes},
-    {"dense": dense, "depthwise": depthwise, "types": types, "extremes": body_extremes},
+    {"dense": dense, "depthwise": depthwise, "tiles": tiles, "types": types, "extremes": body_extremes},
     drawn(),
     drawn_bodies(),
     [
