@@ -41,13 +41,11 @@ class ConvPlan:
         return f"{words}, copy {self.copy_bytes / 1000:.0f} KB" if self.copy_bytes else words
 
 
-def conv_plan(
-    node: NodeProto, x: Sequence[int], weight: TensorProto, *, signed: bool = False
-) -> ConvPlan | None:
+def conv_plan(node: NodeProto, x: Sequence[int], weight: TensorProto, *, signed: bool = False) -> ConvPlan | None:
     """The plan of a Conv, ConvAdd, Gemm or GemmAdd of com.onnxq for an x of this shape; None where there is none.
 
-    weight: of the node. signed: x is int8. Assumes results of bytes with one shift for all channels. Raises OnnxqError if
-    there is no kernel library.
+    weight: of the node. signed: x is int8. Assumes results of bytes with one shift for all channels. Raises OnnxqError
+    if there is no kernel library.
     """
     if 0 in x:
         return None

@@ -56,8 +56,8 @@ class LayerTime:
 
     ms: mean of the middle half of the runs, per run of the whole batch. share: of the time of all nodes, 0 to 1. macs:
     multiply-accumulates, None if unknown, 0 for operators without matrix products. bytes_moved: inputs, weights and
-    outputs, each once. lost_ms: time beyond what its multiply-accumulates would need at the ceiling. plan: how the kernels
-    of com.onnxq compute it, in words; empty for other operators.
+    outputs, each once. lost_ms: time beyond what its multiply-accumulates would need at the ceiling. plan: how the
+    kernels of com.onnxq compute it, in words; empty for other operators.
     """
 
     node: str

@@ -58,8 +58,12 @@ def test_every_output_is_in_one_tile(n: int, oh: int, ow: int, pixel: int, gap: 
     assert outputs == list(range(len(places)))
 
 
-def plan(x: tuple[int, ...], w: tuple[int, ...], kind: int = TensorProto.INT8, op: str = "Conv", **attributes: object) -> ConvPlan:
-    weight = helper.make_tensor("w", kind, w, bytes((int(np.prod(w)) + 1) // 2 if kind == TensorProto.INT4 else int(np.prod(w))), True)
+def plan(
+    x: tuple[int, ...], w: tuple[int, ...], kind: int = TensorProto.INT8, op: str = "Conv", **attributes: object
+) -> ConvPlan:
+    weight = helper.make_tensor(
+        "w", kind, w, bytes((int(np.prod(w)) + 1) // 2 if kind == TensorProto.INT4 else int(np.prod(w))), True
+    )
     found = conv_plan(helper.make_node(op, ["x", "w"], ["y"], domain="com.onnxq", **attributes), x, weight)
     assert found is not None
     return found
@@ -103,9 +107,17 @@ def test_a_residual_that_nothing_reads_later_may_be_replaced(tier: str, kind: st
         case = scaled(draw, conv(draw, shape, (channels, 1, 1, shape[3]), y=kind, residual=kind), "fixed")
         sums = draw.tensor("int32", (*shape[:3], channels))
         low, high = np.iinfo(kind).min, np.iinfo(kind).max
-        made = {"y_zero_point": 0, "qmin": int(low), "qmax": int(high), "y_type": {"uint8": 2, "int8": 3, "int16": 5}[kind]}
+        made = {
+            "y_zero_point": 0,
+            "qmin": int(low),
+            "qmax": int(high),
+            "y_type": {"uint8": 2, "int8": 3, "int16": 5}[kind],
+        }
         residual = compute("Requantize", [sums, ints(1 << 20), ints(40)], made)
-        constants = {k: v for k, v in case.arrays.items() if k not in ("x", "residual")} | {"rm": ints(1 << 20), "rs": ints(40)}
+        constants = {k: v for k, v in case.arrays.items() if k not in ("x", "residual")} | {
+            "rm": ints(1 << 20),
+            "rs": ints(40),
+        }
         nodes = [
             helper.make_node("Requantize", ["sums", "rm", "rs"], ["residual"], domain="com.onnxq", **made),
             helper.make_node("ConvAdd", list(case.arrays), ["y"], domain="com.onnxq", **case.attributes),
@@ -114,12 +126,17 @@ def test_a_residual_that_nothing_reads_later_may_be_replaced(tier: str, kind: st
         graph = helper.make_graph(
             nodes,
             "replaced",
-            [helper.make_tensor_value_info(n, t, ["n", "h", "w_", c]) for (n, t), c in zip(types.items(), (shape[3], channels), strict=True)],
+            [
+                helper.make_tensor_value_info(n, t, ["n", "h", "w_", c])
+                for (n, t), c in zip(types.items(), (shape[3], channels), strict=True)
+            ],
             [helper.make_empty_tensor_value_info("y")],
             [numpy_helper.from_array(values, name) for name, values in constants.items()],
         )
         opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.onnxq", 1)]
-        expected = compute("ConvAdd", [residual if k == "residual" else v for k, v in case.arrays.items()], case.attributes)
+        expected = compute(
+            "ConvAdd", [residual if k == "residual" else v for k, v in case.arrays.items()], case.attributes
+        )
         with chosen(tier):
             session = runtime.session(helper.make_model(graph, opset_imports=opsets, ir_version=10), threads=1)
         for _ in range(2):

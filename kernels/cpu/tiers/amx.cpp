@@ -12,7 +12,8 @@
 #include "cpu/elementwise/tables.hpp"
 #include "cpu/tiers/amx/convolve.hpp"
 #include "cpu/tiers/amx/interleave_rows.hpp"
-#include "cpu/tiers/amx_tiles.hpp"
+#include "cpu/tiers/amx/tiles.hpp"
+
 #include "cpu/tiers/tier.hpp"
 
 namespace onnxq {

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "cpu/tiers/amx/row_rescaler.hpp"
-#include "cpu/tiers/amx_tiles.hpp"
+#include "cpu/tiers/amx/tiles.hpp"
 
 namespace onnxq {
 namespace {
