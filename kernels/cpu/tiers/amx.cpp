@@ -6,14 +6,14 @@
 // by whole pixels, which are computed too and discarded. Where that would waste much, or read memory outside the image,
 // the rows are copied into scratch memory first.
 //
-// Everything but the GEMM is that of AVX-512 VNNI, and so is the GEMM of very few rows.
+// Dense convolutions with weights are in amx/convolve.hpp; this is for matrices of activations, and for images of fewer
+// than 16 pixels. Everything else is that of AVX-512 VNNI, and so is the GEMM of very few rows.
 #include <immintrin.h>
 
 #include "cpu/elementwise/tables.hpp"
 #include "cpu/tiers/amx/convolve.hpp"
 #include "cpu/tiers/amx/interleave_rows.hpp"
 #include "cpu/tiers/amx/tiles.hpp"
-
 #include "cpu/tiers/tier.hpp"
 
 namespace onnxq {
