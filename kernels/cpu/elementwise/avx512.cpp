@@ -357,12 +357,14 @@ void pack_step(const uint8_t* b, ptrdiff_t stride, int rows, int columns, uint8_
   }
 }
 
-constexpr Elementwise table(void (*lookup)(const uint8_t*, const uint8_t*, uint8_t*, int64_t)) {
-  return {sum,      byte_sum,      product,     lookup,    ymm_channels_last, max_rows,
-          sum_rows, plain_moments, plain_scale, pack_step, plain_subtract,    plain_divide};
+constexpr Elementwise table(decltype(Elementwise::lookup) lookup, decltype(Elementwise::table_sum) table_sum) {
+  return {sum,      byte_sum, product,       lookup,      table_sum, ymm_channels_last,
+          max_rows, sum_rows, plain_moments, plain_scale, pack_step, plain_subtract,
+          plain_divide};
 }
 
-constexpr Elementwise kTable = table(plain_lookup), kTableVbmi = table(lookup_vbmi);
+constexpr Elementwise kTable = table(plain_lookup, plain_table_sum);
+constexpr Elementwise kTableVbmi = table(lookup_vbmi, table_sum_vbmi);
 
 }  // namespace
 

@@ -48,6 +48,12 @@ struct ProductRow {
   int64_t n;
 };
 
+// 256 values from 0 to 2^24 - 1, once more as planes of bytes: planes[p][i] is byte p of values[i].
+struct ValueTable {
+  int32_t values[256];
+  uint8_t planes[3][256];
+};
+
 struct Moments {
   int64_t sum, squares;
 };
@@ -58,6 +64,8 @@ struct Elementwise {
   void (*product)(const ProductRow&);
   // y[i] = table[x[i]], 256 entries of a byte.
   void (*lookup)(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t n);
+  // Σ table.values[from − x[i]], indices modulo 256.
+  int64_t (*table_sum)(const ValueTable& table, uint8_t from, const uint8_t* x, int64_t n);
   // y[i·channels + c] = x[c·stride + i], c < channels (2 or more): channels are contiguous in x, positions in y.
   void (*channels_last)(const uint8_t* x, ptrdiff_t stride, int64_t channels, uint8_t* y, int64_t n);
   // y[i] = largest of x[i + k·stride], k < count (1 or more). stride is in elements; y is of the type of x.

@@ -235,6 +235,12 @@ static inline Moments limited_moments(const T* x, int32_t zero_point, int32_t* c
   }
 }
 
+[[maybe_unused]] static int64_t plain_table_sum(const ValueTable& table, uint8_t from, const uint8_t* x, int64_t n) {
+  int64_t total = 0;
+  for (int64_t i = 0; i < n; i++) total += table.values[static_cast<uint8_t>(from - x[i])];
+  return total;
+}
+
 [[maybe_unused]] static void plain_scale(int32_t* values, int32_t by, int32_t less, int64_t n) {
   for (int64_t i = 0; i < n; i++) values[i] = values[i] * by - less;
 }

@@ -5,9 +5,10 @@
 namespace onnxq {
 namespace {
 
-constexpr Elementwise kTable = {plain_sum,           plain_byte_sum,  plain_product,  plain_lookup,
-                                plain_channels_last, plain_max_rows,  plain_sum_rows, plain_moments,
-                                plain_scale,         plain_pack_step, plain_subtract, plain_divide};
+constexpr Elementwise kTable = {
+    plain_sum,      plain_byte_sum, plain_product, plain_lookup, plain_table_sum, plain_channels_last,
+    plain_max_rows, plain_sum_rows, plain_moments, plain_scale,  plain_pack_step, plain_subtract,
+    plain_divide};
 
 }  // namespace
 

@@ -1,7 +1,7 @@
 // Softmax of 8-bit values: e = table[max − x], y = sat(floor((2·e·b + S·2^c) / (S·2^(c+1))) + zero_point), S = Σ e.
 //
-// Within a row e, and so y, depends on max − x only: y is computed once for each difference that can give more than 0,
-// and looked up.
+// Within a row e, and so y, depends on max − x only: y is computed once for each difference that can give more than 0 with
+// the row's S, and looked up.
 #pragma once
 
 #include <array>
@@ -28,12 +28,14 @@ class Softmax {
 
  private:
   void row(const uint8_t* x, int64_t n, void* y) const;
+  int entries(double total) const;
 
   const Elementwise& kernels_;
   SoftmaxSpec spec_;
-  int count_;                          // entries of the table that can give more than 0
+  ValueTable table_;
   std::array<double, 256> dividends_;  // floor(2·e·b / 2^c), that of max − x = d at 255 − d
-  int32_t least_;                      // y of the other entries
+  std::array<double, 256> reach_;      // the largest of those of max − x >= d, at d
+  int32_t least_;                      // y where the quotient is below 1/2
 };
 
 }  // namespace onnxq
