@@ -6,8 +6,8 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
+#include "cpu/common/line_vector.hpp"
 #include "cpu/common/rescale.hpp"
 #include "cpu/elementwise/elementwise.hpp"
 #include "cpu/tiers/tier.hpp"
@@ -27,6 +27,7 @@ class MatMul {
 
   struct Size {
     int64_t m, k, n;
+    int64_t width;  // columns of a panel, see panel_width()
     int64_t panels() const;
     // Bytes of a packed b, and of multiply()'s scratch memory; both multiples of 64.
     size_t packed_bytes() const;
@@ -34,22 +35,29 @@ class MatMul {
   };
   static constexpr int64_t kRows = 256;  // most rows that multiply() takes at a time
 
-  // Packs panels `begin` to `end` of one b [K, N]. packed: the start of all panels, 64-byte aligned.
+  int64_t panel_width() const { return tiled_ ? kPanel / 2 : kPanel; }
+
+  // Packs panels `begin` to `end` of one b [K, N]. packed: what the accumulators of all columns start from, then the
+  // panels, 64-byte aligned.
   void pack(const Size& size, const void* b, uint8_t* packed, int64_t begin, int64_t end) const;
   // Rows `begin` to `end` of y [M, N] = a [M, K] · b. scratch: scratch_bytes(end − begin), 64-byte aligned.
   void multiply(const Size& size, const void* a, const uint8_t* packed, void* y, int64_t begin, int64_t end,
                 uint8_t* scratch) const;
 
  private:
+  // `count` rows of a, `spacing` bytes apart where by tiles. sums: of each row, times b's zero point.
+  bool multiply_tiles(const Size& size, const uint8_t* a, int64_t spacing, const int32_t* sums, const uint8_t* packed,
+                      int64_t count, uint8_t* y) const;
   void multiply_panel(const Size& size, int64_t panel, const uint8_t* const* rows, const int32_t* sums,
-                      const uint8_t* values, int64_t count, uint8_t* y) const;
+                      const uint8_t* packed, int64_t count, uint8_t* y) const;
 
   const Tier& tier_;
   const Elementwise& kernels_;
   bool flip_a_, flip_b_;
   int32_t a_zero_point_, b_zero_point_;  // of a and b as they are read
+  bool tiled_;  // the tier's tiles compute it, where there are rows enough
   EpilogueBlock epilogue_{};
-  std::vector<int32_t> multiplier_, shift_;
+  LineVector<int32_t> multiplier_, shift_;
 };
 
 }  // namespace onnxq

@@ -14,15 +14,14 @@ constexpr int64_t kWeightBytes = 1 << 20;   // weights that stay in the second-l
 constexpr int64_t kInputBytes = 768 << 10;  // of activations, in the second-level cache
 constexpr int64_t kGroupBytes = 64 << 10;   // weights that are read again and again while others come from memory
 
-// Steps of the pieces that taps are cut into, all alike; 0 where that would waste much.
-int piece_steps(int64_t taps, int64_t steps) {
+}  // namespace
+
+int tile_piece_steps(int64_t taps, int64_t steps) {
   const int64_t fewest = ceil_div(taps * steps, kMostSteps);
   for (int64_t n = ceil_div(steps, kMostSteps); taps * n <= fewest + fewest / 2 + 1; n++)
     if (steps % n == 0) return static_cast<int>(steps / n);
   return 0;
 }
-
-}  // namespace
 
 TileForm tile_form(const ConvShape& s) {
   TileForm form;
@@ -43,7 +42,7 @@ TileForm tile_form(const ConvShape& s) {
   const int64_t steps = ceil_div(form.merged ? row : s.in_channels, kStep);
   form.tap_count = static_cast<int>(taps);
   form.steps = static_cast<int>(steps);
-  form.piece_steps = piece_steps(taps, steps);
+  form.piece_steps = tile_piece_steps(taps, steps);
   form.used = form.piece_steps > 0;
   return form.used ? form : TileForm{};
 }

@@ -29,6 +29,9 @@ struct TileForm {
 };
 TileForm tile_form(const ConvShape& shape);
 
+// Steps of the pieces that taps of `steps` are cut into, all alike and of at most 16; 0 where that would waste much.
+int tile_piece_steps(int64_t taps, int64_t steps);
+
 // Bytes between what neighbouring outputs read: in a row, in a column, of images.
 struct Spacing {
   int64_t pixel, line, image;

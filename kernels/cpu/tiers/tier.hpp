@@ -58,6 +58,7 @@ struct EpilogueBlock {
   int uniform_shift;   // the shift of all channels, 0 where they differ
   bool narrow;         // the scaled sum is proven to fit int32, zero point included
   bool one_residual_multiplier;  // the same for all channels
+  bool one_panel;      // TileRun only: multiplier and shift have kPanel values, those of every panel
   bool spare_bit;      // the shift is 32 and doubled multipliers still fit int32: 2·multiplier, and
                        // 2^(residual_shift + 1)·residual_multiplier of an 8-bit residual
 };
@@ -98,6 +99,7 @@ struct TileRun {
   const int8_t* prefetch;  // weights needed next, fetched evenly over the run
   ptrdiff_t prefetch_bytes;
   const int32_t* init;     // [panel][vectors * 16]
+  const int32_t* row_terms;  // [output]: less than the sums by this much, wrapping; null: nothing
   EpilogueBlock epilogue;  // of output pixel 0 and the channels of all panels: n may exceed kPanel; acc and m are unused
 };
 

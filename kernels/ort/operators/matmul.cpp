@@ -28,7 +28,7 @@ class MatMulOp {
       throw Error("a and b must have at least 2 dimensions, their shapes are " + shape_text(a.dims) + " and " +
                   shape_text(b.dims));
     const Dims a_stack(a.dims.begin(), a.dims.end() - 2), b_stack(b.dims.begin(), b.dims.end() - 2);
-    const MatMul::Size size{a.dims.end()[-2], a.dims.end()[-1], b.dims.end()[-1]};
+    const MatMul::Size size{a.dims.end()[-2], a.dims.end()[-1], b.dims.end()[-1], matmul_.panel_width()};
     if (b.dims.end()[-2] != size.k)
       throw Error("a has rows of " + std::to_string(size.k) + " values, b has " + std::to_string(b.dims.end()[-2]) +
                   " rows: their shapes are " + shape_text(a.dims) + " and " + shape_text(b.dims));

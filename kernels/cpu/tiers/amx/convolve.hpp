@@ -18,11 +18,12 @@ constexpr ptrdiff_t kSumStride = kPanel * sizeof(int32_t);
 
 // Sums that wait to be rescaled, in runs of rows that are outputs.
 struct Waiting {
-  const int32_t* acc = nullptr;  // the next row
+  int32_t* acc = nullptr;  // the next row
   int run = 0;                   // rows up to the next gap
   uint32_t rest = 0;             // rows that are outputs, the one behind the run first
   uint8_t* y = nullptr;
   const uint8_t* residual = nullptr;
+  const int32_t* terms = nullptr;  // of these rows
   int channel = 0;
 };
 
@@ -37,6 +38,15 @@ inline void configure(int steps) {
   tile_configure(config);
 }
 
+template <int V>
+ONNXQ_INLINE void subtract(int32_t* acc, int32_t term) {
+  const __m512i terms = _mm512_set1_epi32(term);
+  each<V>(ONNXQ_EACH {
+    int32_t* const at = acc + index.value * kVector;
+    _mm512_store_si512(at, _mm512_sub_epi32(_mm512_load_si512(at), terms));
+  });
+}
+
 // The next `count` waiting rows.
 template <class Rescaler>
 ONNXQ_INLINE void rescale(const Rescaler& rescaler, Waiting& w, int count) {
@@ -44,6 +54,10 @@ ONNXQ_INLINE void rescale(const Rescaler& rescaler, Waiting& w, int count) {
     int now = w.run < count ? w.run : count;
     w.run -= now;
     count -= now;
+    if (w.terms) {
+      for (int i = 0; i < now; i++) subtract<Rescaler::kVectors>(w.acc + i * kPanel, w.terms[i]);
+      w.terms += now;
+    }
     for (; now > 0; now -= Rescaler::kRows) {
       const int rows = Rescaler::kRows == 1 || now < Rescaler::kRows ? now : Rescaler::kRows;
       rescaler.rows(w.acc, w.y, w.residual, rows);
@@ -123,6 +137,7 @@ ONNXQ_INLINE void multiply_tiles(const TileRun& b, const Tile* tiles, int panel,
   waiting.rest = tiles[0].kept | (T == 2 ? uint32_t{tiles[1].kept} << kTileRows : 0);
   waiting.y = static_cast<uint8_t*>(b.epilogue.y) + tiles[0].output * b.epilogue.y_stride + channel;
   waiting.residual = static_cast<const uint8_t*>(b.epilogue.residual) + tiles[0].output * b.epilogue.residual_stride + channel;
+  waiting.terms = b.row_terms ? b.row_terms + tiles[0].output : nullptr;
   waiting.channel = channel;
 }
 

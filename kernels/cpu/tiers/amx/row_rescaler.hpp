@@ -35,7 +35,7 @@ ONNXQ_INLINE __mmask64 first_bytes(ptrdiff_t n) { return n >= 64 ? ~__mmask64{0}
 template <Shift S, bool HasResidual, bool Signed, int V>
 class RowRescaler {
  public:
-  static constexpr int kRows = 4 / V;
+  static constexpr int kVectors = V, kRows = 4 / V;
 
   ONNXQ_INLINE_MEMBER explicit RowRescaler(const EpilogueBlock& e)
       : clips_(e.range.qmax - e.range.qmin != 255), flips_(e.residual_type == IntType::S8),
@@ -63,7 +63,7 @@ class RowRescaler {
   ONNXQ_INLINE_MEMBER void open(const EpilogueBlock& e, int channel) {
     each<V>(ONNXQ_EACH {
       constexpr int v = index.value, each_channel = S == Shift::kVector ? v : 0;
-      const int n = channel + kVector * v;
+      const int n = (e.one_panel ? 0 : channel) + kVector * v;
       const Constants c = constants_of<S, Residual::kNone>(e, n);
       even_[v] = c.even;
       odd_[v] = c.odd;
