@@ -14,6 +14,8 @@ namespace {
 constexpr int kBlockRows = 2 * kTileRows;
 // In a step. Where weights take longer to arrive than to be multiplied, the hardware's own prefetching is faster.
 constexpr ptrdiff_t kMostFetched = 12 * kTileBytes;
+// In the first-level cache, from one pair of tiles to the next. More would displace the rows too.
+constexpr ptrdiff_t kMostKeptWeights = 40 << 10;
 constexpr ptrdiff_t kSumStride = kPanel * sizeof(int32_t);
 
 // Sums that wait to be rescaled, in runs of rows that are outputs.
@@ -74,6 +76,14 @@ ONNXQ_INLINE void rescale(const Rescaler& rescaler, Waiting& w, int count) {
   }
 }
 
+template <int T>
+ONNXQ_INLINE void load_weights(const int8_t* w, ptrdiff_t stride, bool streamed) {
+  if (streamed)
+    tile_load_streamed<T>(w, stride);
+  else
+    tile_load<T>(w, stride);
+}
+
 // Bytes that are fetched ahead, some in each step.
 struct Ahead {
   const int8_t *next, *end;
@@ -91,17 +101,18 @@ ONNXQ_INLINE void multiply_block(const TileRun& b, const uint8_t* a0, const uint
   if (U == 2) tile_load<1>(init + kVector, 0);
   if (T == 2) tile_load<2>(init, 0);
   if (T == 2 && U == 2) tile_load<3>(init + kVector, 0);
+  const bool streamed = b.panel_count * b.panel_bytes > kMostKeptWeights;
   const ptrdiff_t* const end = b.pieces + b.piece_count;
   for (const ptrdiff_t* piece = b.pieces; piece < end; piece++, w += piece_bytes) {
     if (load_a) tile_load<4>(a0 + *piece, spacing);
-    tile_load<6>(w, kStride);
+    load_weights<6>(w, kStride, streamed);
     tile_dot<0, 4, 6>();
     if (T == 2) {
       if (load_a) tile_load<5>(a1 + *piece, spacing);
       tile_dot<2, 5, 6>();
     }
     if (U == 2) {
-      tile_load<7>(w + kTileBytes, kStride);
+      load_weights<7>(w + kTileBytes, kStride, streamed);
       tile_dot<1, 4, 7>();
       if (T == 2) tile_dot<3, 5, 7>();
     }
