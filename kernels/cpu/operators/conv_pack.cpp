@@ -29,7 +29,8 @@ const Tier& tier_for(const Tier& tier, const ConvShape& s) {
 
 // Whether the tier's tiles compute it; see Tier::convolve.
 bool by_tiles(const Tier& tier, const ConvSpec& spec, const EpilogueBlock& e) {
-  return tier.convolve && e.narrow && is_byte(e.range.type) &&
+  if (!tier.convolve || e.identity) return tier.convolve;
+  return e.narrow && is_byte(e.range.type) &&
          (spec.residual_multiplier.empty() || (is_byte(spec.residual_type) && e.residual_shift <= kMostTileShift));
 }
 

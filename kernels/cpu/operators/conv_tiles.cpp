@@ -93,7 +93,7 @@ void Convolution::run_tiles(const Plan& p, int64_t tile0, int64_t tile1, int64_t
       e.shift = shift_.data() + panel.channel;
       e.residual_multiplier = residual_multiplier_.data() + (residual_multiplier_.empty() ? 0 : panel.channel);
       e.residual_stride = e.y_stride = ld;
-      e.y = static_cast<uint8_t*>(y) + panel.channel;
+      e.y = static_cast<uint8_t*>(y) + panel.channel * size_of(e.range.type);
       e.residual = residual ? static_cast<const uint8_t*>(residual) + panel.channel : nullptr;
       tier_.convolve(run);
     }

@@ -147,8 +147,8 @@ struct Tier {
   void (*end)() = nullptr;
   // How many of the `count` rows at block.rows make an efficient block, at most rows[vectors]; null: any number does.
   int (*take)(const GemmBlock& block, int64_t count) = nullptr;
-  // A convolution by tiles, where the epilogue is narrow, y has 8 bits, and the residual too, with a residual_shift of at
-  // most kMostTileShift; null where the tier has no tiles.
+  // A convolution by tiles, where the epilogue is the identity, or it is narrow, y has 8 bits, and the residual too, with
+  // a residual_shift of at most kMostTileShift; null where the tier has no tiles.
   void (*convolve)(const TileRun&) = nullptr;
   void (*interleave_rows)(const InterleavedRows&) = nullptr;
   // The tier of convolutions with so few products that tiles are no gain; null: this one.

@@ -5,6 +5,7 @@
 // meanwhile, some rows in each step of the products.
 #pragma once
 
+#include "cpu/tiers/amx/row_copier.hpp"
 #include "cpu/tiers/amx/row_rescaler.hpp"
 #include "cpu/tiers/amx/tiles.hpp"
 
@@ -146,16 +147,17 @@ ONNXQ_INLINE void multiply_tiles(const TileRun& b, const Tile* tiles, int panel,
   waiting.acc = to;
   waiting.run = 0;
   waiting.rest = tiles[0].kept | (T == 2 ? uint32_t{tiles[1].kept} << kTileRows : 0);
-  waiting.y = static_cast<uint8_t*>(b.epilogue.y) + tiles[0].output * b.epilogue.y_stride + channel;
-  waiting.residual = static_cast<const uint8_t*>(b.epilogue.residual) + tiles[0].output * b.epilogue.residual_stride + channel;
+  waiting.y = static_cast<uint8_t*>(b.epilogue.y) + tiles[0].output * rescaler.y_stride() + channel * Rescaler::kBytes;
+  waiting.residual =
+      static_cast<const uint8_t*>(b.epilogue.residual) + tiles[0].output * rescaler.residual_stride() + channel;
   waiting.terms = b.row_terms ? b.row_terms + tiles[0].output : nullptr;
   waiting.channel = channel;
 }
 
-// V: vectors of channels whose sums are rescaled together. 4: an even number of panels of 2 vectors; 1, 2: one panel.
-template <Shift S, bool HasResidual, bool Signed, int V>
+// The rescaler's vectors of channels are those whose sums are written together. 4: an even number of panels of 2 vectors; 1, 2: one panel.
+template <class Rescaler>
 void convolve_as(const TileRun& run) {
-  using Rescaler = RowRescaler<S, HasResidual, Signed, V>;
+  constexpr int V = Rescaler::kVectors;
   constexpr int kSpare = Rescaler::kRows - 1;  // rows that a rescaling may read too many
   alignas(64) int32_t sums[2][(kBlockRows + kSpare) * kPanel];
   const TileRun b = run;  // a copy, which stores of bytes cannot alias
@@ -183,9 +185,9 @@ void convolve_as(const TileRun& run) {
 
 template <Shift S, bool HasResidual, bool Signed>
 void convolve_vectors(const TileRun& b) {
-  if (b.vectors == 1) return convolve_as<S, HasResidual, Signed, 1>(b);
-  if (b.panel_count == 1) return convolve_as<S, HasResidual, Signed, 2>(b);
-  return convolve_as<S, HasResidual, Signed, 4>(b);
+  if (b.vectors == 1) return convolve_as<RowRescaler<S, HasResidual, Signed, 1>>(b);
+  if (b.panel_count == 1) return convolve_as<RowRescaler<S, HasResidual, Signed, 2>>(b);
+  return convolve_as<RowRescaler<S, HasResidual, Signed, 4>>(b);
 }
 
 template <Shift S, bool HasResidual>
@@ -201,6 +203,8 @@ void convolve_with_or_without(const TileRun& b) {
 
 void convolve(const TileRun& b) {
   const EpilogueBlock& e = b.epilogue;
+  if (e.identity && b.vectors == 1) return convolve_as<RowCopier<1>>(b);
+  if (e.identity) return b.panel_count == 1 ? convolve_as<RowCopier<2>>(b) : convolve_as<RowCopier<4>>(b);
   const bool zero_point = e.residual && (e.residual_zero_point != 0 || e.residual_type == IntType::S8);
   if (e.residual && !e.one_residual_multiplier) return convolve_with_or_without<Shift::kVector>(b);
   if (e.spare_bit && !zero_point) return convolve_with_or_without<Shift::kDoubled>(b);

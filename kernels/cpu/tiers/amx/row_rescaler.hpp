@@ -35,7 +35,7 @@ ONNXQ_INLINE __mmask64 first_bytes(ptrdiff_t n) { return n >= 64 ? ~__mmask64{0}
 template <Shift S, bool HasResidual, bool Signed, int V>
 class RowRescaler {
  public:
-  static constexpr int kVectors = V, kRows = 4 / V;
+  static constexpr int kVectors = V, kRows = 4 / V, kBytes = 1;  // kBytes: of a result
 
   ONNXQ_INLINE_MEMBER explicit RowRescaler(const EpilogueBlock& e)
       : clips_(e.range.qmax - e.range.qmin != 255), flips_(e.residual_type == IntType::S8),
@@ -56,6 +56,7 @@ class RowRescaler {
     });
   }
 
+  // In bytes.
   ptrdiff_t y_stride() const { return y_stride_; }
   ptrdiff_t residual_stride() const { return residual_stride_; }
 

@@ -205,7 +205,10 @@ def depthwise() -> list[Case]:
 
 def tiles() -> list[Case]:
     """Results and residuals of bytes, with every form of the rescale."""
-    draw, turns = Draw(4), itertools.cycle(itertools.product(EIGHT, EIGHT, WEIGHTS, ("", "uint8", "int8"), FORMS[:3]))
+    draw, turns = (
+        Draw(4),
+        itertools.cycle(itertools.product(EIGHT, EIGHT, WEIGHTS, ("", "uint8", "int8"), (*FORMS[:3], "raw"))),
+    )
     cases = []
     for count, found in ((9, TILES), (2, LARGE_TILES)):
         for x_shape, w_shape, attributes in found:
