@@ -20,7 +20,8 @@ class ConvPlan:
 
     path: "rows", "tiles" or "depthwise". pieces: of the products' inner dimension, each of piece_bytes, for tiles.
     row_group: kernel rows that the copy of x puts beside each other, 0 for none. row_parts, panel_parts: parts that may
-    run at the same time, by pixels and by channels. packed_bytes: of weights. copy_bytes: of the copy of x, 0 for none.
+    run at the same time, by pixels and by channels. packed_bytes: of weights. copy_bytes: of the copy of x, or of
+    what a part copies of it at a time; 0 for none.
     """
 
     path: str

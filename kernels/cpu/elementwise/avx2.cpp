@@ -383,10 +383,9 @@ void sum_rows(const void* x, IntType type, ptrdiff_t stride, int64_t count, int3
   if (i < n) plain_sum_rows(from(x, type, i), type, stride, count, init, acc + i, n - i);
 }
 
-constexpr Elementwise kTable = {
-    sum,      byte_sum, product,       plain_lookup, plain_table_sum, ymm_channels_last,
-    max_rows, sum_rows, plain_moments, plain_scale,  plain_pack_step, plain_subtract,
-    plain_divide};
+constexpr Elementwise kTable = {sum,         byte_sum, product,       plain_lookup, plain_table_sum, ymm_channels_last,
+                                max_rows,    sum_rows, plain_moments, plain_scale,  plain_pack_step, plain_subtract,
+                                plain_divide};
 
 }  // namespace
 

@@ -1,5 +1,5 @@
-// vpermi2b looks up 64 bytes in 128 entries at once: two lookups, and bit 7 chooses between them. A table of larger values
-// is looked up byte by byte; vpsadbw adds each plane's bytes up.
+// vpermi2b looks up 64 bytes in 128 entries at once: two lookups, and bit 7 chooses between them. A table of larger
+// values is looked up byte by byte; vpsadbw adds each plane's bytes up.
 #include <immintrin.h>
 
 #include "cpu/elementwise/tables.hpp"

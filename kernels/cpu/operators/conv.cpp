@@ -99,12 +99,12 @@ Convolution::Plan Convolution::plan(int64_t n, int64_t h, int64_t w) const {
   p.chunk = std::clamp<int64_t>(ceil_div(all, p.row_parts), 1, kChunkPixels);
   p.scratch_bytes = aligned(static_cast<size_t>(p.chunk) * sizeof(void*)) +
                     aligned(static_cast<size_t>(tap_count_) * sizeof(ptrdiff_t)) + (nibbles_ ? unpacked_bytes() : 0);
+  p.copy_scratch = form_.row_group ? aligned(static_cast<size_t>(w * s.in_channels) + kSlack) : 0;
   if (form_.used) plan_tiles(p);
-  if (copies_) {
+  if (copies_ && !p.own_copy) {
     p.copy_rows = n * (form_.phases ? p.spacing.image / p.spacing.line : padded_h);
     p.copy_bytes = aligned(static_cast<size_t>(n * p.spacing.image) + kSlack);
     p.copy_parts = std::clamp<int64_t>(static_cast<int64_t>(p.copy_bytes) / kCopyPartBytes, 1, p.copy_rows);
-    p.copy_scratch = form_.row_group ? aligned(static_cast<size_t>(w * s.in_channels) + kSlack) : 0;
     p.copy_bytes += p.copy_scratch * static_cast<size_t>(p.copy_parts);
   }
   return p;
@@ -148,14 +148,11 @@ void Convolution::run(const Plan& p, size_t i, const void* x, const void* residu
   if (!all || !p.ow) return;
   // Adjacent parts share their panels.
   const auto panel_part = static_cast<int64_t>(i) / p.row_parts, row_part = static_cast<int64_t>(i) % p.row_parts;
-  // Parts of a run by tiles are whole pairs, of tiles and of panels.
-  const int64_t grain = p.tiles ? 2 : 1;
-  const auto bound = [grain](int64_t count, int64_t part, int64_t parts) {
-    return std::min(count, ceil_div(count, grain) * part / parts * grain);
-  };
-  const int64_t panels = panel_count();
-  const int64_t unit0 = bound(all, row_part, p.row_parts), unit1 = bound(all, row_part + 1, p.row_parts);
-  const int64_t panel0 = bound(panels, panel_part, p.panel_parts), panel1 = bound(panels, panel_part + 1, p.panel_parts);
+  const int64_t panels = panel_count(), grain = p.tiles ? kTileGrain : 1;
+  const int64_t unit0 = part_begin(all, row_part, p.row_parts, grain);
+  const int64_t unit1 = part_begin(all, row_part + 1, p.row_parts, grain);
+  const int64_t panel0 = part_begin(panels, panel_part, p.panel_parts, grain);
+  const int64_t panel1 = part_begin(panels, panel_part + 1, p.panel_parts, grain);
   const auto* pixels = static_cast<const uint8_t*>(x);
   if (depthwise_) return run_depthwise(p, unit0, unit1, panel0, panel1, pixels, y, scratch);
   if (p.tiles) return run_tiles(p, unit0, unit1, panel0, panel1, pixels, residual, y, scratch);

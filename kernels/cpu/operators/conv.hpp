@@ -49,7 +49,8 @@ class Convolution {
   int64_t images_at_a_time(int64_t h, int64_t w) const;
 
   // How a run on n images of this size is cut: parts that may run at the same time, each with its scratch memory. Where
-  // copy_bytes is not 0 the images are copied first, in parts too, and the run reads the copy.
+  // copy_bytes is not 0 the images are copied first, in parts too, and the run reads the copy. Where own_copy is not 0
+  // each part copies the rows it needs, a chunk at a time.
   struct Plan {
     int64_t n, h, w, oh, ow;
     int64_t row_parts, panel_parts;
@@ -57,6 +58,7 @@ class Convolution {
     size_t scratch_bytes;  // of each part
     int64_t copy_rows, copy_parts;
     size_t copy_bytes, copy_scratch;  // copy_scratch: of each part of the copy, behind the copy itself
+    size_t own_copy;                  // bytes of the rows of a chunk at most
     Spacing spacing;
     std::shared_ptr<const std::vector<Tile>> tiles;  // null: computed without tiles
     int64_t panels_at_a_time;                        // by tiles
@@ -89,6 +91,12 @@ class Convolution {
   Spacing spacing(int64_t h, int64_t w) const;
   void set_taps(const Plan& plan, ptrdiff_t* taps) const;
   void plan_tiles(Plan& plan) const;
+  struct Range {
+    int64_t begin, end;
+  };
+  Range rows_read(const Plan& plan, int64_t tile0, int64_t tile1) const;
+  int64_t copy_row_bytes(int64_t w) const;
+  void copy_rows(const Plan& plan, int64_t row0, int64_t row1, const uint8_t* x, uint8_t* to, uint8_t* scratch) const;
   void copy_lines(const Plan& plan, int64_t row0, int64_t row1, const uint8_t* x, uint8_t* to) const;
   void copy_phases(const Plan& plan, int64_t row0, int64_t row1, const uint8_t* x, uint8_t* to) const;
   void copy_row_groups(const Plan& plan, int64_t row0, int64_t row1, const uint8_t* x, uint8_t* to,

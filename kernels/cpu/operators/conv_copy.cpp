@@ -10,17 +10,27 @@ namespace onnxq {
 void Convolution::copy(const Plan& p, size_t i, const void* x, uint8_t* to) const {
   const auto part = static_cast<int64_t>(i);
   const int64_t row0 = p.copy_rows * part / p.copy_parts, row1 = p.copy_rows * (part + 1) / p.copy_parts;
-  const auto* from = static_cast<const uint8_t*>(x);
-  uint8_t* const end = to + p.n * p.spacing.image;
-  if (form_.row_group) {
-    const size_t all_scratch = p.copy_scratch * static_cast<size_t>(p.copy_parts);
-    copy_row_groups(p, row0, row1, from, to, to + p.copy_bytes - all_scratch + i * p.copy_scratch);
-  } else if (form_.phases) {
-    copy_phases(p, row0, row1, from, to);
-  } else {
-    copy_lines(p, row0, row1, from, to);
-  }
-  if (part + 1 == p.copy_parts) std::memset(end, 0, kSlack);
+  const size_t all_scratch = p.copy_scratch * static_cast<size_t>(p.copy_parts);
+  copy_rows(p, row0, row1, static_cast<const uint8_t*>(x), to + row0 * copy_row_bytes(p.w),
+            to + p.copy_bytes - all_scratch + i * p.copy_scratch);
+  if (part + 1 == p.copy_parts) std::memset(to + p.n * p.spacing.image, 0, kSlack);
+}
+
+int64_t Convolution::copy_row_bytes(int64_t w) const {
+  const int64_t c = shape_.in_channels, padded_w = w + shape_.left + shape_.right;
+  if (form_.phases) return ceil_div(padded_w, shape_.stride_w) * c;
+  return padded_w * c * std::max(1, form_.row_group);
+}
+
+// Rows row0 to row1 of the copy. scratch: p.copy_scratch bytes.
+void Convolution::copy_rows(const Plan& p, int64_t row0, int64_t row1, const uint8_t* x, uint8_t* to,
+                            uint8_t* scratch) const {
+  if (form_.row_group)
+    copy_row_groups(p, row0, row1, x, to, scratch);
+  else if (form_.phases)
+    copy_phases(p, row0, row1, x, to);
+  else
+    copy_lines(p, row0, row1, x, to);
 }
 
 void Convolution::copy_lines(const Plan& p, int64_t row0, int64_t row1, const uint8_t* x, uint8_t* to) const {
@@ -28,7 +38,6 @@ void Convolution::copy_lines(const Plan& p, int64_t row0, int64_t row1, const ui
   const int64_t c = s.in_channels, padded_h = p.h + s.top + s.bottom;
   const auto line = static_cast<size_t>(p.w * c), left = static_cast<size_t>(s.left * c);
   const auto right = static_cast<size_t>(s.right * c);
-  to += row0 * (p.w + s.left + s.right) * c;
   for (int64_t row = row0; row < row1; row++) {
     const int64_t image = row / padded_h, in = row % padded_h - s.top;
     std::memset(to, zero_point_, left);
@@ -55,7 +64,7 @@ void Convolution::copy_phases(const Plan& p, int64_t row0, int64_t row1, const u
   for (int64_t row = row0; row < row1; row++) {
     const int64_t image = row / (plane_h * planes), plane = row / plane_h % planes;
     const int64_t in_y = row % plane_h * s.stride_h + plane / planes_w - s.top;
-    uint8_t* at = to + row * line;
+    uint8_t* at = to + (row - row0) * line;
     if (in_y < 0 || in_y >= p.h) {
       std::memset(at, zero_point_, static_cast<size_t>(line));
       continue;
@@ -80,7 +89,6 @@ void Convolution::copy_row_groups(const Plan& p, int64_t row0, int64_t row1, con
   const int64_t c = s.in_channels, padded_h = p.h + s.top + s.bottom, pixel = form_.row_group * c;
   const uint8_t flip = flip_ ? 0x80 : 0;
   std::memset(padding, zero_point_ ^ flip, static_cast<size_t>(p.w * c));
-  to += row0 * (p.w + s.left + s.right) * pixel;
   uint8_t places[64];
   for (int i = 0; i < 64; i++) places[i] = interleave_place(i, form_.row_group, static_cast<int>(c));
   for (int64_t row = row0; row < row1; row++) {

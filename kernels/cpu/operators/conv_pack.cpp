@@ -144,9 +144,9 @@ bool Convolution::has_spare_bit() const {
   const int64_t most = INT32_MAX, by = int64_t{2} << epilogue_.residual_shift;
   return epilogue_.narrow && epilogue_.uniform_shift == 32 &&
          std::all_of(multiplier_.begin(), multiplier_.end(), [&](int32_t b) { return 2 * int64_t{b} <= most; }) &&
-         (residual_multiplier_.empty() || (is_byte(epilogue_.residual_type) &&
-                                           std::all_of(residual_multiplier_.begin(), residual_multiplier_.end(),
-                                                       [&](int32_t b) { return by * b <= most; })));
+         (residual_multiplier_.empty() ||
+          (is_byte(epilogue_.residual_type) && std::all_of(residual_multiplier_.begin(), residual_multiplier_.end(),
+                                                           [&](int32_t b) { return by * b <= most; })));
 }
 
 void Convolution::pack(const ConvSpec& spec) {

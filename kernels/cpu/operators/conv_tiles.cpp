@@ -1,5 +1,6 @@
 // Dense convolutions by tiles.
 #include <algorithm>
+#include <cstring>
 
 #include "cpu/common/sizes.hpp"
 #include "cpu/operators/conv.hpp"
@@ -34,18 +35,47 @@ void Convolution::plan_tiles(Plan& p) const {
   p.row_parts = cut.row_parts, p.panel_parts = cut.panel_parts;
   p.chunk = cut.chunk;
   p.panels_at_a_time = cut.panels_at_a_time;
-  p.scratch_bytes = aligned(static_cast<size_t>(form_.pieces()) * sizeof(ptrdiff_t)) +
+  // Planes of phases are far apart, and parts by channels would all copy the same.
+  p.own_copy = 0;
+  if (copies_ && !form_.phases && p.panel_parts == 1) {
+    for (int64_t part = 0; part < p.row_parts; part++) {
+      const int64_t end = part_begin(work.tiles, part + 1, p.row_parts, kTileGrain);
+      for (int64_t t = part_begin(work.tiles, part, p.row_parts, kTileGrain); t < end; t += p.chunk) {
+        const Range rows = rows_read(p, t, std::min(t + p.chunk, end));
+        p.own_copy = std::max(p.own_copy, static_cast<size_t>((rows.end - rows.begin) * copy_row_bytes(p.w)) + kSlack);
+      }
+    }
+    p.own_copy = aligned(p.own_copy);
+  }
+  p.scratch_bytes = p.own_copy + (p.own_copy ? p.copy_scratch : 0) +
+                    aligned(static_cast<size_t>(form_.pieces()) * sizeof(ptrdiff_t)) +
                     aligned(static_cast<size_t>(tap_count_) * sizeof(ptrdiff_t)) + (nibbles_ ? unpacked_bytes() : 0);
+}
+
+// The rows of the copy that these tiles read. A row of a tile that is dropped may begin at the end of a row of the
+// copy, and reads into the next.
+Convolution::Range Convolution::rows_read(const Plan& p, int64_t tile0, int64_t tile1) const {
+  const std::vector<Tile>& tiles = *p.tiles;
+  const int64_t row_bytes = copy_row_bytes(p.w), all = p.n * p.spacing.image / row_bytes;
+  const int64_t taps =
+      form_.row_group ? int64_t{form_.row_group} * (tap_count_ - 1) + 1 : (shape_.kh - 1) * shape_.dilation_h + 1;
+  const int64_t last = tiles[static_cast<size_t>(tile1 - 1)].from + (kTileHeight - 1) * p.spacing.pixel;
+  return {tiles[static_cast<size_t>(tile0)].from / row_bytes, std::min(all, last / row_bytes + taps + 1)};
 }
 
 void Convolution::run_tiles(const Plan& p, int64_t tile0, int64_t tile1, int64_t panel0, int64_t panel1,
                             const uint8_t* x, const void* residual, void* y, uint8_t* scratch) const {
   const int64_t ld = shape_.out_channels;
+  uint8_t* const own = scratch;
+  scratch += p.own_copy;
+  uint8_t* const copy_scratch = scratch;
+  if (p.own_copy) scratch += p.copy_scratch;
   const int pieces = form_.pieces(), in_tap = pieces / tap_count_;
   auto* const offsets = reinterpret_cast<ptrdiff_t*>(scratch);
   scratch += aligned(static_cast<size_t>(pieces) * sizeof(ptrdiff_t));
   auto* const taps = reinterpret_cast<ptrdiff_t*>(scratch);
-  auto* const unpacked = reinterpret_cast<int8_t*>(scratch + aligned(static_cast<size_t>(tap_count_) * sizeof(ptrdiff_t)));
+  auto* const unpacked =
+      reinterpret_cast<int8_t*>(scratch + aligned(static_cast<size_t>(tap_count_) * sizeof(ptrdiff_t)));
   set_taps(p, taps);
   for (int i = 0; i < pieces; i++) offsets[i] = taps[i / in_tap] + ptrdiff_t{kStep} * form_.piece_steps * (i % in_tap);
 
@@ -59,6 +89,14 @@ void Convolution::run_tiles(const Plan& p, int64_t tile0, int64_t tile1, int64_t
     const int64_t t1 = std::min(t + p.chunk, tile1);
     run.tiles = p.tiles->data() + t;
     run.tile_count = t1 - t;
+    if (p.own_copy) {
+      const Range rows = rows_read(p, t, t1);
+      const int64_t row_bytes = copy_row_bytes(p.w);
+      copy_rows(p, rows.begin, rows.end, x, own, copy_scratch);
+      std::memset(own + (rows.end - rows.begin) * row_bytes, 0, kSlack);
+      run.x = own;
+      run.origin = rows.begin * row_bytes;
+    }
     for (int64_t i = panel0, next = i; i < panel1; i = next) {
       const Panel& panel = panels_[static_cast<size_t>(i)];
       next = std::min(panel1, i + p.panels_at_a_time);
@@ -75,10 +113,10 @@ void Convolution::run_tiles(const Plan& p, int64_t tile0, int64_t tile1, int64_t
           tier_.unpack4(reinterpret_cast<const uint8_t*>(packed_.data() + panels_[static_cast<size_t>(k)].offset),
                         unpacked + (k - i) * run.panel_bytes, nibble_lines(static_cast<size_t>(run.panel_bytes)));
       }
-      // Weights come from memory: those that follow, of the next layer behind the last, are fetched meanwhile. The other
-      // parts and chunks fetch the rest.
+      // Weights come from memory: those that follow, of the next layer behind the last, are fetched meanwhile. The
+      // other parts and chunks fetch the rest.
       const auto packed = static_cast<int64_t>(packed_.size());
-      const int64_t bytes = end < packed_.size()  ? static_cast<int64_t>(end - panel.offset)
+      const int64_t bytes = end < packed_.size() ? static_cast<int64_t>(end - panel.offset)
                             : packed < kFewBytes ? 0
                                                  : std::min(kAheadBytes, packed);
       const auto all = static_cast<int64_t>(p.tiles->size());

@@ -19,9 +19,7 @@ size_t panel_bytes(const MatMul::Size& size) {
 }
 
 // Where the panels begin: behind what the accumulators start from.
-size_t values_at(const MatMul::Size& size) {
-  return static_cast<size_t>(size.panels() * size.width) * sizeof(int32_t);
-}
+size_t values_at(const MatMul::Size& size) { return static_cast<size_t>(size.panels() * size.width) * sizeof(int32_t); }
 
 constexpr int kMostPieces = 64;  // of k, by tiles
 
@@ -33,7 +31,9 @@ int32_t wrapped(int64_t a) { return static_cast<int32_t>(static_cast<uint64_t>(a
 }  // namespace
 
 int64_t MatMul::Size::panels() const { return ceil_div(n, width); }
-size_t MatMul::Size::packed_bytes() const { return values_at(*this) + static_cast<size_t>(panels()) * panel_bytes(*this); }
+size_t MatMul::Size::packed_bytes() const {
+  return values_at(*this) + static_cast<size_t>(panels()) * panel_bytes(*this);
+}
 
 size_t MatMul::Size::scratch_bytes(int64_t rows) const {
   rows = std::min(rows, kRows);

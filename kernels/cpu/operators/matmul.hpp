@@ -55,7 +55,7 @@ class MatMul {
   const Elementwise& kernels_;
   bool flip_a_, flip_b_;
   int32_t a_zero_point_, b_zero_point_;  // of a and b as they are read
-  bool tiled_;  // the tier's tiles compute it, where there are rows enough
+  bool tiled_;                           // the tier's tiles compute it, where there are rows enough
   EpilogueBlock epilogue_{};
   LineVector<int32_t> multiplier_, shift_;
 };

@@ -1,4 +1,5 @@
 // The plans of convolutions as plain C functions: for `onnxq bench --per-layer`, and for tests.
+#include <algorithm>
 #include <cstdint>
 #include <exception>
 #include <vector>
@@ -12,7 +13,8 @@ namespace {
 using namespace onnxq;
 
 // A convolution of this shape whose results are rescaled to bytes with one shift, as most are.
-ConvSpec typical(const ConvShape& shape, const std::vector<int8_t>& weights, bool nibbles, bool signed_x, bool residual) {
+ConvSpec typical(const ConvShape& shape, const std::vector<int8_t>& weights, bool nibbles, bool signed_x,
+                 bool residual) {
   ConvSpec spec{};
   const auto channels = static_cast<size_t>(shape.out_channels);
   spec.shape = shape;
@@ -34,11 +36,12 @@ ConvSpec typical(const ConvShape& shape, const std::vector<int8_t>& weights, boo
 // The plan of a run of the chosen tier. layer: images, h, w, in_channels, out_channels, groups, kh, kw, stride h and w,
 // dilation h and w, padding top, left, bottom and right, whether weights are in nibbles, whether x is signed, whether
 // there is a residual. plan: 0 where rows are computed, 1 tiles, 2 a depthwise convolution; pieces of k, steps of 4
-// values of each, kernel rows beside each other; parts by rows, parts by channels; bytes of packed weights, bytes of the
-// copy of x. Returns whether there is a plan: false for a layer that no kernel can be made for.
+// values of each, kernel rows beside each other; parts by rows, parts by channels; bytes of packed weights, bytes of
+// the copy of x or of what a part copies of it. Returns whether there is a plan: false for a layer that no kernel can
+// be made for.
 ONNXQ_EXPORT int onnxq_conv_plan(const int64_t* layer, int64_t* plan) {
   try {
-    const ConvShape shape{layer[3], layer[4],  layer[5],  layer[6],  layer[7],  layer[8], layer[9],
+    const ConvShape shape{layer[3],  layer[4],  layer[5],  layer[6],  layer[7],  layer[8], layer[9],
                           layer[10], layer[11], layer[12], layer[13], layer[14], layer[15]};
     const int64_t values = shape.out_channels * shape.kh * shape.kw * (shape.in_channels / shape.groups);
     const std::vector<int8_t> weights(static_cast<size_t>(values));
@@ -53,7 +56,7 @@ ONNXQ_EXPORT int onnxq_conv_plan(const int64_t* layer, int64_t* plan) {
                            p.row_parts,
                            p.panel_parts,
                            static_cast<int64_t>(made.packed_bytes()),
-                           static_cast<int64_t>(p.copy_bytes)};
+                           static_cast<int64_t>(std::max(p.copy_bytes, p.own_copy))};
     for (const int64_t value : all) *plan++ = value;
     return 1;
   } catch (const std::exception&) {

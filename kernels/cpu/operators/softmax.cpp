@@ -26,8 +26,8 @@ Softmax::Softmax(const Elementwise& kernels, const SoftmaxSpec& spec)
   for (size_t d = 256; d-- > 0;) reach_[d] = std::max(dividends_[255 - d], d < 255 ? reach_[d + 1] : 0.0);
 }
 
-// How many entries of the table can give more than 0: those up to the last whose dividend is at least S. Without branches
-// that depend on it, as it changes from row to row.
+// How many entries of the table can give more than 0: those up to the last whose dividend is at least S. Without
+// branches that depend on it, as it changes from row to row.
 int Softmax::entries(double total) const {
   int count = 0;
   for (int step = 128; step > 0; step /= 2) count += reach_[static_cast<size_t>(count + step - 1)] >= total ? step : 0;

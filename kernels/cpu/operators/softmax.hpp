@@ -1,7 +1,7 @@
 // Softmax of 8-bit values: e = table[max − x], y = sat(floor((2·e·b + S·2^c) / (S·2^(c+1))) + zero_point), S = Σ e.
 //
-// Within a row e, and so y, depends on max − x only: y is computed once for each difference that can give more than 0 with
-// the row's S, and looked up.
+// Within a row e, and so y, depends on max − x only: y is computed once for each difference that can give more than 0
+// with the row's S, and looked up.
 #pragma once
 
 #include <array>

@@ -1,14 +1,10 @@
 #include "cpu/operators/tile_plan.hpp"
 
-#include <algorithm>
-
-#include "cpu/common/sizes.hpp"
-
 namespace onnxq {
 namespace {
 
-constexpr int kMostSteps = 16;              // of a piece: 64 bytes
-constexpr int64_t kPartCycles = 30'000;     // going parallel costs about 2 µs
+constexpr int kMostSteps = 16;           // of a piece: 64 bytes
+constexpr int64_t kPartCycles = 20'000;  // going parallel costs about 2 µs
 constexpr int64_t kMostTileParts = 16;
 constexpr int64_t kWeightBytes = 1 << 20;   // weights that stay in the second-level cache beside activations
 constexpr int64_t kInputBytes = 768 << 10;  // of activations, in the second-level cache
@@ -76,7 +72,9 @@ std::vector<Tile> tiles_of(int64_t n, int64_t oh, int64_t ow, const Spacing& s) 
 TileCut tile_cut(const TileWork& w) {
   const int64_t blocks = ceil_div(w.tiles, 2), pairs = ceil_div(w.panels, 2);
   const int64_t block_cycles = std::max<int64_t>(64 * w.pieces, w.residual ? 450 : 200);
-  const int64_t parts = std::clamp<int64_t>(blocks * w.panels * block_cycles / kPartCycles, 1, kMostTileParts);
+  // A power of 2, which threads share evenly.
+  int64_t parts = 1;
+  while (parts < kMostTileParts && 2 * parts * kPartCycles <= blocks * w.panels * block_cycles) parts *= 2;
   TileCut cut{1, 1, 0, 0};
   if (w.by_channels) {
     cut.panel_parts = std::min(parts, pairs);

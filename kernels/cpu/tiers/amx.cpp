@@ -43,9 +43,7 @@ Cut cut_of(int tap_count, int tap_steps) {
 }
 
 // Tiles 0 to 3: sums. 4 and 5: A. 6 and 7: B.
-void begin(int tap_count, int tap_steps) {
-  configure(cut_of(tap_count, tap_steps).steps);
-}
+void begin(int tap_count, int tap_steps) { configure(cut_of(tap_count, tap_steps).steps); }
 
 void end() { tile_release(); }
 

@@ -15,12 +15,12 @@ namespace onnxq {
 
 struct Elementwise;
 
-constexpr int kPanel = 64;    // most channels of a panel, and the stride of the rows of accumulators
-constexpr int kVector = 16;   // channels are handled in groups of this many
-constexpr int kMaxRows = 32;  // most rows of a block, over all tiers
-constexpr int kTileHeight = 16;    // rows of a tile
+constexpr int kPanel = 64;          // most channels of a panel, and the stride of the rows of accumulators
+constexpr int kVector = 16;         // channels are handled in groups of this many
+constexpr int kMaxRows = 32;        // most rows of a block, over all tiers
+constexpr int kTileHeight = 16;     // rows of a tile
 constexpr int kMostTileShift = 12;  // see Tier::convolve
-constexpr int kStep = 4;      // consecutive k values stored together for each channel
+constexpr int kStep = 4;            // consecutive k values stored together for each channel
 
 // A block of accumulators: acc[i][n] = init[n] + Σ over taps and k of rows[i][taps[t] + k] · panel[t][k / 4][n][k % 4].
 struct GemmBlock {
@@ -52,15 +52,15 @@ struct EpilogueBlock {
   int residual_shift;  // k; non-zero for 8-bit residuals only
   OutputRange range;
   void* y;
-  ptrdiff_t y_stride;  // in elements
-  bool interleaved;    // channels of acc, multiplier and shift are in the order of `interleave` below
-  bool identity;       // y is acc itself: int32, nothing to scale or saturate
-  int uniform_shift;   // the shift of all channels, 0 where they differ
-  bool narrow;         // the scaled sum is proven to fit int32, zero point included
+  ptrdiff_t y_stride;            // in elements
+  bool interleaved;              // channels of acc, multiplier and shift are in the order of `interleave` below
+  bool identity;                 // y is acc itself: int32, nothing to scale or saturate
+  int uniform_shift;             // the shift of all channels, 0 where they differ
+  bool narrow;                   // the scaled sum is proven to fit int32, zero point included
   bool one_residual_multiplier;  // the same for all channels
-  bool one_panel;      // TileRun only: multiplier and shift have kPanel values, those of every panel
-  bool spare_bit;      // the shift is 32 and doubled multipliers still fit int32: 2·multiplier, and
-                       // 2^(residual_shift + 1)·residual_multiplier of an 8-bit residual
+  bool one_panel;                // TileRun only: multiplier and shift have kPanel values, those of every panel
+  bool spare_bit;                // the shift is 32 and doubled multipliers still fit int32: 2·multiplier, and
+                                 // 2^(residual_shift + 1)·residual_multiplier of an 8-bit residual
 };
 
 // Channels [first, last) of a row of output pixels of a depthwise convolution. Pixel x takes the columns
@@ -78,7 +78,7 @@ struct DepthwiseBlock {
 
 // 16 equally spaced rows of a product, in the order of the outputs.
 struct Tile {
-  ptrdiff_t from;  // its first row, in bytes from x
+  ptrdiff_t from;  // its first row, in bytes
   int64_t output;  // the output pixel of the first row that is one
   uint16_t kept;   // bit r: row r is an output; the others lie between the ends of image rows
 };
@@ -86,6 +86,7 @@ struct Tile {
 // Tiles of rows by panels of channels of a dense convolution, sums and epilogue.
 struct TileRun {
   const uint8_t* x;
+  ptrdiff_t origin;   // where x is in the memory that positions of tiles refer to
   ptrdiff_t spacing;  // bytes between the rows of a tile
   const Tile* tiles;  // the outputs of each follow those of the one before
   int64_t tile_count;
@@ -98,9 +99,10 @@ struct TileRun {
   int vectors;             // of each panel, 1 or 2
   const int8_t* prefetch;  // weights needed next, fetched evenly over the run
   ptrdiff_t prefetch_bytes;
-  const int32_t* init;     // [panel][vectors * 16]
+  const int32_t* init;       // [panel][vectors * 16]
   const int32_t* row_terms;  // [output]: less than the sums by this much, wrapping; null: nothing
-  EpilogueBlock epilogue;  // of output pixel 0 and the channels of all panels: n may exceed kPanel; acc and m are unused
+  EpilogueBlock
+      epilogue;  // of output pixel 0 and the channels of all panels: n may exceed kPanel; acc and m are unused
 };
 
 // Rows of an image beside each other: to[i][row] = from[row][i] ^ flip for pixels i.
@@ -147,8 +149,8 @@ struct Tier {
   void (*end)() = nullptr;
   // How many of the `count` rows at block.rows make an efficient block, at most rows[vectors]; null: any number does.
   int (*take)(const GemmBlock& block, int64_t count) = nullptr;
-  // A convolution by tiles, where the epilogue is the identity, or it is narrow, y has 8 bits, and the residual too, with
-  // a residual_shift of at most kMostTileShift; null where the tier has no tiles.
+  // A convolution by tiles, where the epilogue is the identity, or it is narrow, y has 8 bits, and the residual too,
+  // with a residual_shift of at most kMostTileShift; null where the tier has no tiles.
   void (*convolve)(const TileRun&) = nullptr;
   void (*interleave_rows)(const InterleavedRows&) = nullptr;
   // The tier of convolutions with so few products that tiles are no gain; null: this one.

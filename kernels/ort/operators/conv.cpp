@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cpu/common/sizes.hpp"
+#include "cpu/common/slots.hpp"
 #include "cpu/tiers/tier.hpp"
 #include "ort/operator.hpp"
 #include "ort/output.hpp"
@@ -102,8 +103,11 @@ void run(const Api& api, abi::KernelContext* context, const Convolution& convolu
     const uint8_t* const input = plan.copy_bytes ? scratch.data() : from;
     const uint8_t* const r = residual ? residual + at * values * static_cast<size_t>(size_of(residual_type)) : nullptr;
     uint8_t* const to = y + at * values * static_cast<size_t>(size_of(y_type));
+    Slots slots(plan.parts());  // at most Slots::kMost of them
     api.parallel_for(context, plan.parts(), [&](size_t i) {
-      convolution.run(plan, i, input, r, to, scratch.data() + plan.copy_bytes + i * plan.scratch_bytes);
+      const size_t slot = slots.take();
+      convolution.run(plan, i, input, r, to, scratch.data() + plan.copy_bytes + slot * plan.scratch_bytes);
+      slots.give_back(slot);
     });
   }
 }
@@ -123,7 +127,8 @@ class Conv {
     check_padded(x.dims, {shape_.top, shape_.left, shape_.bottom, shape_.right});
     // A depthwise convolution has a pointer for every pixel below the kernel's rows.
     if (bounded_product(x.dims[2] + shape_.left + shape_.right, shape_.kh) > kMostValues)
-      throw Error("w has shape with " + std::to_string(shape_.kh) + " rows, too many for x of shape " + shape_text(x.dims));
+      throw Error("w has shape with " + std::to_string(shape_.kh) + " rows, too many for x of shape " +
+                  shape_text(x.dims));
     run<Residual>(api, context, convolution_, memory_, x, x.dims[0], x.dims[1], x.dims[2],
                   {x.dims[0], convolution_.out_h(x.dims[1]), convolution_.out_w(x.dims[2]), shape_.out_channels},
                   residual_type_, y_type_);

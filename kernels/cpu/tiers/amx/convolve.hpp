@@ -22,8 +22,8 @@ constexpr ptrdiff_t kSumStride = kPanel * sizeof(int32_t);
 // Sums that wait to be rescaled, in runs of rows that are outputs.
 struct Waiting {
   int32_t* acc = nullptr;  // the next row
-  int run = 0;                   // rows up to the next gap
-  uint32_t rest = 0;             // rows that are outputs, the one behind the run first
+  int run = 0;             // rows up to the next gap
+  uint32_t rest = 0;       // rows that are outputs, the one behind the run first
   uint8_t* y = nullptr;
   const uint8_t* residual = nullptr;
   const int32_t* terms = nullptr;  // of these rows
@@ -133,8 +133,8 @@ template <int T, int V, class Rescaler>
 ONNXQ_INLINE void multiply_tiles(const TileRun& b, const Tile* tiles, int panel, int32_t* to, Rescaler& rescaler,
                                  Waiting& waiting, int share, Ahead& ahead) {
   constexpr int U = V > 1 ? 2 : 1;
-  const uint8_t* const a0 = b.x + tiles[0].from;
-  const uint8_t* const a1 = T == 2 ? b.x + tiles[1].from : a0;
+  const uint8_t* const a0 = b.x + (tiles[0].from - b.origin);
+  const uint8_t* const a1 = T == 2 ? b.x + (tiles[1].from - b.origin) : a0;
   const int8_t* const w = b.panel + panel * b.panel_bytes;
   const int channel = panel * U * kVector;
   const int32_t* const init = b.init + channel;
@@ -154,7 +154,8 @@ ONNXQ_INLINE void multiply_tiles(const TileRun& b, const Tile* tiles, int panel,
   waiting.channel = channel;
 }
 
-// The rescaler's vectors of channels are those whose sums are written together. 4: an even number of panels of 2 vectors; 1, 2: one panel.
+// The rescaler's vectors of channels are those whose sums are written together. 4: an even number of panels of 2
+// vectors; 1, 2: one panel.
 template <class Rescaler>
 void convolve_as(const TileRun& run) {
   constexpr int V = Rescaler::kVectors;

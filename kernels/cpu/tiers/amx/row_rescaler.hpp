@@ -30,16 +30,19 @@ ONNXQ_INLINE void each(const F& f) {
 
 ONNXQ_INLINE __mmask64 first_bytes(ptrdiff_t n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
 
-// S: kDoubled or k32, with one residual multiplier for all channels, or kVector. With a residual kDoubled has no room for
-// a zero point of it. V: vectors of channels in a row, 1, 2 or 4.
+// S: kDoubled or k32, with one residual multiplier for all channels, or kVector. With a residual kDoubled has no room
+// for a zero point of it. V: vectors of channels in a row, 1, 2 or 4.
 template <Shift S, bool HasResidual, bool Signed, int V>
 class RowRescaler {
  public:
   static constexpr int kVectors = V, kRows = 4 / V, kBytes = 1;  // kBytes: of a result
 
   ONNXQ_INLINE_MEMBER explicit RowRescaler(const EpilogueBlock& e)
-      : clips_(e.range.qmax - e.range.qmin != 255), flips_(e.residual_type == IntType::S8),
-        shifts_(e.range.zero_point != 0), y_stride_(e.y_stride), residual_stride_(HasResidual ? e.residual_stride : 0) {
+      : clips_(e.range.qmax - e.range.qmin != 255),
+        flips_(e.residual_type == IntType::S8),
+        shifts_(e.range.zero_point != 0),
+        y_stride_(e.y_stride),
+        residual_stride_(HasResidual ? e.residual_stride : 0) {
     order_ = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     low_ = _mm512_set1_epi8(static_cast<char>(e.range.qmin));
     high_ = _mm512_set1_epi8(static_cast<char>(e.range.qmax));

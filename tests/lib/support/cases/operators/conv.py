@@ -178,6 +178,8 @@ TILES: list[Layer] = [  # where tiles of 16 pixels begin and end, panels of 16, 
 LARGE_TILES: list[Layer] = [
     ((1, 30, 31, 64), (192, 3, 3, 64), {"pads": (1, 1, 1, 1)}),
     ((2, 14, 14, 256), (544, 1, 1, 256), {}),
+    ((3, 20, 21, 48), (96, 3, 3, 48), {"pads": (1, 2, 1, 0)}),
+    ((2, 60, 61, 3), (64, 7, 7, 3), {"strides": (2, 2), "pads": (3, 3, 3, 3)}),
     ((1, 7, 7, 512), (160, 3, 3, 512), {"pads": (1, 1, 1, 1)}),  # groups of weights
 ]
 
