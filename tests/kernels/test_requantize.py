@@ -148,7 +148,7 @@ def test_shapes_and_type_are_inferred() -> None:
         ({"multiplier": [[1]], "shift": [[1]]}, "multiplier must be one value or a vector"),
         ({"x_zero_point": 2**31}, "x_zero_point 2147483648 is outside the input's type"),
         ({"x": TensorProto.UINT8, "x_zero_point": -1}, "x_zero_point -1 is outside the input's type"),
-        ({"x": TensorProto.FLOAT}, "x must be uint8, int8 or int32, not element type 1"),
+        ({"x": TensorProto.FLOAT}, "x must be uint8, int8, int16 or int32, not element type 1"),
         ({"y_zero_point": 128}, "y_zero_point 128 is outside y's type"),
         ({"qmin": -129}, "is not a range of y's type"),
         ({"qmax": 128}, "is not a range of y's type"),

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import onnxq
+import onnxq.passes
 from fuzzing.cases import Case, Words
 from onnxq.cli import group
 from onnxq.errors import OnnxqError
@@ -29,7 +31,8 @@ ERRORS: tuple[type[Exception], ...] = (
     MemoryError,
 )
 WRAPPED = re.compile(r"\b(\w+Error|\w+Exception|StopIteration)\b[:)]|Traceback|(?i:internal error)")
-OURS = re.compile(r"/(onnxq|passes)/[\w/]+\.py$")
+# The folders of our modules, the deeper ones first; a checkout may lie in a folder of the package's name.
+FOLDERS = [(f"{folder}/", "passes") for folder in onnxq.passes.__path__] + [(f"{f}/", "onnxq") for f in onnxq.__path__]
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]")
 SHOWN = 6000  # characters of a traceback
 
@@ -161,22 +164,24 @@ def judged(stage: str, err: BaseException) -> Found | None:
 
 def place(err: BaseException) -> str:
     """The innermost function of ours on the way to an error."""
-    frames = [f for f in traceback.extract_tb(err.__traceback__) if OURS.search(f.filename)]
-    if not frames:
-        return ""
-    return f"{_module(frames[-1].filename)}.{frames[-1].name}"
+    found = ((_module(f.filename), f.name) for f in reversed(traceback.extract_tb(err.__traceback__)))
+    return next((f"{module}.{name}" for module, name in found if module), "")
 
 
 def _module(file: str) -> str:
-    return re.sub(r".*/((onnxq|passes)/)", r"\1", file).removesuffix(".py").replace("/", ".")
+    """The name of one of our modules; empty for another file."""
+    for folder, package in FOLDERS:
+        if file.startswith(folder) and file.endswith(".py"):
+            return f"{package}.{file.removeprefix(folder).removesuffix('.py').replace('/', '.')}"
+    return ""
 
 
 def place_in_dump(dump: str) -> str:
     """The same for the text that faulthandler writes, innermost call first."""
     for line in dump.splitlines():
-        match = re.search(r'File "(.*/(?:onnxq|passes)/[\w/]+)\.py", line \d+ in (\S+)', line)
-        if match:
-            return f"{_module(match[1])}.{match[2]}"
+        match = re.search(r'File "(.+)", line \d+ in (\S+)', line)
+        if match and (module := _module(match[1])):
+            return f"{module}.{match[2]}"
     return ""
 
 

@@ -168,7 +168,10 @@ CASES = OperatorCases(
     drawn(),
     drawn_bodies(),
     [
-        (with_(ADD, {"a": np.zeros((2, 3), np.float32)}), "Add: a must be uint8, int8 or int32, not element type 1"),
+        (
+            with_(ADD, {"a": np.zeros((2, 3), np.float32)}),
+            "Add: a must be uint8, int8, int16 or int32, not element type 1",
+        ),
         (
             with_(ADD, {"a_multiplier": ints(1, 1), "shift": ints(1, 2, 3)}),
             "a_multiplier has 2 values, others have 3",
