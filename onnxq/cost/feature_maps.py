@@ -23,7 +23,7 @@ from onnxq.graph.protos import FLOAT_TYPES, OWN_DOMAIN
 from onnxq.graph.qdq import QDQ, is_grid_clip
 from onnxq.graph.shapes import element_type
 from onnxq.placement.fitness import SUMS
-from onnxq.placement.plan import Placement
+from onnxq.placement.plan import Placement, Point
 
 IN_PLACE = (
     "Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Selu", "Softplus",
@@ -65,7 +65,8 @@ class _Buffer:
 class PlannedMap:
     """A feature map of a float model that will be quantized: alive from step `first` to `last`.
 
-    tensor: one stored in it that is read quantized, None if every reader reads it in float. in_float: some do.
+    tensor: one stored in it that is read quantized, None if every reader reads it in float. in_float: some do. wide:
+    bits of what sums and pools read wide (rule T8), 0 if none does.
     """
 
     elements: int
@@ -74,11 +75,13 @@ class PlannedMap:
     last: int
     tensor: str | None
     in_float: bool
+    wide: int = 0
 
     def bytes(self, bits: int) -> int:
         """Bytes at the quantized readers' width."""
-        kept = self.float_bits if self.in_float or self.tensor is None else 0
-        return (self.elements * (kept + (bits if self.tensor is not None else 0)) + 7) // 8
+        codes = max(bits if self.tensor is not None else 0, self.wide)
+        kept = self.float_bits if self.in_float or not codes else 0
+        return (self.elements * (kept + codes) + 7) // 8
 
 
 @dataclass(frozen=True)
@@ -139,13 +142,16 @@ def planned_maps(graph: gs.Graph, shapes: Shapes, placement: Placement) -> Plann
     The same as feature_maps finds in the QDQ model with this placement.
     """
     points = {id(p.tensor): p for p in placement.points}
-    quantized = {(id(n), id(p.tensor)) for p in placement.points for n, _ in p.edges}
-    quantized |= {(id(n), id(p.tensor)) for p in placement.points if p.whole for n in consumers(p.tensor)}
+    stored = {id(p.tensor): p.format.bits for p in placement.stored}
+    edges = {(id(n), id(p.tensor)) for p in placement.points for n in _readers(p)}
+    quantized = edges | {(id(n), id(p.tensor)) for p in placement.stored for n in consumers(p.tensor)}
 
     def read(buffer: _Buffer, tensor: gs.Tensor, reader: gs.Node | None) -> None:
         point = points.get(id(tensor))
-        if point is not None and (point.whole or (reader is not None and (id(reader), id(tensor)) in quantized)):
+        if point is not None and (point.whole or (reader is not None and (id(reader), id(tensor)) in edges)):
             buffer.tensors.add(tensor.name)
+        elif id(tensor) in stored:
+            buffer.widths.add(stored[id(tensor)])
         else:
             buffer.in_float = True
 
@@ -153,11 +159,25 @@ def planned_maps(graph: gs.Graph, shapes: Shapes, placement: Placement) -> Plann
     if not buffers:
         return None
     maps = [
-        PlannedMap(b.elements, b.float_bits, b.first, b.last, min(b.tensors, default=None), b.in_float) for b in buffers
+        PlannedMap(
+            b.elements,
+            b.float_bits,
+            b.first,
+            b.last,
+            min(b.tensors, default=None),
+            b.in_float,
+            max(b.widths, default=0),
+        )
+        for b in buffers
     ]
     return PlannedMaps(
         tuple(maps), _steps(buffers), tuple(tuple(sorted(b.tensors)) for b in buffers if len(b.tensors) > 1)
     )
+
+
+def _readers(point: Point) -> list[gs.Node]:
+    """Those that read what was quantized."""
+    return [*(n for n, _ in point.edges), *(consumers(point.tensor) if point.whole else ())]
 
 
 def _steps(buffers: list[_Buffer]) -> tuple[tuple[int, ...], ...]:

@@ -76,7 +76,7 @@ class ModelCosts:
     groups: activation groups. other_bytes: constants outside the layers. other_bops: of products outside the layers, at
     8 bits where the profile quantizes them. unknown: layers without known MACs. maps: feature maps, None where shapes
     are unknown. overhead: seconds of a run outside the layers; None where latency was not measured. assumed:
-    notes on input shapes that were assumed.
+    notes on input shapes that were assumed. shapes: of the model's tensors.
     """
 
     layers: tuple[LayerAtWidths, ...]
@@ -87,6 +87,7 @@ class ModelCosts:
     maps: PlannedMaps | None
     overhead: float | None = None
     assumed: tuple[str, ...] = ()
+    shapes: Shapes | None = None
 
     def of(self, weights: Mapping[str, int], activations: Mapping[str, int] | None = None) -> dict[str, float]:
         """The totals: size, stored (bytes), bops, latency (seconds), peak, largest, average (bytes of maps).
@@ -169,6 +170,7 @@ def model_costs(prepared: Prepared, input_shapes: Mapping[str, Sequence[int]] | 
         tuple(c.node for c in layers if c.macs is None),
         maps,
         assumed=shapes.assumed,
+        shapes=shapes,
     )
 
 

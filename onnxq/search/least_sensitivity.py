@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from onnxq.search.result import SearchResult, result_of
 from onnxq.search.sensitivity import Sensitivity
 from onnxq.search.space import Assignment, Space
 
+TIGHTENINGS = 6  # of limits on feature maps
 REFINED = 1e-6  # relative distance below a point of the front at which the next is sought
 
 
@@ -38,6 +40,32 @@ def search_ilp(space: Space, sensitivity: Sensitivity, limits: LimitTexts | None
 
 
 def _solve(space: Space, sensitivity: Sensitivity, limits: Sequence[Limit]) -> tuple[Assignment, Solution]:
+    """The best assignment. The program does not know of residuals that are kept in 16 bits: where they break a limit on
+    feature maps, it is solved again with a lower one."""
+    lower = list(limits)
+    over: set[int] = set()
+    for _ in range(TIGHTENINGS):
+        try:
+            found, solution = _solve_program(space, sensitivity, lower)
+        except ConfigError:
+            if not over:
+                raise
+            break
+        totals = space.totals(found)
+        over = {k for k, limit in enumerate(limits) if limit.cost in MAP_COSTS and totals[limit.cost] > limit.most}
+        if not over:
+            return found, solution
+        for k in over:
+            lower[k] = dataclasses.replace(lower[k], most=lower[k].most * limits[k].most / totals[limits[k].cost])
+    names = ", ".join(limits[k].label for k in sorted(over))
+    kept = space.prepared.profile.graph.residual_kept
+    raise ConfigError(
+        f"{names} cannot be met: beside layers below 8 bits, profile {space.prepared.profile.name} keeps residuals in "
+        f'{kept}; raise the limit, allow 8 bits only, or use a profile with residual_kept = "int8"'
+    )
+
+
+def _solve_program(space: Space, sensitivity: Sensitivity, limits: Sequence[Limit]) -> tuple[Assignment, Solution]:
     memory = [cost for cost in MAP_COSTS if any(limit.cost == cost for limit in limits)]
     problem = space.problem(sensitivity, memory)
 

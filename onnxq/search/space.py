@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from onnxq.cost.activation_groups import weight_ties
+from onnxq.cost.feature_maps import planned_maps
 from onnxq.cost.prepared import Prepared, Source, check_bits, check_layers, prepare
 from onnxq.cost.width_costs import BASE_BITS, ModelCosts, model_costs
 from onnxq.errors import ConfigError
 from onnxq.graph.name_patterns import full_match
 from onnxq.placement.facts import end_nodes
-from onnxq.placement.settings import Override
+from onnxq.placement.planner import plan
+from onnxq.placement.residual import FULL, WIDE
+from onnxq.placement.settings import Override, QuantSettings
 from onnxq.profiles.schema import Profile
 from onnxq.search.limits import COSTS, parse_limit
 from onnxq.search.linear_program import Choice, Limit, Option, Pair, Problem
@@ -68,8 +71,21 @@ class Space:
         return (self.fixed_groups[group],) if group in self.fixed_groups else self.activation_bits
 
     def totals(self, found: Assignment) -> dict[str, float]:
-        """The costs of an assignment (ModelCosts.of)."""
-        return self.costs.of(found.weights, found.activations)
+        """The costs of an assignment: ModelCosts.of, with the feature maps that its residuals have (rule T8)."""
+        totals = self.costs.of(found.weights, found.activations)
+        keeps_wide = self.prepared.profile.graph.residual_kept in WIDE
+        if not keeps_wide or min((*found.weights.values(), *found.activations.values()), default=FULL) >= FULL:
+            return totals
+        if self.costs.maps is None or self.costs.shapes is None:
+            return totals
+        graph, settings = self.prepared.model.graph, QuantSettings(overrides=self.overrides(found))
+        maps = planned_maps(graph, self.costs.shapes, plan(graph, self.prepared.profile, settings))
+        if maps is None:
+            return totals
+        maps = dataclasses.replace(maps, groups=self.costs.maps.groups)
+        widths = found.activations
+        exact = {"peak": maps.peak(widths), "largest": maps.largest(widths), "average": maps.average(widths)}
+        return totals | exact
 
     def limits(self, wanted: Mapping[str, str | float | Sequence[str | float] | None]) -> list[Limit]:
         """Limits from {cost: text, or several texts}; costs are those of limits.COSTS. Raises ConfigError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import tomllib
 
@@ -19,7 +20,7 @@ from onnxq.cost.prepared import prepare
 from onnxq.errors import ConfigError
 from onnxq.graph.model import load
 from onnxq.placement.settings import load_config, load_search_record, parse_overrides
-from onnxq.profiles.schema import load_profile
+from onnxq.profiles.schema import Profile, load_profile
 from onnxq.search.choose import search_bits
 from onnxq.search.error_table import error_table
 from onnxq.search.least_sensitivity import pareto, search_ilp
@@ -160,8 +161,28 @@ def test_tied_layers_get_one_width():
     assert any("follow" in note for note in result.notes)
 
 
+def narrow_residuals() -> Profile:
+    """onnxq, but for residuals, which take the width of what reads them."""
+    found = load_profile("onnxq")
+    return dataclasses.replace(found, graph=dataclasses.replace(found.graph, residual_kept="int8"))
+
+
+def test_residuals_in_16_bits_count_in_limits_on_feature_maps():
+    space = make_space(model(), profile="onnxq", bits=(4, 8), activation_bits=(4, 8))
+    known = sensitivities(space, activations=True)
+    with pytest.raises(
+        ConfigError, match=r"--max-largest 60%.* cannot be met: beside layers below 8 bits, profile onnxq"
+    ):
+        search_ilp(space, known, {"largest": "60%"})
+    found = search_ilp(space, known, {"bops": "60%", "peak": "200%"})
+    maps = space.costs.maps
+    widths = {g.name: found.assignment[g.nodes[0]].activation_bits for g in space.costs.groups}
+    assert found.predicted["peak"] <= 2 * found.baseline["peak"]
+    assert found.predicted["largest"] > maps.largest(widths)
+
+
 def test_limits_hold_together_and_each_narrows_the_result():
-    space = make_space(model(), profile="onnxq", bits=(2, 4, 8), activation_bits=(4, 8))
+    space = make_space(model(), profile=narrow_residuals(), bits=(2, 4, 8), activation_bits=(4, 8))
     known = sensitivities(space, activations=True)
     free = search_ilp(space, known)
     assert free.predicted == pytest.approx(free.baseline)
@@ -175,7 +196,7 @@ def test_limits_hold_together_and_each_narrows_the_result():
 
 
 def test_the_largest_map_is_limited_by_its_own_width():
-    space = make_space(model(), profile="onnxq", bits=(8,), activation_bits=(4, 8))
+    space = make_space(model(), profile=narrow_residuals(), bits=(8,), activation_bits=(4, 8))
     known = sensitivities(space, activations=True)
     found = search_ilp(space, known, {"largest": "60%"})
     maps = space.costs.maps
@@ -243,7 +264,7 @@ def test_mixquant_with_a_limit_takes_the_least_qem():
 
 
 def test_the_front_runs_from_the_least_to_the_most(tmp_path):
-    space = make_space(model(), profile="onnxq", bits=(2, 3, 4, 5, 6, 7, 8))
+    space = make_space(model(), profile=narrow_residuals(), bits=(2, 3, 4, 5, 6, 7, 8))
     known = sensitivities(space)
     front = pareto(space, known, points=22)
     sizes = [r.predicted["size"] for r in front.results]
@@ -265,7 +286,7 @@ def test_the_front_runs_from_the_least_to_the_most(tmp_path):
     assert [line[0] for line in lines] == LAYERS
     for cost in ("bops", "peak", "largest", "average"):
         found = pareto(
-            make_space(model(), profile="onnxq", activation_bits=(4, 8)), sensitivities(space, True), cost, 5
+            make_space(model(), profile=narrow_residuals(), activation_bits=(4, 8)), sensitivities(space, True), cost, 5
         )
         assert len(found.results) > 1
 

@@ -54,7 +54,8 @@ class ChannelTally:
         if self.expected is None or self.values < CONSTANT_VALUES:
             return np.zeros(0, np.bool_)
         low, high = self._clipped(self.expected)
-        found: NDArray[np.bool_] = high - low <= CONSTANT_SHARE * np.abs(low + high) / 2
+        with np.errstate(invalid="ignore"):  # a channel of a mask is −∞: NaN, and so not constant
+            found: NDArray[np.bool_] = high - low <= CONSTANT_SHARE * np.abs(low + high) / 2
         return found
 
     def lost(self) -> list[LostConstant]:
@@ -62,9 +63,10 @@ class ChannelTally:
         if self.expected is None or self.found is None or not self.constant().any():
             return []
         low, high = self._clipped(self.expected)
-        middle = (low + high) / 2
-        step = self.step or float(np.abs(self.expected).max()) / FLOAT_STEPS
-        apart = np.maximum(self.found[0] - middle, middle - self.found[1])
+        step = self.step or float(np.abs(self.expected).max(initial=0, where=np.isfinite(self.expected))) / FLOAT_STEPS
+        with np.errstate(invalid="ignore"):
+            middle = (low + high) / 2
+            apart = np.maximum(self.found[0] - middle, middle - self.found[1])
         lost = self.constant() & (apart > LOST_STEPS * step)
         lost &= apart > LOST_SHARE * np.abs(middle)
         channels = sorted(np.flatnonzero(lost), key=lambda c: -abs(middle[c]))

@@ -90,6 +90,21 @@ def test_lost_constants(size: float, sign: float, batches: int, rank: int) -> No
     assert not kept.lost()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_mask_of_infinities_beside_a_lost_constant() -> None:
+    rng = np.random.default_rng(3)
+    expected = rng.normal(size=(4, 3, 5, 5))
+    expected[:, 0] = -np.inf
+    expected[0, 0, 0, 0] = 0
+    expected[:, 1] = 300
+    expected[:, 2] = np.inf
+    found = expected.copy()
+    found[:, 1] = 0
+    tally = ChannelTally()
+    tally.add(expected, found)
+    assert [lost.channel for lost in tally.lost()] == [1]
+
+
 def test_constants_beyond_the_codes_are_clipping_not_loss() -> None:
     expected = np.zeros((4, 2, 3, 3))
     expected[:, 1] = 300
