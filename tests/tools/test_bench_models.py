@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import bench_models
@@ -11,6 +10,7 @@ import onnx
 import pytest
 
 from bench_support import networks, references, report
+from bench_support.phases import Sample, fastest_probe, phases
 from onnxq.cost.layer_costs import layer_costs, totals
 from onnxq.execution import library
 from onnxq.graph.model import load
@@ -52,9 +52,9 @@ def test_models_are_made_once(small: list[str], tmp_path: Path, monkeypatch: pyt
 @pytest.mark.skipif(not library.has_library(), reason="onnxq was built without the kernel library")
 def test_a_row_for_every_setting(small: list[str], tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="needs the dev extra: OpenVINO")
-    args = Namespace(
-        models="resnet18", batch="1,2", threads="1", seconds=0.01, images=8, workdir=tmp_path, per_layer=True
-    )
+    settings = {"models": "resnet18", "batch": "1,2", "threads": 1, "seconds": 0.05, "turns": 2, "images": 8}
+    options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    args = bench_models.parser().parse_args([*options, "--workdir", str(tmp_path), "--per-layer"])
     graph = load(networks.build("resnet18")).graph
     macs = totals(graph, layer_costs(graph)).macs
     result = {"environment": report.environment(), "rows": bench_models.run(args)}
@@ -62,10 +62,24 @@ def test_a_row_for_every_setting(small: list[str], tmp_path: Path) -> None:
         ("resnet18", b, 1) for b in (1, 2)
     ]
     for row in result["rows"]:
-        assert set(row["timings"]) == {"ours", "int8", "openvino", "float"}
-        assert row["timings"]["openvino"]["runtime"] == "openvino"
-        assert all(t["median_ms"] > 0 for t in row["timings"].values())
+        assert set(row["timings"]) == {"onnxq", "OpenVINO int8", "onnxruntime int8", "onnxruntime float"}
+        assert row["versions"]["OpenVINO int8"].startswith("openvino")
+        for found in row["timings"].values():
+            assert found["fast"] + found["slow"] >= 2
+            assert all(
+                ms > 0 for ms in (found["min_ms"], found["median_ms"], found["slow_median_ms"]) if ms is not None
+            )
         assert sum(layer["macs"] for layer in row["layers"]["layers"]) == row["batch"] * macs
     assert json.loads(json.dumps(result))["rows"][1]["batch"] == 2
     cells = bench_models.cells(result)
-    assert [len(line) for line in cells] == [len(bench_models.HEADS)] * 2
+    assert [len(line) for line in cells] == [len(bench_models.heads(result))] * 2
+
+
+def test_runs_beside_a_neighbour_are_told_apart_by_their_probes() -> None:
+    samples = [Sample(1.0, 4.0, 4.1), Sample(3.0, 4.0, 9.0), Sample(2.0, 9.0, 4.0), Sample(1.4, 4.4, 4.0)]
+    fastest = fastest_probe(samples)
+    assert fastest == 4.0
+    found = phases(samples, fastest)
+    assert (found.fast, found.min_ms, found.median_ms) == (2, 1000.0, pytest.approx(1200.0))
+    assert (found.slow, found.slow_median_ms) == (2, 2500.0)
+    assert phases(samples[1:3], fastest).min_ms is None
