@@ -41,6 +41,9 @@ void gemm_block(const GemmBlock& b, int v0) {
   }
   const ptrdiff_t stride = ptrdiff_t{64} * b.vectors, end = ptrdiff_t{kStep} * b.steps;
   const int8_t* w = b.panel + 64 * v0;
+  // Each part of the panel fetches the lines that are as far into the next one.
+  const int8_t* next = b.prefetch + v0 * b.prefetch_stride * b.steps * b.tap_count / b.vectors;
+  const ptrdiff_t next_stride = b.prefetch_stride * V / b.vectors;
   int t = 0;
   do {  // tap_count and steps are at least 1: without a path around the loops, the accumulators stay in registers
     const uint8_t* row[M];
@@ -76,6 +79,8 @@ void gemm_block(const GemmBlock& b, int v0) {
           for (int v = 0; v < 2 * V; v++) __asm__("" : "+x"(acc[i][v]));
         }
       }
+      _mm_prefetch(next, _MM_HINT_T1);
+      next += next_stride;
       w += stride;
       k += kStep;
     } while (k < end);
