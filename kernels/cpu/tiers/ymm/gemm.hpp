@@ -30,6 +30,37 @@ ONNXQ_INLINE __m256i broadcast4(const uint8_t* p) {
   return _mm256_set1_epi32(v);
 }
 
+// Adds the products of one step: weights at w, activations k bytes from the rows.
+template <class D, int M, int V>
+ONNXQ_INLINE void add_step(__m256i (&acc)[M][2 * V], const uint8_t* const (&row)[M], ptrdiff_t k, const int8_t* w) {
+  if constexpr (M < 2 * V) {  // the smaller operand stays in registers
+    typename D::X x[M];
+    ONNXQ_UNROLL
+    for (int i = 0; i < M; i++) x[i] = D::expand(broadcast4(row[i] + k));
+    ONNXQ_UNROLL
+    for (int v = 0; v < 2 * V; v++) {
+      const typename D::W weights = D::weights(load256(w + 32 * v));
+      ONNXQ_UNROLL
+      for (int i = 0; i < M; i++) acc[i][v] = D::dot(acc[i][v], x[i], weights);
+    }
+  } else {
+    typename D::W weights[2 * V];
+    ONNXQ_UNROLL
+    for (int v = 0; v < 2 * V; v++) weights[v] = D::weights(load256(w + 32 * v));
+    ONNXQ_UNROLL
+    for (int i = 0; i < M; i++) {
+      const typename D::X x = D::expand(broadcast4(row[i] + k));
+      ONNXQ_UNROLL
+      for (int v = 0; v < 2 * V; v++) acc[i][v] = D::dot(acc[i][v], x, weights[v]);
+    }
+  }
+  ONNXQ_UNROLL
+  for (int i = 0; i < M; i++) {
+    ONNXQ_UNROLL
+    for (int v = 0; v < 2 * V; v++) __asm__("" : "+x"(acc[i][v]));  // otherwise GCC copies them back and forth
+  }
+}
+
 // M rows by 16·V channels, from vector `v0` of the panel on.
 template <class D, int M, int V>
 void gemm_block(const GemmBlock& b, int v0) {
@@ -41,49 +72,27 @@ void gemm_block(const GemmBlock& b, int v0) {
   }
   const ptrdiff_t stride = ptrdiff_t{64} * b.vectors, end = ptrdiff_t{kStep} * b.steps;
   const int8_t* w = b.panel + 64 * v0;
-  // Each part of the panel fetches the lines that are as far into the next one.
-  const int8_t* next = b.prefetch + v0 * b.prefetch_stride * b.steps * b.tap_count / b.vectors;
-  const ptrdiff_t next_stride = b.prefetch_stride * V / b.vectors;
+  const int8_t* next = b.prefetch;  // by the first vectors; the others touch the line again
+  const ptrdiff_t next_stride = v0 ? 0 : b.prefetch_stride;
   int t = 0;
   do {  // tap_count and steps are at least 1: without a path around the loops, the accumulators stay in registers
     const uint8_t* row[M];
     ONNXQ_UNROLL
     for (int i = 0; i < M; i++) row[i] = b.rows[i] + b.taps[t];
     ptrdiff_t k = 0;
-    do {
-      if constexpr (M < 2 * V) {  // the smaller operand stays in registers
-        typename D::X x[M];
-        ONNXQ_UNROLL
-        for (int i = 0; i < M; i++) x[i] = D::expand(broadcast4(row[i] + k));
-        ONNXQ_UNROLL
-        for (int v = 0; v < 2 * V; v++) {
-          const typename D::W weights = D::weights(load256(w + 32 * v));
-          ONNXQ_UNROLL
-          for (int i = 0; i < M; i++) acc[i][v] = D::dot(acc[i][v], x[i], weights);
-        }
-      } else {
-        typename D::W weights[2 * V];
-        ONNXQ_UNROLL
-        for (int v = 0; v < 2 * V; v++) weights[v] = D::weights(load256(w + 32 * v));
-        ONNXQ_UNROLL
-        for (int i = 0; i < M; i++) {
-          const typename D::X x = D::expand(broadcast4(row[i] + k));
-          ONNXQ_UNROLL
-          for (int v = 0; v < 2 * V; v++) acc[i][v] = D::dot(acc[i][v], x, weights[v]);
-        }
-      }
-      if constexpr (V > 1) {  // otherwise GCC copies them back and forth
-        ONNXQ_UNROLL
-        for (int i = 0; i < M; i++) {
-          ONNXQ_UNROLL
-          for (int v = 0; v < 2 * V; v++) __asm__("" : "+x"(acc[i][v]));
-        }
-      }
-      _mm_prefetch(next, _MM_HINT_T1);
-      next += next_stride;
+    if (b.steps % 2) {
+      add_step<D, M, V>(acc, row, k, w);
       w += stride;
       k += kStep;
-    } while (k < end);
+    }
+    for (; k < end; k += 2 * kStep) {
+      _mm_prefetch(next, _MM_HINT_T1);
+      _mm_prefetch(next + next_stride, _MM_HINT_T1);
+      next += 2 * next_stride;
+      add_step<D, M, V>(acc, row, k, w);
+      add_step<D, M, V>(acc, row, k + kStep, w + stride);
+      w += 2 * stride;
+    }
   } while (++t < b.tap_count);
   ONNXQ_UNROLL
   for (int i = 0; i < M; i++) {
