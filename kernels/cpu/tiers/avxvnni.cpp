@@ -17,6 +17,7 @@ struct Dot {
   ONNXQ_INLINE __m256i dot4(__m256i sum, __m256i x, __m256i w) { return _mm256_dpbusd_avx_epi32(sum, x, w); }
   ONNXQ_INLINE W load_weights(const int8_t* p) { return load256(p); }
   ONNXQ_INLINE void store_weight(int8_t* p, int lane, int row, int8_t w) { p[lane * 4 + row] = w; }
+  static void gemm(const GemmBlock& b) { onnxq::gemm<Dot>(b); }
   ONNXQ_INLINE void opaque(X& x) { __asm__ volatile("" : "+x"(x)); }
 };
 

@@ -35,6 +35,7 @@ struct GemmBlock {
   int32_t* acc;               // [m][kPanel], 64-byte aligned
   const int8_t* prefetch;     // needed next: a step may fetch the cache line here, the next step
   ptrdiff_t prefetch_stride;  // the line this many bytes further, and so on
+  bool pairs_fit = false;     // 255 times two weights, of k and k + 1 for even k, fit 16 bits together, of each sign
 };
 
 // Rescales a block of accumulators and writes it: y = sat(((acc·b + (r − zp_r)·b_r + 2^(c−1)) >> c) + zp).

@@ -2,6 +2,7 @@
 //
 // A tier adds to class D:
 //   opaque(X&)               hides from the compiler that a value is unchanged
+//   gemm(const GemmBlock&)   of at most kRows rows
 #pragma once
 
 #include "cpu/elementwise/tables.hpp"
@@ -38,7 +39,7 @@ int64_t peak(int64_t repeats) {
 template <class D>
 constexpr Tier ymm_tier() {
   return {{0, D::kRows, D::kRows, D::kRows, D::kRows},
-          gemm<D>,
+          D::gemm,
           epilogue,
           unpack4,
           gemm4<D>,
