@@ -11,8 +11,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# Times the fastest probe. A neighbour costs 1.7 times and more; the clock alone, which falls under a runtime's own load,
-# up to 1.3.
+# Times the fastest probe. A neighbour costs 1.7 times and more; the clock alone, which falls under load, up to 1.3.
 NEAR = 1.4
 
 
