@@ -9,6 +9,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.errors import ModelError, printable
 from onnxq.graph import marks
 from onnxq.graph.match import STANDARD_DOMAINS, constant_values, consumers, input_at, producer
 from onnxq.numeric.quantize import along_axis
@@ -175,13 +176,21 @@ def has_qdq(graph: gs.Graph) -> bool:
 
 
 def _spread(values: NDArray, info: QdqInfo, shape: tuple[int, ...]) -> NDArray:
-    """Per-channel or per-block values, reshaped to broadcast over the tensor."""
+    """Per-channel or per-block values, reshaped to broadcast over the tensor. Raises ModelError if they do not fit."""
     if info.axis is None:
         return values
-    axis = info.axis % len(shape)
-    if info.block:
-        return np.repeat(values, info.block, axis).take(range(shape[axis]), axis)
-    return along_axis(values.reshape(-1), axis, len(shape))
+    fits = -len(shape) <= info.axis < len(shape)
+    axis = info.axis % len(shape) if fits else 0
+    if fits and info.block:
+        blocks = (*shape[:axis], -(-shape[axis] // info.block), *shape[axis + 1 :])
+        if values.shape == blocks:
+            return np.repeat(values, info.block, axis).take(range(shape[axis]), axis)
+    elif fits and values.size == shape[axis]:
+        return along_axis(values.reshape(-1), axis, len(shape))
+    raise ModelError(
+        f"node {printable(info.node.name or info.node.outputs[0].name)} ({info.node.op}): a scale or zero point of "
+        f"shape {list(values.shape)} does not fit values of shape {list(shape)} along axis {info.axis}"
+    )
 
 
 def _code_type(node: gs.Node, point: gs.Tensor | None) -> str:

@@ -40,6 +40,8 @@ def check_nodes(model: onnx.ModelProto, where: str) -> None:
     that it must have.
     """
     versions = {("" if o.domain in STANDARD else o.domain): o.version for o in model.opset_import}
+    if versions.get("", 1) < 1:  # without a schema nothing could be checked
+        raise ModelError(f"{where}: it uses version {versions['']} of ONNX's operators; there is none below 1")
     _check_graph(model.graph, frozenset(), versions, where)
 
 

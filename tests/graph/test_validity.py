@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import onnx.parser
+import onnx_graphsurgeon as gs
 import pytest
 from onnx import AttributeProto, helper
 
 from onnxq.errors import ModelError
 from onnxq.graph.model import load
+from onnxq.graph.qdq import constant_reals
 
 
 def parsed(body: str, opset: int = 17) -> onnx.ModelProto:
@@ -94,3 +97,25 @@ def test_a_node_without_outputs_is_refused() -> None:
     proto.graph.node.append(helper.make_node("Anything", ["x"], [], "n", domain="vendor"))
     with pytest.raises(ModelError, match=r"node n \(Anything\) has no output"):
         load(proto)
+
+
+def test_a_version_of_the_operators_that_there_is_not() -> None:
+    """Its operators have no schema, so that nothing would be known of their inputs."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 13]> g (float[N] x) => (float[N] y) { y = Softmax(x) }'
+    )
+    model.opset_import[0].version = -(2**31)
+    del model.graph.node[0].input[:]
+    with pytest.raises(ModelError, match="it uses version -2147483648 of ONNX's operators"):
+        load(model)
+
+
+@pytest.mark.parametrize(
+    ("scale", "axis", "block"), [((5,), 0, 0), ((8,), 3, 0), ((8,), -4, 0), ((2, 2), 0, 4), ((2,), 1, 2)]
+)
+def test_scales_that_do_not_fit_their_codes(scale: tuple[int, ...], axis: int, block: int) -> None:
+    codes, values = gs.Constant("w", np.ones((8, 4), np.int8)), gs.Constant("s", np.ones(scale, np.float32))
+    attributes = {"axis": axis} | ({"block_size": block} if block else {})
+    node = gs.Node("DequantizeLinear", "d", attributes, [codes, values], [gs.Variable("r", np.float32)])
+    with pytest.raises(ModelError, match=r"DequantizeLinear\): a scale or zero point of shape .* does not fit"):
+        constant_reals(node.outputs[0])

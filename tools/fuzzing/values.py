@@ -10,6 +10,7 @@ from fuzzing import draws
 from fuzzing.draws import Rng
 
 LOCATIONS = ["/etc/passwd", "../m.onnx", "m.onnx", "missing", ".", "", "\0", "a" * 5000, "*/_ORT_MEM_ADDR_/*", "x\ny"]
+MOST_DIMS = 64  # of NumPy
 MOST_VALUES = 1 << 16  # of tensors whose values are rewritten
 SYMBOLS = ["N", "", "a b", "\x1b[1m", "-1", "N*2", draws.NOT_UTF8]
 
@@ -26,6 +27,7 @@ def dims(model: onnx.ModelProto, rng: Rng) -> None:
         or rng.random() < 0.25
         or not 0 <= np.prod(shape, dtype=np.float64) <= MOST_VALUES
         or min(shape, default=0) < 0
+        or len(shape) > MOST_DIMS
     ):
         del tensor.dims[:]
         tensor.dims.extend(shape)
