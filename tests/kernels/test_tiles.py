@@ -79,6 +79,8 @@ def test_plans_on_amx() -> None:
         assert first.row_parts > 1 and 230 * 230 * 9 / first.row_parts < first.copy_bytes < 230 * 230 * 9 / 2
         assert plan((1, 56, 56, 64), (64, 3, 3, 64), **PADS).pieces == 9
         assert plan((1, 14, 14, 256), (256, 3, 3, 256), **PADS).pieces == 36
+        line = plan((1, 1, 16000, 64), (64, 1, 9, 64), pads=[0, 4, 0, 4])  # parts do not copy the whole line each
+        assert line.row_parts > 4 and line.copy_bytes >= 16008 * 64
         assert plan((1, 56, 56, 256), (64, 1, 1, 256)).copy_bytes == 0
         assert plan((1, 56, 56, 256), (512, 1, 1, 256), strides=[2, 2]).copy_bytes >= 28 * 28 * 256
         assert plan((1, 56, 56, 96), (96, 3, 3, 1), group=96, **PADS).path == "depthwise"

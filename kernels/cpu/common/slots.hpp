@@ -8,7 +8,7 @@
 
 namespace onnxq {
 
-// Up to 64 numbers; the lowest that is free is taken. As many must be free as are taken at a time.
+// Up to 64 numbers; the lowest that is free is taken. Where all are, `take` waits.
 class Slots {
  public:
   static constexpr size_t kMost = 64;
@@ -16,8 +16,8 @@ class Slots {
   explicit Slots(size_t count) : free_(count >= kMost ? ~uint64_t{0} : (uint64_t{1} << count) - 1) {}
   size_t take() {
     uint64_t free = free_.load(std::memory_order_relaxed);
-    while (!free_.compare_exchange_weak(free, free & (free - 1), std::memory_order_acquire)) {
-    }
+    while (!free || !free_.compare_exchange_weak(free, free & (free - 1), std::memory_order_acquire))
+      if (!free) free = free_.load(std::memory_order_relaxed);
     size_t slot = 0;
     while (!(free >> slot & 1)) slot++;
     return slot;

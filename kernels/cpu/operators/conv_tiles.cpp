@@ -9,6 +9,7 @@ namespace onnxq {
 namespace {
 
 constexpr int64_t kAheadBytes = 256 << 10;  // of the next layer's weights, fetched while the last ones are multiplied
+constexpr int64_t kMostCopied = 2;          // times the image: what parts copy together at most, if each copies its own
 constexpr int64_t kFewBytes = 64 << 10;     // of weights: such a layer is too short to fetch another's
 
 }  // namespace
@@ -35,17 +36,21 @@ void Convolution::plan_tiles(Plan& p) const {
   p.row_parts = cut.row_parts, p.panel_parts = cut.panel_parts;
   p.chunk = cut.chunk;
   p.panels_at_a_time = cut.panels_at_a_time;
-  // Planes of phases are far apart, and parts by channels would all copy the same.
+  // Planes of phases are far apart, and parts by channels would all copy the same. So would parts of long lines.
   p.own_copy = 0;
   if (copies_ && !form_.phases && p.panel_parts == 1) {
+    const int64_t row_bytes = copy_row_bytes(p.w);
+    int64_t most = 0, all = 0;
     for (int64_t part = 0; part < p.row_parts; part++) {
       const int64_t end = part_begin(work.tiles, part + 1, p.row_parts, kTileGrain);
       for (int64_t t = part_begin(work.tiles, part, p.row_parts, kTileGrain); t < end; t += p.chunk) {
         const Range rows = rows_read(p, t, std::min(t + p.chunk, end));
-        p.own_copy = std::max(p.own_copy, static_cast<size_t>((rows.end - rows.begin) * copy_row_bytes(p.w)) + kSlack);
+        most = std::max(most, rows.end - rows.begin);
+        all += rows.end - rows.begin;
       }
     }
-    p.own_copy = aligned(p.own_copy);
+    if (all * row_bytes <= kMostCopied * p.n * p.spacing.image)
+      p.own_copy = aligned(static_cast<size_t>(most * row_bytes) + kSlack);
   }
   p.scratch_bytes = p.own_copy + (p.own_copy ? p.copy_scratch : 0) +
                     aligned(static_cast<size_t>(form_.pieces()) * sizeof(ptrdiff_t)) +

@@ -103,7 +103,7 @@ void run(const Api& api, abi::KernelContext* context, const Convolution& convolu
     const uint8_t* const input = plan.copy_bytes ? scratch.data() : from;
     const uint8_t* const r = residual ? residual + at * values * static_cast<size_t>(size_of(residual_type)) : nullptr;
     uint8_t* const to = y + at * values * static_cast<size_t>(size_of(y_type));
-    Slots slots(plan.parts());  // at most Slots::kMost of them
+    Slots slots(plan.parts());
     api.parallel_for(context, plan.parts(), [&](size_t i) {
       const size_t slot = slots.take();
       convolution.run(plan, i, input, r, to, scratch.data() + plan.copy_bytes + slot * plan.scratch_bytes);
