@@ -108,6 +108,8 @@ class FoldBatchNorm(Pass):
         if len(parameters) < 4:
             return Refused("its parameters are computed at run time")
         gamma, beta, mean, var = parameters
+        if len({p.shape for p in parameters}) > 1:
+            return Refused(f"its parameters have shapes {', '.join(str(list(p.shape)) for p in parameters)}")
         epsilon = max(float(node.attrs.get("epsilon", 1e-5)), self.epsilon_floor)
         step = affine.batch_norm(gamma, beta, mean, var, epsilon)
         return step if step.is_finite else Refused("its variance plus epsilon is not positive (see epsilon_floor)")

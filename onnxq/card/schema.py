@@ -22,7 +22,7 @@ from onnxq.card.parts import (
     Resources,
     SearchRecord,
 )
-from onnxq.errors import ModelError
+from onnxq.errors import ModelError, printable
 from onnxq.measure.proof.record import Proof
 from onnxq.records import BadRecord, BadText, build, parse_json, plain
 
@@ -97,7 +97,7 @@ class CardData:
         try:
             return build(cls, table)
         except BadRecord as err:
-            raise ModelError(f"{where}: malformed quantization card: {err}") from None
+            raise ModelError(f"{where}: malformed quantization card: {printable(str(err))}") from None
 
     def to_json(self, compact: bool = False) -> str:
         """The card as JSON text, indented; compact: without any white space."""

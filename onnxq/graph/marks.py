@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import onnx_graphsurgeon as gs
 
+from onnxq.errors import ModelError, printable
 from onnxq.graph.clamps import Clamp
 
 T = TypeVar("T")
@@ -30,9 +31,17 @@ class Mark(Generic[T]):
         return node is not None and self.key in getattr(node, "metadata", {})
 
     def get(self, node: gs.Node | None) -> T | None:
-        """The mark's value on the node; None where it is absent or empty. Raises ValueError if it does not parse."""
+        """The mark's value on the node; None where it is absent or empty. Raises ModelError if it is damaged."""
         text = getattr(node, "metadata", {}).get(self.key)
-        return self.parse(text) if text else None
+        if node is None or not text:
+            return None
+        try:
+            return self.parse(text)
+        except (ValueError, TypeError, LookupError):
+            raise ModelError(
+                f"node {printable(node.name)} ({printable(node.op)}): its metadata {self.key} is damaged; remove it, "
+                "or write the model again"
+            ) from None
 
     def set(self, node: gs.Node, value: T) -> None:
         """Set the mark on the node, replacing any value. The node's other metadata is unchanged."""

@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
-from onnxq.errors import ModelError, first_line
+from onnxq.errors import ModelError, first_line, printable
 from onnxq.graph import native
 
 OWN_DOMAIN = "com.onnxq"
@@ -90,8 +90,17 @@ def check_attributes(graph: onnx.GraphProto, where: str) -> None:
                 check_attributes(attr.g, where)
 
 
+ELEMENT_TYPES = frozenset(TensorProto.DataType.values())
+
+
 def check_types(graph: onnx.GraphProto, where: str) -> None:
-    """Raise ModelError for optional, map and opaque graph inputs and outputs; drop such types elsewhere."""
+    """Raise ModelError for optional, map and opaque graph inputs and outputs, and for element types that ONNX does not
+    have; drop types that nothing here can express elsewhere."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for kind in _tensor_types(value.type):
+            if kind.elem_type not in ELEMENT_TYPES:
+                name, given = printable(value.name), kind.elem_type
+                raise ModelError(f"{where}: {name} is declared with element type {given}, which ONNX does not have")
     for value in (*graph.input, *graph.output):
         if not _expressible(value.type):
             kind = value.type.WhichOneof("value").removesuffix("_type")
@@ -101,6 +110,12 @@ def check_types(graph: onnx.GraphProto, where: str) -> None:
         for attr in node.attribute:
             if attr.HasField("g"):
                 check_types(attr.g, where)
+
+
+def _tensor_types(kind: onnx.TypeProto) -> list[onnx.TypeProto.Tensor]:
+    """The tensor types in a type that can be expressed."""
+    inner = kind.sequence_type.elem_type if kind.HasField("sequence_type") else kind
+    return [inner.tensor_type] if inner.HasField("tensor_type") else []
 
 
 def _expressible(kind: onnx.TypeProto) -> bool:

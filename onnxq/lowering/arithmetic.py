@@ -241,6 +241,8 @@ def lower_batchnorm(work: Work, node: gs.Node) -> None:
     if any(c is None for c in constants) or int(node.attrs.get("training_mode", 0)):
         raise RefusedError("its statistics are computed at run time")
     gamma, beta, mean, var = (c for c in constants if c is not None)
+    if len({c.shape for c in (gamma, beta, mean, var)}) > 1:
+        raise RefusedError("its parameters differ in shape")
     step = batch_norm(gamma, beta, mean, var, float(node.attrs.get("epsilon", 1e-5)))
     if not step.is_finite:
         raise RefusedError("its factors are not finite")

@@ -7,6 +7,7 @@ import math
 import onnx_graphsurgeon as gs
 import pytest
 
+from onnxq.errors import ModelError
 from onnxq.graph import marks
 from onnxq.graph.clamps import Clamp
 from onnxq.graph.marks import Flattened
@@ -54,5 +55,5 @@ def test_other_metadata_stay_and_shared_ones_are_not_edited():
 def test_texts_that_do_not_parse(mark, text):
     node = gs.Node("Relu", "r")
     node.metadata = {mark.key: text}
-    with pytest.raises(ValueError):
+    with pytest.raises(ModelError, match="is damaged"):
         mark.get(node)

@@ -10,6 +10,7 @@ import pytest
 from onnx import AttributeProto, helper
 
 from onnxq.errors import ModelError
+from onnxq.graph import marks
 from onnxq.graph.model import load
 from onnxq.graph.qdq import constant_reals
 
@@ -119,3 +120,27 @@ def test_scales_that_do_not_fit_their_codes(scale: tuple[int, ...], axis: int, b
     node = gs.Node("DequantizeLinear", "d", attributes, [codes, values], [gs.Variable("r", np.float32)])
     with pytest.raises(ModelError, match=r"DequantizeLinear\): a scale or zero point of shape .* does not fit"):
         constant_reals(node.outputs[0])
+
+
+@pytest.mark.parametrize("where", ["input", "output", "value_info"])
+def test_element_types_that_onnx_does_not_have(where: str) -> None:
+    model = parsed("h = Neg(x) y = Neg(h)")
+    value = helper.make_tensor_value_info("h", 1, [2])
+    value.type.tensor_type.elem_type = 77
+    value.name = {"input": "z", "output": "y", "value_info": "h"}[where]
+    getattr(model.graph, where).append(value)
+    with pytest.raises(ModelError, match=f"{value.name} is declared with element type 77, which ONNX does not have"):
+        load(model)
+
+
+@pytest.mark.parametrize("mark", marks.MARKS, ids=lambda mark: mark.key)
+def test_marks_that_are_damaged(mark: marks.Mark) -> None:
+    """Those of any text are read as they are."""
+    model = parsed("[n] y = Neg(x)")
+    model.graph.node[0].metadata_props.add(key=mark.key, value=";")
+    (node,) = load(model).graph.nodes
+    if mark.parse is str or mark in (marks.SOURCES, marks.BITS):
+        mark.get(node)
+        return
+    with pytest.raises(ModelError, match=rf"node n \(Neg\): its metadata {mark.key} is damaged"):
+        mark.get(node)

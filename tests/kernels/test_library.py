@@ -25,7 +25,8 @@ g (int32[n, 2] x) => (uint8[n, 2] y)
 
 def test_features_are_those_the_kernel_reports() -> None:
     features = library.cpu_features()
-    assert set(features) <= {need for tier in library.tier_table() for need in tier.needs}
+    needs = {need for tier in library.tier_table() for need in tier.needs}
+    assert set(features) <= needs | {"amx_int8"}  # which a build with AMX in software does not need
     cpuinfo = Path("/proc/cpuinfo")
     if platform.machine() != "x86_64" or not cpuinfo.is_file():
         pytest.skip("no /proc/cpuinfo of an x86-64 CPU to compare with")

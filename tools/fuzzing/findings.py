@@ -45,7 +45,9 @@ class Findings:
             "seed": case.seed,
             "what": case.what,
             "stage": found.stage,
-            "command": "onnxq " + " ".join(words).format(model=f"{name}.onnx", out="out.onnx") if words else "",
+            "command": "onnxq " + " ".join(words).replace("{model}", f"{name}.onnx").replace("{out}", "out.onnx")
+            if words
+            else "",
             "reproduce": f"python tools/fuzz_models.py --reproduce {case.seed}",
             "commands": case.commands,
             "message": found.message,
