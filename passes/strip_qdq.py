@@ -28,10 +28,9 @@ from onnxq.graph.match import (
     replace_everywhere,
     scalar_value,
 )
-from onnxq.graph.qdq import is_grid_clip
+from onnxq.graph.qdq import describe, is_grid_clip, spread
 from onnxq.graph.refusal import Refused
 from onnxq.graph.walk import all_graphs
-from onnxq.numeric.quantize import along_axis
 from onnxq.patterns.nonnegative import KEEPS_SIGN, is_nonnegative
 from onnxq.pipeline import Pass, PassResult
 
@@ -69,20 +68,15 @@ class StripQdq(Pass):
 
 
 def _fold_constant(graph: gs.Graph, node: gs.Node) -> bool:
-    parts = [constant_values(t) for t in node.inputs if not t.is_empty()]
-    codes, scale, tensor = parts[0], parts[1], node.outputs[0]
-    if codes is None or scale is None or any(p is None for p in parts) or any(tensor is t for t in graph.outputs):
+    info, codes, tensor = describe(node), constant_values(node.inputs[0]), node.outputs[0]
+    given = constant_values(node.inputs[1])
+    if codes is None or given is None or info.scale is None or info.zero_point is None:
+        return False
+    if any(tensor is t for t in graph.outputs):
         return False
     codes = codes.astype(np.float32 if codes.dtype.name.startswith("float") else np.int64)
-    if node.attrs.get("block_size", 0):
-        block, axis = int(node.attrs["block_size"]), int(node.attrs.get("axis", 1))
-        spread = [np.repeat(p, block, axis).take(range(codes.shape[axis]), axis) for p in parts[1:] if p is not None]
-    else:
-        axis = int(node.attrs.get("axis", 1)) if codes.ndim else 0
-        spread = [along_axis(p, axis if p.size > 1 else None, codes.ndim) for p in parts[1:] if p is not None]
-        spread = [p.reshape(()) if p.size == 1 else p for p in spread]
-    zero_point = spread[1].astype(codes.dtype) if len(spread) > 1 else 0
-    values = (codes - zero_point).astype(scale.dtype) * spread[0]
+    scale = spread(info.scale.astype(given.dtype), info, codes.shape)
+    values = (codes - spread(info.zero_point, info, codes.shape).astype(codes.dtype)).astype(scale.dtype) * scale
     node.inputs.clear()
     node.outputs.clear()
     tensor.to_constant(np.asarray(values, scale.dtype))

@@ -147,9 +147,9 @@ def constant_reals(tensor: gs.Tensor) -> NDArray | None:
         if source is None:
             return None
         low, high = code_range(info)
-        scale, zero = _spread(info.scale, info, source.shape), _spread(info.zero_point, info, source.shape)
+        scale, zero = spread(info.scale, info, source.shape), spread(info.zero_point, info, source.shape)
         codes = np.clip(np.rint(source.astype(np.float32) / scale.astype(np.float32)) + zero, low, high)
-    scale, zero = _spread(info.scale, info, codes.shape), _spread(info.zero_point, info, codes.shape)
+    scale, zero = spread(info.scale, info, codes.shape), spread(info.zero_point, info, codes.shape)
     return ((codes.astype(np.int64) - zero) * scale).astype(np.float32)
 
 
@@ -175,7 +175,7 @@ def has_qdq(graph: gs.Graph) -> bool:
     return any(is_quantize(n) or is_dequantize(n) for n in graph.nodes)
 
 
-def _spread(values: NDArray, info: QdqInfo, shape: tuple[int, ...]) -> NDArray:
+def spread(values: NDArray, info: QdqInfo, shape: tuple[int, ...]) -> NDArray:
     """Per-channel or per-block values, reshaped to broadcast over the tensor. Raises ModelError if they do not fit."""
     if info.axis is None:
         return values

@@ -14,6 +14,7 @@ from onnx import AttributeProto
 from onnxq.errors import ModelError, printable
 
 STANDARD = ("", "ai.onnx")
+MOST_VERSION = (1 << 31) - 1  # of an opset that onnx looks up
 UNBOUNDED = 1 << 30  # numbers of inputs from here up
 # The field with the value of an attribute of that type; of the others several may be there.
 FIELDS = {
@@ -40,8 +41,10 @@ def check_nodes(model: onnx.ModelProto, where: str) -> None:
     that it must have.
     """
     versions = {("" if o.domain in STANDARD else o.domain): o.version for o in model.opset_import}
-    if versions.get("", 1) < 1:  # without a schema nothing could be checked
-        raise ModelError(f"{where}: it uses version {versions['']} of ONNX's operators; there is none below 1")
+    for domain, version in versions.items():  # without a schema nothing could be checked
+        if not (1 if domain == "" else 0) <= version <= MOST_VERSION:
+            named = "ONNX's operators" if domain == "" else f"the operators of {printable(domain)}"
+            raise ModelError(f"{where}: it uses version {version} of {named}, which there is not")
     _check_graph(model.graph, frozenset(), versions, where)
 
 
