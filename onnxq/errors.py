@@ -11,9 +11,13 @@ _UNPRINTABLE = re.compile(
 
 
 class OnnxqError(Exception):
-    """Base class. The message states what is wrong, where, and how to fix it."""
+    """Base class. The message states what is wrong, where, and how to fix it; names in it are made printable."""
 
     exit_code = 1
+
+    def __init__(self, message: object = "", *more: object) -> None:
+        lines = str(message).split("\n")
+        super().__init__("\n".join(map(printable, lines)), *more)
 
 
 class ModelError(OnnxqError):

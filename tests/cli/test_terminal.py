@@ -15,7 +15,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnxq.cli import terminal
-from onnxq.errors import printable
+from onnxq.errors import ModelError, printable
 from support.cases.bad_files import GOOD
 from support.command import inside, onnxq, succeed
 
@@ -217,3 +217,8 @@ def test_listings_as_json(kit: Path) -> None:
     assert json.loads(inside("profiles", "tensorrt", "--json", cwd=kit).out) in profiles
     kernels = json.loads(inside("kernels", "--json", cwd=kit).out)
     assert {"cpu", "library", "features", "tiers", "chosen"} <= set(kernels)
+
+
+def test_names_in_errors_are_printable_wherever_they_are_shown() -> None:
+    told = ModelError("input 'x\x1b[1m' of \u202ea model\nthe second line")
+    assert str(told) == "input 'x\\x1b[1m' of \\u202ea model\nthe second line"
