@@ -206,7 +206,8 @@ void Convolution::run_dense(const Plan&, const Rows& rows, int64_t panel0, int64
                     init_.data() + panel.channel,
                     acc,
                     nullptr,
-                    0};
+                    0,
+                    pairs_fit_};
     const int most = tier_.rows[panel.vectors];
     auto gemm = tier_.gemm;
     if (nibbles_) {

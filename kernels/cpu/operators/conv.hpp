@@ -123,6 +123,7 @@ class Convolution {
   EpilogueBlock epilogue_;
   std::vector<Panel> panels_;
   LargePages packed_;
+  bool pairs_fit_ = false;  // GemmBlock::pairs_fit
   std::vector<int8_t> ones_;
   // Per output channel, plus kPanel more, so that a whole panel can always be read.
   LineVector<int32_t> init_, multiplier_, shift_, residual_multiplier_;

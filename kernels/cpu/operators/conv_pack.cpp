@@ -5,6 +5,7 @@
 
 #include "cpu/common/sizes.hpp"
 #include "cpu/operators/conv.hpp"
+#include "cpu/operators/pair_proof.hpp"
 
 namespace onnxq {
 
@@ -186,6 +187,7 @@ void Convolution::pack(const ConvSpec& spec) {
       n0 += channels;
     }
   }
+  pairs_fit_ = nibbles_ || all_pairs_fit(packed.data(), packed.size());
   packed_ = LargePages(packed);
   if (affine_) {  // a panel whose first channel sums the row, for weights with a zero point
     ones_.assign(tap_bytes * static_cast<size_t>(tap_count_), 0);

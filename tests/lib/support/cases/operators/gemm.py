@@ -122,6 +122,18 @@ def extremes() -> list[Case]:
     return cases
 
 
+def pairs() -> list[Case]:
+    """Pairs of weights whose products with 255 just fit 16 bits together, and pairs that do not."""
+    cases = []
+    for pair in ((64, 64), (65, 64), (1, 127), (2, 127), (-64, -64), (-65, -64), (-128, 0), (-128, -1), (127, -128)):
+        for rows, steps in ((1, 1), (7, 3), (13, 130)):
+            w = np.resize(np.array(pair, np.int8), 2 * steps)[:, None].repeat(80, axis=1)
+            x = np.full((rows, 2 * steps), 255, np.uint8)
+            arrays = {"x": x, "w": w, "bias": np.arange(80, dtype=np.int32), "multiplier": ints(2), "shift": ints(1)}
+            cases.append(Case("Gemm", arrays | {"w_zero_point": np.zeros(1, np.int8)}, RAW))
+    return cases
+
+
 @st.composite
 def drawn(draw: st.DrawFn) -> Case:
     rows = tuple(draw(st.lists(st.integers(0, 20), min_size=1, max_size=2)))
@@ -147,7 +159,7 @@ CASES = OperatorCases(
     nodes,
     small,
     {"types": body_types, "shapes": body_shapes, "extremes": body_extremes},
-    {"matrices": matrices, "extremes": extremes},
+    {"matrices": matrices, "extremes": extremes, "pairs": pairs},
     drawn(),
     refused=[
         (with_(GEMM, {"w": np.zeros((1, 8, 5), np.int8)}), "Gemm: w must have 2 dimensions [K, N]"),
